@@ -1,0 +1,36 @@
+# natmap: `make install` once, then `make test`. Needs git, Python 3.11+ and make, nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: install test quick check chaos clean
+
+install: $(STAMP)
+
+# torch first and by its exact version: any other one, or one that a later package asks for,
+# brings gigabytes of CUDA with it.
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+check: $(STAMP)           ## lint, format, types, floors
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check               ## everything that CI runs
+	$(BIN)/python -m pytest
+
+quick: $(STAMP)           ## the suite without what takes minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+chaos: $(STAMP)           ## kill driver and workers 20 times each; writes benchmarks/chaos.log
+	$(BIN)/python benchmarks/chaos.py --kills 20 --log benchmarks/chaos.log
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

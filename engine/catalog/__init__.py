@@ -1,0 +1,1 @@
+"""Search: from any STAC catalogue to frozen items in one normal form."""

@@ -1,0 +1,1 @@
+"""From items to scenes and composites: read, warp, mask, reduce."""

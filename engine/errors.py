@@ -1,0 +1,155 @@
+"""One tree of errors; each says what happened, what was got, what was expected, and the remedy.
+
+::
+
+    NatmapError
+    ├── RecipeError          the recipe or the command is wrong
+    ├── AreaError            the area cannot be mapped
+    ├── GridError            CRS, tile and chunk do not fit together
+    ├── CatalogError         the catalogue cannot be searched or its answer used
+    ├── ItemError            one item cannot be used
+    ├── ReadError            one asset cannot be read (``transient`` tells whether a retry may help)
+    ├── CardError            a model, source or boundary card is wrong
+    ├── WeightsError         weights are unsafe, damaged or of another model
+    ├── StoreError           the store cannot be used
+    │   ├── IdentityError    it belongs to another grid
+    │   ├── LockedError      another driver is at work on it
+    │   └── ChunkError       a task wrote chunks that are not its tile's own
+    ├── RunError             the run cannot go on
+    └── PublishError         the product cannot be written
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "AreaError",
+    "CardError",
+    "CatalogError",
+    "ChunkError",
+    "GridError",
+    "IdentityError",
+    "ItemError",
+    "LockedError",
+    "NatmapError",
+    "PublishError",
+    "ReadError",
+    "RecipeError",
+    "RunError",
+    "StoreError",
+    "WeightsError",
+]
+
+
+class NatmapError(Exception):
+    """Base of every error that natmap raises on purpose.
+
+    Parameters
+    ----------
+    what : str
+        What happened, one sentence, no full stop.
+    got, expected : object, optional
+        Both sides of the disagreement, shown as they are.
+    remedy : str, optional
+        What the user can do about it.
+    """
+
+    def __init__(
+        self, what: str, *, got: Any = None, expected: Any = None, remedy: str | None = None
+    ) -> None:
+        self.what, self.got, self.expected, self.remedy = what, got, expected, remedy
+        lines = [what]
+        if got is not None:
+            lines.append(f"  got:      {got}")
+        if expected is not None:
+            lines.append(f"  expected: {expected}")
+        if remedy is not None:
+            lines.append(f"  remedy:   {remedy}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors travel from workers to the driver; keyword arguments need help to survive pickle.
+        return _rebuild, (type(self), dict(self.__dict__))
+
+
+def _rebuild(kind: type[NatmapError], state: dict[str, Any]) -> NatmapError:
+    said = {name: state.pop(name) for name in ("what", "got", "expected", "remedy")}
+    error = kind(said["what"], got=said["got"], expected=said["expected"], remedy=said["remedy"])
+    error.__dict__.update(state)
+    return error
+
+
+class RecipeError(NatmapError):
+    """The recipe or the command is wrong; said before anything runs."""
+
+
+class AreaError(NatmapError):
+    """The area cannot be mapped: empty, invalid, or unknown."""
+
+
+class GridError(NatmapError):
+    """CRS, origin, resolution, tile and chunk do not fit together."""
+
+
+class CatalogError(NatmapError):
+    """A catalogue cannot be searched, or its answer cannot be used."""
+
+
+class ItemError(NatmapError):
+    """One item cannot be brought into the normal form."""
+
+
+class ReadError(NatmapError):
+    """One asset cannot be read.
+
+    Attributes
+    ----------
+    transient : bool
+        True where a later try may succeed (a reset, a 503); False where it cannot (a 404, a
+        damaged file, a wrong CRS).
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        got: Any = None,
+        expected: Any = None,
+        remedy: str | None = None,
+        transient: bool = False,
+    ) -> None:
+        super().__init__(what, got=got, expected=expected, remedy=remedy)
+        self.transient = transient
+
+
+class CardError(NatmapError):
+    """A model, source or boundary card is wrong, or does not fit the cube."""
+
+
+class WeightsError(NatmapError):
+    """Weights are unsafe, damaged, or those of another model."""
+
+
+class StoreError(NatmapError):
+    """The store cannot be opened, read or written."""
+
+
+class IdentityError(StoreError):
+    """The store was made for another grid, band set or extent."""
+
+
+class LockedError(StoreError):
+    """Another driver is at work on the store."""
+
+
+class ChunkError(StoreError):
+    """A task wrote chunks that are not its tile's own; nothing of it was merged."""
+
+
+class RunError(NatmapError):
+    """The run cannot go on: no workers, or no worker offers what a stage needs."""
+
+
+class PublishError(NatmapError):
+    """The product folder cannot be written."""

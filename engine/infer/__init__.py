@@ -1,0 +1,1 @@
+"""Scores: networks over tiles, in fixed blocks."""

@@ -1,0 +1,179 @@
+"""The normal form of a STAC item: what search makes and the reader reads.
+
+Catalogues say the same thing in many ways (STAC betas, 1.0, 1.1; B02, blue, B02_10m; flags under
+several names). ``catalog`` decides all of it once, so that nothing downstream looks at a
+catalogue's own fields again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from engine.errors import RecipeError
+
+__all__ = ["BANDS", "SCL", "Asset", "Item", "band_name", "common_name"]
+
+SCL = "SCL"
+"""Name of the scene classification layer among an item's assets."""
+
+BANDS: dict[str, str] = {
+    "B01": "coastal",
+    "B02": "blue",
+    "B03": "green",
+    "B04": "red",
+    "B05": "rededge1",
+    "B06": "rededge2",
+    "B07": "rededge3",
+    "B08": "nir",
+    "B8A": "nir08",
+    "B09": "nir09",
+    "B11": "swir16",
+    "B12": "swir22",
+}
+"""Sentinel-2 bands of a surface reflectance product: B-name to common name."""
+
+_COMMON = {common: name for name, common in BANDS.items()}
+
+
+def band_name(name: str) -> str:
+    """The B-name of a band given as ``B02`` or as ``blue``.
+
+    Raises
+    ------
+    RecipeError
+        Where the name is neither.
+    """
+    if name in BANDS:
+        return name
+    if name in _COMMON:
+        return _COMMON[name]
+    raise RecipeError(
+        "unknown band",
+        got=name,
+        expected=f"one of {', '.join(BANDS)} or {', '.join(_COMMON)}",
+    )
+
+
+def common_name(name: str) -> str:
+    """The common name of a band given either way."""
+    return BANDS[band_name(name)]
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One band of an item in one file.
+
+    Attributes
+    ----------
+    href : str
+        Unsigned address or path; for the static catalogue already absolute.
+    scale, offset : float
+        Reflectance = DN * scale + offset, as decided by the source card's policy.
+    nodata : float or None
+        Declared nodata of the digital numbers; None where nothing declares any.
+    index : int
+        Band in the file, from 1.
+    crs, transform, shape
+        What the item claims: "EPSG:n", the affine six (a, b, c, d, e, f) and (height, width);
+        used only where the file itself has no georeference.
+    checksum : str or None
+        ``file:checksum``, if the item has it.
+    """
+
+    href: str
+    scale: float = 1e-4
+    offset: float = 0.0
+    nodata: float | None = 0.0
+    index: int = 1
+    crs: str | None = None
+    transform: tuple[float, float, float, float, float, float] | None = None
+    shape: tuple[int, int] | None = None
+    checksum: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the snapshot."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Asset:
+        """Back from `to_dict`, also after JSON has made lists of tuples."""
+        values = dict(values)
+        for name in ("transform", "shape"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One scene, decided.
+
+    Attributes
+    ----------
+    id, collection, source : str
+        `source` is the name of the source card.
+    datetime : datetime
+        Of acquisition, UTC, aware.
+    bbox : (west, south, east, north)
+        Degrees; west > east where the footprint crosses the antimeridian.
+    geometry : dict
+        GeoJSON footprint in degrees, cut at the antimeridian.
+    centroid_lon : float
+        Longitude of the footprint's centroid, -180..180.
+    stamp : str
+        Content stamp: product and generation time, baseline, checksums, unsigned addresses; for
+        local files size and mtime. Never ``updated``.
+    baseline, tile, datatake : str or None
+        Processing baseline ("05.09"), MGRS tile ("33TWM"), datatake (of one overpass).
+    cloud_cover : float or None
+        Percent.
+    assets : dict of str to Asset
+        By B-name, and ``SCL``.
+    notes : tuple of str
+        What had to be decided or repaired, for the report.
+    suspect : bool or None
+        True where the radiometry guard rejected it; None while undecided.
+    licence : str or None
+    """
+
+    id: str
+    collection: str
+    source: str
+    datetime: datetime
+    bbox: tuple[float, float, float, float]
+    geometry: dict[str, Any]
+    centroid_lon: float
+    stamp: str
+    assets: dict[str, Asset]
+    baseline: str | None = None
+    tile: str | None = None
+    datatake: str | None = None
+    cloud_cover: float | None = None
+    notes: tuple[str, ...] = field(default=())
+    suspect: bool | None = None
+    licence: str | None = None
+
+    @property
+    def solar_day(self) -> date:
+        """The date of UTC + longitude / 15 h: one overpass is one day, wherever UTC turns."""
+        return (self.datetime + timedelta(hours=self.centroid_lon / 15.0)).date()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the snapshot."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values["datetime"] = self.datetime.isoformat()
+        values["assets"] = {name: asset.to_dict() for name, asset in self.assets.items()}
+        values["bbox"], values["notes"] = list(self.bbox), list(self.notes)
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Item:
+        """Back from `to_dict`."""
+        values = dict(values)
+        values["datetime"] = datetime.fromisoformat(values["datetime"])
+        values["assets"] = {n: Asset.from_dict(a) for n, a in values["assets"].items()}
+        west, south, east, north = values["bbox"]
+        values["bbox"], values["notes"] = (west, south, east, north), tuple(values["notes"])
+        return cls(**values)

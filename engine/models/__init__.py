@@ -1,0 +1,1 @@
+"""Model cards, input preparation, and one file per network."""

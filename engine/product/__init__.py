@@ -1,0 +1,1 @@
+"""From scores to maps: classes, filter, mask."""

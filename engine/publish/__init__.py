@@ -1,0 +1,1 @@
+"""The product folder: COG, STAC, preview, report."""

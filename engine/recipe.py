@@ -1,0 +1,273 @@
+"""Recipe: all that a run is told. Frozen; a key that is not here is refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from engine.errors import RecipeError
+from engine.grid.grid import projected_crs
+from engine.items import band_name
+
+__all__ = [
+    "AreaChoice",
+    "Cube",
+    "Filter",
+    "GridChoice",
+    "Imagery",
+    "Mask",
+    "ModelChoice",
+    "Period",
+    "Recipe",
+    "load_recipe",
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class AreaChoice(_Strict):
+    """The wanted area; exactly one of the three."""
+
+    country: str | None = Field(None, description="ISO code of a country of the boundary card")
+    file: str | None = Field(None, description="a polygon file: GeoJSON, GPKG, shapefile")
+    bbox: tuple[float, float, float, float] | None = Field(
+        None, description="[west, south, east, north] in degrees; west > east crosses 180"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> AreaChoice:
+        if sum(v is not None for v in (self.country, self.file, self.bbox)) != 1:
+            raise ValueError("give exactly one of country, file, bbox")
+        return self
+
+
+class GridChoice(_Strict):
+    """The national grid."""
+
+    crs: str = Field(description="projected, in metres, as in EPSG:5179")
+    resolution: float = Field(10.0, gt=0, description="of the imagery, in metres")
+    tile: int = Field(1600, gt=0, description="side of a tile, in pixels of `resolution`")
+    chunk: int | None = Field(None, gt=0, description="side of a chunk; divides the tile")
+    origin: tuple[float, float] = Field(
+        (0.0, 0.0), description="a point of the lattice in metres (modulo the tile)"
+    )
+
+    @field_validator("crs")
+    @classmethod
+    def _projected(cls, value: str) -> str:
+        try:
+            projected_crs(value)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def chunk_pixels(self) -> int:
+        """The chunk's side: as told, else 400, else the largest divisor of the tile below it."""
+        if self.chunk is not None:
+            return self.chunk
+        return max(n for n in range(1, min(400, self.tile) + 1) if self.tile % n == 0)
+
+    @property
+    def tile_metres(self) -> float:
+        """Side of a tile, in metres."""
+        return self.tile * self.resolution
+
+
+_PERIOD = re.compile(r"^(\d{4}-\d{2}-\d{2})/(\d{4}-\d{2}-\d{2})$")
+
+
+class Period(_Strict):
+    """First and last solar day, both included."""
+
+    first: date
+    last: date
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            match = _PERIOD.match(value)
+            if not match:
+                raise ValueError(f"got {value!r}, expected FIRST/LAST, as in 2023-03-01/2023-06-30")
+            return {"first": match[1], "last": match[2]}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Period:
+        if self.first > self.last:
+            raise ValueError(f"the period ends ({self.last}) before it begins ({self.first})")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.first}/{self.last}"
+
+
+def _bands(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        for name in value:
+            try:
+                band_name(str(name))
+            except RecipeError as error:
+                raise ValueError(str(error)) from error
+        if len({band_name(str(name)) for name in value}) < len(value):
+            raise ValueError(f"a band is named twice: {value}")
+        return tuple(str(name) for name in value)
+    return value
+
+
+class Imagery(_Strict):
+    """Where the scenes come from."""
+
+    catalog: str = Field(description="a source card's name, or a path or address of a catalogue")
+    collection: str | None = Field(None, description="if the card offers several")
+    period: Period
+    max_cloud_cover: float = Field(100.0, ge=0, le=100, description="percent, by the item")
+    bands: Annotated[tuple[str, ...] | None, BeforeValidator(_bands)] = Field(
+        None, description="B02 or blue; by default the model's"
+    )
+
+
+class Cube(_Strict):
+    """How scenes become a composite."""
+
+    composite: Literal["median", "mean", "medoid"] = "median"
+    keep_scenes: bool = Field(True, description="false: composites without stored scenes")
+    cloud_dilation: float = Field(60.0, ge=0, le=1000, description="metres around cloud and shadow")
+    mask_snow: bool = False
+
+
+class ModelChoice(_Strict):
+    """The model and where it runs."""
+
+    card: str = Field(description="a model card's name or file")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    scores: Literal["float32", "float16"] = Field("float32", description="type of stored scores")
+    embedding: bool = Field(False, description="also store the penultimate features")
+
+
+class Filter(_Strict):
+    """The class filter of the finished map."""
+
+    method: Literal["gaussian", "majority", "none"] = "gaussian"
+    radius_rule: Literal["ee", "floor"] = Field("ee", description="support of the Gaussian kernels")
+    majority_radius: int = Field(1, ge=1, le=10, description="cells, for method majority")
+
+
+class Mask(_Strict):
+    """What lies outside is not part of the product."""
+
+    boundaries: str = Field(description="a boundary card's name, or any polygon file")
+    outside: Literal["nodata"] = "nodata"
+
+
+class Recipe(_Strict):
+    """All that a run is told.
+
+    Paths are as written; those of a recipe file are taken from the file's folder.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    product: Literal["lcz"]
+    area: AreaChoice
+    grid: GridChoice
+    imagery: Imagery
+    cube: Cube = Cube()
+    model: ModelChoice | None = None
+    filter: Filter = Filter()
+    mask: Mask | None = None
+    store: str
+    publish: str | None = None
+    price_per_worker_hour: float | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _chunk(self) -> Recipe:
+        if self.grid.tile % self.grid.chunk_pixels:
+            raise ValueError(
+                f"grid.chunk: {self.grid.chunk_pixels} px does not divide grid.tile: "
+                f"{self.grid.tile} px; two tiles would write one chunk"
+            )
+        return self
+
+
+def load_recipe(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read and validate a recipe.
+
+    Parameters
+    ----------
+    source : path of a YAML file, or a mapping.
+    overrides : mapping of dotted keys to values, as in ``{"grid.tile": 800}``.
+
+    Raises
+    ------
+    RecipeError
+        With the path of every wrong field, what was got and what was expected.
+    """
+    values: Any
+    if isinstance(source, Mapping):
+        values, where = dict(source), "the recipe"
+    else:
+        where = str(source)
+        try:
+            values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise RecipeError(
+                "there is no such recipe",
+                got=where,
+                remedy="`natmap init lcz > recipe.yaml` writes one to start from",
+            ) from error
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise RecipeError("the recipe is no YAML", got=f"{where}: {error}") from error
+        if not isinstance(values, dict):
+            raise RecipeError("the recipe is no mapping", got=f"{where}: {type(values).__name__}")
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{where} is wrong\n{_explain(error)}") from None
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        step = values.setdefault(parent, {})
+        if not isinstance(step, dict):
+            raise RecipeError("--set reaches into a value", got=key, expected="section.key=value")
+        values[parent] = values = dict(step)
+    values[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        path = ".".join(str(p) for p in problem["loc"]) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {path}: unknown key; remove it, or see `natmap init lcz`")
+        elif problem["type"] == "missing":
+            lines.append(f"  {path}: missing; see `natmap init lcz`")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            got = problem.get("input")
+            short = "" if isinstance(got, dict | BaseModel) else f" (got {got!r})"
+            lines.append(f"  {path}: {message}{short}")
+    return "\n".join(lines)

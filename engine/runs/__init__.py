@@ -1,0 +1,1 @@
+"""Plan and execution: stages and tiles, and nothing of satellites."""

@@ -1,0 +1,114 @@
+"""What a run tells its listeners: the progress bar, the log, the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.grid.grid import Tile
+
+__all__ = [
+    "Committed",
+    "Event",
+    "Listener",
+    "RunFinished",
+    "RunStarted",
+    "Stopping",
+    "TileBlocked",
+    "TileDone",
+    "TileFailed",
+    "TileRetried",
+    "WorkersLost",
+]
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """`open` tiles are not settled, over all stages; not all of them need prove stale."""
+
+    run: str
+    open: int
+
+
+@dataclass(frozen=True)
+class TileDone:
+    """A tile came back from its worker; `note` tells of gaps."""
+
+    stage: str
+    tile: Tile
+    seconds: float
+    bytes_written: int
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class TileRetried:
+    """A tile failed and will be tried again."""
+
+    stage: str
+    tile: Tile
+    attempt: int
+    error: str
+
+
+@dataclass(frozen=True)
+class TileFailed:
+    """A tile failed for good in this run."""
+
+    stage: str
+    tile: Tile
+    error: str
+
+
+@dataclass(frozen=True)
+class TileBlocked:
+    """A tile cannot run because what it is made from failed."""
+
+    stage: str
+    tile: Tile
+
+
+@dataclass(frozen=True)
+class Committed:
+    """`tiles` more are safe; `open` are left."""
+
+    tiles: int
+    open: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkersLost:
+    """No worker is left; new ones were asked for."""
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """No new tiles are started; `in_flight` are waited for."""
+
+    in_flight: int
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The end: how many tiles ran, failed, were blocked, and whether it was stopped before."""
+
+    done: int
+    failed: int
+    blocked: int
+    stopped: bool
+    seconds: float
+
+
+Event = (
+    RunStarted
+    | TileDone
+    | TileRetried
+    | TileFailed
+    | TileBlocked
+    | Committed
+    | WorkersLost
+    | Stopping
+    | RunFinished
+)
+Listener = Callable[[Event], None]

@@ -1,0 +1,400 @@
+"""Execution: a bounded window of tile tasks, driver-only commits, and an answer to every failure.
+
+The loop holds no Dask graph. It keeps a few tasks per worker slot in flight, merges the forks that
+come back, writes the ledger beside them and commits; only then do the tiles that read them become
+ready, with a fork of the new snapshot. Whatever dies, at most the uncommitted tiles are lost.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import icechunk
+import numpy as np
+import zarr
+from distributed import Client, Future, as_completed
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from engine.errors import ChunkError, ReadError, RunError, StoreError
+from engine.legend import Reason
+from engine.runs import events
+from engine.runs.schedule import Schedule, Status, Work
+from engine.runs.task import TileResult, run_tile
+from engine.store.ledger import RECORD, State
+from engine.store.repository import Store, check_fork, tile_chunks
+
+__all__ = ["Cluster", "Limits", "Summary", "execute"]
+
+
+class Cluster(Protocol):
+    """Workers, wherever they are."""
+
+    @property
+    def client(self) -> Client:
+        """A client of the scheduler."""
+
+    def slots(self) -> int:
+        """Task slots of the workers that are there now."""
+
+    def heal(self) -> None:
+        """Ask for new workers after all were lost."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How a run is paced; none of it changes a result.
+
+    Attributes
+    ----------
+    window : tasks in flight for each worker slot.
+    commit_tiles, commit_seconds : a commit is made after so many tiles or so long.
+    attempts : tries of a tile that raises.
+    deaths : workers that a tile may outlive; more than `attempts`, since innocents die too.
+    patience : seconds without any worker before the run gives up.
+    """
+
+    window: int = 4
+    commit_tiles: int = 48
+    commit_seconds: float = 4.0
+    attempts: int = 3
+    deaths: int = 4
+    patience: float = 120.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did; failures are (stage, tile, text)."""
+
+    done: int
+    failed: tuple[tuple[str, str, str], ...]
+    blocked: int
+    stopped: bool
+    seconds: float
+
+
+def execute(
+    schedule: Schedule,
+    store: Store,
+    cluster: Cluster,
+    *,
+    listeners: Sequence[events.Listener] = (),
+    limits: Limits | None = None,
+) -> Summary:
+    """Run all that is stale.
+
+    The caller holds the store's lock. SIGINT drains: tiles in flight are finished and committed.
+
+    Parameters
+    ----------
+    schedule : Schedule
+    store : Store
+        With all arrays of the stages made.
+    cluster : Cluster
+    listeners : callables of an event.
+    limits : Limits, optional
+
+    Raises
+    ------
+    RunError
+        Where no worker is left and none comes, or none offers what a stage needs.
+    """
+    driver = _Driver(schedule, store, cluster, listeners, limits or Limits())
+    with _interrupts(driver.stop):
+        return driver.run()
+
+
+class _Driver:
+    def __init__(
+        self,
+        schedule: Schedule,
+        store: Store,
+        cluster: Cluster,
+        listeners: Sequence[events.Listener],
+        limits: Limits,
+    ) -> None:
+        self.schedule, self.store, self.cluster = schedule, store, cluster
+        self.listeners, self.limits = listeners, limits
+        self.run_id = uuid.uuid4().hex[:8]
+        self.flying: dict[Future[Any], Work] = {}
+        self.finished = as_completed(
+            loop=cluster.client.loop, with_results=True, raise_errors=False
+        )
+        self.results: list[TileResult] = []  # came back, not committed
+        self.rows: list[tuple[Work, np.void]] = []  # failed and blocked, not committed
+        self.tries: dict[Work, list[int]] = {}  # errors, deaths
+        self.failures: list[tuple[str, str, str]] = []
+        self.done = self.blocked = 0
+        self.stopping = False
+        self.committed_at = time.monotonic()
+        self.slots = 0
+        self._looked = 0.0
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def run(self) -> Summary:
+        began = time.monotonic()
+        self._require_resources()
+        self._tell(events.RunStarted(self.run_id, self.schedule.open))
+        self.fork = self.store.writer().fork()
+        try:
+            while True:
+                self._watch_workers()
+                if not self.stopping:
+                    self._refill()
+                if not self.flying and not self._more():
+                    break
+                self._collect()
+                if self._due():
+                    self._commit()
+        except StoreError:
+            raise
+        except BaseException:
+            # Whatever ends the loop, what has come back is kept.
+            self._commit()
+            raise
+        finally:
+            for future in self.flying:
+                future.cancel()
+        if self.schedule.open and not self.stopping:
+            raise RunError("tiles are left that nothing can make ready", got=self.schedule.open)
+        seconds = time.monotonic() - began
+        self._tell(
+            events.RunFinished(self.done, len(self.failures), self.blocked, self.stopping, seconds)
+        )
+        return Summary(self.done, tuple(self.failures), self.blocked, self.stopping, seconds)
+
+    def _more(self) -> bool:
+        """With nothing in flight: commit what is left, and say whether that made work."""
+        self._commit()
+        return bool(self.schedule.ready) and not self.stopping
+
+    def stop(self) -> None:
+        """Start no new tiles."""
+        self.stopping = True
+        self._tell(events.Stopping(len(self.flying)))
+
+    def _refill(self) -> None:
+        room = max(self.slots, 1) * self.limits.window - len(self.flying)
+        batch: list[Future[Any]] = []
+        while room > 0 and (work := self.schedule.take()):
+            errors, deaths = self.tries.get(work, (0, 0))
+            stage = self.schedule.stages[work.stage]
+            # One key prefix per stage makes the scheduler queue these as root-ish tasks, so that
+            # none is prefetched beside a tile that kills its worker; run and attempt keep a key
+            # from being taken for an earlier one's result.
+            key = f"{work.stage}-{self.run_id}-{work.tile}-{errors + deaths}"
+            future = self.cluster.client.submit(
+                run_tile,
+                self.schedule.task(work, errors + deaths),
+                self.fork,
+                key=key,
+                pure=False,
+                retries=0,
+                resources={"GPU": 1} if stage.resource == "gpu" else None,
+            )
+            self.flying[future] = work
+            batch.append(future)
+            room -= 1
+        if batch:
+            self.finished.update(batch)
+
+    def _collect(self) -> None:
+        with self.finished.thread_condition:
+            if self.finished.queue.empty():
+                self.finished.thread_condition.wait(timeout=0.2)
+        for future, result in self.finished.next_batch(block=False):
+            work = self.flying.pop(future, None)
+            if work is None:
+                continue
+            status = future.status
+            # A finished task whose future is held runs again if its worker dies: let go at once.
+            future.release()
+            if status == "finished":
+                self._accept(work, result)
+            else:
+                self._refuse(work, _error(result))
+
+    def _accept(self, work: Work, result: TileResult) -> None:
+        stage = self.schedule.stages[work.stage]
+        parts = [part for part, _ in result.records] if stage.daily else [0]
+        own: dict[str, set[tuple[int, ...]]] = {
+            spec.path: set().union(
+                *(tile_chunks(spec, self.schedule.grid, work.tile, part) for part in parts)
+            )
+            for spec in stage.outputs
+        }
+        try:
+            check_fork(result.fork, own)
+        except ChunkError as error:
+            self._fail(work, str(error), Reason.QUARANTINED)
+            return
+        self.results.append(result)
+        self.schedule.wrote(work)
+        self._tell(
+            events.TileDone(
+                work.stage, work.tile, result.seconds, result.bytes_written, result.note
+            )
+        )
+
+    def _refuse(self, work: Work, error: BaseException) -> None:
+        if isinstance(error, FutureCancelledError):
+            raise RunError(
+                "the scheduler was lost",
+                got=error,
+                remedy="run the same command again; what was committed is kept",
+            )
+        errors, deaths = self.tries.get(work, [0, 0])
+        died = isinstance(error, KilledWorker)
+        errors, deaths = errors + (not died), deaths + died
+        self.tries[work] = [errors, deaths]
+        text = "its worker died" if died else f"{type(error).__name__}: {error}"
+        hopeless = isinstance(error, ReadError) and not error.transient
+        if hopeless or errors >= self.limits.attempts or deaths >= self.limits.deaths:
+            reason = Reason.READ_FAILED if isinstance(error, ReadError) else Reason.QUARANTINED
+            self._fail(work, text, reason)
+        else:
+            self.schedule.again(work)
+            self._tell(events.TileRetried(work.stage, work.tile, errors + deaths, text))
+
+    def _fail(self, work: Work, text: str, reason: Reason) -> None:
+        self.failures.append((work.stage, str(work.tile), text))
+        errors, deaths = self.tries.get(work, [1, 0])
+        self._row(work, State.FAILED, reason, errors + deaths)
+        self.schedule.ledger.note(work.stage, work.tile, text)
+        self._tell(events.TileFailed(work.stage, work.tile, text))
+        for other in self.schedule.failed([work]):
+            self.blocked += 1
+            self._row(other, State.BLOCKED, reason, 0)
+            self._tell(events.TileBlocked(other.stage, other.tile))
+
+    def _row(self, work: Work, state: State, reason: Reason, attempts: int) -> None:
+        record = np.zeros(1, RECORD)[0]
+        record["state"], record["reason"], record["attempts"] = state, reason, attempts
+        record["finished"] = int(time.time())
+        self.rows.append((work, record))
+
+    # -- commits ------------------------------------------------------------------------------
+
+    def _due(self) -> bool:
+        waiting = len(self.results)
+        if not waiting:
+            return False
+        starving = not self.schedule.ready and len(self.flying) <= max(self.slots, 1)
+        late = time.monotonic() - self.committed_at > self.limits.commit_seconds
+        return waiting >= self.limits.commit_tiles or late or starving
+
+    def _commit(self) -> None:
+        if not self.results and not self.rows:
+            return
+        began = time.monotonic()
+        results, rows = self.results, self.rows
+        ledger = self.schedule.ledger
+        session = self.store.writer()
+        try:
+            if results:
+                session.merge(*(result.fork for result in results))
+            for result in results:
+                for part, raw in result.records:
+                    record = np.frombuffer(raw, RECORD)[0]
+                    ledger.put(result.stage, result.tile, record, part)
+                ledger.note(result.stage, result.tile, result.note)
+            for work, record in rows:
+                for part in self._parts(work):
+                    ledger.put(work.stage, work.tile, record, part)
+            root = zarr.open_group(session.store, mode="r+")
+            ledger.write(root)
+            session.commit(f"run {self.run_id}: {len(results)} tiles")
+        except (icechunk.IcechunkError, OSError) as error:
+            raise StoreError(
+                "the commit failed; all that was committed before is kept",
+                got=error,
+                remedy="make room or mend the store's folder, then run the same command again",
+            ) from error
+        ledger.written()
+        self.results, self.rows = [], []
+        self.done += len(results)
+        self.fork = self.store.writer().fork()
+        self.schedule.settled(Work(r.stage, r.tile) for r in results)
+        self.committed_at = time.monotonic()
+        self._tell(events.Committed(len(results), self.schedule.open, self.committed_at - began))
+
+    def _parts(self, work: Work) -> list[int]:
+        stage = self.schedule.stages[work.stage]
+        return [part.index for part in stage.parts_of(work.tile)] if stage.daily else [0]
+
+    # -- workers ------------------------------------------------------------------------------
+
+    def _require_resources(self) -> None:
+        workers = self.cluster.client.scheduler_info(n_workers=-1)["workers"].values()
+        offered = {name for worker in workers for name in worker.get("resources", {})}
+        for name, stage in self.schedule.stages.items():
+            wanted = self.schedule.count(name, Status.WAITING, Status.READY)
+            if stage.resource == "gpu" and wanted and "GPU" not in offered:
+                raise RunError(
+                    f"stage {name} needs a GPU and no worker offers one",
+                    got=f"{len(list(workers))} workers",
+                    remedy="start a worker with --resources GPU=1, or set model.device to cpu",
+                )
+
+    def _watch_workers(self) -> None:
+        if time.monotonic() - self._looked < 1.0 and self.slots:
+            return
+        lost_at = time.monotonic()
+        self.slots = self.cluster.slots()
+        asked = False
+        while not self.slots:
+            if self.results:
+                self._commit()
+            if time.monotonic() - lost_at > self.limits.patience:
+                raise RunError(
+                    "all workers are gone and none came back",
+                    got=f"{self.limits.patience:g} s without a worker",
+                    remedy="look at the cluster's logs, then run the same command again",
+                )
+            if not asked and time.monotonic() - lost_at > 3.0:
+                asked = True
+                self._tell(events.WorkersLost())
+                self.cluster.heal()
+            time.sleep(0.2)
+            self.slots = self.cluster.slots()
+        self._looked = time.monotonic()
+
+    def _tell(self, event: events.Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+
+def _error(result: Any) -> BaseException:
+    """The exception of a failed future, in each form that distributed gives it."""
+    if isinstance(result, BaseException):
+        return result
+    if isinstance(result, tuple) and len(result) > 1 and isinstance(result[1], BaseException):
+        return result[1]
+    return RunError("a task ended without a result", got=repr(result))
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """First Ctrl-C drains, second one breaks off; only the main thread may say so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def drain(*_: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        stop()
+
+    signal.signal(signal.SIGINT, drain)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,317 @@
+"""Schedule: which tiles of which stages are needed, stale, ready, done.
+
+The one place that decides what runs. `plan` reads it before anything ran; the driver moves it on
+with every commit. A tile is looked at again whenever something that it reads has settled, so there
+is no barrier between stages; and where a recomputed digest is unchanged nothing downstream runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from enum import IntEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import maximum_filter
+
+from engine.errors import RunError
+from engine.grid.area import Support
+from engine.grid.grid import Tile, curve_order
+from engine.runs.stage import Part, Stage, link
+from engine.runs.task import TileTask
+from engine.store.ledger import Flag, Ledger, State
+
+__all__ = ["Schedule", "Status", "Why", "Work"]
+
+
+class Status(IntEnum):
+    """Where a tile of a stage stands in this run."""
+
+    OUT = 0  # not needed
+    WAITING = 1  # an input is not settled yet
+    READY = 2  # stale, inputs committed
+    RUNNING = 3
+    WRITTEN = 4  # done, not yet committed
+    SETTLED = 5  # committed, or found unchanged
+    FAILED = 6  # terminal for this run
+    BLOCKED = 7  # its own input failed
+
+
+class Why(IntEnum):
+    """Why a tile is stale."""
+
+    FRESH = 0
+    NEW = 1
+    CHANGED = 2
+    FAILED_BEFORE = 3
+    GAP = 4
+
+
+_OPEN = (Status.WAITING, Status.READY, Status.RUNNING, Status.WRITTEN)
+_GONE = (Status.FAILED, Status.BLOCKED)
+
+
+class Work(NamedTuple):
+    """A tile of a stage."""
+
+    stage: str
+    tile: Tile
+
+
+class Schedule:
+    """States of all tiles of all stages.
+
+    Parameters
+    ----------
+    stages : in the order of the data's flow.
+    support : Support
+        Area, grid and the cell in which the area is measured.
+    ledger : Ledger
+        As loaded from the store, or empty.
+    only : tiles, optional
+        Finish no other tiles; upstream stages also run for what these read.
+    """
+
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        support: Support,
+        ledger: Ledger,
+        only: Iterable[Tile] | None = None,
+    ) -> None:
+        self.stages = {stage.name: stage for stage in stages}
+        self.support, self.grid, self.ledger = support, support.grid, ledger
+        self.links = link(stages, self.grid.tile_size)
+        self.forms = {spec.path: spec for stage in stages for spec in stage.outputs}
+        self._rank = {name: i for i, name in enumerate(self.stages)}
+        self._stamp = {name: stage.fingerprint for name, stage in self.stages.items()}
+        self.status: dict[str, npt.NDArray[np.int8]] = {}
+        self.why: dict[str, npt.NDArray[np.int8]] = {}
+        self._heap: list[tuple[int, int, Work]] = []
+        self._order = curve_order(*np.indices(self.grid.shape))
+        self._parts = lru_cache(maxsize=4096)(self._parts_of)
+        chosen = self._chosen(only)
+        for name in self.stages:
+            needed = support.meets(self.links.reach[name]) & chosen[name]
+            self.status[name] = np.where(needed, Status.WAITING, Status.OUT).astype(np.int8)
+            self.why[name] = np.zeros(self.grid.shape, np.int8)
+        if not any((status != Status.OUT).any() for status in self.status.values()):
+            raise RunError("no tile meets the area", remedy="look at `area`, `grid` and --tiles")
+        for name in self.stages:
+            for tile in self._tiles(name, Status.WAITING):
+                self._assess(name, tile)
+
+    def _chosen(self, only: Iterable[Tile] | None) -> dict[str, npt.NDArray[np.bool_]]:
+        """The tiles to run of each stage: `only`, and upstream whole tiles of what they read."""
+        if only is None:
+            return dict.fromkeys(self.stages, np.ones(self.grid.shape, bool))
+        asked = np.zeros(self.grid.shape, bool)
+        for tile in only:
+            if tile not in self.grid:
+                rows, cols = self.grid.shape
+                raise RunError(
+                    "no such tile",
+                    got=str(tile),
+                    expected=f"{Tile(0, 0)} to {Tile(rows - 1, cols - 1)}",
+                )
+            asked[tile] = True
+        chosen: dict[str, npt.NDArray[np.bool_]] = {}
+        for name in reversed(self.stages):
+            chosen[name] = asked.copy()
+            for consumer, halo in self.links.consumers[name]:
+                ring = 3 if halo else 1
+                chosen[name] |= maximum_filter(chosen[consumer], ring, mode="constant")
+        return chosen
+
+    def _tiles(self, stage: str, *states: Status) -> Iterator[Tile]:
+        rows, cols = np.nonzero(np.isin(self.status[stage], states))
+        for i in np.argsort(self._order[rows, cols], kind="stable"):
+            yield Tile(int(rows[i]), int(cols[i]))
+
+    # -- questions ----------------------------------------------------------------------------
+
+    def count(self, stage: str, *states: Status) -> int:
+        """How many tiles of a stage are in any of these states."""
+        return int(np.isin(self.status[stage], states).sum())
+
+    def tiles(self, stage: str, *states: Status) -> list[Tile]:
+        """The tiles of a stage in any of these states, along the curve."""
+        return list(self._tiles(stage, *states))
+
+    @property
+    def ready(self) -> int:
+        """How many tiles wait for a worker."""
+        return len(self._heap)
+
+    @property
+    def open(self) -> int:
+        """How many tiles are not settled, failed or blocked yet."""
+        return sum(self.count(name, *_OPEN) for name in self.stages)
+
+    # -- moves --------------------------------------------------------------------------------
+
+    def take(self) -> Work | None:
+        """The next tile to run: later stages first, then along the curve."""
+        if not self._heap:
+            return None
+        work = heapq.heappop(self._heap)[2]
+        self.status[work.stage][work.tile] = Status.RUNNING
+        return work
+
+    def again(self, work: Work) -> None:
+        """Put a tile back, to be tried once more."""
+        self._push(work)
+
+    def wrote(self, work: Work) -> None:
+        """Its task has come back; its chunks are not committed yet."""
+        self.status[work.stage][work.tile] = Status.WRITTEN
+
+    def settled(self, works: Iterable[Work]) -> None:
+        """These are committed: look again at what reads them."""
+        works = list(works)
+        for work in works:
+            self.status[work.stage][work.tile] = Status.SETTLED
+        for work in works:
+            self._wake(work)
+
+    def failed(self, works: Iterable[Work]) -> list[Work]:
+        """These are terminal for this run, and committed as such; returns what they block."""
+        works = list(works)
+        for work in works:
+            self.status[work.stage][work.tile] = Status.FAILED
+        blocked: list[Work] = []
+        for work in works:
+            self._wake(work, blocked)
+        return blocked
+
+    def _push(self, work: Work) -> None:
+        self.status[work.stage][work.tile] = Status.READY
+        key = (-self._rank[work.stage], int(self._order[work.tile]), work)
+        heapq.heappush(self._heap, key)
+
+    def _wake(self, work: Work, blocked: list[Work] | None = None) -> None:
+        pending = [work]
+        while pending:
+            stage, tile = pending.pop()
+            for consumer, halo in self.links.consumers[stage]:
+                around = self.grid.neighbours(tile) if halo else []
+                for other in (tile, *around):
+                    if self.status[consumer][other] != Status.WAITING:
+                        continue
+                    now = self._assess(consumer, other)
+                    if now in (Status.SETTLED, Status.BLOCKED):
+                        pending.append(Work(consumer, other))
+                    if now == Status.BLOCKED and blocked is not None:
+                        blocked.append(Work(consumer, other))
+
+    # -- staleness ----------------------------------------------------------------------------
+
+    def _assess(self, name: str, tile: Tile) -> Status:
+        stage = self.stages[name]
+        for source in stage.inputs:
+            status = self.status[source.stage]
+            if status[tile] in _GONE:
+                self.status[name][tile] = Status.BLOCKED
+                return Status.BLOCKED
+            near = self.grid.neighbours(tile) if source.halo else []
+            if any(status[t] in _OPEN for t in (tile, *near)):
+                return Status.WAITING
+        why = max((w for _, _, w in self._stale(name, tile)), default=Why.FRESH)
+        self.why[name][tile] = why
+        if why == Why.FRESH:
+            self.status[name][tile] = Status.SETTLED
+            return Status.SETTLED
+        self._push(Work(name, tile))
+        return Status.READY
+
+    def _stale(self, name: str, tile: Tile) -> list[tuple[Part, int, Why]]:
+        base = self._stamp[name] + self.support.fingerprint(tile, self.links.reach[name])
+        base += self._inputs_digest(name, tile)
+        stale: list[tuple[Part, int, Why]] = []
+        for part in self._parts(name, tile):
+            text = base + struct.pack("<q", part.index) + part.fingerprint
+            value = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+            record = self.ledger.get(name, tile, part.index)
+            if record is None:
+                why = Why.NEW
+            elif record["state"] != State.DONE:
+                why = Why.FAILED_BEFORE
+            elif int(record["fingerprint"]) != value:
+                why = Why.CHANGED
+            elif record["flags"] & Flag.TRANSIENT_GAP:
+                why = Why.GAP
+            else:
+                continue
+            stale.append((part, value, why))
+        return stale
+
+    def _inputs_digest(self, name: str, tile: Tile) -> bytes:
+        """What the tile reads, by digest: its own whole, of neighbours the strip on this side."""
+        found = hashlib.blake2b(digest_size=8)
+        for source in self.stages[name].inputs:
+            for part in self._indices(source.stage, tile):
+                found.update(self._digest(source.stage, tile, part, "digest"))
+                for other in self.grid.neighbours(tile) if source.halo else ():
+                    found.update(self._digest(source.stage, other, part, _side(tile, other)))
+        return found.digest()
+
+    def _digest(self, stage: str, tile: Tile, part: int, side: str) -> bytes:
+        where = struct.pack("<iiq", tile.row, tile.col, part)
+        if self.status[stage][tile] in _GONE:
+            return where + b"failed  "
+        record = self.ledger.get(stage, tile, part)
+        if record is None or record["state"] != State.DONE:
+            return where + b"nothing "
+        return where + int(record[side]).to_bytes(8, "little")
+
+    def _parts_of(self, stage: str, tile: Tile) -> tuple[Part, ...]:
+        return self.stages[stage].parts_of(tile)
+
+    def _indices(self, stage: str, tile: Tile) -> tuple[int, ...]:
+        if not self.stages[stage].daily:
+            return (0,)
+        return tuple(part.index for part in self._parts(stage, tile))
+
+    # -- tasks --------------------------------------------------------------------------------
+
+    def task(self, work: Work, attempt: int) -> TileTask:
+        """All that a worker needs for a tile."""
+        stage = self.stages[work.stage]
+        stale = self._stale(work.stage, work.tile)
+        cells = self.support.packed(work.tile, self.links.reach[work.stage])
+        blank = {
+            source.stage: tuple(
+                t for t in self.grid.neighbours(work.tile) if self.status[source.stage][t] in _GONE
+            )
+            for source in stage.inputs
+            if source.halo
+        }
+        reads = {source.stage for source in stage.inputs}
+        return TileTask(
+            stage=work.stage,
+            kernel=stage.kernel,
+            outputs=stage.outputs,
+            grid=self.grid,
+            tile=work.tile,
+            parts=tuple(part for part, _, _ in stale),
+            fingerprints=tuple(value for _, value, _ in stale),
+            attempt=attempt,
+            input_parts={s: self._indices(s, work.tile) for s in reads},
+            blank={s: tiles for s, tiles in blank.items() if tiles},
+            forms={path: spec for path, spec in self.forms.items() if spec.group in reads},
+            support=cells,
+            cell=self.support.cell,
+            border=self.links.border[work.stage],
+        )
+
+
+def _side(tile: Tile, other: Tile) -> str:
+    """Which strip of `other` faces `tile`; at a corner the longer of its two serves for both."""
+    if other.row != tile.row:
+        return "south" if other.row < tile.row else "north"
+    return "east" if other.col < tile.col else "west"

@@ -1,0 +1,188 @@
+"""Stage: a pure kernel, what it reads with how wide a halo, and the arrays it writes.
+
+The kernel gets a `TileTask`, reads windows from it and yields `Output`. It never sees Dask, the
+ledger or another tile; so the same kernel serves a notebook.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import RunError
+from engine.grid.grid import Tile
+from engine.store.arrays import ArraySpec
+from engine.store.ledger import Flag
+
+if TYPE_CHECKING:
+    from engine.runs.task import TileTask
+
+__all__ = ["Input", "Output", "Part", "Stage", "link"]
+
+NO_FLAGS = Flag(0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a stage takes from outside the store for one tile (and one day).
+
+    Parameters
+    ----------
+    index : int
+        Position on the time axis for a daily stage, else 0.
+    fingerprint : bytes
+        Of all in `payload` that decides the result.
+    payload : object
+        Picklable; handed to the kernel as it is.
+    """
+
+    index: int = 0
+    fingerprint: bytes = b""
+    payload: Any = None
+
+
+@dataclass(frozen=True)
+class Input:
+    """An upstream stage and how many metres around its tile a kernel reads of it."""
+
+    stage: str
+    halo: float = 0.0
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a kernel made of one tile (and day).
+
+    Parameters
+    ----------
+    arrays : mapping of array path to ndarray
+        One for each of the stage's outputs, of the tile's own shape.
+    part : int
+        The part it belongs to.
+    flags : Flag
+        Gaps, for the ledger.
+    note : str or None
+        What went wrong where something did.
+    """
+
+    arrays: Mapping[str, npt.NDArray[Any]]
+    part: int = 0
+    flags: Flag = NO_FLAGS
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a product.
+
+    Parameters
+    ----------
+    name : str
+        Also its row in the ledger.
+    kernel : callable of TileTask giving Outputs
+        Picklable (a module's function, or a frozen dataclass with ``__call__``).
+    outputs : tuple of ArraySpec
+    inputs : tuple of Input
+    version : int
+        Raised whenever the kernel's result changes.
+    parameters : mapping
+        JSON values that decide the result; in the fingerprint.
+    parts : callable of Tile giving Parts, optional
+        What comes from outside the store; by default one empty part.
+    daily : bool
+        True where each part is a day of the time axis with a ledger row of its own.
+    resource : {"cpu", "gpu"}
+    gigabytes : float
+        Memory that a task needs at most.
+    """
+
+    name: str
+    kernel: Callable[[TileTask], Iterable[Output]]
+    outputs: tuple[ArraySpec, ...]
+    inputs: tuple[Input, ...] = ()
+    version: int = 1
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parts: Callable[[Tile], Sequence[Part]] | None = None
+    daily: bool = False
+    resource: Literal["cpu", "gpu"] = "cpu"
+    gigabytes: float = 1.0
+
+    def __post_init__(self) -> None:
+        strange = [spec.path for spec in self.outputs if spec.group != self.name]
+        if strange or any(spec.daily != self.daily for spec in self.outputs):
+            raise RunError(
+                f"outputs of stage {self.name} do not belong to it",
+                got=strange or "daily and undated arrays mixed",
+                expected=f"arrays in group {self.name}, daily={self.daily}",
+            )
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Eight bytes over name, version and parameters."""
+        text = json.dumps([self.name, self.version, dict(self.parameters)], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+    def parts_of(self, tile: Tile) -> tuple[Part, ...]:
+        """The tile's parts, by index."""
+        if self.parts is None:
+            return (Part(),)
+        return tuple(sorted(self.parts(tile), key=lambda part: part.index))
+
+
+@dataclass(frozen=True)
+class Links:
+    """What follows from the stages taken together, by stage name.
+
+    Attributes
+    ----------
+    reach : metres around the area on which a stage must be defined (halos downstream, summed).
+    border : metres of a tile's edge that a neighbour reads.
+    consumers : stages that read it, with their halo.
+    """
+
+    reach: dict[str, float]
+    border: dict[str, float]
+    consumers: dict[str, list[tuple[str, float]]]
+
+
+def link(stages: Sequence[Stage], tile_size: float) -> Links:
+    """Derive reach and border of every stage from the halos downstream of it.
+
+    Raises
+    ------
+    RunError
+        Where stages are out of order, or a halo is wider than a tile.
+    """
+    names = [stage.name for stage in stages]
+    reach, border = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    consumers: dict[str, list[tuple[str, float]]] = {name: [] for name in names}
+    for position in range(len(stages) - 1, -1, -1):
+        stage = stages[position]
+        for source in stage.inputs:
+            if source.stage not in names[:position]:
+                raise RunError(
+                    f"stage {stage.name} reads a stage that does not come before it",
+                    got=source.stage,
+                    expected=names[:position],
+                )
+            if source.halo > tile_size:
+                raise RunError(
+                    f"the halo of stage {stage.name} is wider than a tile",
+                    got=f"{source.halo:g} m, tiles of {tile_size:g} m",
+                    remedy="choose a larger grid.tile",
+                )
+            consumers[source.stage].append((stage.name, source.halo))
+            border[source.stage] = max(border[source.stage], source.halo)
+            reach[source.stage] = max(reach[source.stage], reach[stage.name] + source.halo)
+    return Links(reach, border, consumers)
+
+
+def pixels(metres: float, resolution: float) -> int:
+    """Whole pixels that cover a length."""
+    return int(np.ceil(metres / resolution - 1e-9))

@@ -1,0 +1,256 @@
+"""One tile of one stage on a worker: read, compute, write through the fork, digest."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from engine.errors import RunError
+from engine.grid.grid import Grid, Tile
+from engine.runs.stage import Output, Part, pixels
+from engine.store.arrays import ArraySpec
+from engine.store.ledger import RECORD, Flag, State
+
+__all__ = ["TileResult", "TileTask", "run_tile"]
+
+
+@dataclass(frozen=True)
+class TileTask:
+    """All that a worker is told about one tile of one stage.
+
+    Attributes
+    ----------
+    stage : str
+    parts : tuple of Part
+        The stale ones only.
+    fingerprints : tuple of int
+        One for each part.
+    input_parts : mapping of upstream stage to part indices
+        The days that exist, for an upstream stage that keeps days apart.
+    blank : mapping of upstream stage to tiles
+        Neighbours that failed; they read as nodata.
+    support : packed bits or None
+        Where the stage is defined, in cells of `cell` metres; None: on the whole tile.
+    """
+
+    stage: str
+    kernel: Callable[[TileTask], Iterable[Output]]
+    outputs: tuple[ArraySpec, ...]
+    grid: Grid
+    tile: Tile
+    parts: tuple[Part, ...]
+    fingerprints: tuple[int, ...]
+    attempt: int = 0
+    input_parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    blank: Mapping[str, tuple[Tile, ...]] = field(default_factory=dict)
+    forms: Mapping[str, ArraySpec] = field(default_factory=dict)
+    support: bytes | None = None
+    cell: float = 100.0
+    border: float = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_root", "mask_cells")}
+
+    def bind(self, root: zarr.Group) -> None:
+        """Give the task the arrays that it reads; called once, by the worker."""
+        object.__setattr__(self, "_root", root)
+
+    # -- what kernels use ---------------------------------------------------------------------
+
+    def read(
+        self, path: str, halo: int = 0, part: int = 0, rows: slice | None = None
+    ) -> npt.NDArray[Any]:
+        """Read an upstream array around the tile.
+
+        Parameters
+        ----------
+        path : str
+            ``group/name`` of an array of an input stage.
+        halo : int
+            Pixels each side. Beyond the grid, and where a neighbour failed, it reads as fill.
+        part : int
+            Position on the time axis, for a daily array.
+        rows : slice, optional
+            Rows of the padded window to read, for kernels that work in strips.
+
+        Returns
+        -------
+        ndarray (..., y, x)
+            Of height and width n + 2 halo, or the rows asked for.
+        """
+        spec = self.forms[path]
+        window = self.grid.window(self.tile, spec.resolution, halo)
+        height, width = window.shape
+        first, last, _ = (rows or slice(None)).indices(height)
+        north, _, west, _ = window.pad
+        top, bottom = (  # rows of the grid's array that the strip meets
+            max(window.rows.start + first - north, window.rows.start),
+            min(window.rows.start + last - north, window.rows.stop),
+        )
+        out = np.full((*spec.lead_shape, last - first, width), spec.fill, spec.dtype)
+        if bottom > top:
+            array: Any = self._root[path]  # type: ignore[attr-defined]
+            index = ((part,) if spec.daily else ()) + (slice(None),) * len(spec.leading)
+            at = top - window.rows.start + north - first
+            inner = out[..., at : at + bottom - top, west : west + _length(window.cols)]
+            inner[...] = array[(*index, slice(top, bottom), window.cols)]
+            stage = spec.group
+            for tile in self.blank.get(stage, ()):
+                away = self.grid.window(tile, spec.resolution)
+                inner[
+                    ...,
+                    max(away.rows.start - top, 0) : max(away.rows.stop - top, 0),
+                    max(away.cols.start - window.cols.start, 0) : max(
+                        away.cols.stop - window.cols.start, 0
+                    ),
+                ] = spec.fill
+        return out
+
+    @cached_property
+    def mask_cells(self) -> npt.NDArray[np.bool_] | None:
+        """Where the stage is defined, bool (y, x) in cells; None: everywhere."""
+        if self.support is None:
+            return None
+        n = self.grid.pixels(self.cell)
+        bits = np.unpackbits(np.frombuffer(self.support, np.uint8), count=n * n)
+        return bits.reshape(n, n).astype(bool)
+
+    def defined(self, resolution: float) -> npt.NDArray[np.bool_] | None:
+        """Where the stage is defined, bool (y, x) in pixels of `resolution`; None: everywhere."""
+        if self.mask_cells is None:
+            return None
+        factor = round(self.cell / resolution)
+        if factor <= 1:
+            return self.mask_cells
+        return np.kron(self.mask_cells, np.ones((factor, factor), bool))
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What a worker hands back: the fork with the chunks it wrote, and the ledger's records."""
+
+    stage: str
+    tile: Tile
+    fork: Any
+    records: tuple[tuple[int, bytes], ...]
+    note: str | None
+    seconds: float
+    bytes_written: int
+
+
+def run_tile(task: TileTask, fork: Any) -> TileResult:
+    """Run a kernel on its tile and write what it yields; this is the Dask task.
+
+    Parameters
+    ----------
+    task : TileTask
+    fork : icechunk.ForkSession
+        Of a snapshot in which all inputs are committed.
+
+    Returns
+    -------
+    TileResult
+    """
+    began = time.perf_counter()
+    root = zarr.open_group(fork.store, mode="r+")
+    task.bind(root)
+    expected = dict(zip((p.index for p in task.parts), task.fingerprints, strict=True))
+    records: list[tuple[int, bytes]] = []
+    notes: list[str] = []
+    written = 0
+    for output in task.kernel(task):
+        fingerprint = expected.pop(output.part)
+        arrays = {spec.path: _finish(task, spec, output) for spec in task.outputs}
+        for spec in task.outputs:
+            window = task.grid.window(task.tile, spec.resolution)
+            lead = ((output.part,) if spec.daily else ()) + (slice(None),) * len(spec.leading)
+            array: Any = root[spec.path]
+            array[(*lead, window.rows, window.cols)] = arrays[spec.path]
+            written += arrays[spec.path].nbytes
+        record = np.zeros((), RECORD)
+        record["fingerprint"] = fingerprint
+        record["state"] = State.DONE
+        record["flags"] = output.flags | (Flag.DEGRADED if any(task.blank.values()) else Flag(0))
+        record["attempts"] = task.attempt + 1
+        for name, value in _digests(task, arrays).items():
+            record[name] = value
+        if output.note:
+            notes.append(output.note)
+        records.append((output.part, record.tobytes()))
+    if expected:
+        raise RunError(
+            f"the kernel of stage {task.stage} left out parts", got=sorted(expected), expected=[]
+        )
+    seconds = time.perf_counter() - began
+    return TileResult(
+        task.stage,
+        task.tile,
+        fork,
+        tuple((part, _stamp(raw, seconds / len(records))) for part, raw in records),
+        "; ".join(notes) or None,
+        seconds,
+        written,
+    )
+
+
+def _finish(task: TileTask, spec: ArraySpec, output: Output) -> npt.NDArray[Any]:
+    n = task.grid.pixels(spec.resolution)
+    values = np.asarray(output.arrays[spec.path])
+    shape = (*spec.lead_shape, n, n)
+    if values.shape != shape or values.dtype != np.dtype(spec.dtype):
+        raise RunError(
+            f"the kernel of stage {task.stage} made another {spec.path}",
+            got=f"{values.dtype} {values.shape}",
+            expected=f"{spec.dtype} {shape}",
+        )
+    defined = task.defined(spec.resolution)
+    if defined is not None and not defined.all():
+        values = np.where(
+            defined,
+            values,
+            np.asarray(spec.fill if spec.outside is None else spec.outside, values.dtype),
+        )
+    return np.ascontiguousarray(values)
+
+
+def _digests(task: TileTask, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
+    """Digests of decoded values: the whole tile, and the strips that neighbours read."""
+    hashes = {
+        name: hashlib.blake2b(digest_size=8)
+        for name in ("digest", "north", "south", "west", "east")
+    }
+    for spec in task.outputs:
+        values = arrays[spec.path]
+        n = values.shape[-1]
+        width = min(pixels(task.border, spec.resolution), n)
+        hashes["digest"].update(values.data)
+        if width:
+            hashes["north"].update(np.ascontiguousarray(values[..., :width, :]).data)
+            hashes["south"].update(np.ascontiguousarray(values[..., n - width :, :]).data)
+            hashes["west"].update(np.ascontiguousarray(values[..., :width]).data)
+            hashes["east"].update(np.ascontiguousarray(values[..., n - width :]).data)
+    return {name: int.from_bytes(h.digest(), "little") for name, h in hashes.items()}
+
+
+def _stamp(raw: bytes, seconds: float) -> bytes:
+    record = np.frombuffer(bytearray(raw), RECORD)[0]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
+    record["seconds"] = seconds
+    record["finished"] = int(time.time())
+    record["megabytes"] = min(int(kilobytes / 1024), 65535)
+    return bytes(record.tobytes())
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)

@@ -1,0 +1,208 @@
+"""The ledger: what every tile of every stage was made from, and what came of it.
+
+One record of 64 bytes per stage and tile (per tile and day where a stage keeps days apart), in
+blocks of 32 x 32 tiles. The driver alone writes it, in the same commit as the data; so it is never
+ahead of the arrays nor behind them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum, IntFlag
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.codecs import BloscCodec
+
+from engine.grid.grid import Tile
+from engine.store.arrays import DAYS
+
+__all__ = ["RECORD", "SIDES", "Flag", "Ledger", "State"]
+
+SIDES = ("north", "south", "west", "east")
+"""Border strips that are digested apart from the whole tile."""
+
+RECORD = np.dtype(
+    [
+        ("fingerprint", "<u8"),  # of what went in
+        ("digest", "<u8"),  # of what came out, whole tile
+        *((side, "<u8") for side in SIDES),  # of the strips that neighbours read
+        ("state", "u1"),
+        ("reason", "u1"),
+        ("flags", "u1"),
+        ("spare", "u1"),
+        ("attempts", "<u2"),
+        ("megabytes", "<u2"),  # peak memory of the worker
+        ("seconds", "<f4"),
+        ("finished", "<u4"),  # Unix time
+    ]
+)
+assert RECORD.itemsize == 64
+
+_BLOCK = 32  # tiles each way in a chunk of the ledger
+_NOTES = 2000  # failure texts kept per store; more are only counted
+
+
+class State(IntEnum):
+    """What became of a tile."""
+
+    NONE = 0
+    DONE = 1
+    FAILED = 2
+    BLOCKED = 3
+
+
+class Flag(IntFlag):
+    """What else there is to say of a finished tile."""
+
+    DEGRADED = 1
+    """A neighbour had failed; its halo was read as nodata."""
+    TRANSIENT_GAP = 2
+    """Something could not be read this time; the tile is stale in the next run."""
+    STRUCTURAL_GAP = 4
+    """Something can never be read; trying again would change nothing."""
+
+
+Key = tuple[str, int, int, int]  # stage, part, block row, block col
+
+
+class Ledger:
+    """All records in memory, by block; written back where they changed.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Tiles down and across.
+    daily : mapping of stage name to bool
+        Whether the stage keeps days apart (its parts are positions of the time axis).
+    """
+
+    def __init__(self, shape: tuple[int, int], daily: Mapping[str, bool]) -> None:
+        self.shape = shape
+        self.daily = dict(daily)
+        self.notes: dict[str, str] = {}
+        self.notes_dropped = 0
+        self._blocks: dict[Key, npt.NDArray[np.void]] = {}
+        self._dirty: set[Key] = set()
+        self._notes_dirty = False
+
+    # -- records ------------------------------------------------------------------------------
+
+    def get(self, stage: str, tile: Tile, part: int = 0) -> np.void | None:
+        """A tile's record, or None where there is none."""
+        block = self._blocks.get((stage, part, tile.row // _BLOCK, tile.col // _BLOCK))
+        if block is None:
+            return None
+        record = block[tile.row % _BLOCK, tile.col % _BLOCK]
+        return record if record["state"] else None
+
+    def put(self, stage: str, tile: Tile, record: np.void, part: int = 0) -> None:
+        """Set a tile's record; it reaches the store with the next `write`."""
+        key = (stage, part, tile.row // _BLOCK, tile.col // _BLOCK)
+        block = self._blocks.get(key)
+        if block is None:
+            block = self._blocks[key] = np.zeros((_BLOCK, _BLOCK), RECORD)
+        block[tile.row % _BLOCK, tile.col % _BLOCK] = record
+        self._dirty.add(key)
+
+    def note(self, stage: str, tile: Tile, text: str | None) -> None:
+        """Keep the text of a failure or gap, or forget it (None) once the tile is well."""
+        name = f"{stage}/{tile}"
+        if text is None:
+            self._notes_dirty |= self.notes.pop(name, None) is not None
+        elif name in self.notes or len(self.notes) < _NOTES:
+            self.notes[name] = text[:2000]
+            self._notes_dirty = True
+        else:
+            self.notes_dropped += 1
+            self._notes_dirty = True
+
+    def records(self, stage: str) -> Iterator[tuple[int, Tile, np.void]]:
+        """All records of a stage as (part, tile, record), block by block."""
+        for (name, part, row, col), block in sorted(self._blocks.items()):
+            if name == stage:
+                for r, c in np.argwhere(block["state"]):
+                    yield part, Tile(int(row * _BLOCK + r), int(col * _BLOCK + c)), block[r, c]
+
+    def states(self, stage: str) -> npt.NDArray[np.uint8]:
+        """State of every tile of a stage without days: uint8 (rows, cols)."""
+        rows, cols = self.shape
+        out = np.zeros((-(-rows // _BLOCK) * _BLOCK, -(-cols // _BLOCK) * _BLOCK), np.uint8)
+        for (name, _, row, col), block in self._blocks.items():
+            if name == stage:
+                window = out[row * _BLOCK :, col * _BLOCK :][:_BLOCK, :_BLOCK]
+                np.maximum(window, block["state"], out=window)
+        return out[:rows, :cols]
+
+    # -- the store ----------------------------------------------------------------------------
+
+    def create(self, root: zarr.Group) -> None:
+        """Make the ledger's arrays for stages that have none yet."""
+        group: Any = root.require_group("ledger")
+        group.attrs.setdefault("notes", "{}")
+        rows, cols = self.shape
+        for stage, daily in self.daily.items():
+            if stage in group:
+                continue
+            group.create_array(
+                stage,
+                shape=((DAYS,) if daily else ()) + (rows, cols, RECORD.itemsize),
+                chunks=((1,) if daily else ()) + (_BLOCK, _BLOCK, RECORD.itemsize),
+                dtype="uint8",
+                fill_value=0,
+                dimension_names=(("time",) if daily else ()) + ("tile_row", "tile_col", "byte"),
+                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
+                attributes={"record": json.dumps(RECORD.descr)},
+            )
+
+    def write(self, root: zarr.Group) -> None:
+        """Write the blocks that changed since the last `write` or `load`."""
+        group: Any = root["ledger"]
+        rows, cols = self.shape
+        for key in self._dirty:
+            stage, part, row, col = key
+            r0, c0 = row * _BLOCK, col * _BLOCK
+            r1, c1 = min(r0 + _BLOCK, rows), min(c0 + _BLOCK, cols)
+            block = np.ascontiguousarray(self._blocks[key][: r1 - r0, : c1 - c0])
+            raw = block.view(np.uint8).reshape(r1 - r0, c1 - c0, RECORD.itemsize)
+            index: tuple[Any, ...] = (slice(r0, r1), slice(c0, c1))
+            group[stage][(part, *index) if self.daily[stage] else index] = raw
+        if self._notes_dirty:
+            group.attrs["notes"] = json.dumps(self.notes)
+            group.attrs["notes_dropped"] = self.notes_dropped
+
+    def written(self) -> None:
+        """Say that the last `write` was committed."""
+        self._dirty.clear()
+        self._notes_dirty = False
+
+    def load(self, session: Any, root: zarr.Group) -> None:
+        """Read the whole ledger of a session: only chunks that exist are touched."""
+        group: Any = root["ledger"]
+        self.notes = json.loads(str(group.attrs.get("notes", "{}")))
+        self.notes_dropped = int(group.attrs.get("notes_dropped", 0))
+        rows, cols = self.shape
+        for stage, daily in self.daily.items():
+            if stage not in group:
+                continue
+            array = group[stage]
+            for chunk in _chunks(session, f"/ledger/{stage}"):
+                part, row, col = (chunk[0], chunk[1], chunk[2]) if daily else (0, *chunk[:2])
+                r0, c0 = row * _BLOCK, col * _BLOCK
+                r1, c1 = min(r0 + _BLOCK, rows), min(c0 + _BLOCK, cols)
+                index: tuple[Any, ...] = (slice(r0, r1), slice(c0, c1))
+                raw = np.ascontiguousarray(array[(part, *index) if daily else index])
+                block = np.zeros((_BLOCK, _BLOCK), RECORD)
+                block[: r1 - r0, : c1 - c0] = raw.view(RECORD)[..., 0]
+                self._blocks[stage, part, row, col] = block
+
+
+def _chunks(session: Any, path: str) -> Iterable[tuple[int, ...]]:
+    async def collect() -> list[tuple[int, ...]]:
+        return [tuple(c) async for c in session.chunk_coordinates(path)]
+
+    return asyncio.run(collect())
