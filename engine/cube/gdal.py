@@ -1,0 +1,69 @@
+"""Settings under which GDAL reads: bounded, patient, and blind to what it need not list."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from rasterio.errors import RasterioIOError
+
+from engine.errors import ReadError
+
+__all__ = ["classify", "cores", "gdal_settings"]
+
+
+def cores() -> int:
+    """Cores of this worker process, as it was told at its start."""
+    return int(os.environ.get("NATMAP_CORES", "1"))
+
+
+def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
+    """Options for `rasterio.Env`.
+
+    Parameters
+    ----------
+    href : str
+        What is about to be opened.
+    again : bool
+        A retry: what GDAL remembers of the failed open must be forgotten, or it fails for ever.
+    """
+    settings: dict[str, Any] = {
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_MAX_RETRY": 4,
+        "GDAL_HTTP_RETRY_DELAY": 0.5,
+        "GDAL_HTTP_TIMEOUT": 60,
+        "GDAL_HTTP_CONNECTTIMEOUT": 15,
+        "GDAL_HTTP_LOW_SPEED_TIME": 20,
+        "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
+        "GDAL_HTTP_MULTIRANGE": "YES",
+        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        "VSI_CACHE": True,
+        "GDAL_CACHEMAX": 256,
+        "GDAL_NUM_THREADS": 1,  # bands are read side by side already
+    }
+    if again and href.startswith(("http://", "https://")):
+        settings["CPL_VSIL_CURL_NON_CACHED"] = f"/vsicurl/{href.split('?')[0]}"
+    return settings
+
+
+_GONE = re.compile(r"\b(404|410)\b|No such file|does not exist", re.IGNORECASE)
+_PASSING = re.compile(
+    r"\b(403|408|425|429|5\d\d)\b|timed? ?out|reset|refused|resolve|CURL|SSL|temporar",
+    re.IGNORECASE,
+)
+
+
+def classify(error: Exception, href: str, what: str) -> ReadError:
+    """A GDAL failure as natmap's error, told apart by whether a retry may help.
+
+    A local file that is missing or damaged stays so. Over HTTP only a clear 404 or 410 is final:
+    a cut body or a page of HTML may be a passing fault of something in between.
+    """
+    place = re.sub(r"\?.*", "", href)
+    text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
+    remote = href.startswith(("http://", "https://", "/vsicurl/", "/vsis3/", "s3://"))
+    transient = remote and (bool(_PASSING.search(text)) or not _GONE.search(text))
+    if not isinstance(error, RasterioIOError | OSError | RuntimeError):
+        transient = False
+    return ReadError(f"{what} cannot be read", got=f"{place}: {text}", transient=transient)

@@ -1,0 +1,97 @@
+"""The one convention of stored digital numbers, and the guard against a wrong offset.
+
+Stored: uint16 = reflectance x 1e4 + 1000, 0 = nodata, 1..65534 where valid. An item whose offset
+was already applied, or that never had one, gains 1000; dark pixels do not clip, and one array may
+mix items of any baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.items import SCL, Asset
+
+__all__ = ["ATTRS", "NODATA", "decode", "encode", "find_suspect"]
+
+NODATA = 0
+_GAIN, _SHIFT, _MOST = 10_000, 1_000, 65_534  # 65535 marks a masked value while sorting
+
+ATTRS: dict[str, Any] = {
+    "scale_factor": 1e-4,
+    "add_offset": -0.1,
+    "_FillValue": NODATA,
+    "standard_name": "surface_bidirectional_reflectance",
+    "units": "1",
+}
+"""CF attributes of arrays in the stored convention."""
+
+
+def encode(
+    dn: npt.NDArray[Any], scale: float, offset: float, valid: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint16]:
+    """Digital numbers of an item to the stored convention.
+
+    Parameters
+    ----------
+    dn : array of any real type
+        Digital numbers as read.
+    scale, offset : float
+        Reflectance = dn * scale + offset.
+    valid : bool array of the same shape
+        Elsewhere the result is 0.
+
+    Returns
+    -------
+    uint16 array; 1..65534 where valid. Exact for integer `dn` and the usual scale of 1e-4.
+    """
+    factor, shift = scale * _GAIN, offset * _GAIN + _SHIFT
+    whole = np.issubdtype(dn.dtype, np.integer)
+    if whole and abs(factor - 1) < 1e-9 and abs(shift - round(shift)) < 1e-6:
+        stored: npt.NDArray[Any] = dn.astype(np.int32) + np.int32(round(shift))
+    else:
+        # 1e-9: a product that should be x.5 may fall short of it by a float's last bit
+        stored = np.rint(dn.astype(np.float64) * factor + shift + 1e-9)
+    stored = np.clip(stored, 1, _MOST)
+    return np.where(valid, stored, NODATA).astype(np.uint16)
+
+
+def decode(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Stored numbers to reflectance; NaN where nodata."""
+    reflectance = (stored.astype(np.float32) - _SHIFT) / _GAIN
+    return np.where(stored == NODATA, np.float32(np.nan), reflectance)
+
+
+def find_suspect(
+    samples: Mapping[str, npt.NDArray[Any]], assets: Mapping[str, Asset]
+) -> str | None:
+    """Why an item's radiometry cannot be right, or None.
+
+    The guard of the published defect "flag says not applied, pixels are shifted already": more
+    than 1 % of valid pixels of B02 or B11 below -0.02 reflectance, or the 1st percentile of B12
+    over water (SCL 6) above 0.08.
+
+    Parameters
+    ----------
+    samples : by band, decimated digital numbers of the whole asset, one shape; ``SCL`` too.
+    assets : by band.
+    """
+    water = samples.get(SCL)
+    for band in ("B02", "B11", "B12"):
+        if band not in samples:
+            continue
+        dn, asset = samples[band], assets[band]
+        valid = np.ones(dn.shape, bool) if asset.nodata is None else dn != asset.nodata
+        reflectance = dn.astype(np.float64) * asset.scale + asset.offset
+        if band == "B12":
+            over = valid & (water == 6) if water is not None else np.zeros(dn.shape, bool)
+            if over.sum() >= 30 and (low := float(np.percentile(reflectance[over], 1))) > 0.08:
+                return f"B12 over water is {low:.3f} at its 1st percentile, expected under 0.08"
+        elif valid.any():
+            share = float((reflectance[valid] < -0.02).mean())
+            if share > 0.01:
+                return f"{100 * share:.1f} % of {band} is below -0.02, expected under 1 %"
+    return None
