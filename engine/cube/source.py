@@ -65,7 +65,7 @@ class Source:
             return self._window(block, window)
         if not self._reaches(block):
             return None
-        # A projected file's pixel is as large on the ground as in its CRS; for one in degrees GDAL's
+        # A projected file's pixel is as large on the ground as in its CRS; in degrees GDAL's
         # kernel stays at its own size.
         own = (abs(self.transform.a), abs(self.transform.e)) if self.crs.is_projected else None
         scale = (own[0] / block.resolution.x, own[1] / -block.resolution.y) if own else (1.0, 1.0)
@@ -77,7 +77,7 @@ class Source:
             "src_crs": self.crs,
             "src_transform": self.transform,
             "resampling": Resampling.nearest if nearest else Resampling.bilinear,
-            # of a pixel; at 0.001 pixels on steep edges are up to 4.4 DN from exact bilinear, here 0.7
+            # of a pixel; at 0.001 steep edges are up to 4.4 DN off exact bilinear, here 0.7
             "tolerance": 0.0001,
             # destination pixels for each source pixel: pins the kernel, whatever the window
             "XSCALE": f"{scale[0]:.12g}",

@@ -75,6 +75,8 @@ class Schedule:
         As loaded from the store, or empty.
     only : tiles, optional
         Finish no other tiles; upstream stages also run for what these read.
+    until : stage name, optional
+        The last stage to run; what is upstream is made as wide as the later stages need.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Schedule:
         support: Support,
         ledger: Ledger,
         only: Iterable[Tile] | None = None,
+        until: str | None = None,
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
         self.support, self.grid, self.ledger = support, support.grid, ledger
@@ -96,8 +99,10 @@ class Schedule:
         self._order = curve_order(*np.indices(self.grid.shape))
         self._parts = lru_cache(maxsize=4096)(self._parts_of)
         chosen = self._chosen(only)
+        last = self._rank[until] if until else len(stages)
         for name in self.stages:
             needed = support.meets(self.links.reach[name]) & chosen[name]
+            needed &= self._rank[name] <= last
             self.status[name] = np.where(needed, Status.WAITING, Status.OUT).astype(np.int8)
             self.why[name] = np.zeros(self.grid.shape, np.int8)
         if not any((status != Status.OUT).any() for status in self.status.values()):

@@ -1,0 +1,157 @@
+"""The kernels as tasks: each reads its windows, calls the room's pure function, yields arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from odc.geo.geobox import GeoBox
+
+from engine.cube.clouds import dilation_halo, find_usable
+from engine.cube.composite import explain, reduce_days
+from engine.cube.read import Day, Failure, read_day
+from engine.runs.stage import NO_FLAGS, Output
+from engine.runs.task import TileTask
+from engine.store.ledger import Flag
+
+__all__ = ["ComposeScenes", "ComposeUnread", "ReadScenes"]
+
+
+@dataclass(frozen=True)
+class ReadScenes:
+    """Items of each stale day -> scenes/bands, scenes/scl, scenes/source."""
+
+    bands: tuple[str, ...]
+    resolution: float
+    sign: Callable[[str], str]
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        box = task.grid.tile_geobox(task.tile, self.resolution)
+        for part in task.parts:
+            day = read_day(part.payload, self.bands, box, task.grid.anchor, sign=self.sign)
+            flags, note = _gaps(day.failures)
+            arrays: dict[str, npt.NDArray[Any]] = {
+                "scenes/bands": day.bands,
+                "scenes/scl": day.scl,
+                "scenes/source": day.source,
+            }
+            yield Output(arrays, part.index, flags, note)
+
+
+@dataclass(frozen=True)
+class Composer:
+    """What both ways to a composite share."""
+
+    method: str
+    resolution: float
+    dilation: float
+    snow: bool
+    strip: int  # rows at once
+
+    @property
+    def halo(self) -> int:
+        """Pixels of scene classification around the tile."""
+        return dilation_halo(self.dilation, self.resolution)
+
+    def compose(
+        self,
+        out: dict[str, npt.NDArray[Any]],
+        top: int,
+        bands: npt.NDArray[np.uint16],
+        scl: npt.NDArray[np.uint8],
+        suspect: npt.NDArray[np.bool_] | None,
+    ) -> None:
+        """Fill rows from `top` on: bands (time, band, y, x), scl with its halo."""
+        rows = slice(top, top + bands.shape[2])
+        usable = np.stack(
+            [find_usable(day, self.resolution, self.dilation, snow=self.snow) for day in scl]
+        )
+        seen = usable.sum(axis=0).astype(np.uint16)
+        h = self.halo
+        core = scl[:, h : scl.shape[1] - h, h : scl.shape[2] - h]
+        out["composite/bands"][:, rows] = reduce_days(self.method, bands, usable)
+        out["composite/observations"][rows] = seen
+        inside = None if suspect is None else suspect[rows]
+        out["composite/reason"][rows] = explain(seen, core, inside)
+
+    def blank(self, task: TileTask, suspects: tuple[bytes, ...]) -> tuple[Any, Any]:
+        """Arrays of a tile without any day, and where suspect items were left out."""
+        spec = next(s for s in task.outputs if s.name == "bands")
+        n = task.grid.pixels(self.resolution)
+        suspect = _suspect(task.grid.tile_geobox(task.tile, self.resolution), suspects)
+        none = np.zeros((0, n, n), np.uint8)
+        seen = np.zeros((n, n), np.uint16)
+        out = {
+            "composite/bands": np.zeros((*spec.lead_shape, n, n), np.uint16),
+            "composite/observations": seen,
+            "composite/reason": explain(seen, none, suspect),
+        }
+        return out, suspect
+
+
+@dataclass(frozen=True)
+class ComposeScenes(Composer):
+    """Stored scenes -> composite/bands, composite/observations, composite/reason."""
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        days = task.input_parts["scenes"]
+        out, suspect = self.blank(task, task.parts[0].payload or ())
+        n, halo = task.grid.pixels(self.resolution), self.halo
+        for top in range(0, n if days else 0, self.strip):
+            rows = slice(top, min(top + self.strip, n))
+            wide = slice(rows.start, rows.stop + 2 * halo)
+            bands = np.stack([task.read("scenes/bands", 0, day, rows) for day in days])
+            scl = np.stack([task.read("scenes/scl", halo, day, wide) for day in days])
+            self.compose(out, top, bands, scl, suspect)
+        yield Output(out)
+
+
+@dataclass(frozen=True)
+class ComposeUnread(Composer):
+    """Items -> composite, strip by strip, without storing scenes."""
+
+    bands: tuple[str, ...] = ()
+    sign: Callable[[str], str] = str
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        days, suspects = task.parts[0].payload
+        out, suspect = self.blank(task, suspects or ())
+        n, halo = task.grid.pixels(self.resolution), self.halo
+        padded = task.grid.tile_geobox(task.tile, self.resolution, halo)
+        failures: list[Failure] = []
+        for top in range(0, n if days else 0, self.strip):
+            box = padded[top : min(top + self.strip, n) + 2 * halo, :]
+            read: list[Day] = [
+                read_day(items, self.bands, box, task.grid.anchor, sign=self.sign) for items in days
+            ]
+            failures += [failure for day in read for failure in day.failures]
+            inner = slice(halo, box.shape[0] - halo), slice(halo, box.shape[1] - halo)
+            bands = np.stack([day.bands[:, inner[0], inner[1]] for day in read])
+            self.compose(out, top, bands, np.stack([day.scl for day in read]), suspect)
+        flags, note = _gaps(tuple(dict.fromkeys(failures)))
+        yield Output(out, flags=flags, note=note)
+
+
+def _gaps(failures: tuple[Failure, ...]) -> tuple[Flag, str | None]:
+    flags = NO_FLAGS
+    for failure in failures:
+        flags |= Flag.TRANSIENT_GAP if failure.transient else Flag.STRUCTURAL_GAP
+    return flags, "; ".join(failure.error for failure in failures) or None
+
+
+def _suspect(box: GeoBox, suspects: tuple[bytes, ...]) -> npt.NDArray[np.bool_] | None:
+    if not suspects:
+        return None
+    height, width = box.shape
+    x = box.transform.c + (np.arange(width) + 0.5) * box.transform.a
+    y = box.transform.f + (np.arange(height) + 0.5) * box.transform.e
+    found = np.zeros(box.shape, bool)
+    for raw in suspects:
+        extent = shapely.from_wkb(raw)
+        shapely.prepare(extent)
+        found |= shapely.intersects_xy(extent, x[None, :], y[:, None])
+    return found

@@ -1,0 +1,198 @@
+"""From a recipe to all that a run needs; every check that can be made before work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import zarr
+
+from engine.catalog.boundaries import resolve_area
+from engine.catalog.search import SearchResult, find_source, search
+from engine.catalog.signing import make_signer
+from engine.catalog.snapshot import read_snapshot, write_snapshot
+from engine.cube.clouds import dilation_halo
+from engine.cube.radiometry import find_suspect
+from engine.cube.read import sample_item
+from engine.errors import CatalogError, GridError, ReadError, RecipeError
+from engine.grid.area import Area, Support
+from engine.grid.grid import Grid, Tile
+from engine.items import SCL, Item, band_name
+from engine.pipeline.items import ItemIndex
+from engine.pipeline.stages import cube_stages
+from engine.recipe import Recipe
+from engine.runs.schedule import Schedule
+from engine.runs.stage import Stage
+from engine.store.arrays import ArraySpec
+from engine.store.ledger import Ledger
+from engine.store.repository import Store
+
+__all__ = ["Prepared", "prepare"]
+
+_GUARD = ("B02", "B11", "B12", SCL)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe, resolved.
+
+    Attributes
+    ----------
+    bands : as named in the store.
+    found : the search's answer, radiometry decided where `sign` could read.
+    notes : what was repaired or decided, for people and the report.
+    """
+
+    recipe: Recipe
+    area: Area
+    grid: Grid
+    support: Support
+    bands: tuple[str, ...]
+    found: SearchResult
+    stages: tuple[Stage, ...]
+    store_path: Path
+    notes: tuple[str, ...]
+
+    @property
+    def specs(self) -> list[ArraySpec]:
+        """Forms of all arrays."""
+        return [spec for stage in self.stages for spec in stage.outputs]
+
+    @property
+    def snapshot_path(self) -> Path:
+        """Where the frozen catalogue lies."""
+        return self.store_path.with_name(self.store_path.name + ".items.parquet")
+
+    def open_store(self) -> Store:
+        """The store, made if it is new.
+
+        Raises
+        ------
+        IdentityError
+            Where it was made for something else.
+        """
+        names = [band_name(band) for band in self.bands]
+        if Store.exists(self.store_path):
+            store = Store.open(self.store_path)
+            store.require_identity(self.grid, self.specs, band_names=names)
+            store.add_arrays(self.grid, self.specs)
+            return store
+        return Store.create(self.store_path, self.grid, self.specs, band_names=names)
+
+    def check_store(self) -> Store | None:
+        """The store if it exists and fits; writes nothing."""
+        if not Store.exists(self.store_path):
+            return None
+        store = Store.open(self.store_path)
+        names = [band_name(band) for band in self.bands]
+        store.require_identity(self.grid, self.specs, band_names=names)
+        return store
+
+    def schedule(
+        self, store: Store | None, *, until: str | None = None, tiles: Iterable[Tile] | None = None
+    ) -> Schedule:
+        """What is stale, by the store's ledger (an empty one without a store)."""
+        daily = {stage.name: stage.daily for stage in self.stages}
+        ledger = Ledger(self.grid.shape, daily)
+        if store is not None:
+            reader = store.reader()
+            root = zarr.open_group(reader.store, mode="r")
+            if "ledger" in root:
+                ledger.load(reader, root)
+        return Schedule(self.stages, self.support, ledger, only=tiles, until=until)
+
+
+def prepare(
+    recipe: Recipe,
+    base: Path | None = None,
+    *,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Prepared:
+    """Resolve a recipe; writes nothing.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    base : folder from which the recipe's relative paths are taken; by default the current one.
+    tell : gets a line of text for each step that may take a while.
+
+    Raises
+    ------
+    NatmapError
+        Before any work, with the remedy.
+    """
+    base = base or Path()
+    grid_choice = recipe.grid
+    if recipe.imagery.bands is None:
+        raise RecipeError(
+            "the recipe names no bands and no model that would",
+            expected="imagery.bands, or a model card",
+        )
+    bands = recipe.imagery.bands
+    area, notes = resolve_area(recipe.area, grid_choice.crs, base)
+    cell = grid_choice.resolution
+    halo = dilation_halo(recipe.cube.cloud_dilation, grid_choice.resolution)
+    reach = halo * grid_choice.resolution
+    grid = Grid.fit(
+        area.bounds(reach),
+        crs=grid_choice.crs,
+        tile_size=grid_choice.tile_metres,
+        anchor=grid_choice.origin,
+    )
+    if grid.n_rows * grid.n_cols > 4_000_000:
+        raise GridError(
+            "the area needs too many tiles",
+            got=f"{grid.n_rows} x {grid.n_cols}",
+            remedy="choose a larger grid.tile, or look at the area's CRS",
+        )
+    support = Support(area, grid, cell)
+    card, where = find_source(recipe.imagery, base)
+    tell(f"searching {card.name}: {where}")
+    names = [band_name(band) for band in bands]
+    found = search(card, where, area, recipe.imagery, names)
+    sign = make_signer(card)
+    store_path = base / recipe.store
+    items = _decide(found.items, sign, _known(store_path))
+    suspects = [item.id for item in items if item.suspect]
+    if suspects:
+        notes = [*notes, f"radiometry suspect, left out: {', '.join(suspects)}"]
+    if len(suspects) == len(items):
+        raise CatalogError("all items found have a suspect radiometry", got=", ".join(suspects[:5]))
+    found = replace(found, items=items)
+    index = ItemIndex(items, names, grid)
+    stages = tuple(cube_stages(recipe, bands, index, sign))
+    return Prepared(recipe, area, grid, support, bands, found, stages, store_path, tuple(notes))
+
+
+def freeze(prepared: Prepared) -> None:
+    """Write the items of this run next to the store."""
+    write_snapshot(prepared.found.items, prepared.snapshot_path)
+
+
+def _known(store_path: Path) -> dict[str, bool]:
+    """Radiometry decided by an earlier run, by content stamp."""
+    path = store_path.with_name(store_path.name + ".items.parquet")
+    if not path.is_file():
+        return {}
+    return {item.stamp: item.suspect for item in read_snapshot(path) if item.suspect is not None}
+
+
+def _decide(
+    items: tuple[Item, ...], sign: Callable[[str], str], known: dict[str, bool]
+) -> tuple[Item, ...]:
+    """Run the radiometry guard on items that no earlier run decided."""
+
+    def decide(item: Item) -> Item:
+        if item.stamp in known:
+            return replace(item, suspect=known[item.stamp])
+        try:
+            why = find_suspect(sample_item(item, _GUARD, sign=sign), item.assets)
+        except ReadError:
+            return item  # undecided: reading its pixels will record the failure
+        notes = (*item.notes, f"radiometry suspect: {why}") if why else item.notes
+        return replace(item, suspect=why is not None, notes=notes)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return tuple(pool.map(decide, items))

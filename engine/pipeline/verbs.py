@@ -1,0 +1,206 @@
+"""The verbs: plan and run. The command does what these do, and draws it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from engine.clusters.local import open_local
+from engine.errors import RecipeError
+from engine.grid.grid import Tile
+from engine.pipeline.prepare import Prepared, freeze, prepare
+from engine.recipe import Recipe, load_recipe
+from engine.runs.events import Listener
+from engine.runs.execute import Limits, Summary, execute
+from engine.runs.schedule import Schedule, Status, Why
+
+__all__ = ["Plan", "StagePlan", "plan", "run"]
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a plan, in tiles.
+
+    `stale` are known to run, by reason; `waiting` run if what they read changes; `fresh` do not.
+    """
+
+    name: str
+    stale: dict[str, int]
+    waiting: int
+    fresh: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes
+    ----------
+    tiles : tiles of the grid that the last stage needs.
+    items, days : scenes found and solar days they fall on.
+    gigabytes : of arrays that the stale tiles write, uncompressed.
+    seconds : tile seconds of stale and waiting tiles, from the ledger's rates, else a default.
+    money : seconds x price, or None: not priced.
+    """
+
+    name: str
+    tiles: int
+    items: int
+    days: int
+    left_out: tuple[tuple[str, str], ...]
+    stages: tuple[StagePlan, ...]
+    gigabytes: float
+    seconds: float
+    money: float | None
+    notes: tuple[str, ...]
+
+
+_DEFAULT_SECONDS = {"scenes": 8.0, "composite": 6.0, "scores": 20.0, "map": 0.5, "embedding": 20.0}
+
+
+def plan(
+    recipe: Recipe | str | Path | dict[str, Any],
+    *,
+    base: Path | None = None,
+    until: str | None = None,
+    tiles: Iterable[str] | None = None,
+) -> Plan:
+    """Say what `run` would do, and why; writes nothing.
+
+    Parameters
+    ----------
+    recipe : a Recipe, a mapping, or the path of a recipe file.
+    base : folder of the recipe's relative paths; by default the file's own.
+    until, tiles : as in `run`.
+
+    Raises
+    ------
+    NatmapError
+    """
+    prepared = prepare(*_load(recipe, base))
+    schedule = prepared.schedule(
+        prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
+    )
+    return describe(prepared, schedule)
+
+
+def run(
+    recipe: Recipe | str | Path | dict[str, Any],
+    *,
+    base: Path | None = None,
+    workers: int | None = None,
+    until: str | None = None,
+    tiles: Iterable[str] | None = None,
+    listeners: Sequence[Listener] = (),
+    limits: Limits | None = None,
+) -> Summary:
+    """Run all that is missing or stale, on an embedded cluster.
+
+    Parameters
+    ----------
+    recipe : a Recipe, a mapping, or the path of a recipe file.
+    base : folder of the recipe's relative paths; by default the file's own.
+    workers : processes; by default one for each two cores.
+    until : name of the last stage to run.
+    tiles : names of tiles to finish, as in ``r0003c0012``; by default all.
+    listeners : told of every event of the run.
+    limits : pace of the run.
+
+    Raises
+    ------
+    NatmapError
+        Before anything runs, or where the run cannot go on. Tiles that fail are in the summary.
+    """
+    prepared = prepare(*_load(recipe, base))
+    stage, wanted = _stage(prepared, until), _tiles(tiles)
+    store = prepared.open_store()
+    with store.lock():
+        freeze(prepared)
+        session = store.writer()
+        schedule = prepared.schedule(store, until=stage, tiles=wanted)
+        schedule.ledger.create(zarr.open_group(session.store, mode="r+"))
+        if session.has_uncommitted_changes:
+            session.commit("make the ledger")
+        if not schedule.open:
+            return Summary(0, (), 0, False, 0.0)
+        need = max(s.gigabytes for s in prepared.stages)
+        with open_local(workers, need) as cluster:
+            return execute(schedule, store, cluster, listeners=listeners, limits=limits)
+
+
+def describe(prepared: Prepared, schedule: Schedule) -> Plan:
+    """A plan's figures, from a schedule."""
+    stages: list[StagePlan] = []
+    gigabytes = seconds = 0.0
+    for stage in prepared.stages:
+        name = stage.name
+        ready = schedule.tiles(name, Status.READY)
+        waiting = schedule.count(name, Status.WAITING)
+        why = schedule.why[name]
+        stale: dict[str, int] = {}
+        for tile in ready:
+            reason = Why(int(why[tile])).name.lower()
+            stale[reason] = stale.get(reason, 0) + 1
+        fresh = schedule.count(name, Status.SETTLED)
+        stages.append(StagePlan(name, stale, waiting, fresh))
+        size = sum(
+            prepared.grid.pixels(spec.resolution) ** 2
+            * math.prod(spec.lead_shape)
+            * np.dtype(spec.dtype).itemsize
+            for spec in stage.outputs
+        )
+        parts = sum(len(stage.parts_of(tile)) for tile in ready) if stage.daily else len(ready)
+        gigabytes += size * (parts + waiting) / 1e9
+        seconds += _rate(schedule, name) * (parts + waiting)
+    price = prepared.recipe.price_per_worker_hour
+    items = [item for item in prepared.found.items if not item.suspect]
+    return Plan(
+        name=prepared.recipe.name,
+        tiles=int((schedule.status[prepared.stages[-1].name] != Status.OUT).sum()),
+        items=len(items),
+        days=len({item.solar_day for item in items}),
+        left_out=prepared.found.left_out,
+        stages=tuple(stages),
+        gigabytes=gigabytes,
+        seconds=seconds,
+        money=None if price is None else seconds / 3600 * price,
+        notes=prepared.notes,
+    )
+
+
+def _rate(schedule: Schedule, stage: str) -> float:
+    """Mean seconds of a record of the stage, from the ledger; else a stated default."""
+    total = count = 0.0
+    for _, _, record in schedule.ledger.records(stage):
+        if record["seconds"] > 0:
+            total, count = total + float(record["seconds"]), count + 1
+    return total / count if count else _DEFAULT_SECONDS.get(stage, 5.0)
+
+
+def _load(
+    recipe: Recipe | str | Path | dict[str, Any], base: Path | None
+) -> tuple[Recipe, Path | None]:
+    if isinstance(recipe, Recipe):
+        return recipe, base
+    if isinstance(recipe, dict):
+        return load_recipe(recipe), base
+    return load_recipe(recipe), base or Path(recipe).parent
+
+
+def _stage(prepared: Prepared, until: str | None) -> str | None:
+    names = [stage.name for stage in prepared.stages]
+    if until is not None and until not in names:
+        raise RecipeError(
+            "no such stage", got=until, expected=", ".join(names), remedy="--until one of these"
+        )
+    return until
+
+
+def _tiles(names: Iterable[str] | None) -> list[Tile] | None:
+    return None if names is None else [Tile.parse(name) for name in names]
