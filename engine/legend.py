@@ -1,9 +1,64 @@
 """Classes and reasons: codes, names, colours."""
 
+from __future__ import annotations
+
 from enum import IntEnum
+from typing import NamedTuple
+
+from engine.errors import RecipeError
+
+__all__ = [
+    "LCZ",
+    "PRECEDENCE",
+    "REASON_COLOURS",
+    "REASON_TEXTS",
+    "LandClass",
+    "Reason",
+    "parse_class",
+]
+
+
+class LandClass(NamedTuple):
+    """A class of a map: raster code, short label, machine name, title, colour (RRGGBB)."""
+
+    code: int
+    label: str
+    name: str
+    title: str
+    colour: str
+
+
+LCZ: tuple[LandClass, ...] = tuple(
+    LandClass(code, label, name, title, colour)
+    for code, (label, name, title, colour) in enumerate(
+        [
+            ("1", "compact_highrise", "Compact high-rise", "8C0000"),
+            ("2", "compact_midrise", "Compact mid-rise", "D10000"),
+            ("3", "compact_lowrise", "Compact low-rise", "FF0000"),
+            ("4", "open_highrise", "Open high-rise", "BF4D00"),
+            ("5", "open_midrise", "Open mid-rise", "FF6600"),
+            ("6", "open_lowrise", "Open low-rise", "FF9955"),
+            ("7", "lightweight_lowrise", "Lightweight low-rise", "FAEE05"),
+            ("8", "large_lowrise", "Large low-rise", "BCBCBC"),
+            ("9", "sparsely_built", "Sparsely built", "FFCCAA"),
+            ("10", "heavy_industry", "Heavy industry", "555555"),
+            ("A", "dense_trees", "Dense trees", "006A00"),
+            ("B", "scattered_trees", "Scattered trees", "00AA00"),
+            ("C", "bush_scrub", "Bush, scrub", "648525"),
+            ("D", "low_plants", "Low plants", "B9DB79"),
+            ("E", "bare_rock_paved", "Bare rock or paved", "000000"),
+            ("F", "bare_soil_sand", "Bare soil or sand", "FBF7AE"),
+            ("G", "water", "Water", "6A6AFF"),
+        ],
+        start=1,
+    )
+)
+"""Local climate zones (Stewart and Oke 2012) in the palette of the published global map."""
 
 
 class Reason(IntEnum):
+    """Why a pixel has no data."""
+
     DATA = 0
     OUTSIDE_AREA = 1
     NO_SCENE = 2
@@ -15,3 +70,55 @@ class Reason(IntEnum):
     SUSPECT = 8
     QUARANTINED = 9
     NOT_COMPUTED = 255
+
+
+PRECEDENCE = tuple(Reason(code) for code in (1, 9, 4, 8, 2, 3, 7, 6, 5))
+"""Where several reasons hold, the first of these is given."""
+
+REASON_TEXTS = {
+    Reason.DATA: "data",
+    Reason.OUTSIDE_AREA: "outside the area",
+    Reason.NO_SCENE: "no scene",
+    Reason.ALL_CLOUD: "all cloud",
+    Reason.READ_FAILED: "read failed",
+    Reason.OUTSIDE_MASK: "outside the mask",
+    Reason.TOO_FEW_VALID: "too few valid pixels",
+    Reason.NEIGHBOUR_FAILED: "a neighbouring tile failed",
+    Reason.SUSPECT: "radiometry suspect",
+    Reason.QUARANTINED: "the tile failed",
+    Reason.NOT_COMPUTED: "not computed yet",
+}
+
+REASON_COLOURS = {
+    Reason.DATA: "FFFFFF",
+    Reason.OUTSIDE_AREA: "E8E8E8",
+    Reason.NO_SCENE: "7B3294",
+    Reason.ALL_CLOUD: "9ECAE1",
+    Reason.READ_FAILED: "D7191C",
+    Reason.OUTSIDE_MASK: "CCCCCC",
+    Reason.TOO_FEW_VALID: "FDAE61",
+    Reason.NEIGHBOUR_FAILED: "F46D43",
+    Reason.SUSPECT: "E7298A",
+    Reason.QUARANTINED: "67000D",
+    Reason.NOT_COMPUTED: "000000",
+}
+
+_ALIASES = {
+    **{c.label: c.code for c in LCZ},
+    **{str(c.code): c.code for c in LCZ},
+    **{str(90 + c.code): c.code for c in LCZ if c.code > 10},
+    "W": 17,
+}
+
+
+def parse_class(text: str | int) -> int:
+    """The code of a class given as 1..17, A..G or 101..107 (W is water).
+
+    Raises
+    ------
+    RecipeError
+    """
+    code = _ALIASES.get(str(text).strip().upper().removeprefix("LCZ").strip())
+    if code is None:
+        raise RecipeError("unknown LCZ class", got=text, expected="1..17, A..G or 101..107")
+    return code

@@ -14,11 +14,18 @@ from odc.geo.geobox import GeoBox
 from engine.cube.clouds import dilation_halo, find_usable
 from engine.cube.composite import explain, reduce_days
 from engine.cube.read import Day, Failure, read_day
+from engine.infer.patches import score_cells
+from engine.infer.predict import get_predictor
+from engine.legend import Reason
+from engine.models.card import ModelCard
+from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
+from engine.product.lcz import cell_observations, cell_reason, classify
+from engine.product.mask import inside
 from engine.runs.stage import NO_FLAGS, Output
 from engine.runs.task import TileTask
 from engine.store.ledger import Flag
 
-__all__ = ["ComposeScenes", "ComposeUnread", "ReadScenes"]
+__all__ = ["ComposeScenes", "ComposeUnread", "MakeMap", "ReadScenes", "ScoreCells"]
 
 
 @dataclass(frozen=True)
@@ -155,3 +162,75 @@ def _suspect(box: GeoBox, suspects: tuple[bytes, ...]) -> npt.NDArray[np.bool_] 
         shapely.prepare(extent)
         found |= shapely.intersects_xy(extent, x[None, :], y[:, None])
     return found
+
+
+@dataclass(frozen=True)
+class ScoreCells:
+    """composite -> scores/classes (and embedding/features from the same pass)."""
+
+    card: ModelCard
+    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    device: str
+    precision: str
+    group: str  # scores or embedding
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        halo = self.card.halo
+        stored = task.read("composite/bands", halo)[list(self.order)]
+        seen = task.read("composite/observations", halo)
+        predictor = get_predictor(self.card, self.device, self.precision)
+        found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
+        if self.group == "embedding":
+            yield Output({"embedding/features": found.features})
+            return
+        spec = next(s for s in task.outputs if s.name == "classes")
+        yield Output({"scores/classes": found.scores.astype(spec.dtype)})
+
+
+@dataclass(frozen=True)
+class MakeMap:
+    """scores, composite -> map/*: argmax, class filter, mask, and the reasons."""
+
+    codes: tuple[int, ...]
+    cell: float
+    factor: int  # pixels of the composite in a cell
+    method: str
+    rule: RadiusRule
+    radius: int
+    masked: bool
+
+    @property
+    def halo(self) -> int:
+        """Cells of scores that the filter reads around the tile."""
+        return filter_halo(self.method, self.cell, self.rule, self.radius)
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        halo = self.halo
+        scores = task.read("scores/classes", halo)
+        padded, confidence = classify(scores, self.codes)
+        core = np.s_[halo : padded.shape[0] - halo, halo : padded.shape[1] - halo]
+        classes, confidence = padded[core], confidence[core]
+        match self.method:
+            case "gaussian":
+                filtered = gaussian_filter(padded, self.cell, self.rule)
+            case "majority":
+                filtered = majority_filter(padded, self.radius)
+            case _:
+                filtered = classes.copy()
+        reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        explained = reason.copy()
+        if self.masked:
+            product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
+            filtered = np.where(product, filtered, 0).astype(np.uint8)
+            explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
+        yield Output(
+            {
+                "map/classes": classes,
+                "map/filtered": filtered,
+                "map/confidence": confidence,
+                "map/observations": cell_observations(
+                    task.read("composite/observations"), self.factor
+                ),
+                "map/reason": explained,
+            }
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import zarr
 
-from engine.catalog.boundaries import resolve_area
+from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
@@ -19,10 +20,15 @@ from engine.cube.read import sample_item
 from engine.errors import CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
+from engine.infer.patches import BLOCK
+from engine.infer.predict import choose_device
 from engine.items import SCL, Item, band_name
+from engine.models.card import ModelCard, load_card
 from engine.pipeline.items import ItemIndex
-from engine.pipeline.stages import cube_stages
-from engine.recipe import Recipe
+from engine.pipeline.stages import cube_stages, map_stages
+from engine.product.filter import filter_halo
+from engine.product.mask import Boundary
+from engine.recipe import GridChoice, Recipe
 from engine.runs.schedule import Schedule
 from engine.runs.stage import Stage
 from engine.store.arrays import ArraySpec
@@ -124,22 +130,30 @@ def prepare(
         Before any work, with the remedy.
     """
     base = base or Path()
-    grid_choice = recipe.grid
-    if recipe.imagery.bands is None:
+    choice = recipe.grid
+    model = load_card(base / recipe.model.card) if recipe.model else None
+    bands = recipe.imagery.bands or (model.bands if model else None)
+    if bands is None:
         raise RecipeError(
             "the recipe names no bands and no model that would",
             expected="imagery.bands, or a model card",
         )
-    bands = recipe.imagery.bands
-    area, notes = resolve_area(recipe.area, grid_choice.crs, base)
-    cell = grid_choice.resolution
-    halo = dilation_halo(recipe.cube.cloud_dilation, grid_choice.resolution)
-    reach = halo * grid_choice.resolution
+    if model is not None:
+        model.check_cube(bands, choice.resolution)
+        _require_cells(choice, model)
+    area, notes = resolve_area(recipe.area, choice.crs, base)
+    # The halos of all stages, summed, as `link` will sum them: how far beyond the area to go.
+    reach = dilation_halo(recipe.cube.cloud_dilation, choice.resolution) * choice.resolution
+    cell = choice.resolution
+    if model is not None:
+        rules, cell = recipe.filter, model.cell
+        reach += model.halo * model.resolution
+        reach += cell * filter_halo(rules.method, cell, rules.radius_rule, rules.majority_radius)
     grid = Grid.fit(
-        area.bounds(reach),
-        crs=grid_choice.crs,
-        tile_size=grid_choice.tile_metres,
-        anchor=grid_choice.origin,
+        area.bounds(math.ceil(reach / cell) * cell),
+        crs=choice.crs,
+        tile_size=choice.tile_metres,
+        anchor=choice.origin,
     )
     if grid.n_rows * grid.n_cols > 4_000_000:
         raise GridError(
@@ -148,6 +162,10 @@ def prepare(
             remedy="choose a larger grid.tile, or look at the area's CRS",
         )
     support = Support(area, grid, cell)
+    boundary = None
+    if recipe.mask is not None:
+        polygons, more = read_boundaries(recipe.mask.boundaries, grid.crs, area.geometry, base)
+        boundary, notes = Boundary(polygons, grid), [*notes, *more]
     card, where = find_source(recipe.imagery, base)
     tell(f"searching {card.name}: {where}")
     names = [band_name(band) for band in bands]
@@ -163,7 +181,22 @@ def prepare(
     found = replace(found, items=items)
     index = ItemIndex(items, names, grid)
     stages = tuple(cube_stages(recipe, bands, index, sign))
+    if model is not None and recipe.model is not None:
+        device = choose_device(recipe.model.device)
+        stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary))
     return Prepared(recipe, area, grid, support, bands, found, stages, store_path, tuple(notes))
+
+
+def _require_cells(choice: GridChoice, model: ModelCard) -> None:
+    """A tile is a whole number of inference blocks, so that no batch is cut by a tile's edge."""
+    unit = BLOCK * model.step
+    if choice.tile % unit:
+        raise RecipeError(
+            "grid.tile does not fit the model's cells",
+            got=f"{choice.tile} px",
+            expected=f"a multiple of {unit} px ({unit * choice.resolution:g} m)",
+            remedy=f"set grid.tile to {max(round(choice.tile / unit), 1) * unit}",
+        )
 
 
 def freeze(prepared: Prepared) -> None:

@@ -1,20 +1,31 @@
-"""LCZ: scenes, composite (scores, map follow) - halos, arrays and parameters of each stage."""
+"""LCZ: scenes, composite, scores, map - halos, arrays and parameters of each stage."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Literal
 
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.radiometry import ATTRS
+from engine.grid.grid import Tile
 from engine.items import band_name
-from engine.legend import Reason
+from engine.legend import LCZ, Reason
+from engine.models.card import ModelCard
 from engine.pipeline.items import ItemIndex
-from engine.pipeline.kernels import ComposeScenes, ComposeUnread, ReadScenes
-from engine.recipe import Recipe
-from engine.runs.stage import Input, Stage
+from engine.pipeline.kernels import (
+    ComposeScenes,
+    ComposeUnread,
+    MakeMap,
+    ReadScenes,
+    ScoreCells,
+)
+from engine.product.mask import Boundary
+from engine.recipe import ModelChoice, Recipe
+from engine.runs.stage import Input, Part, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["cube_stages"]
+__all__ = ["cube_stages", "map_stages"]
 
 _SCL_ATTRS = {
     "long_name": "scene classification of the item that supplied the pixel",
@@ -105,3 +116,110 @@ def cube_stages(
             gigabytes=1.0 + strip,
         ),
     ]
+
+
+def map_stages(
+    recipe: Recipe,
+    choice: ModelChoice,
+    card: ModelCard,
+    bands: tuple[str, ...],
+    device: str,
+    boundary: Boundary | None,
+) -> list[Stage]:
+    """The stages from a composite to the map.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    choice : its model section.
+    card : ModelCard
+    bands : of the cube, as named there.
+    device : {"cpu", "cuda"}
+    boundary : Boundary, optional
+        Of the product mask.
+    """
+    names = [band_name(band) for band in bands]
+    order = tuple(names.index(band) for band in card.bands)
+    cell, n = card.cell, round(recipe.grid.tile_metres / card.cell)
+    codes = tuple(card.classes)
+    resource: Literal["cpu", "gpu"] = "gpu" if device == "cuda" else "cpu"
+    patch_input = Input("composite", card.halo * card.resolution)
+    patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
+    memory = 2.0 + 20 * patches + 3 * len(bands) * recipe.grid.tile**2 * 4 / 1e9
+
+    def score(group: str) -> ScoreCells:
+        return ScoreCells(card, order, device, choice.precision, group)
+
+    def spec(path: str, dtype: str, fill: float, **more: object) -> ArraySpec:
+        return ArraySpec(path, dtype, cell, n, fill, **more)  # type: ignore[arg-type]
+
+    model = {"model": card.key, "precision": choice.precision}
+    stages = [
+        Stage(
+            "scores",
+            score("scores"),
+            (spec("scores/classes", choice.scores, math.nan, leading=(("class", codes),)),),
+            (patch_input,),
+            parameters=model | {"dtype": choice.scores},
+            resource=resource,
+            gigabytes=memory,
+        )
+    ]
+    if choice.embedding:
+        labels = (("feature", tuple(range(card.features))),)
+        stages.append(
+            Stage(
+                "embedding",
+                score("embedding"),
+                (spec("embedding/features", "float32", math.nan, leading=labels),),
+                (patch_input,),
+                parameters=model,
+                resource=resource,
+                gigabytes=memory,
+            )
+        )
+    rules = recipe.filter
+    factor = round(card.cell / recipe.grid.resolution)
+    make = MakeMap(
+        codes,
+        cell,
+        factor,
+        rules.method,
+        rules.radius_rule,
+        rules.majority_radius,
+        boundary is not None,
+    )
+    outside = int(Reason.OUTSIDE_AREA)
+    legend = {
+        "flag_values": [c.code for c in LCZ],
+        "flag_meanings": " ".join(c.name for c in LCZ),
+        "flag_colors": " ".join(f"#{c.colour}" for c in LCZ),
+    }
+
+    def polygons(tile: Tile) -> list[Part]:
+        if boundary is None:
+            return [Part()]
+        payload, fingerprint = boundary.near(tile)
+        return [Part(0, fingerprint, payload)]
+
+    stages.append(
+        Stage(
+            "map",
+            make,
+            (
+                spec("map/classes", "uint8", 0, attrs=legend),
+                spec("map/filtered", "uint8", 0, attrs=legend),
+                spec("map/confidence", "uint8", 255, attrs={"units": "percent"}),
+                spec("map/observations", "uint16", 0),
+                spec("map/reason", "uint8", 255, outside=outside, attrs=_REASON_ATTRS),
+            ),
+            (Input("scores", make.halo * cell), Input("composite")),
+            parameters={
+                "filter": rules.model_dump(),
+                "codes": codes,
+                "mask": recipe.mask.outside if recipe.mask else None,
+            },
+            parts=polygons,
+        )
+    )
+    return stages

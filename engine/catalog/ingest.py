@@ -1,0 +1,230 @@
+"""A static STAC catalogue of one's own images: links only, beside the folder, never in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.warp import transform_bounds, transform_geom
+
+from engine.errors import RecipeError
+from engine.items import BANDS, band_name
+
+__all__ = ["Ingested", "ingest"]
+
+_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
+_TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+_DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What was written: the catalogue, its files, and what had to be assumed."""
+
+    catalog: Path
+    files: int
+    notes: tuple[str, ...]
+
+
+def ingest(
+    folder: str | Path,
+    out: str | Path | None = None,
+    *,
+    bands: Sequence[str] | None = None,
+    when: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    nodata: float | None = None,
+) -> Ingested:
+    """Describe a folder of rasters as a STAC catalogue.
+
+    Parameters
+    ----------
+    folder : with GeoTIFF, JPEG 2000 or VRT files; searched through.
+    out : folder of the catalogue; by default ``FOLDER-stac`` beside it.
+    bands : names of the files' bands; by default what the files say, or, for ten unnamed bands,
+        the order of So2Sat.
+    when : a date (2024-10-24), or a file name pattern such as ``*_{year}_*``; by default the date
+        in the file's name or its time tag.
+    scale, offset : reflectance = DN * scale + offset; by default 1e-4 and 0.
+    nodata : digital number without data; by default none is declared.
+
+    Raises
+    ------
+    RecipeError
+        Where a file cannot be described; nothing is written then.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RecipeError("there is no such folder", got=folder)
+    target = Path(out) if out is not None else folder.with_name(folder.name + "-stac")
+    inside = target.resolve() == folder.resolve() or folder.resolve() in target.resolve().parents
+    if inside:
+        raise RecipeError(
+            "the catalogue would be written into the folder of images",
+            got=target,
+            remedy="name a folder beside it with --out",
+        )
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in _SUFFIXES)
+    if not files:
+        raise RecipeError("the folder holds no images", got=folder, expected=" ".join(_SUFFIXES))
+    date_of = _dater(when)
+    notes: list[str] = []
+    names = tuple(band_name(b) for b in bands) if bands else None
+    items = [_describe(p, names, date_of, scale, offset, nodata, notes.append) for p in files]
+    twice = {i["id"] for i in items if [j["id"] for j in items].count(i["id"]) > 1}
+    if twice:
+        raise RecipeError("two files have one name", got=", ".join(sorted(twice)[:5]))
+    target.mkdir(parents=True, exist_ok=True)
+    links = []
+    for item in items:
+        (target / f"{item['id']}.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
+        links.append({"rel": "item", "href": f"./{item['id']}.json", "type": "application/json"})
+    catalog = {
+        "type": "Catalog",
+        "stac_version": "1.1.0",
+        "id": folder.name,
+        "description": f"Images of {folder.name}, described by natmap ingest",
+        "links": links,
+    }
+    path = target / "catalog.json"
+    path.write_text(json.dumps(catalog, indent=1), encoding="utf-8")
+    return Ingested(path, len(items), tuple(dict.fromkeys(notes)))
+
+
+def _describe(
+    path: Path,
+    bands: tuple[str, ...] | None,
+    date_of: Callable[[Path, dict[str, str]], date],
+    scale: float | None,
+    offset: float | None,
+    nodata: float | None,
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    try:
+        with rasterio.open(path) as file:
+            if file.crs is None:
+                raise RecipeError(
+                    "a file has no georeference",
+                    got=path.name,
+                    remedy="give it one (gdal_edit.py -a_srs … -a_ullr …), or leave it out",
+                )
+            if file.transform.b or file.transform.d:
+                raise RecipeError("a file is rotated", got=path.name, expected="north-up")
+            names = bands or _names(path, file.descriptions, note)
+            if len(names) != file.count:
+                raise RecipeError(
+                    "the bands do not fit the file",
+                    got=f"{len(names)} names for {file.count} bands of {path.name}",
+                )
+            if np.dtype(file.dtypes[0]).kind == "f" and scale is None:
+                _require_whole(path, file)
+            crs, transform, size = file.crs, file.transform, (file.height, file.width)
+            moment = date_of(path, file.tags())
+    except rasterio.errors.RasterioError as error:
+        raise RecipeError("a file cannot be read", got=f"{path.name}: {error}") from error
+    west, south, east, north = rasterio.transform.array_bounds(*size, transform)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+    epsg = crs.to_epsg()
+    form: dict[str, Any] = {"raster:scale": scale or 1e-4, "raster:offset": offset or 0.0}
+    if nodata is not None:
+        form["nodata"] = nodata
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "id": path.stem,
+        "collection": "ingested",
+        "geometry": geometry,
+        "bbox": list(transform_bounds(crs, "EPSG:4326", west, south, east, north)),
+        "properties": {
+            "datetime": f"{moment}T12:00:00Z",
+            "proj:code": f"EPSG:{epsg}" if epsg else crs.to_wkt(),
+            "proj:shape": list(size),
+            "proj:transform": list(transform)[:6],
+        },
+        "links": [],
+        "assets": {
+            name: {"href": str(path.resolve()), "natmap:band": i, "bands": [{"name": name, **form}]}
+            for i, name in enumerate(names, start=1)
+        },
+    }
+
+
+def _names(
+    path: Path, descriptions: Sequence[str | None], note: Callable[[str], None]
+) -> tuple[str, ...]:
+    if all(descriptions):
+        try:
+            return tuple(band_name(str(d).strip()) for d in descriptions)
+        except RecipeError:
+            pass
+    if len(descriptions) == len(_TEN):
+        note(f"ten unnamed bands are taken as {' '.join(_TEN)}")
+        return _TEN
+    raise RecipeError(
+        "a file's bands have no names",
+        got=f"{len(descriptions)} bands in {path.name}",
+        expected=f"names of {', '.join(BANDS)}, or exactly ten bands in the order of So2Sat",
+        remedy="name them with --bands",
+    )
+
+
+def _require_whole(path: Path, file: Any) -> None:
+    """Floats must be whole digital numbers, 0 to 65535: anything else wants a scale."""
+    for index in range(1, file.count + 1):
+        for _, window in file.block_windows(index):
+            values = file.read(index, window=window)
+            values = values[np.isfinite(values)]
+            if ((values != np.rint(values)) | (values < 0) | (values > 65535)).any():
+                raise RecipeError(
+                    "a file's floats are no whole digital numbers",
+                    got=f"band {index} of {path.name}: {values.min():g} to {values.max():g}",
+                    expected="whole numbers, reflectance x 10000",
+                    remedy="say how they become reflectance with --scale (1 for reflectance)",
+                )
+
+
+def _dater(when: str | None) -> Callable[[Path, dict[str, str]], date]:
+    if when is not None and "{" not in when:
+        try:
+            fixed = date.fromisoformat(when)
+        except ValueError as error:
+            raise RecipeError(
+                "--date is no date", got=when, expected="2024-10-24, or a pattern with {year}"
+            ) from error
+        return lambda path, tags: fixed
+    pattern = None
+    if when is not None:
+        text = re.escape(when).replace(r"\*", ".*")
+        for part, digits in (("year", 4), ("month", 2), ("day", 2)):
+            text = text.replace(rf"\{{{part}\}}", rf"(?P<{part}>\d{{{digits}}})")
+        pattern = re.compile(text)
+
+    def find(path: Path, tags: dict[str, str]) -> date:
+        if pattern is not None:
+            if match := pattern.fullmatch(path.stem) or pattern.fullmatch(path.name):
+                parts = match.groupdict()
+                return date(
+                    int(parts["year"]), int(parts.get("month") or 7), int(parts.get("day") or 1)
+                )
+        else:
+            for text in (path.stem, tags.get("TIFFTAG_DATETIME", "").replace(":", "-")):
+                for form in _DATES:
+                    if match := form.search(text):
+                        return date(int(match[1]), int(match[2]), int(match[3]))
+        raise RecipeError(
+            "a file's date cannot be told",
+            got=path.name,
+            expected=f"the pattern {when}" if when else "a date in the name, as 2024-10-24",
+            remedy="say it with --date, or give a pattern such as --date '*_{year}_*'",
+        )
+
+    return find

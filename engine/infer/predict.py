@@ -1,0 +1,106 @@
+"""The predictor: one network per worker process, fed batches of one fixed shape."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from engine.errors import RunError
+from engine.models.card import ModelCard
+from engine.models.registry import load_model
+
+__all__ = ["Predictor", "choose_device", "get_predictor"]
+
+
+def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> str:
+    """The device to run on.
+
+    Raises
+    ------
+    RunError
+        Where a GPU is asked for and there is none.
+    """
+    if asked == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise RunError("no GPU here", got="model.device: cuda", remedy="set model.device to cpu")
+    return asked
+
+
+_loaded: dict[tuple[str, str, str], Predictor] = {}
+
+
+def get_predictor(card: ModelCard, device: str, precision: str) -> Predictor:
+    """The process's predictor for a card; loaded once, and the one before it let go."""
+    key = card.key, device, precision
+    if key not in _loaded:
+        _loaded.clear()
+        _loaded[key] = Predictor(card, device, precision)
+    return _loaded[key]
+
+
+class Predictor:
+    """A network, ready.
+
+    Parameters
+    ----------
+    card : ModelCard
+    device : {"cpu", "cuda"}
+    precision : {"float32", "bfloat16"}
+        Of the arithmetic; results are float32.
+    """
+
+    def __init__(self, card: ModelCard, device: str, precision: str = "float32") -> None:
+        # The same cell must get the same bits in whichever tile and run.
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        self.card, self.device, self.precision = card, device, precision
+        self.model = load_model(card).to(device)
+        self._limit: int | None = None  # found when memory ran out
+
+    def __call__(
+        self, batch: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Probabilities (n, classes) and features (n, features) of prepared patches.
+
+        The caller keeps the batch's shape fixed: kernels may be chosen by it.
+
+        Parameters
+        ----------
+        batch : float32 (n, bands, patch, patch)
+
+        Raises
+        ------
+        RunError
+            Where not even one patch fits the device's memory.
+        """
+        while True:
+            size = self._limit or len(batch)
+            try:
+                parts = [self._run(batch[i : i + size]) for i in range(0, len(batch), size)]
+                return np.concatenate([p for p, _ in parts]), np.concatenate([f for _, f in parts])
+            except torch.cuda.OutOfMemoryError as error:
+                if size == 1:
+                    raise RunError("one patch does not fit the GPU's memory") from error
+                self._limit = size // 2
+                torch.cuda.empty_cache()
+
+    def _run(
+        self, batch: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
+        half = self.precision == "bfloat16"
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device, dtype=torch.bfloat16, enabled=half),
+        ):
+            scores, features = self.model(x)
+        scores = scores.float()
+        if self.card.output == "logit":
+            scores = torch.softmax(scores, dim=1)
+        return scores.cpu().numpy(), features.float().cpu().numpy()

@@ -1,0 +1,306 @@
+"""Model card: what a network is, what it must be fed, and what it gives. Imports no torch.
+
+A card is one JSON file, a STAC item with the fields of the MLM extension, beside a safetensors
+file. What MLM has no field for (fill, context, cell) stands under ``natmap:``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from engine.errors import CardError, WeightsError
+from engine.items import BANDS, band_name
+from engine.legend import LCZ
+
+__all__ = ["ModelCard", "load_card", "verify_weights", "write_card"]
+
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+
+
+class ModelCard(BaseModel):
+    """A model, described.
+
+    Attributes
+    ----------
+    architecture : key of the registry.
+    parameters : arguments of its builder.
+    bands : B-names, in input order.
+    clip : reflectance is clipped to [low, high] first, or not at all.
+    mean, std : of each band, in reflectance; None: not standardised.
+    fill : value of invalid pixels, after standardising.
+    patch : side of an input patch, px; context : px beyond it that leading blocks see.
+    resolution, cell : metres of an input pixel and of an output cell.
+    classes : codes of the outputs, in order.
+    features : length of the penultimate vector.
+    output : what the network gives: "probability" or "logit".
+    weights : name of the safetensors file, in the card's folder.
+    sha256 : of that file.
+    folder : where the card lies; not part of the card.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    version: str = "1"
+    architecture: str
+    parameters: dict[str, Any] = {}
+    bands: tuple[str, ...]
+    clip: tuple[float, float] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    fill: float = 0.0
+    patch: int = Field(32, gt=0)
+    context: int = Field(0, ge=0)
+    resolution: float = Field(10.0, gt=0)
+    cell: float = Field(100.0, gt=0)
+    classes: tuple[int, ...] = tuple(c.code for c in LCZ)
+    features: int = Field(gt=0)
+    output: str = Field("probability", pattern="^(probability|logit)$")
+    licence: str = "unknown"
+    provenance: str = ""
+    weights: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    folder: Path = Field(Path(), exclude=True)
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelCard:
+        if not self.bands or any(b not in BANDS for b in self.bands):
+            raise ValueError(f"bands must be of {', '.join(BANDS)}; got {self.bands}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self.bands):
+                raise ValueError(f"{name} has {len(values)} values for {len(self.bands)} bands")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std go together")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError("std must be positive")
+        if self.step * self.resolution != self.cell:
+            raise ValueError("cell must be a whole number of pixels")
+        if "/" in self.weights or "\\" in self.weights or self.weights.startswith("."):
+            raise ValueError(
+                f"weights must be a file name in the card's folder; got {self.weights}"
+            )
+        known = {c.code for c in LCZ}
+        if len(set(self.classes)) != len(self.classes) or not set(self.classes) <= known:
+            raise ValueError(f"classes must be different codes of 1..17; got {self.classes}")
+        return self
+
+    @property
+    def step(self) -> int:
+        """Pixels from one cell to the next."""
+        return round(self.cell / self.resolution)
+
+    @property
+    def before(self) -> int:
+        """Pixels of a cell's patch before the cell's first: 11 for 32 px at a 10 px step."""
+        return (self.patch - self.step) // 2 + self.context
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a tile that its cells' patches need."""
+        return max(self.before, self.patch + 2 * self.context - self.step - self.before)
+
+    @property
+    def key(self) -> str:
+        """What decides the result: architecture, input, weights."""
+        text = self.model_dump_json(exclude={"licence", "provenance", "name", "version"})
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:
+        """Refuse a cube that the model was not made for.
+
+        Parameters
+        ----------
+        bands : as the recipe names them.
+        resolution : metres.
+
+        Raises
+        ------
+        CardError
+        """
+        have = [band_name(band) for band in bands]
+        missing = [band for band in self.bands if band not in have]
+        if missing:
+            raise CardError(
+                f"model {self.name} needs bands that the cube lacks",
+                got=", ".join(have),
+                expected=", ".join(self.bands),
+                remedy="leave imagery.bands out, or add " + ", ".join(missing),
+            )
+        if not math.isclose(resolution, self.resolution):
+            raise CardError(
+                f"model {self.name} was made for another resolution",
+                got=f"{resolution:g} m",
+                expected=f"{self.resolution:g} m",
+                remedy=f"set grid.resolution to {self.resolution:g}",
+            )
+
+
+def load_card(path: str | Path) -> ModelCard:
+    """Read a card; its weights are not opened, but must be there and be safetensors.
+
+    Raises
+    ------
+    CardError, WeightsError
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "card.json"
+    if path.suffix in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".ckpt"):
+        raise WeightsError(
+            "weights are no card",
+            got=path.name,
+            expected="a card (JSON) beside a safetensors file",
+            remedy="import the weights first; `python -m engine.models.import_sen2lcz` for Sen2LCZ",
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CardError("the model card cannot be read", got=f"{path}: {error}") from error
+    try:
+        card = _parse(raw, path.parent)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CardError("the model card lacks a field", got=f"{path.name}: {error}") from error
+    except ValidationError as error:
+        raise CardError("the model card is wrong", got=f"{path.name}: {error}") from error
+    _require_safetensors(path.parent / card.weights)
+    return card
+
+
+def verify_weights(card: ModelCard) -> Path:
+    """The weights' path, once their checksum is the card's.
+
+    Raises
+    ------
+    WeightsError
+    """
+    path = card.folder / card.weights
+    _require_safetensors(path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != card.sha256:
+        raise WeightsError(
+            "the weights are not those of the card",
+            got=f"sha256 {found}",
+            expected=f"sha256 {card.sha256}",
+            remedy="get card and weights again, both from one place",
+        )
+    return path
+
+
+def write_card(card: ModelCard, folder: str | Path) -> Path:
+    """Write a card as ``card.json``; the weights are there already."""
+    path = Path(folder) / "card.json"
+    path.write_text(json.dumps(_format(card), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _require_safetensors(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise WeightsError("the weights are not there", got=f"{path.name}: {error}") from error
+    length = int.from_bytes(head[:8], "little")
+    if len(head) < 9 or head[8:9] != b"{" or length > path.stat().st_size:
+        kind = "a pickle" if head[:2] in (b"\x80\x02", b"\x80\x04", b"PK") else "another format"
+        raise WeightsError(
+            "the weights are not safetensors",
+            got=f"{path.name}: {kind}",
+            expected="a .safetensors file",
+            remedy="convert it where it comes from; natmap opens no pickles, they can run code",
+        )
+
+
+def _format(card: ModelCard) -> dict[str, Any]:
+    side = card.patch + 2 * card.context
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": _EXTENSIONS,
+        "id": card.name,
+        "geometry": None,
+        "properties": {
+            "datetime": None,
+            "start_datetime": "2015-06-23T00:00:00Z",
+            "end_datetime": "2044-12-31T00:00:00Z",
+            "version": card.version,
+            "license": card.licence,
+            "description": card.provenance,
+            "mlm:name": card.name,
+            "mlm:architecture": card.architecture,
+            "mlm:framework": "pytorch",
+            "mlm:tasks": ["scene-classification"],
+            "mlm:hyperparameters": card.parameters,
+            "mlm:input": [
+                {
+                    "name": "reflectance",
+                    "bands": list(card.bands),
+                    "input": {
+                        "shape": [-1, len(card.bands), side, side],
+                        "dim_order": ["batch", "bands", "height", "width"],
+                        "data_type": "float32",
+                    },
+                    "value_scaling": _scaling(card),
+                }
+            ],
+            "mlm:output": [
+                {
+                    "name": card.output,
+                    "tasks": ["scene-classification"],
+                    "result": {
+                        "shape": [-1, len(card.classes)],
+                        "dim_order": ["batch", "class"],
+                        "data_type": "float32",
+                    },
+                    "classification:classes": [
+                        {"value": c.code, "name": c.name, "color_hint": c.colour}
+                        for c in LCZ
+                        if c.code in card.classes
+                    ],
+                }
+            ],
+            "natmap:card": json.loads(card.model_dump_json()),
+        },
+        "links": [],
+        "assets": {
+            "model": {
+                "href": card.weights,
+                "type": "application/octet-stream; framework=safetensors",
+                "roles": ["mlm:model", "mlm:weights"],
+                "mlm:artifact_type": "safetensors",
+                "file:checksum": "1220" + card.sha256,
+            }
+        },
+    }
+
+
+def _scaling(card: ModelCard) -> list[dict[str, Any]] | None:
+    if card.mean is None or card.std is None:
+        return None
+    return [
+        {"type": "z-score", "mean": mean, "stddev": std}
+        for mean, std in zip(card.mean, card.std, strict=True)
+    ]
+
+
+def _parse(raw: Mapping[str, Any], folder: Path) -> ModelCard:
+    properties = raw["properties"]
+    card = ModelCard.model_validate({**properties["natmap:card"], "folder": folder})
+    said = properties["mlm:input"][0]["bands"]
+    if list(card.bands) != list(said):
+        raise CardError(
+            "the card contradicts itself",
+            got=f"mlm:input bands {said}",
+            expected=f"natmap:card bands {list(card.bands)}",
+        )
+    return card

@@ -1,0 +1,36 @@
+"""From stored digital numbers to what a network is fed: one function for training and inference."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.models.card import ModelCard
+
+__all__ = ["prepare_input"]
+
+
+def prepare_input(
+    stored: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], card: ModelCard
+) -> npt.NDArray[np.float32]:
+    """Reflectance, clipped, standardised and filled as the card says.
+
+    Parameters
+    ----------
+    stored : uint16 (band, y, x)
+        Reflectance x 1e4 + 1000, bands in the card's order.
+    valid : bool (y, x)
+    card : ModelCard
+
+    Returns
+    -------
+    float32 (band, y, x)
+    """
+    x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
+    if card.clip is not None:
+        np.clip(x, *card.clip, out=x)
+    if card.mean is not None and card.std is not None:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (card.mean, card.std))
+        x = (x - mean) / std
+    x[:, ~valid] = card.fill
+    return x

@@ -1,0 +1,75 @@
+"""Architectures by name, and weights put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engine.errors import CardError, WeightsError
+from engine.models.card import ModelCard, verify_weights
+from engine.models.mscnn import MSCNN
+from engine.models.sen2lcz import Sen2LCZ
+
+__all__ = ["ARCHITECTURES", "build", "load_model"]
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"sen2lcz": Sen2LCZ, "mscnn": MSCNN}
+
+
+def build(card: ModelCard) -> nn.Module:
+    """The card's network, with random weights.
+
+    Raises
+    ------
+    CardError
+    """
+    builder = ARCHITECTURES.get(card.architecture)
+    if builder is None:
+        raise CardError(
+            "unknown architecture", got=card.architecture, expected=", ".join(ARCHITECTURES)
+        )
+    try:
+        return builder(bands=len(card.bands), classes=len(card.classes), **card.parameters)
+    except TypeError as error:
+        raise CardError(
+            f"wrong parameters for {card.architecture}", got=f"{card.parameters}: {error}"
+        ) from error
+
+
+def load_model(card: ModelCard) -> nn.Module:
+    """The card's network with its weights, in evaluation mode.
+
+    Raises
+    ------
+    WeightsError
+        Where the checksum, a name or a shape is not the card's.
+    """
+    path = verify_weights(card)
+    try:
+        state: Mapping[str, Tensor] = load_file(path)
+    except SafetensorError as error:
+        raise WeightsError("the weights are damaged", got=f"{path.name}: {error}") from error
+    model = build(card)
+    _require_fit(model.state_dict(), state, card)
+    model.load_state_dict(dict(state), strict=False)  # all but the batch counts, checked above
+    return model.eval()
+
+
+def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelCard) -> None:
+    # BatchNorm counts its batches; evaluation does not need the count, and importers have none.
+    names = {n for n in wanted if not n.endswith("num_batches_tracked")}
+    wrong = [f"{n} is missing" for n in sorted(names - got.keys())]
+    wrong += [f"{n} is not the network's" for n in sorted(got.keys() - wanted.keys())]
+    wrong += [
+        f"{n} has shape {tuple(got[n].shape)}, expected {tuple(wanted[n].shape)}"
+        for n in sorted(names & got.keys())
+        if got[n].shape != wanted[n].shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"the weights do not fit {card.architecture}",
+            got="; ".join(wrong[:5]) + (f"; {len(wrong) - 5} more" if len(wrong) > 5 else ""),
+        )
