@@ -67,6 +67,11 @@ class Prepared:
         return [spec for stage in self.stages for spec in stage.outputs]
 
     @property
+    def band_names(self) -> list[str]:
+        """B-names of the bands: part of the store's identity, so that `blue` equals `B02`."""
+        return [band_name(band) for band in self.bands]
+
+    @property
     def snapshot_path(self) -> Path:
         """Where the frozen catalogue lies."""
         return self.store_path.with_name(self.store_path.name + ".items.parquet")
@@ -79,21 +84,19 @@ class Prepared:
         IdentityError
             Where it was made for something else.
         """
-        names = [band_name(band) for band in self.bands]
-        if Store.exists(self.store_path):
-            store = Store.open(self.store_path)
-            store.require_identity(self.grid, self.specs, band_names=names)
-            store.add_arrays(self.grid, self.specs)
-            return store
-        return Store.create(self.store_path, self.grid, self.specs, band_names=names)
+        store = self.check_store()
+        if store is None:
+            names = self.band_names
+            return Store.create(self.store_path, self.grid, self.specs, band_names=names)
+        store.add_arrays(self.grid, self.specs)
+        return store
 
     def check_store(self) -> Store | None:
         """The store if it exists and fits; writes nothing."""
         if not Store.exists(self.store_path):
             return None
         store = Store.open(self.store_path)
-        names = [band_name(band) for band in self.bands]
-        store.require_identity(self.grid, self.specs, band_names=names)
+        store.require_identity(self.grid, self.specs, band_names=self.band_names)
         return store
 
     def schedule(

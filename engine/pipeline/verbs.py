@@ -20,7 +20,7 @@ from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status, Why
 
-__all__ = ["Plan", "StagePlan", "plan", "run"]
+__all__ = ["Plan", "StagePlan", "load", "plan", "run"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def plan(
     ------
     NatmapError
     """
-    prepared = prepare(*_load(recipe, base))
+    prepared = prepare(*load(recipe, base))
     schedule = prepared.schedule(
         prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
     )
@@ -117,7 +117,7 @@ def run(
     NatmapError
         Before anything runs, or where the run cannot go on. Tiles that fail are in the summary.
     """
-    prepared = prepare(*_load(recipe, base))
+    prepared = prepare(*load(recipe, base))
     stage, wanted = _stage(prepared, until), _tiles(tiles)
     store = prepared.open_store()
     with store.lock():
@@ -183,9 +183,10 @@ def _rate(schedule: Schedule, stage: str) -> float:
     return total / count if count else _DEFAULT_SECONDS.get(stage, 5.0)
 
 
-def _load(
+def load(
     recipe: Recipe | str | Path | dict[str, Any], base: Path | None
 ) -> tuple[Recipe, Path | None]:
+    """A recipe in any of its forms, and the folder of its relative paths."""
     if isinstance(recipe, Recipe):
         return recipe, base
     if isinstance(recipe, dict):

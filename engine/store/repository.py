@@ -189,12 +189,16 @@ class Store:
         try:
             return self._repo.readonly_session(tag=tag)
         except icechunk.IcechunkError:
-            known = sorted(self._repo.list_tags())
-            raise StoreError("no such release", got=tag, expected=known or "none yet") from None
+            known = ", ".join(self.tags()) or "none yet"
+            raise StoreError("no such release", got=tag, expected=known) from None
 
     def writer(self) -> icechunk.Session:
         """A writable session on the newest commit."""
         return self._repo.writable_session("main")
+
+    def tags(self) -> list[str]:
+        """Names of all releases."""
+        return sorted(self._repo.list_tags())
 
     def tag(self, name: str) -> None:
         """Name the newest commit as a release."""

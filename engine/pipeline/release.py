@@ -1,0 +1,150 @@
+"""Publish: the map of a store as a product folder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from engine.catalog.items import strip_signature
+from engine.catalog.snapshot import read_snapshot
+from engine.errors import PublishError, RecipeError
+from engine.legend import Reason
+from engine.models.card import load_card
+from engine.pipeline.prepare import Prepared, prepare
+from engine.pipeline.verbs import load
+from engine.publish.product import Facts, write_lcz_product
+from engine.recipe import Recipe
+from engine.runs.schedule import Schedule
+from engine.store.ledger import State
+from engine.store.repository import Store
+
+__all__ = ["publish"]
+
+_ARRAYS = {
+    "map": "map/filtered",
+    "classes": "map/classes",
+    "confidence": "map/confidence",
+    "observations": "map/observations",
+    "reason": "map/reason",
+}
+_SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
+
+
+def publish(
+    recipe: Recipe | str | Path | dict[str, Any],
+    *,
+    base: Path | None = None,
+    tag: str | None = None,
+) -> Path:
+    """Write COG, STAC, preview and report into the recipe's product folder.
+
+    Parameters
+    ----------
+    recipe : a Recipe, a mapping, or the path of a recipe file.
+    base : folder of the recipe's relative paths; by default the file's own.
+    tag : str, optional
+        Name this state of the store as a release; an existing one is published as it was.
+
+    Returns
+    -------
+    The product folder.
+
+    Raises
+    ------
+    NatmapError
+    """
+    recipe, base = load(recipe, base)
+    if recipe.publish is None or recipe.model is None:
+        raise RecipeError(
+            "the recipe does not say what to publish where",
+            got="no publish" if recipe.publish is None else "no model",
+            expected="publish: FOLDER and model: …",
+        )
+    base = base or Path()
+    store_path = base / recipe.store
+    store = Store.open(store_path)
+    snapshot = store_path.with_name(store_path.name + ".items.parquet")
+    # The frozen items are the catalogue: publishing asks no server.
+    frozen = recipe.model_copy(
+        update={"imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})}
+    )
+    prepared = replace(prepare(frozen, base), recipe=recipe)
+    store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
+    if tag is not None and tag not in store.tags():
+        store.tag(tag)
+    root = zarr.open_group(store.reader(tag).store, mode="r")
+    schedule = prepared.schedule(store)
+    if not (schedule.ledger.states("map") == State.DONE).any():
+        raise PublishError("there is no map yet", got=store_path, remedy="`natmap run` first")
+    reader = _Reader(prepared, schedule, root)
+    card = load_card(base / recipe.model.card)
+    items = [item for item in read_snapshot(snapshot) if not item.suspect]
+    seconds: dict[str, float] = {}
+    for stage in prepared.stages:
+        seconds[stage.name] = sum(
+            float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
+        )
+    facts = Facts(
+        name=recipe.name,
+        period=(recipe.imagery.period.first, recipe.imagery.period.last),
+        sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
+        software={name: version(name) for name in _SOFTWARE},
+        model={
+            "mlm:name": card.name,
+            "mlm:architecture": card.architecture,
+            "mlm:tasks": ["scene-classification"],
+            "natmap:weights_sha256": card.sha256,
+        },
+        version=tag or store.reader().snapshot_id,
+        licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
+        recipe=recipe.model_dump(mode="json"),
+        seconds=seconds,
+        notes=prepared.notes,
+    )
+    return write_lcz_product(base / recipe.publish, reader.box, reader, facts)
+
+
+class _Reader:
+    """Rows of the map's arrays, cut to the area, with the ledger's word on tiles that failed."""
+
+    def __init__(self, prepared: Prepared, schedule: Schedule, root: zarr.Group) -> None:
+        self._root = root
+        grid, cell = prepared.grid, prepared.support.cell
+        west, south, east, north = prepared.area.bounds()
+        left, _, _, top = grid.bounds
+        self._first_col = int(np.floor((west - left) / cell))
+        self._first_row = int(np.floor((top - north) / cell))
+        width = int(np.ceil((east - left) / cell)) - self._first_col
+        height = int(np.ceil((top - south) / cell)) - self._first_row
+        whole = grid.geobox(cell)
+        self.box = whole[
+            self._first_row : self._first_row + height, self._first_col : self._first_col + width
+        ]
+        self._tile = grid.pixels(cell)
+        states = schedule.ledger.states("map")
+        needed = prepared.support.meets(0.0)
+        override = np.full(grid.shape, -1, np.int16)
+        override[~needed] = Reason.OUTSIDE_AREA
+        override[needed & (states == State.NONE)] = Reason.NOT_COMPUTED
+        for _, tile, record in schedule.ledger.records("map"):
+            if record["state"] in (State.FAILED, State.BLOCKED):
+                override[tile] = record["reason"]
+        self._override = override
+
+    def __call__(self, key: str, rows: slice) -> npt.NDArray[Any]:
+        array: Any = self._root[_ARRAYS[key]]
+        first, last = self._first_row + rows.start, self._first_row + rows.stop
+        cols = slice(self._first_col, self._first_col + self.box.shape[1])
+        found: npt.NDArray[Any] = np.array(array[first:last, cols])
+        tiles = np.ix_(
+            np.arange(first, last) // self._tile, np.arange(cols.start, cols.stop) // self._tile
+        )
+        gone = self._override[tiles]
+        found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        return found

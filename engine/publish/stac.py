@@ -1,0 +1,172 @@
+"""The product as a STAC collection: one item of COGs, linked to the scenes it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+from pyproj import CRS
+from rasterio.warp import transform_bounds, transform_geom
+
+from engine.legend import LCZ, REASON_TEXTS
+from engine.publish.cog import Layer
+
+__all__ = ["write_stac"]
+
+_EXTENSIONS = [
+    "https://stac-extensions.github.io/projection/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/raster/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/classification/v2.0.0/schema.json",
+    "https://stac-extensions.github.io/processing/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/version/v1.2.0/schema.json",
+    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
+]
+_MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+
+
+def write_stac(
+    folder: Path,
+    name: str,
+    box: GeoBox,
+    layers: Sequence[Layer],
+    *,
+    period: tuple[date, date],
+    sources: Sequence[tuple[str, str]],
+    software: Mapping[str, str],
+    model: Mapping[str, Any],
+    version: str,
+    licence: str,
+) -> None:
+    """Write ``collection.json`` and ``items/NAME.json`` beside the rasters.
+
+    Parameters
+    ----------
+    folder : the product's, rasters in it.
+    name : the run's.
+    box : of the rasters.
+    layers : written.
+    period : first and last day of imagery.
+    sources : (id, address) of the items it is derived from, unsigned.
+    software : name to version.
+    model : MLM fields of the model used.
+    version : of the release.
+    licence : of the imagery.
+    """
+    crs = CRS.from_user_input(str(box.crs))
+    west, south, east, north = box.boundingbox.bbox
+    bbox = list(transform_bounds(crs.to_wkt(), "EPSG:4326", west, south, east, north))
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    geometry = transform_geom(crs.to_wkt(), "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+    start, end = (
+        f"{day}T{hour}Z" for day, hour in zip(period, ("00:00:00", "23:59:59"), strict=True)
+    )
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    item = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [*_EXTENSIONS, _MLM],
+        "id": name,
+        "collection": name,
+        "geometry": geometry,
+        "bbox": bbox,
+        "properties": {
+            "datetime": None,
+            "start_datetime": start,
+            "end_datetime": end,
+            "created": now,
+            "license": "other",
+            "proj:code": f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else None,
+            "proj:shape": list(box.shape),
+            "proj:transform": list(box.transform)[:6],
+            "processing:level": "L4",
+            "processing:software": dict(software),
+            "processing:lineage": f"local climate zones of {name}, natmap; {licence}",
+            "processing:datetime": now,
+            "version": version,
+            **model,
+        },
+        "links": [
+            {"rel": "root", "href": "../collection.json", "type": "application/json"},
+            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+            {"rel": "processing-execution", "href": "../report.json", "type": "application/json"},
+            *(
+                {"rel": "derived_from", "href": href, "title": identity}
+                for identity, href in sources
+            ),
+        ],
+        "assets": {layer.key: _asset(folder, name, layer, box) for layer in layers}
+        | {
+            "preview": {
+                "href": "../preview.png",
+                "type": "image/png",
+                "roles": ["overview"],
+                "title": "Preview",
+            }
+        },
+    }
+    collection = {
+        "type": "Collection",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": name,
+        "title": f"Local climate zones: {name}",
+        "description": "Local climate zones at 100 m, made by natmap.",
+        "license": "other",
+        "keywords": ["local climate zones", "land cover", "urban climate"],
+        "extent": {"spatial": {"bbox": [bbox]}, "temporal": {"interval": [[start, end]]}},
+        "links": [
+            {"rel": "root", "href": "./collection.json", "type": "application/json"},
+            {"rel": "item", "href": f"./items/{name}.json", "type": "application/geo+json"},
+        ],
+    }
+    (folder / "items").mkdir(exist_ok=True)
+    _write(folder / "items" / f"{name}.json", item)
+    _write(folder / "collection.json", collection)
+
+
+def _asset(folder: Path, name: str, layer: Layer, box: GeoBox) -> dict[str, Any]:
+    path = folder / f"{name}{layer.suffix}.tif"
+    band: dict[str, Any] = {
+        "name": layer.key,
+        "data_type": layer.dtype,
+        "raster:spatial_resolution": float(box.resolution.x),
+    }
+    if layer.nodata is not None:
+        band["nodata"] = layer.nodata
+    asset: dict[str, Any] = {
+        "href": f"../{path.name}",
+        "type": "image/tiff; application=geotiff; profile=cloud-optimized",
+        "title": layer.title,
+        "roles": ["data"],
+        "bands": [band],
+        "file:checksum": "1220" + _sha256(path),
+        "file:size": path.stat().st_size,
+    }
+    if layer.key in ("map", "classes"):
+        asset["classification:classes"] = [
+            {"value": c.code, "name": c.name, "title": c.title, "color_hint": c.colour} for c in LCZ
+        ] + [{"value": 0, "name": "nodata", "title": "No data", "nodata": True}]
+    elif layer.key == "reason":
+        asset["classification:classes"] = [
+            {"value": int(r), "name": r.name.lower(), "title": text}
+            for r, text in REASON_TEXTS.items()
+        ]
+    return asset
+
+
+def _sha256(path: Path) -> str:
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
