@@ -1,1 +1,35 @@
-"""natmap: from a STAC catalogue and a model to a national map of cities."""
+"""natmap: from a STAC catalogue and a model to a national map of cities.
+
+The verbs, in the order the data flows, loaded when first used:
+
+========== ======================================================
+ingest     a STAC catalogue of your own images
+open_cube  a lazy xarray view of scenes (stackstac)
+plan       what a run would do, and why
+run        run all that is missing or stale
+open_store the groups of a store as an xarray DataTree
+publish    COG, STAC, preview and report
+========== ======================================================
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["ingest", "open_cube", "open_store", "plan", "publish", "run"]
+
+_HOMES = {
+    "ingest": "engine.catalog.ingest",
+    "open_cube": "engine.pipeline.cube",
+    "open_store": "engine.store.view",
+    "plan": "engine.pipeline.verbs",
+    "publish": "engine.pipeline.release",
+    "run": "engine.pipeline.verbs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'engine' has no attribute {name!r}")

@@ -73,7 +73,7 @@ def _own_card(where: str, collection: str | None) -> SourceCard:
     return SourceCard(
         name="own",
         title=where,
-        licence="as the items say",
+        licence="licence not stated",
         collection=collection,
         offset="flag-then-asset",
         assets=assets,

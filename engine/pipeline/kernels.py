@@ -166,7 +166,7 @@ def _suspect(box: GeoBox, suspects: tuple[bytes, ...]) -> npt.NDArray[np.bool_] 
 
 @dataclass(frozen=True)
 class ScoreCells:
-    """composite -> scores/classes (and embedding/features from the same pass)."""
+    """composite -> scores/classes, or embedding/features."""
 
     card: ModelCard
     order: tuple[int, ...]  # positions of the card's bands among the cube's

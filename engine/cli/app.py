@@ -1,0 +1,196 @@
+"""The command. Every verb imports what it needs when it runs: help must be instant."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from engine.errors import NatmapError, RecipeError, RunError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="natmap",
+    help="From a STAC catalogue and a model to a national map, tile by tile on Dask.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="recipe file (YAML)", show_default=False)]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="key=value, overrides the recipe; repeatable")
+]
+Json = Annotated[bool, typer.Option("--json", help="machine-readable, on stdout")]
+Until = Annotated[str | None, typer.Option(help="last stage to run: scenes, composite, scores …")]
+Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c0012,r0003c0013")]
+
+
+@app.command()
+def init(product: Annotated[str, typer.Argument(help="lcz")]) -> None:
+    """Print a commented recipe to start from."""
+    from engine.cli.templates import TEMPLATES
+
+    if product not in TEMPLATES:
+        raise RecipeError("no such product", got=product, expected=", ".join(TEMPLATES))
+    sys.stdout.write(TEMPLATES[product])
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    as_json: Json = False,
+    until: Until = None,
+    tiles: Tiles = None,
+    overrides: Set = None,
+) -> None:
+    """Say what would run and why, scenes, bytes, time and money; writes nothing."""
+    from engine.cli.render import draw_plan
+    from engine.pipeline.verbs import plan as find_plan
+
+    found = find_plan(
+        _recipe(recipe, overrides), base=recipe.parent, until=until, tiles=_names(tiles)
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    else:
+        draw_plan(found)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    workers: Annotated[int | None, typer.Option(help="worker processes")] = None,
+    cluster: Annotated[str, typer.Option(help="local")] = "local",
+    until: Until = None,
+    tiles: Tiles = None,
+    overrides: Set = None,
+) -> None:
+    """Run all that is missing or stale. Ctrl-C finishes the tiles in flight and keeps them."""
+    from engine.cli.render import progress, say
+    from engine.pipeline.verbs import run as start
+
+    if cluster != "local":
+        raise RecipeError("no such cluster", got=cluster, expected="local")
+    with progress() as listener:
+        summary = start(
+            _recipe(recipe, overrides),
+            base=recipe.parent,
+            workers=workers,
+            until=until,
+            tiles=_names(tiles),
+            listeners=[listener],
+        )
+    say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
+    if summary.stopped:
+        say(f"stopped; all of it is kept. To go on: natmap run {recipe}")
+        raise typer.Exit(130)
+    if summary.failed:
+        for stage, tile, text in summary.failed:
+            say(f"  {stage} {tile}: {text.splitlines()[0]}", "red")
+        say(f"{summary.blocked} more tiles wait for these; `natmap run {recipe}` tries again")
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    store: Annotated[Path, typer.Argument(help="store folder", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Count tiles done, failed and blocked, with reasons."""
+    from engine.cli.render import out, say
+    from engine.pipeline.status import read_status
+
+    found = read_status(store)
+    if as_json:
+        sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        return
+    for name, counts in found["stages"].items():
+        text = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "nothing yet"
+        out.print(f"{name}: {text}", markup=False)
+    for name, note in found["notes"].items():
+        say(f"  {name}: {note.splitlines()[0]}", "yellow")
+
+
+@app.command()
+def publish(
+    recipe: RecipePath,
+    tag: Annotated[str | None, typer.Option(help="name this state as a release")] = None,
+    overrides: Set = None,
+) -> None:
+    """Write COG, STAC, preview and report into the product folder."""
+    from engine.pipeline.release import publish as write
+
+    folder = write(_recipe(recipe, overrides), base=recipe.parent, tag=tag)
+    sys.stdout.write(f"{folder}\n")
+
+
+@app.command()
+def ingest(
+    folder: Annotated[Path, typer.Argument(help="folder of images", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="folder of the catalogue")] = None,
+    bands: Annotated[str | None, typer.Option(help="B02,B03,… in the files' order")] = None,
+    date: Annotated[str | None, typer.Option(help="2024-10-24, or *_{year}_*")] = None,
+    scale: Annotated[float | None, typer.Option(help="reflectance = DN x scale + offset")] = None,
+    offset: Annotated[float | None, typer.Option()] = None,
+    nodata: Annotated[float | None, typer.Option(help="digital number without data")] = None,
+) -> None:
+    """Describe a folder of your own images as a STAC catalogue."""
+    from engine.catalog.ingest import ingest as describe
+    from engine.cli.render import say
+
+    names = bands.split(",") if bands else None
+    found = describe(folder, out, bands=names, when=date, scale=scale, offset=offset, nodata=nodata)
+    for note in found.notes:
+        say(f"note: {note}")
+    say(f"{found.files} files described")
+    sys.stdout.write(f"{found.catalog}\n")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Look at this machine: versions, GDAL drivers, cores, memory, GPU, boundaries."""
+    from engine.cli.render import out
+    from engine.pipeline.doctor import examine
+
+    found = examine()
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(f) for f in found], indent=1) + "\n")
+    else:
+        for finding in found:
+            mark = "ok  " if finding.ok else "LOOK"
+            out.print(f"{mark} {finding.name}: {finding.text}", markup=False)
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(1)
+
+
+def _recipe(path: Path, overrides: list[str] | None) -> Any:
+    import yaml
+
+    from engine.recipe import load_recipe
+
+    values = {}
+    for text in overrides or []:
+        key, sep, value = text.partition("=")
+        if not sep:
+            raise RecipeError("--set needs key=value", got=text)
+        values[key] = yaml.safe_load(value)
+    return load_recipe(path, values)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main() -> None:
+    """Run the command; errors of natmap end with what, got, expected and remedy, and exit 2."""
+    try:
+        app()
+    except NatmapError as error:
+        sys.stderr.write(f"natmap: {error}\n")
+        sys.exit(1 if isinstance(error, RunError) else 2)

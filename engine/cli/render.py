@@ -1,0 +1,121 @@
+"""What people see: progress on a terminal, plain lines elsewhere, plans and statuses as tables."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from engine.pipeline.verbs import Plan
+    from engine.runs.events import Event, Listener
+
+__all__ = ["draw_plan", "out", "progress", "say"]
+
+out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def say(text: str, style: str | None = None) -> None:
+    """A line for people, on stderr."""
+    _err.print(text, style=style, markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[Listener]:
+    """A listener that draws a bar with rate, ETA and failures; plain lines where no terminal is."""
+    from engine.runs import events
+
+    failed = done = 0
+    last = began = time.monotonic()
+    bar = Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=_err,
+        transient=False,
+    )
+    task = bar.add_task("tiles", total=None, rate="")
+
+    def listen(event: Event) -> None:
+        nonlocal failed, done, last
+        match event:
+            case events.RunStarted():
+                bar.update(task, total=event.open)
+                if not _err.is_terminal:
+                    say(f"{event.open} tiles to look at")
+            case events.TileDone():
+                done += 1
+                rate = f"{done / max(time.monotonic() - began, 1e-3):.1f}/s"
+                bar.update(task, description=event.stage, rate=rate, completed=done + failed)
+                if event.note:
+                    say(f"gap in {event.stage} {event.tile}: {event.note}", "yellow")
+            case events.TileRetried():
+                first = event.error.splitlines()[0]
+                say(f"retry {event.stage} {event.tile} (try {event.attempt}): {first}", "yellow")
+            case events.TileFailed():
+                failed += 1
+                say(f"FAILED {event.stage} {event.tile}: {event.error}", "red")
+            case events.Committed():
+                total = done + failed + event.open
+                bar.update(task, total=total, completed=total - event.open)
+                if not _err.is_terminal and time.monotonic() - last > 10:
+                    last = time.monotonic()
+                    say(f"{done} tiles done, {failed} failed, {event.open} left")
+            case events.WorkersLost():
+                say("all workers are gone; asking for new ones", "yellow")
+            case events.Stopping():
+                say(f"stopping: {event.in_flight} tiles in flight are finished and kept", "yellow")
+            case _:
+                pass
+
+    if _err.is_terminal:
+        with bar:
+            yield listen
+    else:
+        yield listen
+
+
+def draw_plan(plan: Plan) -> None:
+    """A plan as a table, on stdout."""
+    out.print(
+        f"{plan.name}: {plan.tiles} tiles, {plan.items} scenes of {plan.days} days", markup=False
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in [
+        ("stage", "left"),
+        ("stale", "right"),
+        ("because", "left"),
+        ("waits for it", "right"),
+        ("done", "right"),
+    ]:
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for stage in plan.stages:
+        why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in stage.stale.items())
+        stale = str(sum(stage.stale.values()))
+        table.add_row(stage.name, stale, why, str(stage.waiting), str(stage.fresh))
+    out.print(table)
+    money = "not priced" if plan.money is None else f"{plan.money:.2f}"
+    hours = plan.seconds / 3600
+    time_text = f"{hours:.1f} worker hours" if hours >= 1 else f"{plan.seconds:.0f} worker seconds"
+    out.print(f"at most {plan.gigabytes:.2f} GB to write, {time_text}, money: {money}")
+    for identity, reason in plan.left_out[:10]:
+        say(f"left out: {identity}: {reason}", "yellow")
+    for note in plan.notes:
+        say(f"note: {note}")

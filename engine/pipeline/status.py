@@ -1,0 +1,57 @@
+"""What a store's ledger says, in counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from engine.store.ledger import Flag, Ledger, State
+from engine.store.repository import Store
+
+__all__ = ["read_status"]
+
+
+def read_status(path: str | Path) -> dict[str, Any]:
+    """Records per stage and state, and the texts of failures and gaps.
+
+    Parameters
+    ----------
+    path : folder of the store.
+
+    Returns
+    -------
+    dict with ``stages`` (stage to state to count; of a daily stage tiles x days), ``notes`` (stage
+    and tile to text), ``notes_dropped``, ``releases``.
+
+    Raises
+    ------
+    StoreError
+    """
+    store = Store.open(path)
+    reader = store.reader()
+    root: Any = zarr.open_group(reader.store, mode="r")
+    names = list(root["ledger"].array_keys()) if "ledger" in root else []
+    daily = {name: root["ledger"][name].ndim == 4 for name in names}
+    shape = root["ledger"][names[0]].shape[-3:-1] if names else (0, 0)
+    ledger = Ledger(shape, daily)
+    if names:
+        ledger.load(reader, root)
+    stages: dict[str, dict[str, int]] = {}
+    order = ("scenes", "composite", "scores", "embedding", "map")
+    for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order)):
+        counts = {"done": 0, "failed": 0, "blocked": 0, "with gaps": 0, "degraded": 0}
+        for _, _, record in ledger.records(name):
+            counts[State(int(record["state"])).name.lower()] += 1
+            flags = Flag(int(record["flags"]))
+            counts["with gaps"] += bool(flags & (Flag.TRANSIENT_GAP | Flag.STRUCTURAL_GAP))
+            counts["degraded"] += bool(flags & Flag.DEGRADED)
+        stages[name] = counts
+    return {
+        "store": str(path),
+        "stages": stages,
+        "notes": ledger.notes,
+        "notes_dropped": ledger.notes_dropped,
+        "releases": store.tags(),
+    }

@@ -1,0 +1,209 @@
+"""The main job on real input: Berlin, from a folder of images to a published map."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+import shapely
+import yaml
+from pyproj import Transformer
+from rio_cogeo import cog_validate
+from straight import Straight, berlin, patches
+
+from engine.models.import_sen2lcz import import_sen2lcz
+from engine.pipeline.verbs import run
+from engine.store.view import open_store
+
+NATMAP = str(Path(sys.executable).with_name("natmap"))
+
+
+def natmap(*words: str, code: int = 0) -> str:
+    done = subprocess.run([NATMAP, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """ingest, plan, run, publish; with the Natural Earth urban areas as mask."""
+    folder = tmp_path_factory.mktemp("berlin")
+    catalog = natmap("ingest", str(data / "sentinel2-berlin"), "--out", str(folder / "stac"))
+    import_sen2lcz(data / "weights" / "sen2lcz_so2sat.hdf5", folder / "sen2lcz")
+    recipe: dict[str, Any] = {
+        "name": "berlin",
+        "product": "lcz",
+        "area": {"bbox": [13.295, 52.490, 13.350, 52.524]},
+        "grid": {"crs": "EPSG:32633", "resolution": 10, "tile": 160, "chunk": 160},
+        "imagery": {"catalog": catalog.strip(), "period": "2024-10-01/2024-10-31"},
+        "model": {"card": "sen2lcz", "embedding": True},
+        "mask": {"boundaries": str(data / "boundaries" / "ne_50m_urban_areas.json")},
+        "store": "store",
+        "publish": "product",
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    plan = json.loads(natmap("plan", str(folder / "recipe.yaml"), "--json"))
+    assert plan["items"] == 1
+    natmap("run", str(folder / "recipe.yaml"), "--workers", "2")
+    natmap("publish", str(folder / "recipe.yaml"), "--tag", "v1")
+    return folder, recipe
+
+
+def test_scores_equal_a_straight_evaluation(data: Path, made: tuple[Path, dict]) -> None:
+    """On the cells whose window lies in the image, and on the edge, where it is filled with 0."""
+    image = berlin(data)
+    with rasterio.open(next((data / "sentinel2-berlin").glob("*.tif"))) as file:
+        west, north = file.transform.c, file.transform.f
+    assert (west % 100, north % 100) != (0, 0)
+    scores = open_store(made[0] / "store")["scores"]["classes"].load()
+    rows = np.round((north - scores.y.values - 50) / 10).astype(int) - 11
+    cols = np.round((scores.x.values - 50 - west) / 10).astype(int) - 11
+    net = Straight(data / "weights" / "sen2lcz_so2sat.hdf5")
+    pad = 100
+    padded = np.pad(image, ((0, 0), (pad, pad), (pad, pad)))
+    invalid = np.pad(np.zeros(image.shape[1:]), pad, constant_values=1)
+    compared = whole = 0
+    for i, r in enumerate(rows):
+        inside = [j for j, c in enumerate(cols) if -60 < c < 388 and -60 < r < 388]
+        windows = {
+            j: np.s_[pad + r : pad + r + 32, pad + cols[j] : pad + cols[j] + 32] for j in inside
+        }
+        some = [j for j in inside if np.isfinite(scores.values[:, i, j]).all()]
+        for j in inside:
+            share = invalid[windows[j]].mean()
+            if share > 0.2:
+                assert j not in some
+        if not some:
+            continue
+        expected = net(patches(padded, [pad + r], [pad + cols[j] for j in some]))
+        found = scores.values[:, i, some].T
+        assert np.abs(found - expected).max() < 1e-4
+        compared += len(some)
+        whole += sum(invalid[windows[j]].mean() == 0 for j in some)
+    assert whole == 32 * 32
+    assert compared > whole
+
+
+def test_mean_confidence_is_the_published_one(made: tuple[Path, dict]) -> None:
+    scores = open_store(made[0] / "store")["scores"]["classes"].max("class").values
+    assert np.nanmean(scores) == pytest.approx(0.608, abs=0.01)
+
+
+def test_the_map_is_filtered_and_all_of_it_is_urban(made: tuple[Path, dict]) -> None:
+    tree = open_store(made[0] / "store")["map"]
+    classes, filtered = tree["classes"].values, tree["filtered"].values
+    inside = tree["reason"].values == 0
+    assert inside.sum() > 1024
+    assert (
+        (filtered > 0) == inside
+    ).all()  # wholly inside one urban polygon: the mask cuts nothing
+    assert (classes != filtered)[inside].any()
+    assert set(np.unique(tree["reason"].values).tolist()) <= {0, 1, 2, 6, 255}
+
+
+def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
+    folder, recipe = made
+    before = open_store(folder / "store")["map"].to_dataset().load()
+    cx, cy = float(before.x.mean()), float(before.y.mean())
+    disc = shapely.Point(cx, cy).buffer(1200)
+    move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    ring = shapely.transform(disc, lambda xy: np.column_stack(move.transform(*xy.T)))
+    (folder / "disc.geojson").write_text(shapely.to_geojson(ring))
+    summary = run({**recipe, "mask": {"boundaries": "disc.geojson"}}, base=folder, workers=2)
+    assert summary.failed == ()
+    assert summary.done < 20  # only maps: what they are made from is untouched
+    after = open_store(folder / "store")["map"].to_dataset().load()
+    xx, yy = np.meshgrid(after.x.values, after.y.values)
+    inside = np.hypot(xx - cx, yy - cy) < 1190
+    outside = np.hypot(xx - cx, yy - cy) > 1210
+    had = before.filtered.values > 0
+    assert (after.filtered.values[inside] == before.filtered.values[inside]).all()
+    assert (after.filtered.values[outside] == 0).all()
+    assert (after.reason.values[outside & had] == 5).all()
+    assert (after.classes.values == before.classes.values).all()
+    assert (after.confidence.values == before.confidence.values).all()
+    run(recipe, base=folder, workers=2)  # put the first mask back for the tests that follow
+
+
+def test_the_embedding_is_stored(made: tuple[Path, dict]) -> None:
+    tree = open_store(made[0] / "store")
+    features = tree["embedding"]["features"].values
+    assert features.shape[0] == 128
+    scored = np.isfinite(tree["scores"]["classes"].values).all(axis=0)
+    area = tree["map"]["reason"].values != 1  # scores reach further, for the filter
+    assert (np.isfinite(features).all(axis=0) == scored)[area].all()
+    assert scored[area].any()
+
+
+def test_a_second_run_does_nothing(made: tuple[Path, dict]) -> None:
+    plan = json.loads(natmap("plan", str(made[0] / "recipe.yaml"), "--json"))
+    assert all(not stage["stale"] and not stage["waiting"] for stage in plan["stages"])
+    counts = json.loads(natmap("status", str(made[0] / "store"), "--json"))
+    assert all(c["failed"] == c["blocked"] == 0 for c in counts["stages"].values())
+    assert counts["releases"] == ["v1"]
+
+
+def test_the_product_folder(made: tuple[Path, dict]) -> None:
+    folder = made[0] / "product"
+    for suffix in ("", "-classes", "-confidence", "-observations", "-reason"):
+        valid, errors, warnings = cog_validate(folder / f"berlin{suffix}.tif")
+        assert valid, (suffix, errors, warnings)
+    with rasterio.open(folder / "berlin.tif") as file:
+        values, box = file.read(1), file.bounds
+        assert file.nodata == 0
+        assert file.colormap(1)[2][:3] == (0xD1, 0, 0)
+        assert file.res == (100, 100)
+        assert box.left % 100 == box.top % 100 == 0
+    tree = open_store(made[0] / "store")["map"].to_dataset()
+    cut = tree.filtered.sel(x=slice(box.left, box.right), y=slice(box.top, box.bottom)).values
+    with rasterio.open(folder / "berlin-reason.tif") as file:
+        reason = file.read(1)
+    assert (values == np.where(reason == 0, cut, 0)).all()
+    assert ((values > 0) == (reason == 0)).all()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["schema"] == "natmap-report/1"
+    assert sum(report["area_km2"].values()) == pytest.approx((values > 0).sum() / 100, abs=1e-3)
+    collection = pystac.Collection.from_file(str(folder / "collection.json"))
+    [item] = list(collection.get_items())
+    assert set(item.assets) == {"map", "classes", "confidence", "observations", "reason", "preview"}
+    assert [link for link in item.links if link.rel == "derived_from"]
+    assert item.properties["proj:code"] == "EPSG:32633"
+    assert (folder / "preview.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("tile", [320, 480])
+def test_the_map_does_not_depend_on_the_tile(
+    made: tuple[Path, dict], tmp_path: Path, tile: int
+) -> None:
+    folder, recipe = made
+    wanted = {
+        **recipe,
+        "grid": {**recipe["grid"], "tile": tile},
+        "store": str(tmp_path / "store"),
+        "model": {"card": "sen2lcz"},
+    }
+    assert run(wanted, base=folder, workers=1).failed == ()
+    ours, theirs = (
+        open_store(path / "store")["map"].to_dataset().load() for path in (tmp_path, folder)
+    )
+    x = np.intersect1d(ours.x, theirs.x)
+    y = np.intersect1d(ours.y, theirs.y)[::-1]
+    ours, theirs = ours.sel(x=x, y=y), theirs.sel(x=x, y=y)
+    assert ours.sizes["x"] >= 32
+    computed = (ours.reason.values != 255) & (theirs.reason.values != 255)
+    for name in ("filtered", "classes", "confidence", "reason"):
+        inside = computed & (ours.reason.values != 1)
+        assert (ours[name].values == theirs[name].values)[inside].all()
+    scores = [
+        open_store(path / "store")["scores"]["classes"].sel(x=x, y=y).values
+        for path in (tmp_path, folder)
+    ]
+    inside = computed & (ours.reason.values != 1)
+    assert np.array_equal(scores[0][:, inside], scores[1][:, inside], equal_nan=True)
