@@ -12,9 +12,11 @@ __all__ = [
     "PRECEDENCE",
     "REASON_COLOURS",
     "REASON_TEXTS",
+    "UGS",
     "LandClass",
     "Reason",
     "parse_class",
+    "parse_colour",
 ]
 
 
@@ -54,6 +56,34 @@ LCZ: tuple[LandClass, ...] = tuple(
     )
 )
 """Local climate zones (Stewart and Oke 2012) in the palette of the published global map."""
+
+
+UGS: tuple[LandClass, ...] = (
+    LandClass(0, "0", "not_green", "Not urban green space", "D9D9D9"),
+    LandClass(1, "1", "green", "Urban green space", "33A02C"),
+)
+"""Urban green space, at 1 m; 255 is nodata."""
+
+_ZENODO = [
+    "910613",
+    "D9081C",
+    "FF0A22",
+    "C54F1E",
+    "FF6628",
+    "FF985E",
+    "FDED3F",
+    "BBBBBB",
+    "FFCBAB",
+    "565656",
+    "006A18",
+    "00A926",
+    "628432",
+    "B5DA7F",
+    "000000",
+    "FCF7B1",
+    "656BFA",
+]
+"""The other palette in use, of the global map's archive: classes 1 to 17."""
 
 
 class Reason(IntEnum):
@@ -110,6 +140,11 @@ _ALIASES = {
     "W": 17,
 }
 
+_COLOURS = {
+    **{colour: code for code, colour in enumerate(_ZENODO, start=1)},
+    **{c.colour: c.code for c in LCZ},
+}
+
 
 def parse_class(text: str | int) -> int:
     """The code of a class given as 1..17, A..G or 101..107 (W is water).
@@ -121,4 +156,21 @@ def parse_class(text: str | int) -> int:
     code = _ALIASES.get(str(text).strip().upper().removeprefix("LCZ").strip())
     if code is None:
         raise RecipeError("unknown LCZ class", got=text, expected="1..17, A..G or 101..107")
+    return code
+
+
+def parse_colour(text: str) -> int:
+    """The code of the class that a colour (RRGGBB) stands for, in either palette in use.
+
+    Raises
+    ------
+    RecipeError
+    """
+    code = _COLOURS.get(text.strip().removeprefix("#").upper())
+    if code is None:
+        raise RecipeError(
+            "not a colour of an LCZ legend",
+            got=text,
+            expected="RRGGBB of the published global map or of its archive",
+        )
     return code

@@ -61,18 +61,18 @@ def median(values: npt.NDArray[np.uint16], usable: npt.NDArray[np.bool_]) -> npt
             for u, v in zip(strip, values[:, top : top + _STRIP], strict=True)
         ]
         spare = np.empty_like(rows[0])
-        for low, high in _network(days):
-            np.minimum(rows[low], rows[high], out=spare)
-            np.maximum(rows[low], rows[high], out=rows[high])
-            rows[low], spare = spare, rows[low]
-        count = strip.sum(axis=0)
-        found = out[top : top + _STRIP]
-        for n in np.unique(count):
-            if n == 0:
-                continue
+        for a, b in _network(days):
+            np.minimum(rows[a], rows[b], out=spare)
+            np.maximum(rows[a], rows[b], out=rows[b])
+            rows[a], spare = spare, rows[a]
+        # Masked values have sunk to the end, so the middle depends on how many are left.
+        count = strip.sum(axis=0, dtype=np.uint16)
+        low, high = np.zeros_like(spare), np.zeros_like(spare)
+        for n in range(1, days + 1):
             here = count == n
-            a, b = rows[(n - 1) // 2][here], rows[n // 2][here]
-            found[here] = _half(a.astype(np.uint32) + b)
+            np.copyto(low, rows[(n - 1) // 2], where=here)
+            np.copyto(high, rows[n // 2], where=here)
+        out[top : top + _STRIP] = _half(low.astype(np.uint32) + high)
     return out
 
 

@@ -18,7 +18,7 @@ from engine.legend import Reason
 from engine.models.card import load_card
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
-from engine.publish.product import Facts, write_lcz_product
+from engine.publishing.product import Facts, write_lcz_product
 from engine.recipe import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -112,8 +114,10 @@ def test_stored_numbers_keep_their_range() -> None:
 
 @given(st.integers(0, 20000))
 def test_other_scales_round_to_nearest(value: int) -> None:
+    """Exactly, by fractions; halves go up."""
     stored = encode(np.array([value]), 2.75e-5, -0.2, np.array([True]))
-    assert stored[0] == max(1, min(65534, round((value * 2.75e-5 - 0.2) * 10000 + 1000)))
+    exact = Fraction(value * 275, 1000) - 2000 + 1000
+    assert stored[0] == max(1, min(65534, math.floor(exact + Fraction(1, 2))))
 
 
 def test_suspect_items() -> None:

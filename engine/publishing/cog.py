@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from odc.geo.geobox import GeoBox
+from rasterio._err import CPLE_BaseError  # what `shutil.copy` raises; it has no public name
 from rasterio.windows import Window
 
 from engine.errors import PublishError
@@ -62,10 +64,11 @@ def write_cog(
     Raises
     ------
     PublishError
-        Where the disk is full or the folder cannot be written.
+        Where the disk is full or the folder cannot be written; no file is left then.
     """
     height, width = box.shape
     rough = path.with_suffix(".part.tif")
+    written = 0
     try:
         with rasterio.open(
             rough,
@@ -84,10 +87,10 @@ def write_cog(
             compress="deflate",
             bigtiff="if_safer",
         ) as file:
-            for top in range(0, height, _STRIP):
-                rows = slice(top, min(top + _STRIP, height))
+            for rows, window in _strips(height, width):
                 strip = np.ascontiguousarray(read(rows), dtype=layer.dtype)
-                file.write(strip, 1, window=Window(0, top, width, rows.stop - top))
+                file.write(strip, 1, window=window)
+                written = zlib.crc32(strip.data, written)
             file.update_tags(**tags)
             file.set_band_description(1, layer.title)
             if layer.colours:
@@ -100,8 +103,12 @@ def write_cog(
             predictor="YES" if layer.colours is None else "NO",
             overview_resampling=layer.overview.upper(),
             blocksize=512,
+            bigtiff="if_safer",
         )
-    except (rasterio.errors.RasterioError, OSError) as error:
+        if _checksum(path) != written:
+            raise OSError("it reads back other than it was written")
+    except (rasterio.errors.RasterioError, CPLE_BaseError, OSError) as error:
+        path.unlink(missing_ok=True)
         raise PublishError(
             "a raster cannot be written",
             got=f"{path.name}: {error}",
@@ -109,6 +116,22 @@ def write_cog(
         ) from error
     finally:
         rough.unlink(missing_ok=True)
+
+
+def _strips(height: int, width: int) -> Iterator[tuple[slice, Window]]:
+    for top in range(0, height, _STRIP):
+        stop = min(top + _STRIP, height)
+        yield slice(top, stop), Window(0, top, width, stop - top)
+
+
+def _checksum(path: Path) -> int:
+    """What the file really holds: GDAL says nothing where the last blocks meet a full disk."""
+    found = 0
+    with rasterio.open(path) as file:
+        for _, window in _strips(*file.shape):
+            strip = np.ascontiguousarray(file.read(1, window=window))
+            found = zlib.crc32(strip.data, found)
+    return found
 
 
 def _rgba(text: str) -> tuple[int, int, int, int]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 __all__ = ["draw_preview"]
 
 _INK, _SOFT, _PAPER, _VOID = "#1f2430", "#6b7280", "#ffffff", "#eef0f3"
-_MAP, _LEGEND, _MARGIN = 1000, 320, 36
+_MAP, _LEGEND, _MARGIN, _ROW = 1000, 320, 36, 30
 
 
 def draw_preview(
@@ -45,22 +45,25 @@ def draw_preview(
         colours[code] = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
     picture = Image.fromarray(colours[classes]).resize(size, Image.Resampling.NEAREST)
 
-    top = _MARGIN + 84
-    total = (_MARGIN * 3 + size[0] + _LEGEND, max(top + size[1] + 92, top + 30 * len(legend) + 110))
+    # The frame is as wide as ever and at least as high as the legend, so that a long and narrow
+    # country leaves room for the words.
+    frame = _MAP, max(size[1], _ROW * (len(legend) + 2))
+    left, top = _MARGIN, _MARGIN + 84
+    right, bottom = left + frame[0], top + frame[1]
+    small = _wrap(licence, _font(15), _MAP + _MARGIN + _LEGEND)
+    total = right + _MARGIN + _LEGEND + _MARGIN, bottom + 68 + 20 * len(small) + _MARGIN // 2
     sheet = Image.new("RGB", total, _PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN - 6), title, _INK, _font(34))
-    pen.text((_MARGIN, _MARGIN + 40), subtitle, _SOFT, _font(19))
-    sheet.paste(picture, (_MARGIN, top))
-    pen.rectangle(
-        (_MARGIN - 1, top - 1, _MARGIN + size[0], top + size[1]), outline="#c9ced6", width=1
-    )
-    _draw_legend(pen, (_MARGIN * 2 + size[0], top), classes, legend)
-    _draw_scale(pen, (_MARGIN, top + size[1] + 22), metres / zoom)
-    pen.text((_MARGIN, total[1] - 32), licence, _SOFT, _font(15))
-    x, y = _MARGIN + size[0] - 14, top + size[1] + 18
+    pen.text((left, _MARGIN - 6), title, _INK, _fitted(title, 34, total[0] - 2 * _MARGIN))
+    pen.text((left, _MARGIN + 40), subtitle, _SOFT, _font(19))
+    pen.rectangle((left - 1, top - 1, right, bottom), fill=_VOID, outline="#c9ced6", width=1)
+    sheet.paste(picture, (left + (frame[0] - size[0]) // 2, top + (frame[1] - size[1]) // 2))
+    _draw_legend(pen, (right + _MARGIN, top), classes, legend)
+    _draw_scale(pen, (left, bottom + 22), metres / zoom)
+    x, y = right - 14, bottom + 18
     pen.polygon([(x, y), (x - 8, y + 22), (x, y + 16), (x + 8, y + 22)], fill=_INK)
     pen.text((x - 30, y + 2), "N", _INK, _font(17))
+    pen.multiline_text((left, bottom + 62), "\n".join(small), _SOFT, _font(15), spacing=5)
     sheet.save(path, optimize=True)
 
 
@@ -80,7 +83,7 @@ def _draw_legend(
         pen.text((x + 66, y), title, ink, _font(18))
         text = f"{share:.1f} %" if share >= 0.05 else ("< 0.1 %" if share else "")
         pen.text((x + _LEGEND - 4, y), text, ink, _font(16), anchor="ra")
-        y += 30
+        y += _ROW
     pen.rectangle((x, y + 10, x + 26, y + 28), fill=_VOID, outline="#9aa1ac")
     pen.text((x + 36, y + 8), "no data or outside", _SOFT, _font(18))
 
@@ -98,5 +101,25 @@ def _draw_scale(pen: ImageDraw.ImageDraw, at: tuple[int, int], metres: float) ->
     pen.text((x + width + 12, y - 7), text, _INK, _font(17))
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
+
+
+def _fitted(text: str, size: int, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The font at `size`, or the largest below it at which the text fits.
+
+    Tried one by one: glyphs are hinted to whole pixels, so lengths do not scale.
+    """
+    fits = (s for s in range(size, 8, -1) if _font(s).getlength(text) <= width)
+    return _font(next(fits, 8))
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

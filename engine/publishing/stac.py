@@ -14,7 +14,7 @@ from pyproj import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.legend import LCZ, REASON_TEXTS
-from engine.publish.cog import Layer
+from engine.publishing.cog import Layer
 
 __all__ = ["write_stac"]
 
@@ -26,6 +26,7 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/version/v1.2.0/schema.json",
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
+_MLM_REQUIRED = {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"}
 _MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 
 
@@ -39,6 +40,7 @@ def write_stac(
     sources: Sequence[tuple[str, str]],
     software: Mapping[str, str],
     model: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
     version: str,
     licence: str,
 ) -> None:
@@ -54,6 +56,8 @@ def write_stac(
     sources : (id, address) of the items it is derived from, unsigned.
     software : name to version.
     model : MLM fields of the model used.
+    weights : the model's file as an asset of role ``mlm:model``; without it, or without one of
+        the fields that the MLM extension requires, that extension is not declared.
     version : of the release.
     licence : of the imagery.
     """
@@ -65,11 +69,12 @@ def write_stac(
     start, end = (
         f"{day}T{hour}Z" for day, hour in zip(period, ("00:00:00", "23:59:59"), strict=True)
     )
+    described = weights is not None and set(model) >= _MLM_REQUIRED
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     item = {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [*_EXTENSIONS, _MLM],
+        "stac_extensions": [*_EXTENSIONS, _MLM] if described else _EXTENSIONS,
         "id": name,
         "collection": name,
         "geometry": geometry,
@@ -80,7 +85,7 @@ def write_stac(
             "end_datetime": end,
             "created": now,
             "license": "other",
-            "proj:code": f"EPSG:{crs.to_epsg()}" if crs.to_epsg() else None,
+            **_projection(crs),
             "proj:shape": list(box.shape),
             "proj:transform": list(box.transform)[:6],
             "processing:level": "L4",
@@ -88,7 +93,7 @@ def write_stac(
             "processing:lineage": f"local climate zones of {name}, natmap; {licence}",
             "processing:datetime": now,
             "version": version,
-            **model,
+            **_without_bands(model),
         },
         "links": [
             {"rel": "root", "href": "../collection.json", "type": "application/json"},
@@ -108,7 +113,8 @@ def write_stac(
                 "roles": ["overview"],
                 "title": "Preview",
             }
-        },
+        }
+        | ({"model": dict(weights)} if weights is not None else {}),
     }
     collection = {
         "type": "Collection",
@@ -128,6 +134,33 @@ def write_stac(
     (folder / "items").mkdir(exist_ok=True)
     _write(folder / "items" / f"{name}.json", item)
     _write(folder / "collection.json", collection)
+
+
+def _projection(crs: CRS) -> dict[str, Any]:
+    authority = crs.to_authority()
+    if authority is None:
+        return {"proj:code": None, "proj:wkt2": crs.to_wkt()}
+    return {"proj:code": ":".join(authority)}
+
+
+def _without_bands(model: Mapping[str, Any]) -> dict[str, Any]:
+    """MLM asks that named input bands be bands of the item, but this item's are its rasters'; so
+    the network's are told in words, and their dimension is the channel."""
+    fields = dict(model)
+    inputs = []
+    for entry in fields.get("mlm:input", ()):
+        plain = {key: value for key, value in entry.items() if key != "bands"}
+        if bands := entry.get("bands"):
+            plain["description"] = "bands " + ", ".join(bands)
+            shape = plain["input"]
+            order = ["channel" if name == "bands" else name for name in shape["dim_order"]]
+            plain["input"] = {**shape, "dim_order": order}
+        inputs.append(plain)
+    if inputs:
+        fields["mlm:input"] = inputs
+    if fields.get("mlm:hyperparameters") == {}:
+        del fields["mlm:hyperparameters"]  # the extension wants at least one
+    return fields
 
 
 def _asset(folder: Path, name: str, layer: Layer, box: GeoBox) -> dict[str, Any]:

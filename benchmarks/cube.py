@@ -1,0 +1,225 @@
+"""The scenes and composite stages against the notebook idiom, in one run on the same COGs.
+
+    python benchmarks/cube.py --days 8 --size 1600            (about 3 minutes)
+
+Idiom: ``stackstac.stack().where(mask).median("time")`` written to Zarr, with as many threads as
+natmap has cores. Both read ten bands of the same made-up COGs in another UTM zone, mask by SCL and
+write a composite of the same grid. Ratios hold; seconds are this machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import psutil
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from scipy.ndimage import zoom
+
+ROOT = Path(__file__).resolve().parent.parent
+BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+WEST, NORTH = 600_000.0, 5_100_000.0  # in EPSG:32633
+FRACTION = 0.2  # of pixels under cloud
+
+
+def make(folder: Path, days: int, size: int) -> None:
+    """COGs of `days` scenes, 10 and 20 m, wider than the grid."""
+    rng = np.random.default_rng(0)
+    side = (size + 800) // 2 * 2
+    move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    lon, lat = move.transform([WEST, WEST + side * 10], [NORTH - side * 10, NORTH])
+    links = []
+    for day in range(days):
+        assets = {}
+        for name in (*BANDS, "SCL"):
+            step = 20 if name in ("B05", "B06", "B07", "B8A", "B11", "B12", "SCL") else 10
+            n = side * 10 // step
+            smooth = zoom(rng.random((n // 40 + 1, n // 40 + 1)), 40, order=1)[:n, :n]
+            values = (400 + 3000 * smooth + rng.integers(0, 200, (n, n))).astype(np.uint16)
+            if name == "SCL":
+                values = np.where(smooth < FRACTION, 9, 4).astype(np.uint8)
+            path = folder / f"d{day}_{name}.tif"
+            with rasterio.open(
+                path,
+                "w",
+                driver="COG",
+                height=n,
+                width=n,
+                count=1,
+                dtype=values.dtype,
+                crs="EPSG:32633",
+                transform=Affine(step, 0, WEST, 0, -step, NORTH),
+                nodata=0,
+                compress="deflate",
+                overview_resampling="nearest",  # classes must not be mixed
+            ) as file:
+                file.write(values, 1)
+            assets[name] = {
+                "href": str(path),
+                "proj:transform": [step, 0, WEST, 0, -step, NORTH],
+                "proj:shape": [n, n],
+                "raster:bands": [{"nodata": 0, "scale": 1e-4, "offset": 0.0}],
+            }
+        item = {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": f"d{day:02}",
+            "bbox": [lon[0], lat[0], lon[1], lat[1]],
+            "geometry": json.loads(shapely.to_geojson(shapely.box(lon[0], lat[0], lon[1], lat[1]))),
+            "properties": {"datetime": f"2023-05-{day + 1:02}T10:00:00Z", "proj:epsg": 32633},
+            "links": [],
+            "assets": assets,
+        }
+        (folder / f"d{day:02}.json").write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./d{day:02}.json"})
+    catalog = {"type": "Catalog", "id": "bench", "links": links}
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+
+
+def recipe(folder: Path, size: int) -> dict[str, object]:
+    move = Transformer.from_crs("EPSG:32633", "EPSG:32632", always_xy=True)
+    x, y = move.transform(WEST + (size + 800) * 5, NORTH - (size + 800) * 5)
+    tile = size * 10.0
+    back = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
+    ring = shapely.box(x - 50, y - 50, x + 50, y + 50)
+    degrees = shapely.transform(ring, lambda xy: np.column_stack(back.transform(*xy.T)))
+    (folder / "area.geojson").write_text(shapely.to_geojson(degrees))
+    half = tile / 2
+    return {
+        "name": "bench",
+        "product": "lcz",
+        "area": {"file": str(folder / "area.geojson")},
+        "grid": {
+            "crs": "EPSG:32632",
+            "resolution": 10,
+            "tile": size,
+            # a lattice on which the middle of the scenes is the middle of one tile
+            "origin": [round((x - half) / 10) * 10.0, round((y + half) / 10) * 10.0],
+        },
+        "imagery": {
+            "catalog": str(folder / "catalog.json"),
+            "period": "2023-05-01/2023-05-31",
+            "bands": list(BANDS),
+        },
+        "cube": {"cloud_dilation": 0},
+        "store": str(folder / "store"),
+    }
+
+
+def engine_run(folder: Path, size: int) -> None:
+    """One tile through scenes and composite, in this process's single worker of two cores."""
+    sys.path.insert(0, str(ROOT))
+    from engine.pipeline.verbs import run
+
+    summary = run(recipe(folder, size), workers=1)
+    assert not summary.failed
+    print(json.dumps({"seconds": summary.seconds}))
+
+
+def idiom_run(folder: Path, size: int) -> None:
+    """What a notebook does, with two threads."""
+    warnings.simplefilter("ignore")
+    sys.path.insert(0, str(ROOT))
+    import dask
+    import stackstac
+
+    items = [json.loads(p.read_text()) for p in sorted(folder.glob("d*.json"))]
+    for item in items:
+        for asset in item["assets"].values():
+            asset["proj:epsg"] = 32633
+    wanted = recipe(folder, size)
+    west, north = wanted["grid"]["origin"]  # type: ignore[index]
+    bounds = (west, north - size * 10, west + size * 10, north)
+    common = {
+        "epsg": 32632,
+        "resolution": 10,
+        "bounds": bounds,
+        "chunksize": 1024,
+        "rescale": False,
+        "dtype": np.dtype("float64"),
+        "fill_value": np.nan,
+    }
+    began = time.perf_counter()
+    stack = stackstac.stack(items, assets=list(BANDS), **common)
+    scl = stackstac.stack(items, assets=["SCL"], **common).isel(band=0, drop=True)
+    composite = stack.where(~scl.isin([0, 1, 3, 8, 9, 10])).median("time")
+    with dask.config.set(scheduler="threads", num_workers=2):
+        data = composite.drop_vars([c for c in composite.coords if c not in composite.dims])
+        data.attrs.clear()
+        data.to_dataset(name="bands").to_zarr(folder / "idiom.zarr", mode="w")
+    print(json.dumps({"seconds": time.perf_counter() - began}))
+
+
+def watch(command: list[str]) -> tuple[float, float]:
+    """Seconds that a run says it took, and the peak memory of its process tree in MB.
+
+    The driver is left out of neither side: it is part of what a user pays.
+    """
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak = 0.0
+    while process.poll() is None:
+        try:
+            family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(True)]
+            peak = max(peak, sum(p.memory_info().rss for p in family if p.is_running()) / 1e6)
+        except psutil.NoSuchProcess:
+            pass
+        time.sleep(0.1)
+    assert process.stdout is not None
+    lines = process.stdout.read().splitlines()
+    assert process.returncode == 0, lines
+    return float(json.loads(lines[-1])["seconds"]), peak
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--days", type=int, default=8)
+    parser.add_argument("--size", type=int, default=1600)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--log", type=Path)
+    parser.add_argument("--only", choices=["engine", "idiom"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.only:
+        {"engine": engine_run, "idiom": idiom_run}[asked.only](asked.folder, asked.size)
+        return
+    rounds = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, asked.days, asked.size)
+        for number in range(asked.rounds):
+            found = {}
+            for kind in ("engine", "idiom"):
+                import shutil
+
+                shutil.rmtree(folder / "store", ignore_errors=True)
+                command = [sys.executable, "-W", "ignore", __file__, "--only", kind]
+                command += ["--folder", name, "--size", str(asked.size)]
+                seconds, peak = watch(command)
+                found[kind] = {"seconds": round(seconds, 2), "peak_megabytes": round(peak)}
+            found["times_faster"] = round(found["idiom"]["seconds"] / found["engine"]["seconds"], 2)
+            rounds.append(found)
+            print(number, found, flush=True)
+    faster = sorted(r["times_faster"] for r in rounds)
+    result = {
+        "days": asked.days,
+        "pixels": asked.size,
+        "rounds": rounds,
+        "median": faster[len(faster) // 2],
+    }
+    print(json.dumps(result["median"]))
+    if asked.log:
+        asked.log.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

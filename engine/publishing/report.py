@@ -1,0 +1,104 @@
+"""report.json: what the map holds, what it lacks, and what it was made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.legend import LCZ, Reason
+
+__all__ = ["SCHEMA", "Tally", "build_report", "redact"]
+
+SCHEMA = "natmap-report/1"
+
+_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?([^\s?#]*)(?:\?[^\s#]*)?")
+
+
+class Tally:
+    """Counts of codes, gathered block by block.
+
+    Attributes
+    ----------
+    counts : int64 (256,)
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(256, np.int64)
+
+    def add(self, block: npt.NDArray[np.uint8]) -> None:
+        """Count a block's codes."""
+        self.counts += np.bincount(block.ravel(), minlength=256)
+
+
+def build_report(
+    classes: Tally,
+    reasons: Tally,
+    cell: float,
+    *,
+    name: str,
+    period: Sequence[object],
+    recipe: Mapping[str, Any],
+    software: Mapping[str, str],
+    seconds: Mapping[str, float],
+    model: Mapping[str, Any],
+    items: Sequence[str],
+    licences: Sequence[str],
+    notes: Sequence[str],
+    release: str,
+) -> dict[str, Any]:
+    """The report as plain values, without secrets.
+
+    Parameters
+    ----------
+    classes, reasons : of the finished map.
+    cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
+    name, period, recipe, software, seconds, model, items, licences, notes, release
+        What the run says of itself.
+
+    Returns
+    -------
+    dict, schema `SCHEMA`. ``coverage`` is the share of the wanted cells (in the area and not
+    outside the mask) that have a class; 0 where none is wanted.
+    """
+    found = reasons.counts
+    wanted = int(found.sum() - found[Reason.OUTSIDE_AREA] - found[Reason.OUTSIDE_MASK])
+    square_km = cell**2 / 1e6
+    report: dict[str, Any] = redact(
+        {
+            "schema": SCHEMA,
+            "name": name,
+            "period": [str(day) for day in period],
+            "area_km2": {c.name: round(float(classes.counts[c.code]) * square_km, 4) for c in LCZ},
+            "coverage": round(float(found[Reason.DATA]) / wanted, 6) if wanted else 0.0,
+            "cells_by_reason": {r.name.lower(): int(found[r]) for r in Reason},
+            "recipe": dict(recipe),
+            "versions": dict(software),
+            "seconds_by_stage": {stage: round(spent, 2) for stage, spent in seconds.items()},
+            "model": dict(model),
+            "items": list(items),
+            "licences": list(licences),
+            "notes": list(notes),
+            "release": release,
+        }
+    )
+    return report
+
+
+def redact(value: Any) -> Any:
+    """Take user names, passwords and query strings (signatures, tokens) out of addresses.
+
+    Parameters
+    ----------
+    value : str, or mappings and sequences of them, nested; anything else is returned as it is.
+    """
+    if isinstance(value, str):
+        return _ADDRESS.sub(r"\1\2", value)
+    if isinstance(value, Mapping):
+        return {key: redact(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [redact(inner) for inner in value]
+    return value
