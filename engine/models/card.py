@@ -19,7 +19,14 @@ from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ
 
-__all__ = ["ModelCard", "load_card", "verify_weights", "write_card"]
+__all__ = [
+    "ModelCard",
+    "load_card",
+    "mlm_fields",
+    "verify_weights",
+    "weights_asset",
+    "write_card",
+]
 
 _EXTENSIONS = [
     "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
@@ -221,8 +228,60 @@ def _require_safetensors(path: Path) -> None:
         )
 
 
-def _format(card: ModelCard) -> dict[str, Any]:
+def mlm_fields(card: ModelCard) -> dict[str, Any]:
+    """What the MLM extension says of a model: properties of an item, ``mlm:name`` and on."""
     side = card.patch + 2 * card.context
+    fields: dict[str, Any] = {
+        "mlm:name": card.name,
+        "mlm:architecture": card.architecture,
+        "mlm:framework": "PyTorch",
+        "mlm:tasks": ["scene-classification"],
+        "mlm:input": [
+            {
+                "name": "reflectance",
+                "bands": list(card.bands),
+                "input": {
+                    "shape": [-1, len(card.bands), side, side],
+                    "dim_order": ["batch", "bands", "height", "width"],
+                    "data_type": "float32",
+                },
+                "value_scaling": _scaling(card),
+            }
+        ],
+        "mlm:output": [
+            {
+                "name": card.output,
+                "tasks": ["scene-classification"],
+                "result": {
+                    "shape": [-1, len(card.classes)],
+                    "dim_order": ["batch", "class"],
+                    "data_type": "float32",
+                },
+                "classification:classes": [
+                    {"value": c.code, "name": c.name, "color_hint": c.colour}
+                    for c in LCZ
+                    if c.code in card.classes
+                ],
+            }
+        ],
+    }
+    if card.parameters:
+        fields["mlm:hyperparameters"] = card.parameters
+    return fields
+
+
+def weights_asset(card: ModelCard) -> dict[str, Any]:
+    """The weights as a STAC asset."""
+    return {
+        "href": card.weights,
+        "type": "application/octet-stream; framework=safetensors",
+        "roles": ["mlm:model", "mlm:weights"],
+        "mlm:artifact_type": "safetensors",
+        "file:checksum": "1220" + card.sha256,
+    }
+
+
+def _format(card: ModelCard) -> dict[str, Any]:
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -236,51 +295,13 @@ def _format(card: ModelCard) -> dict[str, Any]:
             "version": card.version,
             "license": card.licence,
             "description": card.provenance,
-            "mlm:name": card.name,
-            "mlm:architecture": card.architecture,
-            "mlm:framework": "pytorch",
-            "mlm:tasks": ["scene-classification"],
-            "mlm:hyperparameters": card.parameters,
-            "mlm:input": [
-                {
-                    "name": "reflectance",
-                    "bands": list(card.bands),
-                    "input": {
-                        "shape": [-1, len(card.bands), side, side],
-                        "dim_order": ["batch", "bands", "height", "width"],
-                        "data_type": "float32",
-                    },
-                    "value_scaling": _scaling(card),
-                }
-            ],
-            "mlm:output": [
-                {
-                    "name": card.output,
-                    "tasks": ["scene-classification"],
-                    "result": {
-                        "shape": [-1, len(card.classes)],
-                        "dim_order": ["batch", "class"],
-                        "data_type": "float32",
-                    },
-                    "classification:classes": [
-                        {"value": c.code, "name": c.name, "color_hint": c.colour}
-                        for c in LCZ
-                        if c.code in card.classes
-                    ],
-                }
-            ],
+            # the extension wants named input bands to be the item's own
+            "bands": [{"name": band} for band in card.bands],
+            **mlm_fields(card),
             "natmap:card": json.loads(card.model_dump_json()),
         },
         "links": [],
-        "assets": {
-            "model": {
-                "href": card.weights,
-                "type": "application/octet-stream; framework=safetensors",
-                "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": "safetensors",
-                "file:checksum": "1220" + card.sha256,
-            }
-        },
+        "assets": {"model": weights_asset(card)},
     }
 
 

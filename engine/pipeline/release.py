@@ -15,7 +15,7 @@ from engine.catalog.items import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.legend import Reason
-from engine.models.card import load_card
+from engine.models.card import load_card, mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.publishing.product import Facts, write_lcz_product
@@ -95,12 +95,8 @@ def publish(
         period=(recipe.imagery.period.first, recipe.imagery.period.last),
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
         software={name: version(name) for name in _SOFTWARE},
-        model={
-            "mlm:name": card.name,
-            "mlm:architecture": card.architecture,
-            "mlm:tasks": ["scene-classification"],
-            "natmap:weights_sha256": card.sha256,
-        },
+        model=mlm_fields(card),
+        weights=weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()},
         version=tag or store.reader().snapshot_id,
         licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
         recipe=recipe.model_dump(mode="json"),

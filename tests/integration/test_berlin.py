@@ -172,7 +172,9 @@ def test_the_product_folder(made: tuple[Path, dict]) -> None:
     assert sum(report["area_km2"].values()) == pytest.approx((values > 0).sum() / 100, abs=1e-3)
     collection = pystac.Collection.from_file(str(folder / "collection.json"))
     [item] = list(collection.get_items())
-    assert set(item.assets) == {"map", "classes", "confidence", "observations", "reason", "preview"}
+    rasters = {"map", "classes", "confidence", "observations", "reason"}
+    assert set(item.assets) == rasters | {"preview", "model"}
+    assert any("mlm" in extension for extension in item.stac_extensions)
     assert [link for link in item.links if link.rel == "derived_from"]
     assert item.properties["proj:code"] == "EPSG:32633"
     assert (folder / "preview.png").stat().st_size > 10_000
