@@ -55,7 +55,7 @@ class ModelCard(BaseModel):
     folder : where the card lies; not part of the card.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = "1"
@@ -83,6 +83,10 @@ class ModelCard(BaseModel):
     def _fits(self) -> ModelCard:
         if not self.bands or any(b not in BANDS for b in self.bands):
             raise ValueError(f"bands must be of {', '.join(BANDS)}; got {self.bands}")
+        if len(set(self.bands)) != len(self.bands):
+            raise ValueError(f"bands must be different; got {self.bands}")
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError(f"clip must be [low, high]; got {self.clip}")
         for name in ("mean", "std"):
             values = getattr(self, name)
             if values is not None and len(values) != len(self.bands):
@@ -98,7 +102,8 @@ class ModelCard(BaseModel):
                 f"weights must be a file name in the card's folder; got {self.weights}"
             )
         known = {c.code for c in LCZ}
-        if len(set(self.classes)) != len(self.classes) or not set(self.classes) <= known:
+        given = set(self.classes)
+        if not given or len(given) != len(self.classes) or not given <= known:
             raise ValueError(f"classes must be different codes of 1..17; got {self.classes}")
         return self
 
@@ -115,7 +120,7 @@ class ModelCard(BaseModel):
     @property
     def halo(self) -> int:
         """Pixels around a tile that its cells' patches need."""
-        return max(self.before, self.patch + 2 * self.context - self.step - self.before)
+        return max(0, self.before, self.patch + 2 * self.context - self.step - self.before)
 
     @property
     def key(self) -> str:
@@ -259,8 +264,7 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
                 },
                 "classification:classes": [
                     {"value": c.code, "name": c.name, "color_hint": c.colour}
-                    for c in LCZ
-                    if c.code in card.classes
+                    for c in (LCZ[code - 1] for code in card.classes)
                 ],
             }
         ],

@@ -89,11 +89,19 @@ def _read(root: Any) -> dict[str, torch.Tensor]:
 
 def _value(root: Any, layer: str, name: str) -> np.ndarray[Any, np.dtype[Any]]:
     try:
-        return np.asarray(root[layer][layer][f"{name}:0"])
-    except (KeyError, TypeError) as error:
+        values = np.asarray(root[layer][layer][f"{name}:0"])
+    except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(
             "the HDF5 file has another layout", got=f"no {layer}/{layer}/{name}:0"
         ) from error
+    axes = (2 if layer.startswith("dense") else 4) if name == "kernel" else 1
+    if values.ndim != axes:
+        raise WeightsError(
+            "the HDF5 file has another layout",
+            got=f"{layer}/{layer}/{name}:0 with {values.ndim} axes",
+            expected=f"{axes} axes",
+        )
+    return values
 
 
 def _tensor(values: np.ndarray[Any, np.dtype[Any]]) -> torch.Tensor:

@@ -29,6 +29,11 @@ class MSCNN(nn.Module):
         Activation of the multi-scale layer.
     allowed_classes : tuple of int, optional
         Positions of outputs that may be given; the others' logits are -inf.
+
+    Raises
+    ------
+    ValueError
+        Where `ms_act` is neither.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class MSCNN(nn.Module):
         allowed_classes: tuple[int, ...] | None = None,
     ) -> None:
         super().__init__()
+        if ms_act not in ("none", "relu"):
+            raise ValueError(f"ms_act must be none or relu, got {ms_act}")
         self.scales = nn.ModuleList(nn.Conv2d(bands, branch, k, padding=k // 2) for k in (3, 5, 7))
         self.act: nn.Module = nn.ReLU() if ms_act == "relu" else nn.Identity()
         layers: list[nn.Module] = []

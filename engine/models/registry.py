@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ def build(card: ModelCard) -> nn.Module:
         )
     try:
         return builder(bands=len(card.bands), classes=len(card.classes), **card.parameters)
-    except TypeError as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise CardError(
             f"wrong parameters for {card.architecture}", got=f"{card.parameters}: {error}"
         ) from error
@@ -45,7 +46,9 @@ def load_model(card: ModelCard) -> nn.Module:
     Raises
     ------
     WeightsError
-        Where the checksum, a name or a shape is not the card's.
+        Where the checksum, a name or a shape is not the card's, or a weight is not a number.
+    CardError
+        Where the network does not give what the card says it gives.
     """
     path = verify_weights(card)
     try:
@@ -55,7 +58,9 @@ def load_model(card: ModelCard) -> nn.Module:
     model = build(card)
     _require_fit(model.state_dict(), state, card)
     model.load_state_dict(dict(state), strict=False)  # all but the batch counts, checked above
-    return model.eval()
+    model.eval()
+    _require_outputs(model, card)
+    return model
 
 
 def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelCard) -> None:
@@ -72,4 +77,37 @@ def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelC
         raise WeightsError(
             f"the weights do not fit {card.architecture}",
             got="; ".join(wrong[:5]) + (f"; {len(wrong) - 5} more" if len(wrong) > 5 else ""),
+        )
+    # They would leave every cell without a class, as if pixels were missing.
+    broken = [n for n in sorted(got) if not got[n].isfinite().all()]
+    if broken:
+        raise WeightsError(
+            "weights are not numbers",
+            got=", ".join(broken[:5]),
+            expected="finite values",
+            remedy="the training diverged; take an earlier checkpoint",
+        )
+
+
+def _require_outputs(model: nn.Module, card: ModelCard) -> None:
+    """One patch through the network, against the card: lengths, and logits or probabilities."""
+    side = card.patch + 2 * card.context
+    try:
+        with torch.inference_mode():
+            scores, features = model(torch.full((1, len(card.bands), side, side), card.fill))
+    except (ValueError, RuntimeError) as error:
+        raise CardError(f"{card.architecture} cannot take the card's patch", got=error) from error
+    if features.shape[1] != card.features:
+        raise CardError(
+            "the card gives another number of features than the network",
+            got=card.features,
+            expected=features.shape[1],
+        )
+    total = float(scores.sum())
+    found = "probability" if scores.min() >= 0 and abs(total - 1) < 1e-3 else "logit"
+    if found != card.output:
+        raise CardError(
+            "the card takes the network's output for something else",
+            got=f"output: {card.output}",
+            expected=f"output: {found} (they sum to {total:.3g})",
         )

@@ -23,7 +23,7 @@ from engine.grid.grid import Grid, Tile
 from engine.infer.patches import BLOCK
 from engine.infer.predict import choose_device
 from engine.items import SCL, Item, band_name
-from engine.models.card import ModelCard, load_card
+from engine.models.card import ModelCard, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
 from engine.product.filter import filter_halo
@@ -142,6 +142,7 @@ def prepare(
             expected="imagery.bands, or a model card",
         )
     if model is not None:
+        verify_weights(model)
         model.check_cube(bands, choice.resolution)
         _require_cells(choice, model)
     area, notes = resolve_area(recipe.area, choice.crs, base)

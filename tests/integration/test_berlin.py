@@ -18,6 +18,7 @@ from pyproj import Transformer
 from rio_cogeo import cog_validate
 from straight import Straight, berlin, patches
 
+from engine.errors import WeightsError
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.pipeline.verbs import run
 from engine.store.view import open_store
@@ -209,3 +210,22 @@ def test_the_map_does_not_depend_on_the_tile(
     ]
     inside = computed & (ours.reason.values != 1)
     assert np.array_equal(scores[0][:, inside], scores[1][:, inside], equal_nan=True)
+
+
+def test_weights_that_are_not_the_card_s_are_refused_before_work(
+    made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    import shutil
+
+    folder, recipe = made
+    shutil.copytree(folder / "sen2lcz", tmp_path / "bent")
+    path = tmp_path / "bent" / "sen2lcz.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+    wanted = {
+        **recipe,
+        "model": {"card": str(tmp_path / "bent")},
+        "store": str(tmp_path / "store"),
+    }
+    with pytest.raises(WeightsError, match="not those of the card"):
+        run(wanted, base=folder)
+    assert not (tmp_path / "store").exists()

@@ -211,6 +211,11 @@ def break_card(folder: Path, **changes: object) -> None:
         ({"weights": "../w.safetensors"}, "file name"),
         ({"surprise": 1}, "card is wrong"),
         ({"cell": 95.0}, "whole number"),
+        ({"bands": ["B02"] * 10}, "must be different"),
+        ({"clip": [1.0, 0.0]}, "low, high"),
+        ({"classes": []}, "different codes"),
+        ({"fill": float("nan")}, "finite"),
+        ({"mean": [float("inf")] * 10}, "finite"),
         ({"bands": [*TEN[:9], "B01"]}, "contradicts itself"),
     ],
 )
@@ -247,6 +252,64 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         load_model(tiny(tmp_path, parameters={"depth": 3}))
 
 
+def test_a_network_that_is_not_the_card_s_is_refused(tmp_path: Path) -> None:
+    """Parameters, lengths and kind of output: tried on one patch when the weights are loaded."""
+    small = {"branch": 4, "blocks": [8, 8, 8, 8, 8], "dense": 8}
+    for changes, words in [
+        ({"parameters": {**small, "ms_act": "rleu"}}, "ms_act"),
+        ({"parameters": {**small, "allowed_classes": [17]}}, "wrong parameters"),
+        ({"parameters": {**small, "branch": -1}}, "wrong parameters"),
+        ({"features": 9}, "number of features"),
+        ({"patch": 31}, "cannot take"),
+        ({"output": "probability"}, "output for something else"),
+    ]:
+        with pytest.raises(CardError, match=words):
+            load_model(tiny(tmp_path, **changes))
+
+
+def test_probabilities_are_not_taken_for_logits(sen2lcz: ModelCard) -> None:
+    """A second softmax would flatten them."""
+    with pytest.raises(CardError, match="they sum to 1"):
+        load_model(sen2lcz.model_copy(update={"output": "logit"}))
+
+
+def test_weights_that_diverged_are_refused(tmp_path: Path) -> None:
+    card = tiny(tmp_path)
+    state = MSCNN(**card.parameters).state_dict()
+    state["fc2.bias"][3] = torch.nan
+    path = tmp_path / card.weights
+    save_file(state, path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError, match=r"fc2\.bias"):
+        load_model(card.model_copy(update={"sha256": found}))
+
+
+def test_a_patch_within_its_cell_needs_no_halo(tmp_path: Path) -> None:
+    """8 px amid a cell of 10: pixels 1 to 8 count, 0 and 9 do not."""
+    small = {"branch": 2, "blocks": [4, 4, 4], "dense": 8}
+    torch.manual_seed(0)
+    card = tiny(tmp_path, patch=8, parameters=small)
+    save_file(MSCNN(**small).state_dict(), tmp_path / card.weights)  # type: ignore[arg-type]
+    found = hashlib.sha256((tmp_path / card.weights).read_bytes()).hexdigest()
+    predict = Predictor(card.model_copy(update={"sha256": found}), "cpu")
+    assert card.halo == 0
+    stored = np.random.default_rng(2).integers(1000, 6000, (10, 160, 160)).astype(np.uint16)
+    valid = np.ones((160, 160), bool)
+    before = score_cells(stored, valid, card, predict).scores
+    for pixel, inside in [(0, False), (1, True), (8, True), (9, False)]:
+        changed = stored.copy()
+        changed[:, 50 + pixel, 55] += 4000
+        after = score_cells(changed, valid, card, predict).scores
+        assert (after[:, 5, 5] != before[:, 5, 5]).any() == inside
+
+
+def test_a_card_lists_its_classes_in_the_network_s_order(tmp_path: Path) -> None:
+    write_card(tiny(tmp_path).model_copy(update={"classes": (17, 1)}), tmp_path)
+    raw = json.loads((tmp_path / "card.json").read_text())
+    listed = raw["properties"]["mlm:output"][0]["classification:classes"]
+    assert [c["value"] for c in listed] == [17, 1]
+
+
 def test_a_cube_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     card = tiny(tmp_path)
     card.check_cube(("blue", *TEN[1:]), 10.0)
@@ -266,4 +329,14 @@ def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
         file["a"] = 1
     with pytest.raises(WeightsError, match="another layout"):
         import_sen2lcz(tmp_path / "y.h5", tmp_path / "out")
+    layer = "conv2d_1/conv2d_1/kernel:0"
+    for name, at in [("axes", layer), ("dataset", "conv2d_1"), ("root", "model_weights")]:
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file[at] = np.zeros((3, 3))
+        with pytest.raises(WeightsError, match="another layout"):
+            import_sen2lcz(tmp_path / f"{name}.h5", tmp_path / "out")
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group(f"{layer}/deeper")
+    with pytest.raises(WeightsError, match="another layout"):
+        import_sen2lcz(tmp_path / "group.h5", tmp_path / "out")
     assert not (tmp_path / "out").exists()
