@@ -63,9 +63,13 @@ def thread_settings(cores: int) -> dict[str, str]:
     return {
         **{name: str(cores) for name in names},
         "GDAL_NUM_THREADS": str(cores),
-        "GDAL_CACHEMAX": "256",
+        "GDAL_CACHEMAX": "64",
         "NATMAP_CORES": str(cores),
-        "MALLOC_TRIM_THRESHOLD_": "65536",
+        # Dask's own 64 kB hands memory back so eagerly that every array is faulted in anew:
+        # reading and sorting took twice as long. One heap that keeps what it has.
+        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+        "MALLOC_MMAP_MAX_": "0",
+        "MALLOC_ARENA_MAX": "1",
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.cube.clouds import READ_FAILED
+from engine.cube.gdal import cores
 from engine.legend import Reason
 
 __all__ = ["explain", "mean", "median", "medoid", "reduce_days"]
@@ -37,7 +39,14 @@ def reduce_days(
     if method == "medoid":
         return medoid(bands, usable)
     reduce = {"median": median, "mean": mean}[method]
-    return np.stack([reduce(bands[:, b], usable) for b in range(bands.shape[1])])
+    out = np.empty(bands.shape[1:], np.uint16)
+
+    def band(b: int) -> None:
+        out[b] = reduce(bands[:, b], usable)
+
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
+        list(pool.map(band, range(len(out))))
+    return out
 
 
 def median(values: npt.NDArray[np.uint16], usable: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint16]:

@@ -39,7 +39,7 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
         "GDAL_HTTP_MULTIRANGE": "YES",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
         "VSI_CACHE": True,
-        "GDAL_CACHEMAX": 256,
+        "GDAL_CACHEMAX": 64,  # a window is read once; only neighbours share blocks at their edge
         "GDAL_NUM_THREADS": 1,  # bands are read side by side already
     }
     if again and href.startswith(("http://", "https://")):

@@ -51,12 +51,14 @@ def encode(
     factor, shift = scale * _GAIN, offset * _GAIN + _SHIFT
     whole = np.issubdtype(dn.dtype, np.integer)
     if whole and abs(factor - 1) < 1e-9 and abs(shift - round(shift)) < 1e-6:
-        stored: npt.NDArray[Any] = dn.astype(np.int32) + np.int32(round(shift))
+        stored: npt.NDArray[Any] = dn.astype(np.int32)
+        stored += np.int32(round(shift))
     else:
         # 1e-9: a product that should be x.5 may fall short of it by a float's last bit
-        stored = np.rint(dn.astype(np.float64) * factor + shift + 1e-9)
-    stored = np.clip(stored, 1, _MOST)
-    return np.where(valid, stored, NODATA).astype(np.uint16)
+        stored = np.rint(np.where(valid, dn, 0).astype(np.float64) * factor + shift + 1e-9)
+    np.clip(stored, 1, _MOST, out=stored)
+    stored *= valid  # NODATA is 0
+    return stored.astype(np.uint16)
 
 
 def decode(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -1,24 +1,20 @@
-"""Read the items of one day onto the grid: signed, warped in anchored blocks, merged, encoded.
-
-GDAL takes the kernel of a warp from each window it is asked for, so the same pixel differs with
-the window. Here every read is of whole blocks that are anchored to the grid, with the kernel's
-scale pinned; a tile takes what it needs of them, and gets what any other layout would get.
-"""
+"""Read the items of one day onto the grid: signed, loaded, resampled, merged, encoded."""
 
 from __future__ import annotations
 
 import hashlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 import shapely
-from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from shapely.geometry import shape
@@ -26,18 +22,19 @@ from shapely.geometry import shape
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import encode
-from engine.cube.source import Source, open_source
+from engine.cube.source import Raster, open_source
+from engine.cube.warp import Frame, Piece, Sampler, pieces_of, place
 from engine.errors import ReadError
 from engine.grid.area import reproject
 from engine.items import SCL, Item
 
-__all__ = ["BLOCK", "Day", "Failure", "item_key", "read_asset", "read_day", "sample_item"]
+__all__ = ["Day", "Failure", "item_key", "read_asset", "read_day", "read_days", "sample_item"]
 
-BLOCK = 400
-"""Side of a warp block, in pixels."""
+_READERS = 8  # assets asked for at once: on a network it is waiting that takes the time
 
 Sign = Callable[[str], str]
 Plane = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]
+Cut = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -109,72 +106,180 @@ def read_day(
     -------
     Day; an item that cannot be read is a recorded failure, not an error.
     """
-    items = sorted(items, key=lambda item: item.id)
-    height, width = geobox.shape
-    day = Day(
-        np.zeros((len(bands), height, width), np.uint16),
-        np.zeros((height, width), np.uint8),
-        np.zeros((height, width), np.uint32),
-        (),
-    )
-    failures: list[Failure] = []
-    wanted = [(item, name) for item in items for name in (*bands, SCL) if name in item.assets]
+    return next(read_days([items], bands, geobox, anchor, sign=sign, retries=retries))
 
-    def read(job: tuple[Item, str]) -> Plane | ReadError:
-        item, name = job
+
+def read_days(
+    days: Sequence[Sequence[Item]],
+    bands: Sequence[str],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    *,
+    sign: Sign = str,
+    retries: int = 2,
+) -> Iterator[Day]:
+    """Read solar days one after the other; arguments as for `read_day`.
+
+    While one item is resampled the next is already being loaded.
+    """
+    days = [sorted(items, key=lambda item: item.id) for items in days]
+    height, width = geobox.shape
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = [
+            partial(_load_item, item, bands, geobox, anchor, sign, retries)
+            for items in days
+            for item in items
+        ]
+        coming = pool.submit(ahead.pop(0)) if ahead else None
+        for items in days:
+            day = Day(
+                np.zeros((len(bands), height, width), np.uint16),
+                np.zeros((height, width), np.uint8),
+                np.zeros((height, width), np.uint32),
+                (),
+            )
+            failures: list[Failure] = []
+            open_pixels = np.ones((height, width), bool)
+            lost = np.zeros((height, width), bool)
+            for item in items:
+                assert coming is not None
+                loaded, coming = coming, pool.submit(ahead.pop(0)) if ahead else None
+                try:
+                    rasters = loaded.result()
+                except ReadError as error:
+                    failures.append(Failure(item.id, str(error), error.transient))
+                    lost |= _footprint(item, geobox)
+                    continue
+
+                _resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
+            day.scl[open_pixels & lost] = READ_FAILED
+            yield Day(day.bands, day.scl, day.source, tuple(failures))
+
+
+def _load_item(
+    item: Item,
+    bands: Sequence[str],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    sign: Sign,
+    retries: int,
+) -> dict[str, Raster | None]:
+    """What a window needs of all assets of an item, or the error of one that cannot be read."""
+    missing = [name for name in bands if name not in item.assets]
+    if missing:
+        raise ReadError(f"the item has no {', '.join(missing)}")
+    names = [*bands, *([SCL] if SCL in item.assets else [])]
+
+    def load(name: str) -> Raster | ReadError | None:
         try:
-            return read_asset(item, name, geobox, anchor, sign=sign, retries=retries)
+            return _load(item, name, geobox, anchor, sign, retries)
         except ReadError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=max(cores(), 1)) as pool:
-        planes = dict(zip([(i.id, n) for i, n in wanted], pool.map(read, wanted), strict=True))
-    open_pixels = np.ones((height, width), bool)
-    lost = np.zeros((height, width), bool)
-    for item in items:
-        missing = [name for name in bands if name not in item.assets]
-        errors = [
-            plane
-            for name in (*bands, SCL)
-            if isinstance(plane := planes.get((item.id, name)), ReadError)
-        ]
-        if missing or errors:
-            text = str(errors[0]) if errors else f"the item has no {', '.join(missing)}"
-            transient = bool(errors) and all(error.transient for error in errors)
-            failures.append(Failure(item.id, text, transient))
-            lost |= _footprint(item, geobox)
-            continue
-        found = {name: plane for (i, name), plane in planes.items() if i == item.id}
-        _lay(day, item, bands, found, open_pixels)
-    day.scl[open_pixels & lost] = READ_FAILED
-    return Day(day.bands, day.scl, day.source, tuple(failures))
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+        loaded = dict(zip(names, pool.map(load, names), strict=True))
+    errors = [found for found in loaded.values() if isinstance(found, ReadError)]
+    if errors:
+        # one final error is final, whatever else a retry may heal
+        raise next((error for error in errors if not error.transient), errors[0])
+    return {name: r for name, r in loaded.items() if not isinstance(r, ReadError)}
+
+
+def _resample(
+    rasters: Mapping[str, Raster | None],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    use: Callable[[Mapping[str, Plane], Cut], None],
+) -> None:
+    """Resample rasters of an item onto a window, piece by piece, in the worker's threads.
+
+    `use` gets for each piece the planes by name, and the piece's pixels in the window. Pieces are
+    handed on while they are in the cache; whole planes would be written and read once more.
+    """
+    aligned = {
+        name: same
+        for name, raster in rasters.items()
+        if raster is not None and (same := raster.window(geobox)) is not None
+    }
+
+    def work(piece: Piece, here: Cut) -> None:
+        size = here[0].stop - here[0].start, here[1].stop - here[1].start
+        placed: dict[Frame, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        samplers: dict[tuple[Frame, bool, str], Sampler] = {}
+        planes: dict[str, Plane] = {}
+        for name, raster in rasters.items():
+            if name in aligned:
+                planes[name] = aligned[name][0][here], aligned[name][1][here]
+                continue
+            kind = np.dtype(np.uint8) if raster is None else raster.values.dtype
+            planes[name] = np.zeros(size, kind), np.zeros(size, bool)
+            if raster is None:
+                continue
+            frame = raster.frame
+            # float32 holds 16 bits exactly
+            wide = "float32" if kind.kind in "ui" and kind.itemsize <= 2 else "float64"
+            key = frame, raster.nearest, wide
+            if key not in samplers:
+                if frame not in placed:
+                    placed[frame] = place(piece, frame)
+                samplers[key] = Sampler(
+                    placed[frame],
+                    frame,
+                    piece.block.resolution,
+                    nearest=raster.nearest,
+                    dtype=wide,
+                )
+            if samplers[key].meets:
+                planes[name] = samplers[key].take(raster.values, raster.corner, raster.nodata)
+        use(planes, here)
+
+    # One core is busy loading what comes next; with two, one thread without the interpreter's lock
+    # going to and fro is faster than two.
+    if cores() <= 2:
+        for piece, here in pieces_of(geobox, anchor):
+            work(piece, here)
+        return
+    with ThreadPoolExecutor(max_workers=cores() - 1) as pool:
+        for job in [pool.submit(work, *piece) for piece in pieces_of(geobox, anchor)]:
+            job.result()
 
 
 def _lay(
     day: Day,
     item: Item,
     bands: Sequence[str],
-    planes: Mapping[str, Plane | ReadError],
     open_pixels: npt.NDArray[np.bool_],
+    planes: Mapping[str, Plane],
+    here: Cut,
 ) -> None:
     """Put an item's pixels where no earlier one has data; takes them from `open_pixels`."""
-    clean = {name: plane for name, plane in planes.items() if not isinstance(plane, ReadError)}
-    if SCL in clean:
-        scl, inside = clean[SCL]
+    free = open_pixels[here]
+    if SCL in planes:
+        scl, inside = planes[SCL]
         classes = np.where(inside, scl, 0).astype(np.uint8)
     else:
-        classes = np.full(day.scl.shape, NO_SCL, np.uint8)
-    take = open_pixels & (classes != 0)
+        classes = np.full(free.shape, NO_SCL, np.uint8)
+    take = free & (classes != 0)
     for name in bands:
-        take &= clean[name][1]
+        take &= planes[name][1]
+    everywhere = bool(take.all())
     for position, name in enumerate(bands):
-        dn, valid = clean[name]
+        dn, valid = planes[name]
         asset = item.assets[name]
         stored = encode(dn, asset.scale, asset.offset, valid)
-        np.copyto(day.bands[position], stored, where=take)
-    np.copyto(day.scl, classes, where=take)
-    day.source[take] = item_key(item.id)
-    open_pixels &= ~take
+        _put(day.bands[position][here], stored, take, everywhere)
+    _put(day.scl[here], classes, take, everywhere)
+    _put(day.source[here], np.uint32(item_key(item.id)), take, everywhere)
+    free &= ~take
+
+
+def _put(
+    into: npt.NDArray[Any], values: Any, where: npt.NDArray[np.bool_], everywhere: bool
+) -> None:
+    if everywhere:
+        into[...] = values  # five times as fast as by mask
+    else:
+        np.copyto(into, values, where=where)
 
 
 def read_asset(
@@ -197,56 +302,44 @@ def read_asset(
     ReadError
         After the retries, or at once where a retry cannot help.
     """
+    raster = _load(item, name, geobox, anchor, sign, retries)
+    kind = np.dtype(np.uint8) if raster is None else raster.values.dtype
+    values, valid = np.zeros(geobox.shape, kind), np.zeros(geobox.shape, bool)
+
+    def keep(planes: Mapping[str, Plane], here: Cut) -> None:
+        values[here], valid[here] = planes[name]
+
+    _resample({name: raster}, geobox, anchor, keep)
+    return values, valid
+
+
+def _load(
+    item: Item,
+    name: str,
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    sign: Sign,
+    retries: int,
+) -> Raster | None:
+    """The part of an asset that a window needs; again after a pause where that may help."""
     asset = item.assets[name]
     for tried in range(retries + 1):
         href = sign(asset.href)
-        what = f"{name} of {item.id}"
         try:
             with (
                 rasterio.Env(**gdal_settings(href, again=tried > 0)),
                 open_source(href, asset, item) as source,
             ):
-                return _read_blocks(source, geobox, anchor, nearest=name == SCL)
+                return source.load(geobox, anchor, nearest=name == SCL)
         except ReadError as error:
             failure = error
         except Exception as error:
-            failure = classify(error, href, what)
+            failure = classify(error, href, f"{name} of {item.id}")
             failure.__cause__ = error
         if not failure.transient or tried == retries:
             raise failure
         time.sleep((0.5 * 2**tried) * (0.5 + random.random()))
     raise AssertionError("unreachable")
-
-
-def _read_blocks(
-    source: Source, geobox: GeoBox, anchor: tuple[float, float], *, nearest: bool
-) -> Plane:
-    height, width = geobox.shape
-    resolution = geobox.resolution.x
-    transform = geobox.transform
-    col0 = round((transform.c - anchor[0]) / resolution)
-    row0 = round((anchor[1] - transform.f) / resolution)
-    values = np.zeros((height, width), source.dtype)
-    valid = np.zeros((height, width), bool)
-    for row in range(row0 // BLOCK * BLOCK, row0 + height, BLOCK):
-        for col in range(col0 // BLOCK * BLOCK, col0 + width, BLOCK):
-            corner = Affine(
-                resolution,
-                0,
-                anchor[0] + col * resolution,
-                0,
-                -resolution,
-                anchor[1] - row * resolution,
-            )
-            block = source.read(GeoBox((BLOCK, BLOCK), corner, geobox.crs), nearest=nearest)
-            if block is None:
-                continue
-            top, left = max(row, row0), max(col, col0)
-            bottom, right = min(row + BLOCK, row0 + height), min(col + BLOCK, col0 + width)
-            here = np.s_[top - row0 : bottom - row0, left - col0 : right - col0]
-            there = np.s_[top - row : bottom - row, left - col : right - col]
-            values[here], valid[here] = block[0][there], block[1][there]
-    return values, valid
 
 
 def sample_item(

@@ -1,4 +1,4 @@
-"""One opened asset: its georeference, settled, and a warp that does not depend on the window."""
+"""One opened asset: its georeference, settled, and the part of it that a window needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from engine.cube.warp import Frame, blocks_of, crs_text, extent, find_nodata
 from engine.errors import ReadError
 from engine.items import Asset, Item
 
-__all__ = ["Source", "open_source"]
+__all__ = ["Raster", "Source", "open_source"]
 
 # Files without a georeference are settled below, from the item; the filter is the process's own,
 # because `catch_warnings` is not safe in the reader's threads.
@@ -51,95 +51,39 @@ class Source:
     borrowed: bool
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the digital numbers."""
-        kind: np.dtype[Any] = np.dtype(self.file.dtypes[self.index - 1])
-        return kind
-
-    def read(
-        self, block: GeoBox, *, nearest: bool
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
-        """Values and validity on a block, or None where the file does not reach it."""
-        window = self._aligned(block)
-        if window is not None:
-            return self._window(block, window)
-        if not self._reaches(block):
-            return None
-        # A projected file's pixel is as large on the ground as in its CRS; in degrees GDAL's
-        # kernel stays at its own size.
-        own = (abs(self.transform.a), abs(self.transform.e)) if self.crs.is_projected else None
-        scale = (own[0] / block.resolution.x, own[1] / -block.resolution.y) if own else (1.0, 1.0)
-        options: dict[str, Any] = {
-            "crs": str(block.crs),
-            "transform": block.transform,
-            "width": block.shape[1],
-            "height": block.shape[0],
-            "src_crs": self.crs,
-            "src_transform": self.transform,
-            "resampling": Resampling.nearest if nearest else Resampling.bilinear,
-            # of a pixel; at 0.001 steep edges are up to 4.4 DN off exact bilinear, here 0.7
-            "tolerance": 0.0001,
-            # destination pixels for each source pixel: pins the kernel, whatever the window
-            "XSCALE": f"{scale[0]:.12g}",
-            "YSCALE": f"{scale[1]:.12g}",
-        }
-        if self.nodata is None:
-            options["add_alpha"] = True
-        else:
-            options |= {"src_nodata": self.nodata, "nodata": self.nodata}
-        with WarpedVRT(self.file, **options) as warped:
-            values = warped.read(self.index)
-            if self.nodata is None:
-                return values, warped.read(warped.count) > 127
-            return values, _differs(values, self.nodata)
-
-    def _aligned(self, block: GeoBox) -> Window | None:
-        """The block as a window of the file where they share CRS, pixels and lattice."""
-        ours = self.transform
-        same = (
-            abs(ours.a - block.resolution.x) < 1e-9
-            and abs(ours.e - block.resolution.y) < 1e-9
-            and ours.b == ours.d == 0
-            and rasterio.crs.CRS.from_user_input(str(block.crs)) == self.crs
+    def frame(self) -> Frame:
+        """The file's pixels, as the warp wants them."""
+        at = self.transform
+        return Frame(
+            crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape, self.crs.is_projected
         )
-        if not same:
-            return None
-        col = (block.transform.c - ours.c) / ours.a
-        row = (block.transform.f - ours.f) / ours.e
-        if abs(col - round(col)) > _ALIGNED or abs(row - round(row)) > _ALIGNED:
-            return None
-        return Window(round(col), round(row), block.shape[1], block.shape[0])
 
-    def _window(
-        self, block: GeoBox, window: Window
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
+    def load(self, geobox: GeoBox, anchor: tuple[float, float], *, nearest: bool) -> Raster | None:
+        """The part of the file that a window of the grid needs, or None where it needs none."""
+        frame = self.frame
+        aligned = _aligned(geobox, frame)
+        if aligned is not None:
+            top, left = aligned
+            bottom, right = top + geobox.shape[0], left + geobox.shape[1]
+        else:
+            found = [
+                box
+                for block in blocks_of(geobox, anchor)
+                if (box := extent(block, frame)) is not None
+            ]
+            if not found:
+                return None
+            boxes = np.array(found)
+            margin = np.ceil(np.array(frame.radius(geobox.resolution.x))) + 1
+            left, top = np.floor(boxes[:, [0, 2]].min(axis=0) - margin).astype(int)
+            right, bottom = np.ceil(boxes[:, [1, 3]].max(axis=0) + margin).astype(int)
         height, width = self.file.shape
-        top, left = max(window.row_off, 0), max(window.col_off, 0)
-        bottom = min(window.row_off + window.height, height)
-        right = min(window.col_off + window.width, width)
+        top, left = max(top, 0), max(left, 0)
+        bottom, right = min(bottom, height), min(right, width)
         if bottom <= top or right <= left:
             return None
-        read = self.file.read(self.index, window=Window(left, top, right - left, bottom - top))
-        values = np.zeros(block.shape, self.dtype)
-        valid = np.zeros(block.shape, bool)
-        here = np.s_[
-            top - window.row_off : bottom - window.row_off,
-            left - window.col_off : right - window.col_off,
-        ]
-        values[here] = read
-        valid[here] = True if self.nodata is None else _differs(read, self.nodata)
-        return values, valid
-
-    def _reaches(self, block: GeoBox) -> bool:
-        west, south, east, north = self._bounds()
-        box = block.pad(2).boundingbox
-        try:
-            left, bottom, right, top = transform_bounds(
-                str(block.crs), self.crs, *box.bbox, densify_pts=21
-            )
-        except rasterio.errors.CRSError:  # beyond the file's projection
-            return False
-        return bool(left < east and right > west and bottom < north and top > south)
+        values = self.file.read(self.index, window=Window(left, top, right - left, bottom - top))
+        return Raster(values, (int(top), int(left)), frame, self.nodata, nearest)
 
     def _bounds(self) -> tuple[float, float, float, float]:
         height, width = self.file.shape
@@ -166,9 +110,55 @@ class Source:
         return found
 
 
-def _differs(values: npt.NDArray[Any], nodata: float) -> npt.NDArray[np.bool_]:
-    differs: npt.NDArray[np.bool_] = ~np.isnan(values) if np.isnan(nodata) else values != nodata
-    return differs
+@dataclass(frozen=True)
+class Raster:
+    """Pixels of one asset in memory, as they lie in the file.
+
+    Attributes
+    ----------
+    values : array (row, column)
+    corner : (row, column) of the first pixel in the file.
+    frame : Frame of the file.
+    nodata : float or None
+    nearest : bool
+        Classes, not to be mixed.
+    """
+
+    values: npt.NDArray[Any]
+    corner: tuple[int, int]
+    frame: Frame
+    nodata: float | None
+    nearest: bool
+
+    def window(self, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
+        """Values and validity on a window of the same lattice; None where it is another one."""
+        aligned = _aligned(geobox, self.frame)
+        if aligned is None:
+            return None
+        values = np.zeros(geobox.shape, self.values.dtype)
+        valid = np.zeros(geobox.shape, bool)
+        top, left = self.corner[0] - aligned[0], self.corner[1] - aligned[1]
+        here = np.s_[top : top + self.values.shape[0], left : left + self.values.shape[1]]
+        values[here] = self.values
+        bad = find_nodata(self.values, self.nodata)
+        valid[here] = True if bad is None else ~bad
+        return values, valid
+
+
+def _aligned(geobox: GeoBox, frame: Frame) -> tuple[int, int] | None:
+    """The window's first (row, column) in a file of the same CRS, pixels and lattice."""
+    step = geobox.resolution.x
+    if (
+        abs(frame.step[0] - step) > 1e-9
+        or abs(frame.step[1] + step) > 1e-9
+        or frame.crs != crs_text(geobox.crs)
+    ):
+        return None
+    col = (geobox.transform.c - frame.corner[0]) / step
+    row = (frame.corner[1] - geobox.transform.f) / step
+    if abs(col - round(col)) > _ALIGNED or abs(row - round(row)) > _ALIGNED:
+        return None
+    return round(row), round(col)
 
 
 @contextmanager

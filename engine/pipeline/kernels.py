@@ -13,9 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from engine.cube.clouds import dilation_halo, find_usable
 from engine.cube.composite import explain, reduce_days
-from engine.cube.read import Day, Failure, read_day
+from engine.cube.read import Failure, read_days
 from engine.infer.patches import score_cells
-from engine.infer.predict import get_predictor
 from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
@@ -38,8 +37,9 @@ class ReadScenes:
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         box = task.grid.tile_geobox(task.tile, self.resolution)
-        for part in task.parts:
-            day = read_day(part.payload, self.bands, box, task.grid.anchor, sign=self.sign)
+        days = [part.payload for part in task.parts]
+        read = read_days(days, self.bands, box, task.grid.anchor, sign=self.sign)
+        for part, day in zip(task.parts, read, strict=True):
             flags, note = _gaps(day.failures)
             arrays: dict[str, npt.NDArray[Any]] = {
                 "scenes/bands": day.bands,
@@ -111,8 +111,8 @@ class ComposeScenes(Composer):
         for top in range(0, n if days else 0, self.strip):
             rows = slice(top, min(top + self.strip, n))
             wide = slice(rows.start, rows.stop + 2 * halo)
-            bands = np.stack([task.read("scenes/bands", 0, day, rows) for day in days])
-            scl = np.stack([task.read("scenes/scl", halo, day, wide) for day in days])
+            bands = task.read("scenes/bands", 0, days, rows)
+            scl = task.read("scenes/scl", halo, days, wide)
             self.compose(out, top, bands, scl, suspect)
         yield Output(out)
 
@@ -132,9 +132,7 @@ class ComposeUnread(Composer):
         failures: list[Failure] = []
         for top in range(0, n if days else 0, self.strip):
             box = padded[top : min(top + self.strip, n) + 2 * halo, :]
-            read: list[Day] = [
-                read_day(items, self.bands, box, task.grid.anchor, sign=self.sign) for items in days
-            ]
+            read = list(read_days(days, self.bands, box, task.grid.anchor, sign=self.sign))
             failures += [failure for day in read for failure in day.failures]
             inner = slice(halo, box.shape[0] - halo), slice(halo, box.shape[1] - halo)
             bands = np.stack([day.bands[:, inner[0], inner[1]] for day in read])
@@ -175,6 +173,9 @@ class ScoreCells:
     group: str  # scores or embedding
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
+        # torch costs a process a second and 150 MB: the driver and readers do without
+        from engine.infer.predict import get_predictor
+
         halo = self.card.halo
         stored = task.read("composite/bands", halo)[list(self.order)]
         seen = task.read("composite/observations", halo)

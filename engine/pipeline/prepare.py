@@ -21,7 +21,6 @@ from engine.errors import CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.infer.patches import BLOCK
-from engine.infer.predict import choose_device
 from engine.items import SCL, Item, band_name
 from engine.models.card import ModelCard, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
@@ -186,6 +185,8 @@ def prepare(
     index = ItemIndex(items, names, grid)
     stages = tuple(cube_stages(recipe, bands, index, sign))
     if model is not None and recipe.model is not None:
+        from engine.infer.predict import choose_device  # torch, which a cube does without
+
         device = choose_device(recipe.model.device)
         stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary))
     return Prepared(recipe, area, grid, support, bands, found, stages, store_path, tuple(notes))

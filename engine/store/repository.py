@@ -321,7 +321,8 @@ def _create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> 
             dtype=spec.dtype,
             fill_value=spec.fill,
             dimension_names=spec.dims,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+            # half the time of level 3 with bytes shuffled, for 3 % more space
+            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
             attributes=dict(spec.attrs) | {"grid_mapping": "spatial_ref"},
         )
         _create_coordinates(group, grid, spec)

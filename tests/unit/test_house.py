@@ -36,6 +36,11 @@ def test_help_is_instant_because_it_loads_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def test_a_cube_needs_no_torch() -> None:
+    code = "import sys, engine.pipeline.verbs; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_public_verbs_are_there() -> None:
     for name in engine.__all__:
         assert callable(getattr(engine, name))
