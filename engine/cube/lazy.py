@@ -1,28 +1,36 @@
-"""The lazy cube of notebooks: stackstac behind the normal form of items.
+"""The lazy cube of notebooks: stackstac lays out the graph, the block reader reads.
 
 stackstac 0.5.1 knows ``proj:epsg`` and 1.0 ``raster:bands`` only, and what it does not know it
-ignores without a word: a wrong extent, an offset left out. So it is handed dicts that say all in
-its own terms, raw digital numbers come back, and scale and offset are applied here.
+ignores without a word: a wrong extent, an offset left out, an item dropped. Its own reader takes
+GDAL's kernel and approximation from each chunk. So it is told where each asset lies in terms it
+cannot mistake, and is given a reader of ours: a value is the one that a run would store.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import stackstac
 import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import CRS
-from rasterio.enums import Resampling
+from rasterio.warp import transform_bounds
+from rasterio.windows import Window
 
 from engine.cube.radiometry import ATTRS, encode
-from engine.errors import GridError
+from engine.cube.read import read_asset
+from engine.errors import CatalogError, GridError
 from engine.items import SCL, Asset, Item
 
 __all__ = ["lazy_cube"]
+
+Bounds = tuple[float, float, float, float]
 
 
 def lazy_cube(
@@ -31,130 +39,168 @@ def lazy_cube(
     *,
     crs: str,
     resolution: float,
-    bounds: tuple[float, float, float, float],
+    bounds: Bounds,
+    anchor: tuple[float, float] | None = None,
+    sign: Callable[[str], str] = str,
     chunk: int = 1024,
 ) -> xr.Dataset:
-    """A lazy view of items on a grid.
-
-    On a grid aligned with the files it is bit-equal to the block reader. Elsewhere stackstac's
-    reader takes GDAL's kernel and approximation from each chunk, so a value depends on the chunk
-    and is up to some hundred DN from exact bilinear on steep edges; runs do not use it.
+    """A lazy view of items on a grid, equal to what the block reader gives for each of them.
 
     Parameters
     ----------
-    items : of one source or several.
+    items : of one source; those beside the bounds are left out.
     bands : B-names.
     crs : of the cube, with an EPSG code.
     resolution : metres.
     bounds : west, south, east, north in `crs`, on the lattice.
+    anchor : (x, y) of the grid; the north-west corner of the bounds where not given.
+    sign : callable, picklable
+        Makes an address ready for reading, just before it is opened.
     chunk : pixels.
 
     Returns
     -------
     Dataset of ``bands`` (time, band, y, x) uint16 in the stored convention, 0 where nodata, and
-    ``scl`` (time, y, x) uint8; time is one entry per item, in order of id.
+    ``scl`` (time, y, x) uint8; time is one entry per item, in order of id. Computing it raises
+    `ReadError` where an asset cannot be read.
 
     Raises
     ------
     GridError
         Where the CRS has no EPSG code.
+    CatalogError
+        Where no item meets the bounds, or none has one of the bands.
     """
     epsg = CRS.from_user_input(crs).to_epsg()
     if epsg is None:
         raise GridError(
             "the lazy cube needs a CRS with an EPSG code", got=crs, remedy="use natmap run"
         )
-    items = sorted(items, key=lambda item: item.id)
-    common: dict[str, Any] = {
-        "epsg": int(epsg),
-        "resolution": resolution,
-        "bounds": bounds,
-        "chunksize": chunk,
-        "dtype": np.dtype("uint16"),
-        "fill_value": np.uint16(0),
-        "rescale": False,
-        "snap_bounds": False,
-        "xy_coords": "center",
-        "sortby_date": False,
-    }
-    with warnings.catch_warnings():
-        # stackstac calls what numpy and pandas have moved on from
-        warnings.simplefilter("ignore")
-        raw = stackstac.stack(
-            [_plain(item, bands) for item in items],
-            assets=list(bands),
-            resampling=Resampling.bilinear,
-            **common,
-        )
-        classes = stackstac.stack(
-            [_plain(item, [SCL]) for item in items],
-            assets=[SCL],
-            resampling=Resampling.nearest,
-            **common,
-        )
-    planes = []
-    for t, item in enumerate(items):
-        planes.append(
-            da.stack([_encode(raw.data[t, b], item.assets[name]) for b, name in enumerate(bands)])
-        )
+    items = sorted(
+        (item for item in items if _meets(item, bounds, crs, resolution)), key=lambda item: item.id
+    )
+    if not items:
+        raise CatalogError("no item meets the bounds", got=bounds, remedy="look at crs and bounds")
+    for name in (*bands, SCL):
+        if not any(name in item.assets for item in items):
+            raise CatalogError(f"no item has {name}", got=[item.id for item in items[:3]])
+    plain = [_plain(item, (*bands, SCL), bounds, crs, resolution) for item in items]
+
+    def stack(names: Sequence[str], dtype: str) -> Any:
+        with warnings.catch_warnings():
+            # stackstac calls what numpy and pandas have moved on from
+            warnings.simplefilter("ignore")
+            return stackstac.stack(
+                plain,
+                assets=list(names),
+                epsg=int(epsg),
+                resolution=resolution,
+                bounds=bounds,
+                chunksize=chunk,
+                dtype=np.dtype(dtype),
+                fill_value=np.dtype(dtype).type(0),
+                rescale=False,
+                snap_bounds=False,
+                xy_coords="center",
+                sortby_date=False,
+                reader=partial(
+                    BlockReader,
+                    items={item.id: item for item in items},
+                    anchor=anchor or (bounds[0], bounds[3]),
+                    sign=sign,
+                ),
+            )
+
+    stored, classes = stack(bands, "uint16"), stack([SCL], "uint8")
     coords = {
         "time": [np.datetime64(item.datetime.replace(tzinfo=None), "ns") for item in items],
         "id": ("time", [item.id for item in items]),
         "band": list(bands),
-        "y": raw.y.values,
-        "x": raw.x.values,
+        "y": stored.y.values,
+        "x": stored.x.values,
     }
     return xr.Dataset(
         {
-            "bands": (("time", "band", "y", "x"), da.stack(planes), dict(ATTRS)),
-            "scl": (("time", "y", "x"), classes.data[:, 0].astype("uint8")),
+            "bands": (("time", "band", "y", "x"), stored.data, dict(ATTRS)),
+            "scl": (("time", "y", "x"), classes.data[:, 0]),
         },
         coords=coords,
         attrs={"crs": crs},
     )
 
 
-def _encode(plane: Any, asset: Asset) -> Any:
-    return plane.map_blocks(
-        lambda dn: encode(dn, asset.scale, asset.offset, dn != 0), dtype="uint16"
-    )
+class BlockReader:
+    """stackstac's reader protocol over the block reader; pickles with its one item."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        spec: Any,
+        items: Mapping[str, Item],
+        anchor: tuple[float, float],
+        sign: Callable[[str], str],
+        **_: Any,  # what GDAL's reader would want
+    ) -> None:
+        item_id, self._name = url.rsplit("/", 1)
+        self._item, self._anchor, self._sign = items[item_id], anchor, sign
+        self._crs, self._transform = f"EPSG:{spec.epsg}", Affine(*spec.transform[:6])
+
+    def read(self, window: Window, **_: Any) -> npt.NDArray[Any]:
+        """The asset on a window of the cube, in the stored convention; classes as they are."""
+        box = GeoBox(
+            (round(window.height), round(window.width)),
+            self._transform * Affine.translation(window.col_off, window.row_off),
+            self._crs,
+        )
+        dn, valid = read_asset(self._item, self._name, box, self._anchor, sign=self._sign)
+        if self._name == SCL:
+            return np.where(valid, dn, 0).astype(np.uint8)
+        asset = self._item.assets[self._name]
+        return encode(dn, asset.scale, asset.offset, valid)
+
+    def close(self) -> None:
+        """Nothing stays open between reads."""
 
 
-def _plain(item: Item, bands: Sequence[str]) -> dict[str, Any]:
-    """An item as stackstac understands it: proj:epsg, 1.0 raster:bands, files with a place."""
-    assets: dict[str, Any] = {}
-    for name in bands:
-        asset = item.assets.get(name)
-        if asset is None:
-            continue
-        assets[name] = {
-            "href": _placed(asset),
-            "proj:epsg": CRS.from_user_input(asset.crs).to_epsg() if asset.crs else None,
-            "proj:transform": list(asset.transform) if asset.transform else None,
-            "proj:shape": list(asset.shape) if asset.shape else None,
-            "raster:bands": [{"scale": 1.0, "offset": 0.0, "nodata": 0}],
-        }
-    epsg = next((a["proj:epsg"] for a in assets.values() if a["proj:epsg"]), None)
+def _plain(
+    item: Item, names: Sequence[str], bounds: Bounds, crs: str, resolution: float
+) -> dict[str, Any]:
+    """An item as stackstac understands it; an address is a key that the reader looks up."""
+    epsg = CRS.from_user_input(crs).to_epsg()
     return {
         "type": "Feature",
         "id": item.id,
-        "bbox": list(item.bbox),
         "properties": {"datetime": item.datetime.isoformat(), "proj:epsg": epsg},
-        "assets": assets,
+        "assets": {
+            name: {
+                "href": f"{item.id}/{name}",
+                "proj:bbox": _extent(item.assets[name], crs, resolution) or bounds,
+                "proj:epsg": epsg,
+            }
+            for name in names
+            if name in item.assets
+        },
         "links": [],
     }
 
 
-def _placed(asset: Asset) -> str:
-    """The address; a local file without georeference gets the item's through a virtual raster."""
-    import rasterio
+def _meets(item: Item, bounds: Bounds, crs: str, resolution: float) -> bool:
+    extents = [_extent(asset, crs, resolution) for asset in item.assets.values()]
+    return any(
+        at is None
+        or (at[0] < bounds[2] and at[2] > bounds[0] and at[1] < bounds[3] and at[3] > bounds[1])
+        for at in extents
+    )
 
-    if asset.href.startswith(("http://", "https://", "/vsi", "s3://")):
-        return asset.href
-    with rasterio.open(asset.href) as file:
-        if file.crs is not None or asset.crs is None or not asset.transform or not asset.shape:
-            return asset.href
-    a, _, west, _, e, north = asset.transform
-    east, south = west + a * asset.shape[1], north + e * asset.shape[0]
-    corners = f"{west},{north},{east},{south}"
-    return f"vrt://{asset.href}?a_srs={asset.crs}&a_ullr={corners}&a_nodata=0"
+
+def _extent(asset: Asset, crs: str, resolution: float) -> Bounds | None:
+    """Where an asset lies at most, in the cube's CRS; None where only its file knows."""
+    if asset.crs is None or asset.transform is None or asset.shape is None:
+        return None
+    across, _, west, _, down, north = asset.transform
+    box = west, north + down * asset.shape[0], west + across * asset.shape[1], north
+    left, bottom, right, top = transform_bounds(asset.crs, crs, *box)
+    # between the points that were projected an edge may bulge, by far less than this
+    margin = 10 * resolution
+    return left - margin, bottom - margin, right + margin, top + margin

@@ -8,6 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from engine.catalog.search import find_source, search
+from engine.catalog.signing import make_signer
 from engine.cube.lazy import lazy_cube
 from engine.grid.area import Area
 from engine.grid.grid import Grid
@@ -54,8 +55,16 @@ def open_cube(
     )
     area = Area.from_bbox(bbox, crs)
     names = [band_name(band) for band in bands]
-    found = search(*find_source(imagery), area, imagery, names)
+    card, where = find_source(imagery)
+    found = search(card, where, area, imagery, names)
     grid = Grid.fit(area.bounds(), crs=crs, tile_size=resolution, anchor=origin)
     return lazy_cube(
-        found.items, names, crs=crs, resolution=resolution, bounds=grid.bounds, chunk=chunk
+        found.items,
+        names,
+        crs=crs,
+        resolution=resolution,
+        bounds=grid.bounds,
+        anchor=origin,
+        sign=make_signer(card),
+        chunk=chunk,
     )
