@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from engine.errors import RecipeError
 
-__all__ = ["BANDS", "SCL", "Asset", "Item", "band_name", "common_name"]
+__all__ = ["BANDS", "SCL", "Asset", "Item", "Sign", "band_name", "common_name", "unsigned"]
 
 SCL = "SCL"
 """Name of the scene classification layer among an item's assets."""
@@ -177,3 +177,15 @@ class Item:
         west, south, east, north = values["bbox"]
         values["bbox"], values["notes"] = (west, south, east, north), tuple(values["notes"])
         return cls(**values)
+
+
+class Sign(Protocol):
+    """Makes an unsigned address ready for reading; picklable, called just before each opening."""
+
+    def __call__(self, href: str, *, again: bool = False) -> str:
+        """The address to open; `again` after it failed: what was remembered may be at fault."""
+
+
+def unsigned(href: str, *, again: bool = False) -> str:
+    """The `Sign` of sources that anybody may read: the address as it is."""
+    return href

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from scenes import make_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,3 +22,9 @@ def data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    """A recipe for one made-up scene."""
+    return make_recipe(tmp_path)

@@ -39,7 +39,8 @@ class SourceCard(_Card):
 
     Attributes
     ----------
-    api : address of a STAC API, or None for a catalogue of files.
+    api : address of a STAC API; or path or address of a catalogue.json or a stac-geoparquet, a path
+        from the card's own folder.
     collection : its name there; None: any.
     offset : how the radiometric offset is decided; never by the acquisition date.
     nodata : digital number without data, where item and file declare none; None: no number.

@@ -62,10 +62,11 @@ def find_source(imagery: Imagery, base: Path | None = None) -> tuple[SourceCard,
     ):
         where = text if "://" in text else str(path)
         return _own_card(where, imagery.collection), where
-    card = load_source_card(str(path) if path.suffix in (".yaml", ".yml") else text)
+    own = path.suffix in (".yaml", ".yml")
+    card = load_source_card(str(path) if own else text)
     if card.api is None:
         raise CatalogError("the card names no api", got=card.name)
-    return card, card.api
+    return card, card.api if "://" in card.api else str(path.parent / card.api)
 
 
 def _own_card(where: str, collection: str | None) -> SourceCard:
@@ -100,7 +101,7 @@ def search(
     """
     if where.endswith(".parquet"):
         raws: Iterable[tuple[dict[str, Any], str | None]] = _from_parquet(where, area, imagery)
-    elif card.api is not None or _is_api(where):
+    elif _is_api(where):
         raws = _from_api(where, card.collection or imagery.collection, area, imagery)
     else:
         raws = _from_static(where)

@@ -7,32 +7,20 @@ import re
 import threading
 import time
 from datetime import datetime
-from typing import Any, Protocol
+from email.utils import parsedate_to_datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
 from engine.catalog.cards import SourceCard
 from engine.errors import CatalogError, ReadError
+from engine.items import Sign, unsigned
 
-__all__ = ["Signer", "make_signer"]
+__all__ = ["make_signer"]
 
 _MARGIN = 300.0  # seconds; a token is renewed this long before it ends
-
-
-class Signer(Protocol):
-    """Picklable; called in workers, just before an address is opened."""
-
-    def __call__(self, href: str) -> str:
-        """The address to open."""
-
-
-class Unsigned:
-    """For sources that anybody may read."""
-
-    def __call__(self, href: str) -> str:
-        """The address as it is."""
-        return href
+_SETTLED = 2.0  # seconds; a token younger than this was not what a reading failed of
 
 
 class PlanetaryComputer:
@@ -47,15 +35,14 @@ class PlanetaryComputer:
     def __init__(self, token_url: str) -> None:
         self._token_url = token_url.rstrip("/")
 
-    def __call__(self, href: str) -> str:
-        """The address with a fresh token; other hosts' addresses as they are."""
+    def __call__(self, href: str, *, again: bool = False) -> str:
+        """The address with a valid token; other hosts' addresses as they are."""
         parts = urlsplit(href)
         match = re.match(r"^([^.]+)\.blob\.core\.windows\.net$", parts.hostname or "")
-        local = parts.hostname in ("127.0.0.1", "localhost")  # a stand-in server
-        if not match and not local:
+        if not match:
             return href
         container = parts.path.strip("/").partition("/")[0]
-        token = _tokens.get(f"{self._token_url}/{match[1] if match else 'local'}/{container}")
+        token = _tokens.get(f"{self._token_url}/{match[1]}/{container}", again)
         return f"{href}{'&' if parts.query else '?'}{token}"
 
     def __repr__(self) -> str:
@@ -63,28 +50,38 @@ class PlanetaryComputer:
 
 
 class _Tokens:
-    """Tokens of this process."""
+    """Tokens of this process, by the address they come from."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[str, float]] = {}
+        self._known: dict[str, tuple[str, float, float]] = {}  # with: had at, good until
         self._lock = threading.Lock()
 
-    def get(self, address: str) -> str:
+    def get(self, address: str, again: bool = False) -> str:
+        """A token, renewed in time; `again`: after a refusal, if it is not a new one."""
         with self._lock:
-            token, ends = self._known.get(address, ("", 0.0))
-            if time.time() > ends - _MARGIN:
-                token, ends = self._fetch(address)
-                self._known[address] = token, ends
+            token, had, until = self._known.get(address, ("", 0.0, 0.0))
+            now = time.monotonic()
+            if now > until or (again and now > had + _SETTLED):
+                token, life = self._fetch(address)
+                self._known[address] = token, now, now + life - min(_MARGIN, life / 4)
             return token
 
+    def forget(self) -> None:
+        """Fetch all anew."""
+        self._known.clear()
+
     def _fetch(self, address: str) -> tuple[str, float]:
+        """A new token and how many seconds it lives."""
         try:
             answer = requests.get(address, timeout=30)
             answer.raise_for_status()
             found: dict[str, Any] = answer.json()
             ends = datetime.fromisoformat(found["msft:expiry"]).timestamp()
-            return str(found["token"]), max(ends, time.time() + _MARGIN + 5)
-        except (requests.RequestException, ValueError, KeyError) as error:
+            # by the server's clock, which tells whole seconds: this machine's may be wrong
+            told = answer.headers.get("Date")
+            now = parsedate_to_datetime(told).timestamp() + 1 if told else time.time()
+            return str(found["token"]), max(ends - now, 1.0)
+        except (requests.RequestException, ValueError, KeyError, TypeError) as error:
             raise ReadError(
                 "no token could be had", got=f"{address}: {type(error).__name__}", transient=True
             ) from error
@@ -99,7 +96,7 @@ class S3:
     def __init__(self, endpoint: str | None, key_variable: str, secret_variable: str) -> None:
         self._endpoint, self._key, self._secret = endpoint, key_variable, secret_variable
 
-    def __call__(self, href: str) -> str:
+    def __call__(self, href: str, *, again: bool = False) -> str:
         """The address in GDAL's form; GDAL finds the credentials in its own configuration."""
         if not href.startswith("s3://"):
             return href
@@ -120,7 +117,7 @@ class S3:
         return f"S3({self._endpoint!r}, from {self._key})"
 
 
-def make_signer(card: SourceCard) -> Signer:
+def make_signer(card: SourceCard) -> Sign:
     """The signer that a source card asks for."""
     match card.signing:
         case "planetary-computer":
@@ -130,4 +127,4 @@ def make_signer(card: SourceCard) -> Signer:
         case "s3":
             return S3(card.s3_endpoint, card.s3_key_variable, card.s3_secret_variable)
         case _:
-            return Unsigned()
+            return unsigned

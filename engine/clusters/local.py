@@ -25,6 +25,9 @@ _SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.admin.tick.limit": "30s",
     "distributed.worker.profile.enabled": False,
+    # The scheduler keeps its last messages, and with them whole tasks.
+    "distributed.admin.low-level-log-length": 50,
+    "distributed.admin.system-monitor.log-length": 600,
 }
 
 

@@ -9,7 +9,7 @@ cannot mistake, and is given a reader of ours: a value is the one that a run wou
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from rasterio.windows import Window
 from engine.cube.radiometry import ATTRS, encode
 from engine.cube.read import read_asset
 from engine.errors import CatalogError, GridError
-from engine.items import SCL, Asset, Item
+from engine.items import SCL, Asset, Item, Sign, unsigned
 
 __all__ = ["lazy_cube"]
 
@@ -41,7 +41,7 @@ def lazy_cube(
     resolution: float,
     bounds: Bounds,
     anchor: tuple[float, float] | None = None,
-    sign: Callable[[str], str] = str,
+    sign: Sign = unsigned,
     chunk: int = 1024,
 ) -> xr.Dataset:
     """A lazy view of items on a grid, equal to what the block reader gives for each of them.
@@ -54,7 +54,7 @@ def lazy_cube(
     resolution : metres.
     bounds : west, south, east, north in `crs`, on the lattice.
     anchor : (x, y) of the grid; the north-west corner of the bounds where not given.
-    sign : callable, picklable
+    sign : Sign
         Makes an address ready for reading, just before it is opened.
     chunk : pixels.
 
@@ -139,7 +139,7 @@ class BlockReader:
         spec: Any,
         items: Mapping[str, Item],
         anchor: tuple[float, float],
-        sign: Callable[[str], str],
+        sign: Sign,
         **_: Any,  # what GDAL's reader would want
     ) -> None:
         item_id, self._name = url.rsplit("/", 1)

@@ -26,13 +26,12 @@ from engine.cube.source import Raster, open_source
 from engine.cube.warp import Frame, Piece, Sampler, pieces_of, place
 from engine.errors import ReadError
 from engine.grid.area import reproject
-from engine.items import SCL, Item
+from engine.items import SCL, Item, Sign, unsigned
 
 __all__ = ["Day", "Failure", "item_key", "read_asset", "read_day", "read_days", "sample_item"]
 
 _READERS = 8  # assets asked for at once: on a network it is waiting that takes the time
 
-Sign = Callable[[str], str]
 Plane = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]
 Cut = tuple[slice, slice]
 
@@ -82,7 +81,7 @@ def read_day(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = str,
+    sign: Sign = unsigned,
     retries: int = 2,
 ) -> Day:
     """Read one solar day.
@@ -97,7 +96,7 @@ def read_day(
     geobox : GeoBox
         The window; its corner lies on the grid's lattice.
     anchor : (x, y) of the grid, in metres.
-    sign : callable
+    sign : Sign
         Makes an address ready for reading, just before it is opened.
     retries : int
         Further tries of a transient failure, with growing pauses.
@@ -115,7 +114,7 @@ def read_days(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = str,
+    sign: Sign = unsigned,
     retries: int = 2,
 ) -> Iterator[Day]:
     """Read solar days one after the other; arguments as for `read_day`.
@@ -288,7 +287,7 @@ def read_asset(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = str,
+    sign: Sign = unsigned,
     retries: int = 2,
 ) -> Plane:
     """Read one asset onto a window: bilinear, the scene classification nearest.
@@ -324,8 +323,9 @@ def _load(
     """The part of an asset that a window needs; again after a pause where that may help."""
     asset = item.assets[name]
     for tried in range(retries + 1):
-        href = sign(asset.href)
+        href = asset.href
         try:
+            href = sign(asset.href, again=tried > 0)
             with (
                 rasterio.Env(**gdal_settings(href, again=tried > 0)),
                 open_source(href, asset, item) as source,
@@ -343,7 +343,7 @@ def _load(
 
 
 def sample_item(
-    item: Item, bands: Sequence[str], *, sign: Sign = str, spacing: float = 320.0
+    item: Item, bands: Sequence[str], *, sign: Sign = unsigned, spacing: float = 320.0
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Decimated digital numbers of whole assets, of one shape, for the radiometry guard.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from engine.cube.clouds import dilation_halo, find_usable
 from engine.cube.composite import explain, reduce_days
 from engine.cube.read import Failure, read_days
 from engine.infer.patches import score_cells
+from engine.items import Sign, unsigned
 from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
@@ -33,7 +34,7 @@ class ReadScenes:
 
     bands: tuple[str, ...]
     resolution: float
-    sign: Callable[[str], str]
+    sign: Sign
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         box = task.grid.tile_geobox(task.tile, self.resolution)
@@ -122,7 +123,7 @@ class ComposeUnread(Composer):
     """Items -> composite, strip by strip, without storing scenes."""
 
     bands: tuple[str, ...] = ()
-    sign: Callable[[str], str] = str
+    sign: Sign = unsigned
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         days, suspects = task.parts[0].payload

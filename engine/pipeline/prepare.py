@@ -21,7 +21,7 @@ from engine.errors import CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.infer.patches import BLOCK
-from engine.items import SCL, Item, band_name
+from engine.items import SCL, Item, Sign, band_name
 from engine.models.card import ModelCard, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
@@ -217,9 +217,7 @@ def _known(store_path: Path) -> dict[str, bool]:
     return {item.stamp: item.suspect for item in read_snapshot(path) if item.suspect is not None}
 
 
-def _decide(
-    items: tuple[Item, ...], sign: Callable[[str], str], known: dict[str, bool]
-) -> tuple[Item, ...]:
+def _decide(items: tuple[Item, ...], sign: Sign, known: dict[str, bool]) -> tuple[Item, ...]:
     """Run the radiometry guard on items that no earlier run decided."""
 
     def decide(item: Item) -> Item:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.radiometry import ATTRS
 from engine.grid.grid import Tile
-from engine.items import band_name
+from engine.items import Sign, band_name
 from engine.legend import LCZ, Reason
 from engine.models.card import ModelCard
 from engine.pipeline.items import ItemIndex
@@ -39,7 +38,7 @@ _REASON_ATTRS = {
 
 
 def cube_stages(
-    recipe: Recipe, bands: tuple[str, ...], index: ItemIndex, sign: Callable[[str], str]
+    recipe: Recipe, bands: tuple[str, ...], index: ItemIndex, sign: Sign
 ) -> list[Stage]:
     """The stages that end in a composite.
 

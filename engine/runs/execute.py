@@ -26,6 +26,7 @@ from distributed.scheduler import KilledWorker
 from engine.errors import ChunkError, ReadError, RunError, StoreError
 from engine.legend import Reason
 from engine.runs import events
+from engine.runs.heap import Heap
 from engine.runs.schedule import Schedule, Status, Work
 from engine.runs.task import TileResult, run_tile
 from engine.store.ledger import RECORD, State
@@ -136,6 +137,7 @@ class _Driver:
         self.committed_at = time.monotonic()
         self.slots = 0
         self._looked = 0.0
+        self._heap = Heap()
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -323,6 +325,7 @@ class _Driver:
         self.done += len(results)
         self.fork = self.store.writer().fork()
         self.schedule.settled(Work(r.stage, r.tile) for r in results)
+        self._heap.trim()
         self.committed_at = time.monotonic()
         self._tell(events.Committed(len(results), self.schedule.open, self.committed_at - began))
 

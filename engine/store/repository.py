@@ -29,6 +29,7 @@ __all__ = ["Store", "tile_chunks"]
 icechunk.set_logs_filter("error")  # one driver commits: its warning about many does not apply
 
 _SPLITS = 480  # setting a reference costs more with every declared split: stay below 500
+_SNAPSHOT_NODES = 500  # groups and arrays in all cached snapshots: about ten of them
 _QUARTER = 92  # days of a manifest along time
 
 
@@ -84,7 +85,10 @@ class Store:
         with _disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             config = icechunk.RepositoryConfig.default()
-            config.caching = icechunk.CachingConfig(num_chunk_refs=300_000)
+            # each commit is a snapshot of some hundred kilobytes, and by default all are kept
+            config.caching = icechunk.CachingConfig(
+                num_chunk_refs=300_000, num_snapshot_nodes=_SNAPSHOT_NODES
+            )
             config.manifest = _manifest(grid, specs)
             repo = icechunk.Repository.create(
                 icechunk.local_filesystem_storage(str(folder)), config

@@ -24,7 +24,7 @@ from engine.cube.lazy import BlockReader, lazy_cube
 from engine.cube.radiometry import encode
 from engine.cube.read import read_asset
 from engine.errors import CatalogError, GridError
-from engine.items import SCL, Item
+from engine.items import SCL, Item, unsigned
 
 NAMES = list(BANDS)
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -113,7 +113,7 @@ def test_the_reader_travels_with_one_item_only(data: Path) -> None:
         spec=RasterSpec(32633, (0.0, 0.0, 1200.0, 1200.0), (120.0, 120.0)),
         items={item.id: item for item in found},
         anchor=(0.0, 0.0),
-        sign=str,
+        sign=unsigned,
     )
     assert len(pickle.dumps(reader)) < 2 * len(pickle.dumps(found[3]))
 
