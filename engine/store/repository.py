@@ -8,6 +8,7 @@ A reader never sees half a tile, and a dead process costs at most the uncommitte
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ __all__ = ["Store", "tile_chunks"]
 icechunk.set_logs_filter("error")  # one driver commits: its warning about many does not apply
 
 _SPLITS = 480  # setting a reference costs more with every declared split: stay below 500
+_CHUNK_REFS = 100_000  # in all cached manifests
 _SNAPSHOT_NODES = 500  # groups and arrays in all cached snapshots: about ten of them
 _QUARTER = 92  # days of a manifest along time
 
@@ -82,16 +84,19 @@ class Store:
                 got=folder,
                 remedy="name another folder in `store`",
             )
+        # Made beside its place and moved there whole: a driver killed in here leaves no half.
+        making = folder.with_name(f".{folder.name}.making")
         with _disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(parents=True)
             config = icechunk.RepositoryConfig.default()
             # each commit is a snapshot of some hundred kilobytes, and by default all are kept
             config.caching = icechunk.CachingConfig(
-                num_chunk_refs=300_000, num_snapshot_nodes=_SNAPSHOT_NODES
+                num_chunk_refs=_CHUNK_REFS, num_snapshot_nodes=_SNAPSHOT_NODES
             )
             config.manifest = _manifest(grid, specs)
             repo = icechunk.Repository.create(
-                icechunk.local_filesystem_storage(str(folder)), config
+                icechunk.local_filesystem_storage(str(making)), config
             )
             session = repo.writable_session("main")
             root = zarr.open_group(session.store, mode="a")
@@ -99,7 +104,8 @@ class Store:
             _create_arrays(root, grid, specs)
             session.commit("make the store")
             repo.save_config()
-        return cls(folder, repo)
+            making.rename(folder)
+        return cls.open(folder)
 
     @classmethod
     def open(cls, path: str | Path) -> Store:

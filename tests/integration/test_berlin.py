@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pystac
 import pytest
 import rasterio
@@ -18,8 +21,9 @@ from pyproj import Transformer
 from rio_cogeo import cog_validate
 from straight import Straight, berlin, patches
 
-from engine.errors import WeightsError
+from engine.errors import NatmapError, WeightsError
 from engine.models.import_sen2lcz import import_sen2lcz
+from engine.pipeline.status import read_status
 from engine.pipeline.verbs import run
 from engine.store.view import open_store
 
@@ -210,6 +214,57 @@ def test_the_map_does_not_depend_on_the_tile(
     ]
     inside = computed & (ours.reason.values != 1)
     assert np.array_equal(scores[0][:, inside], scores[1][:, inside], equal_nan=True)
+
+
+def counts(store: Path) -> int:
+    """Committed tiles of all stages; 0 while there is no store."""
+    try:
+        return sum(stage["done"] for stage in read_status(store)["stages"].values())
+    except NatmapError:
+        return 0
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_in_the_middle_of_natmap_run(
+    made: tuple[Path, dict], tmp_path: Path, victim: str
+) -> None:
+    """kill -9 after the first commits; the same command again gives the very same product."""
+    folder, recipe = made
+    wanted = {
+        **recipe,
+        "store": str(tmp_path / "store"),
+    }
+    path = folder / f"{victim}.yaml"
+    path.write_text(yaml.safe_dump(wanted))
+    whole = counts(folder / "store")
+    moment = random.Random(victim).randrange(5, whole // 2)
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen([NATMAP, "run", str(path), "--workers", "2"], stdout=log)
+        until = time.monotonic() + 120
+        while first.poll() is None and time.monotonic() < until:
+            if counts(tmp_path / "store") >= moment:
+                break
+            time.sleep(0.2)
+        family = psutil.Process(first.pid).children(recursive=True)
+        if victim == "driver":
+            first.kill()
+            for process in family:  # orphans would die by themselves, in some seconds
+                if process.is_running():
+                    process.kill()
+            assert first.wait() == -9
+        else:
+            workers = [p for p in family if "spawn_main" in " ".join(p.cmdline())]
+            workers[0].kill()
+            assert first.wait() == 0
+    before = counts(tmp_path / "store")
+    assert (0 < before < whole) if victim == "driver" else before == whole
+    plan = json.loads(natmap("plan", str(path), "--json"))
+    missing = [sum(stage["stale"].values()) + stage["waiting"] for stage in plan["stages"]]
+    assert sum(missing) == whole - before
+    natmap("run", str(path), "--workers", "2")
+    ours, theirs = (open_store(place / "store") for place in (tmp_path, folder))
+    for name in ("scores", "embedding", "map", "composite"):
+        assert ours[name].to_dataset().equals(theirs[name].to_dataset()), name
 
 
 def test_weights_that_are_not_the_card_s_are_refused_before_work(

@@ -146,3 +146,20 @@ def test_days() -> None:
     assert index_day(day_index(index_day(3000))) == index_day(3000)
     with pytest.raises(Exception, match="time axis"):
         day_index(index_day(0).replace(year=2014))
+
+
+def test_a_store_is_made_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver killed while it makes the store leaves nothing that stops the next one."""
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr("engine.store.repository._create_arrays", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Store.create(tmp_path / "s", GRID, [MAP])
+    assert not Store.exists(tmp_path / "s")
+    assert Store.create(tmp_path / "s", GRID, [MAP]).identity["arrays"].keys() == {MAP.path}
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]

@@ -1,0 +1,180 @@
+"""Layout invariance of the real product: what the tiles are must not show in the map.
+
+A band three kilometres long and half a kilometre wide would do for one tile; this one is an arc of
+forty kilometres, so that it crosses edges of tiles of 8, 16 and 32 km at every angle.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from pyproj import Transformer
+from straight import berlin
+
+from engine.models.import_sen2lcz import import_sen2lcz
+from engine.pipeline.release import publish
+from engine.pipeline.verbs import run
+from engine.store.view import open_store
+
+SIDE = 4000  # px of 10 m
+WEST, NORTH = 400_000.0, 5_240_000.0
+MIDDLE, RADIUS = (400_000.0, 5_200_000.0), 31_000.0  # of the arc
+BANDS = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]  # of the card
+COARSE = {"B05", "B06", "B07", "B8A", "B11", "B12", "SCL"}
+
+pytestmark = pytest.mark.slow
+
+
+def geographic(shape: Any) -> Any:
+    move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    return shapely.transform(shape, lambda xy: np.column_stack(move.transform(*xy.T)))
+
+
+def arc(first: float, last: float, width: float) -> Any:
+    """A piece of a ring, by degrees from east."""
+    turn = np.radians(np.linspace(first, last, 200))
+    line = np.column_stack([np.cos(turn), np.sin(turn)]) * RADIUS + MIDDLE
+    return shapely.LineString(line).buffer(width / 2)
+
+
+def write_scene(folder: Path, image: np.ndarray, day: int) -> str:
+    """Berlin, mirrored over and over, under other clouds each day."""
+    rng = np.random.default_rng(day)
+    name = f"S2A_33TVN_202305{day:02d}_0_L2A"
+    scl = np.full((SIDE // 2, SIDE // 2), 4, np.uint8)
+    yy, xx = np.ogrid[: SIDE // 2, : SIDE // 2]
+    for _ in range(60):
+        y, x, r = *rng.integers(0, SIDE // 2, 2).tolist(), int(rng.integers(5, 60))
+        scl[(yy - y) ** 2 + (xx - x) ** 2 < r * r] = 9
+    assets = {}
+    for key, values in {**dict(zip(BANDS, image, strict=True)), "SCL": scl}.items():
+        pixel = 20 if key in COARSE else 10
+        if key != "SCL":
+            whole = np.block([[values, values[:, ::-1]], [values[::-1], values[::-1, ::-1]]])
+            times = -(-SIDE // whole.shape[0])
+            values = np.tile(whole, (times, times))[:SIDE, :SIDE]
+            values = values[:: pixel // 10, :: pixel // 10]
+            values = np.clip(values * 1e4 + rng.integers(-80, 80, values.shape), 1, 2e4)
+        path = folder / f"{name}_{key}.tif"
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=values.shape[1],
+            height=values.shape[0],
+            count=1,
+            dtype="uint8" if key == "SCL" else "uint16",
+            crs="EPSG:32633",
+            transform=Affine(pixel, 0, WEST, 0, -pixel, NORTH),
+            nodata=0,
+            tiled=True,
+            blockxsize=512,
+            blockysize=512,
+        ) as file:
+            file.write(values.astype(file.dtypes[0]), 1)
+        assets[key] = {"href": f"./{path.name}"}
+    box = geographic(shapely.box(WEST, NORTH - SIDE * 10, WEST + SIDE * 10, NORTH))
+    item = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "bbox": list(box.bounds),
+        "geometry": json.loads(shapely.to_geojson(box)),
+        "properties": {
+            "datetime": f"2023-05-{day:02d}T10:00:00Z",
+            "s2:processing_baseline": "05.09",
+            "earthsearch:boa_offset_applied": True,
+        },
+        "links": [],
+        "assets": assets,
+    }
+    (folder / f"{name}.json").write_text(json.dumps(item))
+    return f"./{name}.json"
+
+
+@pytest.fixture(scope="module")
+def country(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("layout")
+    image = berlin(data)
+    links = [{"rel": "item", "href": write_scene(folder, image, day)} for day in (3, 13, 23)]
+    catalog = {"type": "Catalog", "id": "x", "links": links}
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+    import_sen2lcz(data / "weights" / "sen2lcz_so2sat.hdf5", folder / "sen2lcz")
+    (folder / "area.geojson").write_text(shapely.to_geojson(geographic(arc(5, 85, 500))))
+    islands = [arc(a, a + 5, 900).difference(arc(a + 2, a + 3, 250)) for a in range(5, 80, 8)]
+    (folder / "urban.geojson").write_text(
+        shapely.to_geojson(geographic(shapely.unary_union(islands)))
+    )
+    return folder, {
+        "name": "arc",
+        "product": "lcz",
+        "area": {"file": "area.geojson"},
+        "imagery": {"catalog": "catalog.json", "period": "2023-05-01/2023-05-31"},
+        "model": {"card": "sen2lcz"},
+        "mask": {"boundaries": "urban.geojson"},
+    }
+
+
+def make(country: tuple[Path, dict[str, Any]], tile: int, workers: int) -> Any:
+    """Scores as stored, and all rasters as published: those are cut to the area."""
+    folder, recipe = country
+    grid = {"crs": "EPSG:32633", "resolution": 10, "tile": tile, "chunk": 400}
+    name = f"{tile}-{workers}"
+    recipe = {**recipe, "grid": grid, "store": f"store-{name}", "publish": f"product-{name}"}
+    assert run(recipe, base=folder, workers=workers).failed == ()
+    product = {}
+    for path in publish(recipe, base=folder).rglob("*.tif"):
+        with rasterio.open(path) as file:
+            product[path.name] = file.read(), file.transform
+    return open_store(folder / recipe["store"])["scores"]["classes"].load(), product
+
+
+@pytest.fixture(scope="module")
+def first(country: tuple[Path, dict[str, Any]]) -> Any:
+    scores, product = make(country, 3200, 1)
+    # there is something to get wrong: classes, masked islands, cells with fewer observations
+    (classes,) = product["arc.tif"][0]
+    (reason,) = product["arc-reason.tif"][0]
+    assert len(np.unique(classes)) > 5
+    assert (classes > 0).sum() > 500
+    assert {0, 1, 5} <= set(np.unique(reason).tolist())
+    assert len(np.unique(product["arc-observations.tif"][0])) > 2
+    return scores, product
+
+
+@pytest.mark.parametrize(("tile", "workers"), [(1600, 2), (800, 2), (800, 1)])
+def test_scores_and_maps_do_not_depend_on_the_layout(
+    country: tuple[Path, dict[str, Any]],
+    first: Any,
+    tile: int,
+    workers: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shuffled(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        order = list(range(rows.size))
+        random.Random(tile * workers).shuffle(order)
+        return np.array(order).reshape(rows.shape)
+
+    monkeypatch.setattr("engine.runs.schedule.curve_order", shuffled)
+    scores, product = first
+    found, published = make(country, tile, workers)
+    assert published.keys() == product.keys()
+    for name, (pixels, transform) in product.items():
+        assert published[name][1] == transform
+        assert (published[name][0] == pixels).all(), name
+    # grids end where their tiles do: compare where both are; beyond, neither has any score
+    both = {
+        "x": np.intersect1d(scores.x, found.x),
+        "y": np.intersect1d(scores.y, found.y)[::-1],
+    }
+    assert scores.sel(both).equals(found.sel(both))
+    for each in (scores, found):
+        assert np.isfinite(each).sum() == np.isfinite(each.sel(both)).sum()
