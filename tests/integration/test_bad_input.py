@@ -28,6 +28,7 @@ from engine.errors import (
     RecipeError,
     StoreError,
 )
+from engine.models.import_sen2lcz import import_sen2lcz
 from engine.pipeline.verbs import plan, run
 from engine.recipe import load_recipe
 from engine.store.repository import Store
@@ -87,6 +88,22 @@ def test_refused_before_work(
     with pytest.raises(error, match=words):
         run(changed(recipe, path, value))
     assert not Path(recipe["store"]).exists()
+
+
+def test_a_cube_that_the_model_cannot_use(
+    recipe: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    import_sen2lcz(data / "weights" / "sen2lcz_so2sat.hdf5", tmp_path / "sen2lcz")
+    recipe["model"] = {"card": str(tmp_path / "sen2lcz")}
+    with pytest.raises(NatmapError, match="needs bands that the cube lacks"):
+        plan(recipe)  # bands: B02 and B04
+    recipe["imagery"].pop("bands")
+    for tile in (80, 400, 250):
+        with pytest.raises(RecipeError, match="multiple of 160 px"):
+            plan(changed(recipe, "grid.tile", tile))
+    with pytest.raises(NatmapError, match="made for another resolution"):
+        plan(changed(changed(recipe, "grid.tile", 160), "grid.resolution", 20))
+    assert not (tmp_path / "store").exists()
 
 
 def test_an_area_across_the_antimeridian_is_legal(recipe: dict[str, Any]) -> None:
