@@ -14,6 +14,7 @@ import zarr
 from engine.catalog.items import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
+from engine.grid import Tile
 from engine.legend import Reason
 from engine.models.card import load_card, mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
@@ -132,6 +133,11 @@ class _Reader:
             if record["state"] in (State.FAILED, State.BLOCKED):
                 override[tile] = record["reason"]
         self._override = override
+        # what lies outside the area is that first, also in a tile that failed
+        self._outside = {
+            Tile(int(row), int(col)): ~prepared.support.mask(Tile(int(row), int(col)), cell)
+            for row, col in np.argwhere(needed & (override >= 0))
+        }
 
     def __call__(self, key: str, rows: slice) -> npt.NDArray[Any]:
         array: Any = self._root[_ARRAYS[key]]
@@ -143,4 +149,11 @@ class _Reader:
         )
         gone = self._override[tiles]
         found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        if key == "reason":
+            for tile, outside in self._outside.items():
+                top, left = tile.row * self._tile - first, tile.col * self._tile - cols.start
+                here = found[max(top, 0) : top + self._tile, max(left, 0) : left + self._tile]
+                if top + self._tile > 0 and left + self._tile > 0 and here.size:
+                    part = outside[max(-top, 0) :, max(-left, 0) :]
+                    here[part[: here.shape[0], : here.shape[1]]] = Reason.OUTSIDE_AREA
         return found

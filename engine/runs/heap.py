@@ -10,6 +10,8 @@ import ctypes
 import time
 from typing import Any
 
+from dask.utils import key_split
+
 __all__ = ["Heap"]
 
 _ARENA_MAX = -8  # mallopt's M_ARENA_MAX
@@ -17,7 +19,7 @@ _EVERY = 10.0  # seconds
 
 
 class Heap:
-    """glibc's heap; elsewhere all of this does nothing."""
+    """The process's heap; what is glibc's own is left out elsewhere."""
 
     def __init__(self) -> None:
         self._libc: Any = None
@@ -31,7 +33,10 @@ class Heap:
         self._trimmed = time.monotonic()
 
     def trim(self) -> None:
-        """Hand free pages back to the system, at most every ten seconds."""
-        if self._libc is not None and time.monotonic() - self._trimmed > _EVERY:
+        """Hand back to the system what is free, at most every ten seconds."""
+        if time.monotonic() - self._trimmed < _EVERY:
+            return
+        key_split.cache_clear()  # Dask remembers the last 100,000 keys it took apart
+        if self._libc is not None:
             self._libc.malloc_trim(0)
-            self._trimmed = time.monotonic()
+        self._trimmed = time.monotonic()

@@ -23,6 +23,7 @@ from straight import Straight, berlin, patches
 
 from engine.errors import NatmapError, WeightsError
 from engine.models.import_sen2lcz import import_sen2lcz
+from engine.pipeline.release import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import run
 from engine.store.view import open_store
@@ -214,6 +215,27 @@ def test_the_map_does_not_depend_on_the_tile(
     ]
     inside = computed & (ours.reason.values != 1)
     assert np.array_equal(scores[0][:, inside], scores[1][:, inside], equal_nan=True)
+
+
+def test_a_map_that_is_not_finished_is_published_as_such(
+    made: tuple[Path, dict], tmp_path: Path
+) -> None:
+    """Cells of tiles that were not made say so; what lies outside the area is that first."""
+    folder, recipe = made
+    wanted = {**recipe, "store": str(tmp_path / "store"), "publish": str(tmp_path / "product")}
+    with rasterio.open(folder / "product" / "berlin-reason.tif") as file:
+        whole = file.read(1)
+    done = open_store(folder / "store")["map"]["reason"].values == 0
+    tiles = done.reshape(done.shape[0] // 16, 16, done.shape[1] // 16, 16).any(axis=(1, 3))
+    rows, cols = np.nonzero(tiles)
+    middle = len(rows) // 2
+    run(wanted, base=folder, workers=2, tiles=[f"r{rows[middle]:04d}c{cols[middle]:04d}"])
+    with rasterio.open(publish(wanted, base=folder) / "berlin-reason.tif") as file:
+        part = file.read(1)
+    assert ((part == 1) == (whole == 1)).all()
+    assert (part == 255).any()
+    assert (part == 0).any()
+    assert (whole[part == 0] == 0).all()
 
 
 def counts(store: Path) -> int:
