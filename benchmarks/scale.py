@@ -27,6 +27,7 @@ from toys import Toy, square  # noqa: E402
 from engine.clusters.local import open_local  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import execute  # noqa: E402
+from engine.runs.heap import bound_heap  # noqa: E402
 from engine.runs.schedule import Status  # noqa: E402
 
 
@@ -51,6 +52,7 @@ def plan(side: int) -> dict[str, float]:
 
 
 def run(side: int, workers: int) -> dict[str, object]:
+    bound_heap()
     toy = Toy(square(side, 80), tile=80, days=(3000,))
     tenths: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -72,6 +72,9 @@ def run(
     overrides: Set = None,
 ) -> None:
     """Run all that is missing or stale. Ctrl-C finishes the tiles in flight and keeps them."""
+    from engine.runs.heap import bound_heap
+
+    bound_heap()  # before the threads of all that is imported now
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 

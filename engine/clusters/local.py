@@ -7,9 +7,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.scheduler import DEFAULT_EXTENSIONS
 
 from engine.errors import RunError
 
@@ -29,6 +31,17 @@ _SETTINGS = {
     "distributed.admin.low-level-log-length": 50,
     "distributed.admin.system-monitor.log-length": 600,
 }
+
+
+class _NoSpans:
+    """Stands where Dask's accounting of spans would: that keeps every group of tasks for ever."""
+
+    def __init__(self, scheduler: Any) -> None: ...
+
+    def observe_tasks(self, *_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+    def heartbeat(self, *_: Any) -> None: ...
 
 
 class Local:
@@ -116,6 +129,7 @@ def open_local(workers: int | None = None, gigabytes: float | None = None) -> It
             memory_limit=int(share * 1e9),
             local_directory=scratch,
             silence_logs="CRITICAL",
+            scheduler_kwargs={"extensions": DEFAULT_EXTENSIONS | {"spans": _NoSpans}},
         ) as cluster,
         Client(cluster) as client,
     ):
