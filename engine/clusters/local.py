@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -90,7 +90,9 @@ def thread_settings(cores: int) -> dict[str, str]:
 
 
 @contextmanager
-def open_local(workers: int | None = None, gigabytes: float | None = None) -> Iterator[Local]:
+def open_local(
+    workers: int | None = None, gigabytes: float | None = None, preload: Sequence[str] = ()
+) -> Iterator[Local]:
     """Start workers on this machine, and stop them at the end.
 
     Parameters
@@ -99,6 +101,8 @@ def open_local(workers: int | None = None, gigabytes: float | None = None) -> It
         Processes; by default one for each two cores, at least one.
     gigabytes : float, optional
         That the widest task needs; refused where a worker's share of memory is less.
+    preload : names of modules
+        That workers import before they take their first task.
 
     Raises
     ------
@@ -117,7 +121,10 @@ def open_local(workers: int | None = None, gigabytes: float | None = None) -> It
             remedy="start fewer workers with --workers, or choose a smaller grid.tile",
         )
     environment = thread_settings(max(cores // count, 1))
-    settings = _SETTINGS | {"distributed.nanny.pre-spawn-environ": environment}
+    settings = _SETTINGS | {
+        "distributed.nanny.pre-spawn-environ": environment,
+        "distributed.worker.preload": list(preload),
+    }
     with (
         dask.config.set(settings),
         tempfile.TemporaryDirectory(prefix="natmap-") as scratch,

@@ -38,7 +38,7 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
         "GDAL_HTTP_MULTIRANGE": "YES",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-        "VSI_CACHE": True,
+        "VSI_CACHE": _is_remote(href),  # the system caches local files already
         "GDAL_CACHEMAX": 64,  # a window is read once; only neighbours share blocks at their edge
         "GDAL_NUM_THREADS": 1,  # bands are read side by side already
     }
@@ -62,8 +62,11 @@ def classify(error: Exception, href: str, what: str) -> ReadError:
     """
     place = re.sub(r"\?.*", "", href)
     text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
-    remote = href.startswith(("http://", "https://", "/vsicurl/", "/vsis3/", "s3://"))
-    transient = remote and (bool(_PASSING.search(text)) or not _GONE.search(text))
+    transient = _is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
     if not isinstance(error, RasterioIOError | OSError | RuntimeError):
         transient = False
     return ReadError(f"{what} cannot be read", got=f"{place}: {text}", transient=transient)
+
+
+def _is_remote(href: str) -> bool:
+    return href.startswith(("http://", "https://", "/vsicurl/", "/vsis3/", "s3://"))

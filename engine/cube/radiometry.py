@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.cube.compiled import encode_where
 from engine.items import SCL, Asset
 
-__all__ = ["ATTRS", "NODATA", "decode", "encode", "find_suspect"]
+__all__ = ["ATTRS", "NODATA", "decode", "encode", "find_suspect", "lay"]
 
 NODATA = 0
 _GAIN, _SHIFT, _MOST = 10_000, 1_000, 65_534  # 65535 marks a masked value while sorting
@@ -59,6 +60,17 @@ def encode(
     np.clip(stored, 1, _MOST, out=stored)
     stored *= valid  # NODATA is 0
     return stored.astype(np.uint16)
+
+
+def lay(
+    dn: npt.NDArray[Any],
+    take: npt.NDArray[np.bool_],
+    scale: float,
+    offset: float,
+    into: npt.NDArray[np.uint16],
+) -> None:
+    """Put digital numbers, encoded, into `into` where `take` holds; as `encode` in one pass."""
+    encode_where(dn, take, scale * _GAIN, offset * _GAIN + _SHIFT, _MOST, into)
 
 
 def decode(stored: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +20,9 @@ from shapely.geometry import shape
 
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
-from engine.cube.radiometry import encode
+from engine.cube.radiometry import lay
 from engine.cube.source import Raster, open_source
-from engine.cube.warp import Frame, Piece, Sampler, pieces_of, place
+from engine.cube.warp import Frame, Piece, pieces_of, place, take
 from engine.errors import ReadError
 from engine.grid.area import reproject
 from engine.items import SCL, Item, Sign, unsigned
@@ -204,41 +203,28 @@ def _resample(
     def work(piece: Piece, here: Cut) -> None:
         size = here[0].stop - here[0].start, here[1].stop - here[1].start
         placed: dict[Frame, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
-        samplers: dict[tuple[Frame, bool, str], Sampler] = {}
         planes: dict[str, Plane] = {}
         for name, raster in rasters.items():
             if name in aligned:
                 planes[name] = aligned[name][0][here], aligned[name][1][here]
-                continue
-            kind = np.dtype(np.uint8) if raster is None else raster.values.dtype
-            planes[name] = np.zeros(size, kind), np.zeros(size, bool)
-            if raster is None:
-                continue
-            frame = raster.frame
-            # float32 holds 16 bits exactly
-            wide = "float32" if kind.kind in "ui" and kind.itemsize <= 2 else "float64"
-            key = frame, raster.nearest, wide
-            if key not in samplers:
+            elif raster is None:
+                planes[name] = np.zeros(size, np.uint8), np.zeros(size, bool)
+            else:
+                frame = raster.frame
                 if frame not in placed:
                     placed[frame] = place(piece, frame)
-                samplers[key] = Sampler(
+                planes[name] = take(
+                    raster.values,
+                    raster.corner,
                     placed[frame],
                     frame,
                     piece.block.resolution,
                     nearest=raster.nearest,
-                    dtype=wide,
+                    nodata=raster.nodata,
                 )
-            if samplers[key].meets:
-                planes[name] = samplers[key].take(raster.values, raster.corner, raster.nodata)
         use(planes, here)
 
-    # One core is busy loading what comes next; with two, one thread without the interpreter's lock
-    # going to and fro is faster than two.
-    if cores() <= 2:
-        for piece, here in pieces_of(geobox, anchor):
-            work(piece, here)
-        return
-    with ThreadPoolExecutor(max_workers=cores() - 1) as pool:
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
         for job in [pool.submit(work, *piece) for piece in pieces_of(geobox, anchor)]:
             job.result()
 
@@ -258,27 +244,15 @@ def _lay(
         classes = np.where(inside, scl, 0).astype(np.uint8)
     else:
         classes = np.full(free.shape, NO_SCL, np.uint8)
-    take = free & (classes != 0)
+    takes = free & (classes != 0)
     for name in bands:
-        take &= planes[name][1]
-    everywhere = bool(take.all())
+        takes &= planes[name][1]
     for position, name in enumerate(bands):
-        dn, valid = planes[name]
         asset = item.assets[name]
-        stored = encode(dn, asset.scale, asset.offset, valid)
-        _put(day.bands[position][here], stored, take, everywhere)
-    _put(day.scl[here], classes, take, everywhere)
-    _put(day.source[here], np.uint32(item_key(item.id)), take, everywhere)
-    free &= ~take
-
-
-def _put(
-    into: npt.NDArray[Any], values: Any, where: npt.NDArray[np.bool_], everywhere: bool
-) -> None:
-    if everywhere:
-        into[...] = values  # five times as fast as by mask
-    else:
-        np.copyto(into, values, where=where)
+        lay(planes[name][0], takes, asset.scale, asset.offset, day.bands[position][here])
+    np.copyto(day.scl[here], classes, where=takes)
+    np.copyto(day.source[here], np.uint32(item_key(item.id)), where=takes)
+    free &= ~takes
 
 
 def read_asset(

@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
-from engine.cube.warp import Frame, blocks_of, crs_text, extent, find_nodata
+from engine.cube.warp import Frame, blocks_of, crs_text, extent
 from engine.errors import ReadError
 from engine.items import Asset, Item
 
@@ -140,8 +140,11 @@ class Raster:
         top, left = self.corner[0] - aligned[0], self.corner[1] - aligned[1]
         here = np.s_[top : top + self.values.shape[0], left : left + self.values.shape[1]]
         values[here] = self.values
-        bad = find_nodata(self.values, self.nodata)
-        valid[here] = True if bad is None else ~bad
+        valid[here] = True
+        if self.nodata is not None:
+            valid[here] &= self.values != self.nodata
+        if self.values.dtype.kind == "f":
+            valid[here] &= ~np.isnan(self.values)
         return values, valid
 
 

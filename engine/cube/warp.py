@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,18 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
+from engine.cube.compiled import between, resample
+
 __all__ = [
     "BLOCK",
     "Block",
     "Frame",
-    "Sampler",
     "blocks_of",
     "crs_text",
     "extent",
-    "find_nodata",
+    "pieces_of",
     "place",
+    "take",
 ]
 
 BLOCK = 400
@@ -36,9 +38,8 @@ BLOCK = 400
 
 _NODE = 20  # pixels between nodes; at 10 m and two UTM zones interpolation errs by 1e-6 px
 _TOLERANCE = 1e-4  # of a source pixel; beyond it a block's pixels are projected one by one
-_STRIP = 100  # rows of a piece
+_STRIP = 200  # rows of a piece
 _FAR = 1e9  # source pixels
-_EDGE = 1e-6  # of a source pixel: a centre this near to a pixel's edge lies on it
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,7 +100,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Piece:
-    """Some rows and columns of a block: what is resampled at once, small enough for the cache."""
+    """Some rows and columns of a block: what a thread resamples at once."""
 
     block: Block
     rows: slice
@@ -155,10 +156,10 @@ def place(piece: Piece, frame: Frame) -> tuple[Floats, Floats]:
         no answer.
     """
     nodes, error = _nodes(piece.block, frame.crs)
-    rows = np.arange(piece.rows.start, piece.rows.stop)
     if _interpolates(error, frame):
         x, y = _in_pixels(nodes[0], nodes[1], frame)
-        return _between(x, rows, piece.cols), _between(y, rows, piece.cols)
+        return _between(x, piece), _between(y, piece)
+    rows = np.arange(piece.rows.start, piece.rows.stop)
     cols = np.arange(piece.cols.start, piece.cols.stop)
     return _in_pixels(*_project(piece.block, frame.crs, rows, cols), frame)
 
@@ -228,216 +229,59 @@ def _transformer(source: str, target: str) -> Transformer:
     return Transformer.from_crs(source, target, always_xy=True)
 
 
-def _between(nodes: Floats, rows: npt.NDArray[np.int_], cols: slice) -> Floats:
-    """Values at pixels from values at the nodes, linear along columns, then rows."""
-    t = np.arange(_NODE) / _NODE
-    along = nodes[:, :-1, None] * (1 - t) + nodes[:, 1:, None] * t
-    along = along.reshape(len(nodes), BLOCK)[:, cols]
-    cell, down = rows // _NODE, (rows % _NODE / _NODE)[:, None]
-    found: Floats = along[cell]
-    found *= 1 - down
-    found += along[cell + 1] * down
+def _between(nodes: Floats, piece: Piece) -> Floats:
+    """Values at the pixels of a piece from values at its block's nodes."""
+    rows, cols = piece.rows, piece.cols
+    found = np.empty((rows.stop - rows.start, cols.stop - cols.start))
+    between(nodes, _NODE, rows.start, cols.start, found)
     return found
 
 
-class Sampler:
-    """Takes the pixels of a piece out of sources of one frame: bilinear, or nearest for classes.
+def take(
+    values: npt.NDArray[Any],
+    corner: tuple[int, int],
+    placed: tuple[Floats, Floats],
+    frame: Frame,
+    resolution: float,
+    *,
+    nearest: bool,
+    nodata: float | None = None,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Take the pixels of a piece out of a source: bilinear, or nearest for classes.
 
     A pixel is valid where the source pixel that holds its centre is. Invalid pixels beside that
     one have no weight: nodata never bleeds in, and at the edge of a file neither.
 
     Parameters
     ----------
-    placed : (x, y) of the piece in the frame, as `place` gives them.
+    values : array (row, column)
+        A part of the source that holds all that the piece needs of it.
+    corner : (row, column) of its first pixel in the source.
+    placed : (x, y) of the piece in the source, as `place` gives them.
     frame : Frame
     resolution : float
         The grid's, in metres.
     nearest : bool
-    dtype : float32 or float64
-        What is computed in; float32 is exact enough for digital numbers of 16 bits.
+    nodata : float or None
+
+    Returns
+    -------
+    (values, valid), both (rows, columns); values of the source's type, rounded half to even.
     """
-
-    def __init__(
-        self,
-        placed: tuple[Floats, Floats],
-        frame: Frame,
-        resolution: float,
-        *,
-        nearest: bool,
-        dtype: npt.DTypeLike = np.float32,
-    ) -> None:
-        across, down = (0.0, 0.0) if nearest else frame.radius(resolution)
-        self._row = _Axis(placed[1], down, frame.shape[0], dtype)
-        self._col = _Axis(placed[0], across, frame.shape[1], dtype)
-        self._dtype = np.dtype(dtype)
-
-    @property
-    def meets(self) -> bool:
-        """Whether the piece meets the file at all."""
-        return self._row.start < self._row.stop and self._col.start < self._col.stop
-
-    @cached_property
-    def _first(self) -> npt.NDArray[np.intp]:
-        """Position of the first tap in the part of the source that the piece needs."""
-        row, col = self._row, self._col
-        at: npt.NDArray[np.intp] = row.first - row.start
-        at *= col.stop - col.start
-        at += col.first
-        at -= col.start
-        return at
-
-    @cached_property
-    def _weights(self) -> list[tuple[int, int, npt.NDArray[Any] | None]]:
-        """Taps by row and column from the first, with their weights; None is one."""
-        if len(self._row.weights) == len(self._col.weights) == 1:
-            return [(0, 0, None)]
-        return [
-            (j, i, down * across)
-            for j, down in enumerate(self._row.weights)
-            for i, across in enumerate(self._col.weights)
-        ]
-
-    @cached_property
-    def _cut(self) -> npt.NDArray[np.bool_] | None:
-        """Where a tap lies outside the file; None: nowhere."""
-        if self._row.whole and self._col.whole:
-            return None
-        return self._row.cut | self._col.cut
-
-    def take(
-        self, values: npt.NDArray[Any], corner: tuple[int, int], nodata: float | None
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
-        """Resample one source.
-
-        Parameters
-        ----------
-        values : array (row, column)
-            A part of the source that holds all that the piece needs of it.
-        corner : (row, column) of its first pixel in the source.
-        nodata : float or None
-
-        Returns
-        -------
-        (values, valid), both (rows, columns); values of the source's type.
-        """
-        row, col = self._row, self._col
-        part = values[
-            row.start - corner[0] : row.stop - corner[0],
-            col.start - corner[1] : col.stop - corner[1],
-        ]
-        bad = find_nodata(part, nodata)
-        source = np.ascontiguousarray(part, self._dtype)
-        flat = source.ravel()
-        mixed: npt.NDArray[Any] | None = None
-        for j, i, weight in self._weights:
-            # clip: taps outside the file are put right below
-            shift = min(j * source.shape[1] + i, flat.size - 1)
-            tap = flat[shift:].take(self._first, mode="clip")
-            if weight is not None:
-                tap *= weight
-            mixed = tap if mixed is None else np.add(mixed, tap, out=mixed)
-        assert mixed is not None
-        partial = self._cut
-        if bad is not None:
-            near = _spread_back(bad, len(row.weights), len(col.weights)).ravel()
-            spoilt = near.take(self._first, mode="clip")
-            partial = spoilt if partial is None else partial | spoilt
-        if partial is None:
-            valid = np.ones(mixed.shape, bool)
-        else:
-            valid = ~partial
-            if len(at := np.flatnonzero(partial)):
-                self._weigh(at, source, bad, mixed.ravel(), valid.ravel())
-        if np.issubdtype(values.dtype, np.integer):
-            np.rint(mixed, out=mixed)
-        return mixed.astype(values.dtype), valid
-
-    def _weigh(
-        self,
-        at: npt.NDArray[np.intp],
-        source: npt.NDArray[Any],
-        bad: npt.NDArray[np.bool_] | None,
-        mixed: npt.NDArray[Any],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
-        """Pixels with an invalid tap, from their valid ones; writes `mixed` and `valid`."""
-        row, col = self._row, self._col
-        usable = np.ones(source.shape, bool) if bad is None else ~bad
-
-        def look(r: Any, c: Any) -> tuple[Any, Any, Any]:
-            r, c = r - row.start, c - col.start
-            here = (r >= 0) & (r < source.shape[0]) & (c >= 0) & (c < source.shape[1])
-            r, c = np.where(here, r, 0), np.where(here, c, 0)
-            return here & usable[r, c], r, c
-
-        total, weight = np.zeros(len(at)), np.zeros(len(at))
-        for j, down in enumerate(row.weights):
-            for i, across in enumerate(col.weights):
-                here, r, c = look(row.first.ravel()[at] + j, col.first.ravel()[at] + i)
-                share = np.where(here, down.ravel()[at].astype(float) * across.ravel()[at], 0.0)
-                total += share * np.where(here, source[r, c], 0)
-                weight += share
-        held = look(row.held.ravel()[at], col.held.ravel()[at])[0] & (weight > 0)
-        mixed[at] = np.where(held, total / np.where(held, weight, 1), 0)
-        valid[at] = held
+    out = np.empty(placed[0].shape, values.dtype)
+    valid = np.empty(placed[0].shape, bool)
+    across, down = (0.0, 0.0) if nearest else frame.radius(resolution)
+    whole = np.issubdtype(values.dtype, np.integer)
+    if nodata is None or math.isnan(nodata):
+        declared = False  # nan is invalid without being declared
+    else:
+        declared = not whole or _holds(values.dtype, nodata)
+    number = values.dtype.type(nodata if declared else 0)
+    resample(values, *corner, *placed, down, across, number, declared, whole, out, valid)
+    return out, valid
 
 
-class _Axis:
-    """One axis of a kernel: the first tap of each pixel, and the weights of all taps."""
-
-    def __init__(self, at: Floats, radius: float, size: int, dtype: npt.DTypeLike) -> None:
-        self._at, self._size = at, size
-        if radius == 0:
-            self.first = self.held
-            self.weights = [np.ones(at.shape, dtype)]
-        else:
-            low = np.floor(at - 0.5)
-            beyond = (at - 0.5) - low
-            reach = math.ceil(radius)
-            if radius == 1:
-                after = beyond.astype(dtype)
-                self.weights = [1 - after, after]
-            else:
-                taps = range(1 - reach, reach + 1)
-                raw = [np.maximum(1 - np.abs(k - beyond) / radius, 0) for k in taps]
-                total = sum(raw)
-                self.weights = [(w / total).astype(dtype) for w in raw]
-            self.first = low.astype(np.intp)
-            self.first -= reach - 1
-        least, most = int(self.first.min()), int(self.first.max()) + len(self.weights)
-        self.start, self.stop = max(least, 0), min(most, size)
-        self.whole = least >= 0 and most <= size
-
-    @property
-    def held(self) -> npt.NDArray[np.intp]:
-        """The source pixel that holds each centre."""
-        found: npt.NDArray[np.intp] = np.floor(self._at + _EDGE).astype(np.intp)
-        return found
-
-    @property
-    def cut(self) -> npt.NDArray[np.bool_]:
-        """Where a tap lies outside the file."""
-        return (self.first < 0) | (self.first + len(self.weights) > self._size)
-
-
-def find_nodata(values: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.bool_] | None:
-    """Where values are nodata or nan; None where none is."""
-    real = np.issubdtype(values.dtype, np.floating)
-    if nodata is None and not real:
-        return None
-    bad = np.isnan(values) if real else np.zeros(values.shape, bool)
-    if nodata is not None and not math.isnan(nodata):
-        # a float would have every integer compared as float64
-        bad |= values == (int(nodata) if not real and nodata == int(nodata) else nodata)
-    return bad if bad.any() else None
-
-
-def _spread_back(bad: npt.NDArray[np.bool_], rows: int, cols: int) -> npt.NDArray[np.bool_]:
-    """Whether any of the rows x cols pixels that begin here is bad."""
-    near = bad.copy()
-    for i in range(1, cols):
-        near[:, :-i] |= bad[:, i:]
-    along = near.copy()
-    for j in range(1, rows):
-        near[:-j] |= along[j:]
-    return near
+def _holds(dtype: np.dtype[Any], number: float) -> bool:
+    """Whether an integer type has a number at all."""
+    limits = np.iinfo(dtype)
+    return number == int(number) and limits.min <= number <= limits.max

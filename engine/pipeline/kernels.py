@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,12 +110,21 @@ class ComposeScenes(Composer):
         days = task.input_parts["scenes"]
         out, suspect = self.blank(task, task.parts[0].payload or ())
         n, halo = task.grid.pixels(self.resolution), self.halo
-        for top in range(0, n if days else 0, self.strip):
+
+        def read(top: int) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
             rows = slice(top, min(top + self.strip, n))
             wide = slice(rows.start, rows.stop + 2 * halo)
             bands = task.read("scenes/bands", 0, days, rows)
-            scl = task.read("scenes/scl", halo, days, wide)
-            self.compose(out, top, bands, scl, suspect)
+            return bands, task.read("scenes/scl", halo, days, wide)
+
+        tops = range(0, n if days else 0, self.strip)
+        with ThreadPoolExecutor(max_workers=1) as pool:  # a strip is read while one is sorted
+            coming = pool.submit(read, 0) if days else None
+            for top in tops:
+                assert coming is not None
+                bands, scl = coming.result()
+                coming = pool.submit(read, top + self.strip) if top + self.strip < n else None
+                self.compose(out, top, bands, scl, suspect)
         yield Output(out)
 
 

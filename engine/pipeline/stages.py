@@ -58,7 +58,7 @@ def cube_stages(
         return ArraySpec(path, dtype, resolution, chunk, fill, **more)  # type: ignore[arg-type]
 
     composite = (
-        spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS),
+        spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
         spec("composite/observations", "uint16", 0, attrs={"long_name": "usable days"}),
         spec(
             "composite/reason",
@@ -91,9 +91,16 @@ def cube_stages(
         ]
     compose = ComposeScenes(*how)
     scenes = (
-        spec("scenes/bands", "uint16", 0, daily=True, leading=labels, attrs=ATTRS),
-        spec("scenes/scl", "uint8", 0, daily=True, attrs=_SCL_ATTRS),
-        spec("scenes/source", "uint32", 0, daily=True, attrs={"long_name": "item_key of the item"}),
+        spec("scenes/bands", "uint16", 0, daily=True, leading=labels, attrs=ATTRS, codec="lz4"),
+        spec("scenes/scl", "uint8", 0, daily=True, attrs=_SCL_ATTRS, codec="lz4"),
+        spec(
+            "scenes/source",
+            "uint32",
+            0,
+            daily=True,
+            attrs={"long_name": "item_key of the item"},
+            codec="lz4",
+        ),
     )
     return [
         Stage(
@@ -112,7 +119,7 @@ def cube_stages(
             (Input("scenes", compose.halo * resolution),),
             parameters=parameters,
             parts=index.suspects,
-            gigabytes=1.0 + strip,
+            gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
         ),
     ]
 

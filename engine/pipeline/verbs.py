@@ -61,6 +61,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
+_PRELOAD = ("engine.pipeline.kernels",)
 _DEFAULT_SECONDS = {"scenes": 8.0, "composite": 6.0, "scores": 20.0, "map": 0.5, "embedding": 20.0}
 
 
@@ -130,7 +131,7 @@ def run(
         if not schedule.open:
             return Summary(0, (), 0, False, 0.0)
         need = max(s.gigabytes for s in prepared.stages)
-        with open_local(workers, need) as cluster:
+        with open_local(workers, need, _PRELOAD) as cluster:
             return execute(schedule, store, cluster, listeners=listeners, limits=limits)
 
 

@@ -331,8 +331,8 @@ def _create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> 
             dtype=spec.dtype,
             fill_value=spec.fill,
             dimension_names=spec.dims,
-            # half the time of level 3 with bytes shuffled, for 3 % more space
-            compressors=BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
+            # level 1 of bits takes half the time of level 3 of bytes, for 3 % more space
+            compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
             attributes=dict(spec.attrs) | {"grid_mapping": "spatial_ref"},
         )
         _create_coordinates(group, grid, spec)
