@@ -32,6 +32,7 @@ __all__ = [
     "IdentityError",
     "ItemError",
     "LockedError",
+    "MetricError",
     "NatmapError",
     "PublishError",
     "ReadError",
@@ -149,6 +150,10 @@ class ChunkError(StoreError):
 
 class RunError(NatmapError):
     """The run cannot go on: no workers, or no worker offers what a stage needs."""
+
+
+class MetricError(NatmapError):
+    """Map and reference cannot be compared."""
 
 
 class PublishError(NatmapError):

@@ -1,0 +1,288 @@
+"""Accuracy figures, each under a name of its own.
+
+A confusion matrix has a row for each reference class and a column for each predicted one
+(`stratified` alone turns that round, as its source does). Figures that are often mixed up have
+distinct names: ``oa_u`` counts cells that are built in map *and* reference, ``oa_built_rows`` all
+cells that are built in the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import MetricError
+from engine.legend import LCZ
+
+__all__ = [
+    "BUILT",
+    "NATURAL",
+    "Accuracy",
+    "Stratified",
+    "assess",
+    "bootstrap",
+    "confusion",
+    "similarity",
+    "stratified",
+]
+
+BUILT = tuple(range(1, 11))
+"""LCZ 1 to 10."""
+
+NATURAL = tuple(range(11, 18))
+"""LCZ A to G, codes 11 to 17; E counts as natural."""
+
+# Climatic similarity of LCZ types, rows from the diagonal's right neighbour on.
+# Source: tables/LCZ_metric.csv of the multitemporal LCZ mapping tool (Demuzere et al.).
+_SIMILARITY = """
+.92 .83 .67 .58 .50 .58 .75 .42 .75 .33 .25 .08 .00 .25 .00 .00
+.92 .58 .67 .58 .67 .83 .42 .83 .42 .33 .25 .08 .33 .08 .08
+.50 .58 .67 .75 .92 .58 .92 .50 .42 .33 .17 .42 .17 .17
+.92 .83 .75 .50 .75 .58 .50 .58 .50 .33 .08 .33 .33
+.92 .83 .67 .83 .67 .58 .67 .50 .42 .17 .42 .42
+.92 .75 .92 .75 .67 .75 .67 .58 .25 .50 .50
+.67 .83 .67 .75 .67 .58 .42 .17 .42 .42
+.75 .92 .42 .50 .42 .25 .50 .33 .33
+.67 .58 .67 .75 .58 .33 .58 .58
+.42 .50 .42 .25 .50 .33 .33
+.92 .83 .67 .42 .67 .67
+.92 .75 .50 .75 .75
+.83 .58 .83 .83
+.75 .92 .92
+.75 .75
+.92
+"""
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@cache
+def similarity() -> Floats:
+    """Weights of `oa_w`: (17, 17), symmetric, 1 on the diagonal."""
+    weights = np.eye(17)
+    for row, line in enumerate(_SIMILARITY.split("\n")[1:-1]):
+        values = [float(word) for word in line.split()]
+        weights[row, row + 1 :] = weights[row + 1 :, row] = values
+    weights.setflags(write=False)
+    return weights
+
+
+def confusion(
+    reference: npt.ArrayLike, predicted: npt.ArrayLike, classes: Sequence[int] | None = None
+) -> Counts:
+    """Count pairs of classes.
+
+    Parameters
+    ----------
+    reference, predicted : integer arrays of one shape
+        Class codes; pairs with a 0 on either side are left out.
+    classes : codes of rows and columns; by default 1 to 17.
+
+    Returns
+    -------
+    int64 (reference, predicted)
+
+    Raises
+    ------
+    MetricError
+        Where shapes differ, or a code is none of the classes.
+    """
+    codes = np.array(classes if classes is not None else [c.code for c in LCZ])
+    a, b = np.asarray(reference).ravel(), np.asarray(predicted).ravel()
+    if np.shape(reference) != np.shape(predicted):
+        raise MetricError(
+            "map and reference have different shapes",
+            got=f"{np.shape(predicted)} and {np.shape(reference)}",
+            remedy="bring both onto one grid first",
+        )
+    both = (a != 0) & (b != 0)
+    a, b = a[both], b[both]
+    strange = sorted(set(np.unique(np.concatenate([a, b])).tolist()) - set(codes.tolist()))
+    if strange:
+        raise MetricError("codes that are no class", got=strange, expected=codes.tolist())
+    order = np.argsort(codes)
+    rows = order[np.searchsorted(codes, a, sorter=order)]
+    cols = order[np.searchsorted(codes, b, sorter=order)]
+    n = len(codes)
+    return np.bincount(rows * n + cols, minlength=n * n).reshape(n, n).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Figures of a confusion matrix of the 17 LCZ types; nan where nothing was counted.
+
+    Attributes
+    ----------
+    cells : how many pairs.
+    oa : share of the diagonal.
+    kappa : (Po - Pe) / (1 - Pe).
+    oa_u : share of the diagonal among cells that are built in both.
+    oa_bu : share of cells on the right side of built and natural.
+    oa_w : share weighted by climatic similarity.
+    oa_built_rows, oa_natural_rows : share of cells of built (natural) reference with their class.
+    f1_macro : mean F1 of classes that occur in the reference.
+    f1_weighted : mean F1 weighted by the reference.
+    f1, users, producers : per class; UA = precision, PA = recall.
+    """
+
+    cells: int
+    oa: float
+    kappa: float
+    oa_u: float
+    oa_bu: float
+    oa_w: float
+    oa_built_rows: float
+    oa_natural_rows: float
+    f1_macro: float
+    f1_weighted: float
+    f1: Floats
+    users: Floats
+    producers: Floats
+
+    def figures(self) -> dict[str, float]:
+        """The single figures, by name."""
+        return {k: float(v) for k, v in vars(self).items() if not isinstance(v, np.ndarray)}
+
+
+def assess(counts: npt.ArrayLike) -> Accuracy:
+    """Figures of a 17 x 17 confusion matrix.
+
+    Sources: Demuzere et al. 2020 (oa_u, oa_bu, oa_w), DF4LCZ (oa_built_rows, oa_natural_rows).
+    """
+    c = np.asarray(counts, np.float64)
+    if c.shape != (17, 17):
+        raise MetricError("not a matrix of the LCZ types", got=c.shape, expected=(17, 17))
+    total, rows, cols, hit = c.sum(), c.sum(axis=1), c.sum(axis=0), np.diag(c)
+    built, natural = slice(0, 10), slice(10, 17)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        chance = (rows * cols).sum() / total**2
+        oa = hit.sum() / total
+        f1 = 2 * hit / (rows + cols)
+        seen = rows > 0
+        return Accuracy(
+            cells=int(total),
+            oa=float(oa),
+            kappa=float((oa - chance) / (1 - chance)),
+            oa_u=float(hit[built].sum() / c[built, built].sum()),
+            oa_bu=float((c[built, built].sum() + c[natural, natural].sum()) / total),
+            oa_w=float((similarity() * c).sum() / total),
+            oa_built_rows=float(hit[built].sum() / rows[built].sum()),
+            oa_natural_rows=float(hit[natural].sum() / rows[natural].sum()),
+            f1_macro=float(np.mean(f1[seen])) if seen.any() else float("nan"),
+            f1_weighted=float((f1[seen] * rows[seen]).sum() / total),
+            f1=np.where(seen | (cols > 0), f1, np.nan),
+            users=hit / cols,
+            producers=hit / rows,
+        )
+
+
+def bootstrap(
+    groups: Mapping[str, npt.ArrayLike], repeats: int = 25, seed: int = 0
+) -> dict[str, tuple[float, float, float]]:
+    """Mean and quartiles of the figures over resampled groups (polygons, blocks, worlds).
+
+    Parameters
+    ----------
+    groups : confusion matrix of each group; groups are drawn with replacement, never cells.
+    repeats : int
+    seed : int
+
+    Returns
+    -------
+    dict of figure to (mean, lower quartile, upper quartile)
+    """
+    if not groups:
+        raise MetricError("no groups to resample", got=0, expected="1 or more")
+    matrices = np.stack([np.asarray(m, np.float64) for m in groups.values()])
+    rng = np.random.default_rng(seed)
+    drawn = [
+        assess(matrices[rng.integers(0, len(matrices), len(matrices))].sum(axis=0)).figures()
+        for _ in range(repeats)
+    ]
+    found: dict[str, tuple[float, float, float]] = {}
+    for name in drawn[0]:
+        values = np.array([figures[name] for figures in drawn])
+        known = values[np.isfinite(values)]
+        if known.size:
+            low, high = np.quantile(known, [0.25, 0.75])
+            found[name] = float(known.mean()), float(low), float(high)
+        else:
+            found[name] = np.nan, np.nan, np.nan
+    return found
+
+
+@dataclass(frozen=True)
+class Stratified:
+    """Design-based estimates with half-widths of their 95 % confidence intervals.
+
+    Attributes
+    ----------
+    oa, oa_ci : float
+    users, users_ci, producers, producers_ci : (class,)
+    areas, areas_ci : (class,), in the unit of the areas given.
+    """
+
+    oa: float
+    oa_ci: float
+    users: Floats
+    users_ci: Floats
+    producers: Floats
+    producers_ci: Floats
+    areas: Floats
+    areas_ci: Floats
+
+
+def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
+    """Estimates from a sample stratified by the map (Olofsson et al. 2014, eq. 1-11).
+
+    Parameters
+    ----------
+    counts : (map class, reference class)
+        Sample counts; each row at least 2.
+    areas : (class,)
+        Mapped area of each class, any unit.
+
+    Raises
+    ------
+    MetricError
+    """
+    n, area = np.asarray(counts, np.float64), np.asarray(areas, np.float64)
+    if n.ndim != 2 or n.shape[0] != n.shape[1] or area.shape != n.shape[:1]:
+        raise MetricError("counts and areas do not fit", got=(n.shape, area.shape))
+    rows = n.sum(axis=1)
+    if (rows < 2).any():
+        raise MetricError(
+            "too few samples in a class",
+            got=rows.astype(int).tolist(),
+            expected="2 or more of each mapped class",
+        )
+    weight = area / area.sum()
+    p = weight[:, None] * n / rows[:, None]
+    users = np.diag(n) / rows
+    total = p.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        producers = np.diag(p) / total
+        spread = (n / rows[:, None]) * (1 - n / rows[:, None]) / (rows - 1)[:, None]
+        users_var = users * (1 - users) / (rows - 1)
+        oa_var = (weight**2 * users_var).sum()
+        estimated = (area[:, None] * n / rows[:, None]).sum(axis=0)
+        others = (area[:, None] ** 2 * spread).sum(axis=0) - area**2 * np.diag(spread)
+        producers_var = (
+            area**2 * (1 - producers) ** 2 * users_var + producers**2 * others
+        ) / estimated**2
+        share_se = np.sqrt(((weight[:, None] * p - p**2) / (rows - 1)[:, None]).sum(axis=0))
+    return Stratified(
+        oa=float(np.diag(p).sum()),
+        oa_ci=float(1.96 * np.sqrt(oa_var)),
+        users=users,
+        users_ci=1.96 * np.sqrt(users_var),
+        producers=producers,
+        producers_ci=1.96 * np.sqrt(producers_var),
+        areas=total * area.sum(),
+        areas_ci=1.96 * share_se * area.sum(),
+    )

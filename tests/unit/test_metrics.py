@@ -1,0 +1,116 @@
+"""Accuracy figures against scikit-learn, brute force and a published example."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import metrics as witness
+
+from engine.errors import MetricError
+from engine.metrics import assess, bootstrap, confusion, similarity, stratified
+
+
+def pair(seed: int, n: int = 3000, classes: int = 17) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    reference = rng.integers(1, classes + 1, n)
+    wrong = rng.random(n) < 0.4
+    return reference, np.where(wrong, rng.integers(1, classes + 1, n), reference)
+
+
+def test_figures_equal_scikit_learn_s() -> None:
+    a, b = pair(0)
+    found = assess(confusion(a, b))
+    assert found.cells == 3000
+    assert found.oa == pytest.approx(witness.accuracy_score(a, b))
+    assert found.kappa == pytest.approx(witness.cohen_kappa_score(a, b))
+    assert found.f1_macro == pytest.approx(witness.f1_score(a, b, average="macro"))
+    assert found.f1_weighted == pytest.approx(witness.f1_score(a, b, average="weighted"))
+    assert found.users == pytest.approx(witness.precision_score(a, b, average=None))
+    assert found.producers == pytest.approx(witness.recall_score(a, b, average=None))
+
+
+def test_figures_equal_brute_force() -> None:
+    a, b = pair(1)
+    found = assess(confusion(a, b))
+    both = [(r, p) for r, p in zip(a, b, strict=True) if r <= 10 and p <= 10]
+    assert found.oa_u == pytest.approx(np.mean([r == p for r, p in both]))
+    assert found.oa_bu == pytest.approx(np.mean((a <= 10) == (b <= 10)))
+    assert found.oa_built_rows == pytest.approx((a == b)[a <= 10].mean())
+    assert found.oa_natural_rows == pytest.approx((a == b)[a > 10].mean())
+    weights = [similarity()[r - 1, p - 1] for r, p in zip(a, b, strict=True)]
+    assert found.oa_w == pytest.approx(np.mean(weights))
+    assert len({round(v, 6) for v in found.figures().values()}) == len(found.figures())
+
+
+def test_the_similarity_of_types() -> None:
+    weights = similarity()
+    assert (weights == weights.T).all()
+    assert (np.diag(weights) == 1).all()
+    assert (weights[np.triu_indices(17, 1)] < 1).all()
+    assert (weights[0, 1], weights[0, 16], weights[14, 15], weights[1, 15]) == (0.92, 0, 0.75, 0.08)
+
+
+@given(st.lists(st.tuples(st.integers(0, 17), st.integers(0, 17)), min_size=1, max_size=60))
+def test_counts_and_bounds(pairs: list[tuple[int, int]]) -> None:
+    a, b = np.array(pairs).T
+    counts = confusion(a, b)
+    for r in range(1, 18):
+        for p in range(1, 18):
+            assert counts[r - 1, p - 1] == pairs.count((r, p))
+    found = assess(counts)
+    if found.cells:
+        assert 0 <= found.oa <= found.oa_w <= 1
+        assert assess(np.diag(np.diag(counts) + 1)).oa_w == 1
+
+
+def test_classes_of_one_s_own_and_wrong_input() -> None:
+    assert confusion([1, 1, 0], [1, 2, 1], classes=(2, 1)).tolist() == [[0, 0], [1, 1]]
+    with pytest.raises(MetricError, match="different shapes"):
+        confusion([1, 2], [1])
+    with pytest.raises(MetricError, match="no class"):
+        confusion([1, 18], [1, 1])
+    with pytest.raises(MetricError, match="LCZ types"):
+        assess(np.eye(3))
+    with pytest.raises(MetricError, match="no groups"):
+        bootstrap({})
+    with pytest.raises(MetricError, match="too few samples"):
+        stratified([[1, 0], [3, 9]], [10, 20])
+    with pytest.raises(MetricError, match="do not fit"):
+        stratified([[4, 0], [3, 9]], [10, 20, 30])
+
+
+def test_absent_classes_have_no_figure() -> None:
+    found = assess(confusion([1, 1, 11], [1, 2, 11]))
+    assert np.isnan(found.producers[4])
+    assert np.isnan(found.f1[4])
+    assert found.f1[1] == 0  # predicted and never right
+    assert found.f1_macro == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_groups_are_resampled_whole() -> None:
+    groups = {str(k): confusion(*pair(k, 200)) for k in range(8)}
+    found = bootstrap(groups, repeats=200)
+    whole = assess(sum(groups.values()))
+    mean, low, high = found["oa"]
+    assert low < whole.oa < high
+    assert mean == pytest.approx(whole.oa, abs=0.02)
+    assert bootstrap(groups)["oa"] == bootstrap(groups)["oa"]
+    natural = bootstrap({"woods": confusion([11, 12], [11, 11])})
+    assert np.isnan(natural["oa_u"]).all()
+    alone = bootstrap({"only": groups["0"]})["kappa"]
+    assert alone[0] == pytest.approx(alone[1]) == pytest.approx(alone[2])
+
+
+def test_the_published_example_of_a_stratified_sample() -> None:
+    """Olofsson et al. 2014, section 5: areas in pixels of 30 m."""
+    counts = [[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]
+    found = stratified(counts, [200_000, 150_000, 3_200_000, 6_450_000])
+    assert (round(found.oa, 4), round(found.oa_ci, 4)) == (0.9465, 0.0185)
+    assert found.users.round(3).tolist() == [0.880, 0.733, 0.927, 0.963]
+    assert found.producers.round(3).tolist() == [0.749, 0.847, 0.935, 0.962]
+    assert found.producers_ci.round(3).tolist() == [0.213, 0.254, 0.034, 0.018]
+    assert found.areas.round().tolist() == [235_086, 129_846, 3_175_221, 6_459_846]
+    hectares = found.areas[0] * 0.09, found.areas_ci[0] * 0.09
+    assert (round(hectares[0]), round(hectares[1])) == (21_158, 6_158)
