@@ -103,6 +103,8 @@ def run(
 ) -> Summary:
     """Run all that is missing or stale, on an embedded cluster.
 
+    Call it under ``if __name__ == "__main__":`` in a script; workers import the script once more.
+
     Parameters
     ----------
     recipe : a Recipe, a mapping, or the path of a recipe file.
