@@ -31,6 +31,7 @@ __all__ = [
     "GridError",
     "IdentityError",
     "ItemError",
+    "LabelError",
     "LockedError",
     "MetricError",
     "NatmapError",
@@ -150,6 +151,10 @@ class ChunkError(StoreError):
 
 class RunError(NatmapError):
     """The run cannot go on: no workers, or no worker offers what a stage needs."""
+
+
+class LabelError(NatmapError):
+    """Training areas or other labels that cannot be used."""
 
 
 class MetricError(NatmapError):

@@ -1,0 +1,1 @@
+"""Labels: training areas, and what is made of them."""
