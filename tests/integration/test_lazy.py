@@ -173,6 +173,13 @@ HOW: dict[str, Any] = {
     "rescale": False,
     "snap_bounds": False,
 }
+CARD = SourceCard(
+    name="own",
+    title="own",
+    licence="none",
+    offset="flag-then-asset",
+    assets={"B02": "B02", "SCL": "SCL"},
+)
 BOX = (500_000.0, 5_190_000.0, 500_400.0, 5_190_400.0)
 
 
@@ -233,14 +240,7 @@ def epsg(raw: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def ours(raw: dict[str, Any]) -> Any:
-    card = SourceCard(
-        name="own",
-        title="own",
-        licence="none",
-        offset="flag-then-asset",
-        assets={"B02": "B02", "SCL": "SCL"},
-    )
-    item = normalise(raw, card)
+    item = normalise(raw, CARD)
     return lazy_cube([item], ["B02"], crs="EPSG:32633", resolution=10, bounds=BOX).compute()
 
 
@@ -291,14 +291,7 @@ def test_trap_one_resampling_for_all_assets(epsg: dict[str, Any], ours: Any) -> 
 
 
 def test_between_pixels_classes_stay_classes(raw: dict[str, Any]) -> None:
-    card = SourceCard(
-        name="own",
-        title="own",
-        licence="none",
-        offset="flag-then-asset",
-        assets={"B02": "B02", "SCL": "SCL"},
-    )
     half = (BOX[0] + 5, BOX[1] + 5, BOX[2] + 5, BOX[3] + 5)
-    cube = lazy_cube([normalise(raw, card)], ["B02"], crs="EPSG:32633", resolution=10, bounds=half)
+    cube = lazy_cube([normalise(raw, CARD)], ["B02"], crs="EPSG:32633", resolution=10, bounds=half)
     assert set(np.unique(cube.scl.values)) <= {0, 4, 8}
     assert cube.bands.values[0, 0, 20, 20] == 2500
