@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.cards import BoundaryCard, find_boundaries, load_boundary_card
 from engine.errors import AreaError, CardError
-from engine.grid.area import Area, reproject
+from engine.grid.area import Area, polygons_of, reproject
 from engine.recipe import AreaChoice
 
 __all__ = ["read_boundaries", "read_polygons", "resolve_area"]
@@ -67,7 +67,7 @@ def read_polygons(
     broken = sum(not g.is_valid for g in shapes)
     if broken:
         notes.append(f"{broken} invalid polygons of {path.name} repaired")
-    polygons = [p for g in shapes for p in _polygons(g if g.is_valid else shapely.make_valid(g))]
+    polygons = [p for g in shapes for p in polygons_of(g if g.is_valid else shapely.make_valid(g))]
     if not polygons:
         kinds = sorted({g.geom_type for g in shapes}) or ["nothing"]
         raise AreaError(f"{path.name} holds no polygons", got=", ".join(kinds), expected="polygons")
@@ -126,8 +126,3 @@ def resolve_area(choice: AreaChoice, crs: str, base: Path | None = None) -> tupl
     else:
         polygons, source, notes = read_polygons((base or Path()) / str(choice.file))
     return Area(reproject(shapely.union_all(polygons), source, crs), crs), notes
-
-
-def _polygons(geometry: BaseGeometry) -> list[BaseGeometry]:
-    parts = getattr(geometry, "geoms", [geometry])
-    return [p for g in parts for p in getattr(g, "geoms", [g]) if p.geom_type == "Polygon"]

@@ -17,7 +17,7 @@ from shapely.geometry.base import BaseGeometry
 from engine.errors import AreaError
 from engine.grid.grid import Grid, Tile
 
-__all__ = ["Area", "Support", "reproject"]
+__all__ = ["Area", "Support", "polygons_of", "reproject"]
 
 _VERTEX_SPACING = 0.05  # degrees; edges are densified to this before a curved projection
 
@@ -46,6 +46,12 @@ def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> B
             remedy="choose a CRS made for this part of the world",
         )
     return moved if moved.is_valid else shapely.make_valid(moved)
+
+
+def polygons_of(geometry: BaseGeometry) -> list[Any]:
+    """The polygons that a geometry is made of; its points and lines are left out."""
+    parts = getattr(geometry, "geoms", [geometry])
+    return [p for g in parts for p in getattr(g, "geoms", [g]) if p.geom_type == "Polygon"]
 
 
 def _goes_back(

@@ -23,6 +23,7 @@ from pyproj import CRS, Transformer
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import LabelError, RecipeError
+from engine.grid.area import polygons_of
 from engine.legend import parse_class
 
 __all__ = ["TrainingArea", "TrainingAreas", "read_training_areas"]
@@ -133,7 +134,7 @@ def read_training_areas(path: str | Path) -> TrainingAreas:
         geometry = shapely.force_2d(geometry)
         if not geometry.is_valid:
             geometry, repaired = shapely.make_valid(geometry), repaired + 1
-        for polygon in _polygons(geometry):
+        for polygon in polygons_of(geometry):
             if len(polygon.exterior.coords) < 4 or polygon.area == 0:
                 dropped += 1
                 continue
@@ -240,11 +241,6 @@ def _code(value: Any, where: str) -> int:
 
 
 # -- geometry ---------------------------------------------------------------------------------
-
-
-def _polygons(geometry: BaseGeometry) -> list[Any]:
-    parts = getattr(geometry, "geoms", [geometry])
-    return [p for g in parts for p in getattr(g, "geoms", [g]) if p.geom_type == "Polygon"]
 
 
 def _measure(lcz: int, polygon: BaseGeometry) -> TrainingArea:
