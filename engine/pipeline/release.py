@@ -133,11 +133,7 @@ class _Reader:
             if record["state"] in (State.FAILED, State.BLOCKED):
                 override[tile] = record["reason"]
         self._override = override
-        # what lies outside the area is that first, also in a tile that failed
-        self._outside = {
-            Tile(int(row), int(col)): ~prepared.support.mask(Tile(int(row), int(col)), cell)
-            for row, col in np.argwhere(needed & (override >= 0))
-        }
+        self._support, self._unmade = prepared.support, needed & (override >= 0)
 
     def __call__(self, key: str, rows: slice) -> npt.NDArray[Any]:
         array: Any = self._root[_ARRAYS[key]]
@@ -150,7 +146,11 @@ class _Reader:
         gone = self._override[tiles]
         found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
         if key == "reason":
-            for tile, outside in self._outside.items():
+            # what lies outside the area is that first, also in a tile that failed
+            band = slice(first // self._tile, -(-last // self._tile))
+            for row, col in np.argwhere(self._unmade[band]).tolist():
+                tile = Tile(row + band.start, col)
+                outside = ~self._support.mask(tile, self._support.cell)
                 top, left = tile.row * self._tile - first, tile.col * self._tile - cols.start
                 here = found[max(top, 0) : top + self._tile, max(left, 0) : left + self._tile]
                 if top + self._tile > 0 and left + self._tile > 0 and here.size:
