@@ -81,17 +81,15 @@ def resample(
     height, width = values.shape
     far_down, far_across = math.ceil(down), math.ceil(across)
     unit = down == 1 and across == 1
-    one = np.uintp(1)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             v, u = y[i, j] - 0.5 - top, x[i, j] - 0.5 - left
             if unit and 0 <= v < height - 1 and 0 <= u < width - 1:
                 # nearly every pixel: four valid ones around it
-                # unsigned: a sign would be looked at with each access
-                r, s = np.uintp(v), np.uintp(u)
-                v, u = v - np.float64(np.int64(r)), u - np.float64(np.int64(s))
-                a, b = values[r, s], values[r, s + one]
-                c, d = values[r + one, s], values[r + one, s + one]
+                row, col = int(v), int(u)
+                v, u = v - row, u - col
+                a, b = values[row, col], values[row, col + 1]
+                c, d = values[row + 1, col], values[row + 1, col + 1]
                 if not (declared and (a == nodata or b == nodata or c == nodata or d == nodata)):
                     above, below = a + u * (float(b) - a), c + u * (float(d) - c)
                     mixed = above + v * (below - above)
