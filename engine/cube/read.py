@@ -22,7 +22,7 @@ from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import lay
 from engine.cube.source import Raster, open_source
-from engine.cube.warp import Frame, Piece, pieces_of, place, take
+from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError
 from engine.grid.area import reproject
 from engine.items import SCL, Item, Sign, unsigned
@@ -202,7 +202,7 @@ def _resample(
 
     def work(piece: Piece, here: Cut) -> None:
         size = here[0].stop - here[0].start, here[1].stop - here[1].start
-        placed: dict[Frame, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
+        placed: dict[Frame, Placed] = {}
         planes: dict[str, Plane] = {}
         for name, raster in rasters.items():
             if name in aligned:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -19,12 +19,13 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
-from engine.cube.compiled import between, resample
+from engine.cube.loops import between, corners, resample, resample_near
 
 __all__ = [
     "BLOCK",
     "Block",
     "Frame",
+    "Placed",
     "blocks_of",
     "crs_text",
     "extent",
@@ -42,6 +43,7 @@ _STRIP = 200  # rows of a piece
 _FAR = 1e9  # source pixels
 
 Floats = npt.NDArray[np.float64]
+Near = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 def crs_text(crs: Any) -> str:
@@ -107,6 +109,40 @@ class Piece:
     cols: slice
 
 
+@dataclass(frozen=True)
+class Placed:
+    """Where the pixel centres of a piece lie in a source.
+
+    Attributes
+    ----------
+    x, y : float64 (rows, columns)
+        In source pixels from the outer corner of the first; far outside where the projection has
+        no answer.
+    """
+
+    x: Floats
+    y: Floats
+    _near: dict[tuple[int, ...], Near] = field(default_factory=dict, compare=False)
+
+    def near(self, corner: tuple[int, int], size: tuple[int, ...]) -> Near:
+        """The four pixels of a part of the source about each centre, as `corners` gives them.
+
+        Kept: the bands of an item have the same.
+        """
+        key = (*corner, *size)
+        if key not in self._near:
+            shape = self.x.shape
+            found = (
+                np.empty(shape, np.int64),
+                np.empty(shape, np.float32),
+                np.empty(shape, np.float32),
+            )
+            (top, left), (height, width) = corner, size
+            corners(self.x, self.y, top, left, height, width, *found)
+            self._near[key] = found
+        return self._near[key]
+
+
 def blocks_of(geobox: GeoBox, anchor: tuple[float, float]) -> Iterator[Block]:
     """The blocks that a window meets; its corner lies on the lattice of `anchor`."""
     resolution, crs = geobox.resolution.x, crs_text(geobox.crs)
@@ -146,22 +182,15 @@ def _corner(geobox: GeoBox, anchor: tuple[float, float]) -> tuple[int, int]:
     )
 
 
-def place(piece: Piece, frame: Frame) -> tuple[Floats, Floats]:
-    """Where the pixel centres of a piece lie in a source, exact to 1e-4 source pixels.
-
-    Returns
-    -------
-    (x, y), float64 (rows, columns)
-        In source pixels from the outer corner of the first; far outside where the projection has
-        no answer.
-    """
+def place(piece: Piece, frame: Frame) -> Placed:
+    """Where the pixel centres of a piece lie in a source, exact to 1e-4 source pixels."""
     nodes, error = _nodes(piece.block, frame.crs)
     if _interpolates(error, frame):
         x, y = _in_pixels(nodes[0], nodes[1], frame)
-        return _between(x, piece), _between(y, piece)
+        return Placed(_between(x, piece), _between(y, piece))
     rows = np.arange(piece.rows.start, piece.rows.stop)
     cols = np.arange(piece.cols.start, piece.cols.stop)
-    return _in_pixels(*_project(piece.block, frame.crs, rows, cols), frame)
+    return Placed(*_in_pixels(*_project(piece.block, frame.crs, rows, cols), frame))
 
 
 def extent(block: Block, frame: Frame) -> tuple[float, float, float, float] | None:
@@ -170,7 +199,8 @@ def extent(block: Block, frame: Frame) -> tuple[float, float, float, float] | No
     if _interpolates(error, frame):
         x, y = _in_pixels(nodes[0], nodes[1], frame)
     else:
-        x, y = place(Piece(block, slice(0, BLOCK), slice(0, BLOCK)), frame)
+        placed = place(Piece(block, slice(0, BLOCK), slice(0, BLOCK)), frame)
+        x, y = placed.x, placed.y
         known = (np.abs(x) < _FAR) & (np.abs(y) < _FAR)
         if not known.any():
             return None
@@ -240,7 +270,7 @@ def _between(nodes: Floats, piece: Piece) -> Floats:
 def take(
     values: npt.NDArray[Any],
     corner: tuple[int, int],
-    placed: tuple[Floats, Floats],
+    placed: Placed,
     frame: Frame,
     resolution: float,
     *,
@@ -257,7 +287,8 @@ def take(
     values : array (row, column)
         A part of the source that holds all that the piece needs of it.
     corner : (row, column) of its first pixel in the source.
-    placed : (x, y) of the piece in the source, as `place` gives them.
+    placed : Placed
+        The piece in the source.
     frame : Frame
     resolution : float
         The grid's, in metres.
@@ -268,8 +299,8 @@ def take(
     -------
     (values, valid), both (rows, columns); values of the source's type, rounded half to even.
     """
-    out = np.empty(placed[0].shape, values.dtype)
-    valid = np.empty(placed[0].shape, bool)
+    out = np.empty(placed.x.shape, values.dtype)
+    valid = np.zeros(placed.x.shape, bool)
     across, down = (0.0, 0.0) if nearest else frame.radius(resolution)
     whole = np.issubdtype(values.dtype, np.integer)
     if nodata is None or math.isnan(nodata):
@@ -277,7 +308,12 @@ def take(
     else:
         declared = not whole or _holds(values.dtype, nodata)
     number = values.dtype.type(nodata if declared else 0)
-    resample(values, *corner, *placed, down, across, number, declared, whole, out, valid)
+    if down == across == 1:
+        values = np.ascontiguousarray(values)
+        at, u, v = placed.near(corner, values.shape)
+        if resample_near(values, at, u, v, number, declared, whole, out, valid) == 0:
+            return out, valid
+    resample(values, *corner, placed.x, placed.y, down, across, number, declared, whole, out, valid)
     return out, valid
 
 

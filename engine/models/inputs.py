@@ -17,14 +17,14 @@ def prepare_input(
 
     Parameters
     ----------
-    stored : uint16 (band, y, x)
+    stored : uint16 (..., band, y, x)
         Reflectance x 1e4 + 1000, bands in the card's order.
-    valid : bool (y, x)
+    valid : bool (..., y, x)
     card : ModelCard
 
     Returns
     -------
-    float32 (band, y, x)
+    float32 (..., band, y, x)
     """
     x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
@@ -32,5 +32,5 @@ def prepare_input(
     if card.mean is not None and card.std is not None:
         mean, std = (np.array(v, np.float32)[:, None, None] for v in (card.mean, card.std))
         x = (x - mean) / std
-    x[:, ~valid] = card.fill
+    np.copyto(x, np.float32(card.fill), where=~valid[..., None, :, :])
     return x

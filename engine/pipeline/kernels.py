@@ -26,7 +26,11 @@ from engine.runs.stage import NO_FLAGS, Output
 from engine.runs.task import TileTask
 from engine.store.ledger import Flag
 
-__all__ = ["ComposeScenes", "ComposeUnread", "MakeMap", "ReadScenes", "ScoreCells"]
+__all__ = ["SEASON", "ComposeScenes", "ComposeUnread", "MakeMap", "ReadScenes", "ScoreCells"]
+
+
+SEASON = 40
+"""Days that a composite is planned for: a strip of all of them is held at once."""
 
 
 @dataclass(frozen=True)
@@ -141,13 +145,21 @@ class ComposeUnread(Composer):
         n, halo = task.grid.pixels(self.resolution), self.halo
         padded = task.grid.tile_geobox(task.tile, self.resolution, halo)
         failures: list[Failure] = []
-        for top in range(0, n if days else 0, self.strip):
-            box = padded[top : min(top + self.strip, n) + 2 * halo, :]
-            read = list(read_days(days, self.bands, box, task.grid.anchor, sign=self.sign))
-            failures += [failure for day in read for failure in day.failures]
-            inner = slice(halo, box.shape[0] - halo), slice(halo, box.shape[1] - halo)
-            bands = np.stack([day.bands[:, inner[0], inner[1]] for day in read])
-            self.compose(out, top, bands, np.stack([day.scl for day in read]), suspect)
+        # few days leave room for more rows: blocks of files that two strips share are read twice
+        strip = self.strip * max(SEASON // max(len(days), 1), 1)
+        for top in range(0, n if days else 0, strip):
+            box = padded[top : min(top + strip, n) + 2 * halo, :]
+            height, width = box.shape
+            bands = np.empty(
+                (len(days), len(self.bands), height - 2 * halo, width - 2 * halo), np.uint16
+            )
+            scl = np.empty((len(days), height, width), np.uint8)
+            read = read_days(days, self.bands, box, task.grid.anchor, sign=self.sign)
+            for position, day in enumerate(read):
+                failures += day.failures
+                bands[position] = day.bands[:, halo : height - halo, halo : width - halo]
+                scl[position] = day.scl
+            self.compose(out, top, bands, scl, suspect)
         flags, note = _gaps(tuple(dict.fromkeys(failures)))
         yield Output(out, flags=flags, note=note)
 

@@ -13,6 +13,7 @@ from engine.legend import LCZ, Reason
 from engine.models.card import ModelCard
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.kernels import (
+    SEASON,
     ComposeScenes,
     ComposeUnread,
     MakeMap,
@@ -75,8 +76,7 @@ def cube_stages(
         "mask_snow": cube.mask_snow,
     }
     how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk)
-    days = 40  # a season; a strip of all its days is held at once
-    strip = days * len(bands) * n * chunk * 2 * 2.5 / 1e9
+    strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
     if not cube.keep_scenes:
         unread = ComposeUnread(*how, bands=names, sign=sign)
         return [

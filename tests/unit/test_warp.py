@@ -58,8 +58,9 @@ def test_each_pixel_is_a_tent_over_the_valid_ones(step: float, dtype: str) -> No
     values = rng.integers(1, 9000, source.shape).astype(dtype)
     values[rng.random(source.shape) < 0.1] = 0
     piece = Piece(block(), slice(0, 80), slice(0, 90))
-    x, y = place(piece, source)
-    made, valid = take(values, (0, 0), (x, y), source, 10.0, nearest=False, nodata=0.0)
+    at = place(piece, source)
+    x, y = at.x, at.y
+    made, valid = take(values, (0, 0), at, source, 10.0, nearest=False, nodata=0.0)
     assert made.dtype == dtype
     rx, ry = source.radius(10.0)
     assert rx == ry == max(10.0 / step, 1.0)
@@ -77,7 +78,8 @@ def test_coordinates_are_exact_to_a_ten_thousandth_of_a_pixel() -> None:
     every = np.arange(BLOCK)
     for row, col in ((0, 0), (1200, 4400), (-400, -2000)):
         source = frame(10.0, 5000)
-        x, y = place(Piece(block(row=row, col=col), *WHOLE), source)
+        at = place(Piece(block(row=row, col=col), *WHOLE), source)
+        x, y = at.x, at.y
         xx, yy = np.meshgrid(WEST + (col + every + 0.5) * 10, NORTH - (row + every + 0.5) * 10)
         px, py = Transformer.from_crs(GRID, source.crs, always_xy=True).transform(xx, yy)
         assert np.abs(x - (px - source.corner[0]) / 10).max() < 1e-4
@@ -88,7 +90,8 @@ def test_where_interpolation_is_not_enough_every_pixel_is_projected() -> None:
     """Beside the pole degrees of longitude turn too fast for nodes 20 pixels apart."""
     polar = Block("EPSG:3413", 1000.0, (0.0, 0.0), -200, -200)
     degrees = Frame("EPSG:4326", (0.01, -0.01), (-180.0, 90.0), (18000, 36000), False)
-    x, y = place(Piece(polar, *WHOLE), degrees)
+    at = place(Piece(polar, *WHOLE), degrees)
+    x, y = at.x, at.y
     every = np.arange(BLOCK)
     xx, yy = np.meshgrid((-200 + every + 0.5) * 1000.0, -(-200 + every + 0.5) * 1000.0)
     lon, lat = Transformer.from_crs("EPSG:3413", "EPSG:4326", always_xy=True).transform(xx, yy)
@@ -99,11 +102,12 @@ def test_where_interpolation_is_not_enough_every_pixel_is_projected() -> None:
 def test_a_block_outside_the_projection_s_domain_lies_nowhere() -> None:
     far = Block("EPSG:3035", 1000.0, (4_321_000.0 - 3e7, 3_210_000.0), 0, 0)
     world = Frame("EPSG:4326", (0.01, -0.01), (-180.0, 90.0), (18000, 36000), False)
-    x, y = place(Piece(far, *WHOLE), world)
+    at = place(Piece(far, *WHOLE), world)
+    x, y = at.x, at.y
     assert (x < -1e8).all()
     assert extent(far, world) is None
     for nearest in (False, True):
-        _, valid = take(np.ones((9, 9)), (0, 0), (x, y), world, 1000.0, nearest=nearest)
+        _, valid = take(np.ones((9, 9)), (0, 0), at, world, 1000.0, nearest=nearest)
         assert not valid.any()
 
 
@@ -152,8 +156,9 @@ def test_the_window_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     source = frame(20.0, 400)
     values = rng.integers(0, 3000, source.shape).astype(np.uint16)
-    x, y = place(Piece(block(), *WHOLE), source)
-    whole, valid = take(values, (0, 0), (x, y), source, 10.0, nearest=False, nodata=0.0)
+    at = place(Piece(block(), *WHOLE), source)
+    x, y = at.x, at.y
+    whole, valid = take(values, (0, 0), at, source, 10.0, nearest=False, nodata=0.0)
     for _ in range(10):
         top, left = rng.integers(0, 350, 2)
         bottom, right = top + rng.integers(1, 50), left + rng.integers(1, 50)
@@ -189,12 +194,13 @@ def test_a_part_of_the_source_is_enough() -> None:
     source = frame(20.0, 400)
     values = rng.integers(0, 3000, source.shape).astype(np.uint16)
     part = Piece(block(), slice(150, 260), slice(130, 300))
-    x, y = place(part, source)
+    at = place(part, source)
+    x, y = at.x, at.y
     top, left = int(y.min()) - 2, int(x.min()) - 2
     cut = values[top : int(y.max()) + 3, left : int(x.max()) + 3]
     how = {"nearest": False, "nodata": 0.0}
-    made, seen = take(cut, (top, left), (x, y), source, 10.0, **how)
-    whole, valid = take(values, (0, 0), (x, y), source, 10.0, **how)
+    made, seen = take(cut, (top, left), at, source, 10.0, **how)
+    whole, valid = take(values, (0, 0), at, source, 10.0, **how)
     assert valid.all() == (values > 0).all()
     assert (made == whole).all()
     assert (seen == valid).all()
@@ -203,14 +209,15 @@ def test_a_part_of_the_source_is_enough() -> None:
 @pytest.mark.parametrize("nodata", [None, math.nan, -9999.0, 70000.0, 0.5])
 def test_nodata_that_a_type_cannot_hold_marks_nothing(nodata: float | None) -> None:
     source = frame(10.0, 60)
-    x, y = place(Piece(block(), slice(5, 20), slice(5, 20)), source)
+    at = place(Piece(block(), slice(5, 20), slice(5, 20)), source)
+    x, y = at.x, at.y
     values = np.zeros(source.shape, np.uint16)
-    _, valid = take(values, (0, 0), (x, y), source, 10.0, nearest=False, nodata=nodata)
+    _, valid = take(values, (0, 0), at, source, 10.0, nearest=False, nodata=nodata)
     inside = (x >= 0) & (y >= 0) & (x < 60) & (y < 60)
     assert inside.any()
     assert (valid == inside).all()
     floats = np.full(source.shape, np.nan, np.float32)
-    _, valid = take(floats, (0, 0), (x, y), source, 10.0, nearest=True, nodata=nodata)
+    _, valid = take(floats, (0, 0), at, source, 10.0, nearest=True, nodata=nodata)
     assert not valid.any()
 
 

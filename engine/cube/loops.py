@@ -7,25 +7,18 @@ from itself alone, so that neither their number nor the piece shows in a value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 
-__all__ = ["between", "encode_where", "resample"]
+from engine.compiled import compiled
 
-F = TypeVar("F", bound=Callable[..., Any])
+__all__ = ["between", "corners", "encode_where", "resample", "resample_near"]
 
 _EDGE = 1e-6  # of a source pixel: a centre this near to a pixel's edge lies on it
 
 
-def _compiled(function: F) -> F:
-    # cached beside the source, or in the user's cache where that cannot be written
-    return cast(F, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
-
-
-@_compiled
+@compiled
 def between(nodes: Any, step: int, row: int, col: int, out: Any) -> None:
     """Values at pixels from values at nodes every `step` pixels, bilinear.
 
@@ -49,7 +42,71 @@ def between(nodes: Any, step: int, row: int, col: int, out: Any) -> None:
                 c, k = c + 1, 0
 
 
-@_compiled
+@compiled
+def corners(
+    x: Any, y: Any, top: int, left: int, height: int, width: int, at: Any, across: Any, down: Any
+) -> None:
+    """Which four pixels of a part lie around each point, and how far it lies between them.
+
+    Parameters
+    ----------
+    x, y : float64 (rows, columns)
+        Points in pixels of the file from its corner.
+    top, left, height, width : the part of the file.
+    at : int64 (rows, columns) to fill
+        Position of the upper left of the four in the part, row by row; -1 where one is missing.
+    across, down : float32 (rows, columns) to fill
+        Distance from that one, in pixels.
+    """
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            v, u = y[i, j] - 0.5 - top, x[i, j] - 0.5 - left
+            row, col = int(v), int(u)
+            inside = (v >= 0) & (u >= 0) & (row < height - 1) & (col < width - 1)
+            at[i, j] = row * width + col if inside else -1
+            across[i, j] = u - col
+            down[i, j] = v - row
+
+
+@compiled
+def resample_near(
+    values: Any,
+    at: Any,
+    across: Any,
+    down: Any,
+    nodata: Any,
+    declared: bool,
+    whole: bool,
+    out: Any,
+    valid: Any,
+) -> int:
+    """Bilinear where all four pixels of `corners` are valid: nearly everywhere.
+
+    Returns
+    -------
+    How many pixels are left to `resample`; `valid` is False there, and only there.
+    """
+    flat, width = values.reshape(-1), values.shape[1]
+    left = 0
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            k = at[i, j]
+            good = k >= 0
+            k = max(k, 0)
+            a, b, c, d = flat[k], flat[k + 1], flat[k + width], flat[k + width + 1]
+            if declared:
+                good &= (a != nodata) & (b != nodata) & (c != nodata) & (d != nodata)
+            u, v = float(across[i, j]), float(down[i, j])
+            above, below = a + u * (float(b) - a), c + u * (float(d) - c)
+            mixed = above + v * (below - above)
+            good &= mixed == mixed
+            out[i, j] = np.rint(mixed) if whole else mixed
+            valid[i, j] = good
+            left += not good
+    return left
+
+
+@compiled
 def resample(
     values: Any,
     top: int,
@@ -66,6 +123,8 @@ def resample(
 ) -> None:
     """Take pixels out of a part of a source: by a tent over valid pixels, or the nearest.
 
+    Pixels that are `valid` already are left as they are.
+
     Parameters
     ----------
     values : array (row, column)
@@ -80,25 +139,11 @@ def resample(
     """
     height, width = values.shape
     far_down, far_across = math.ceil(down), math.ceil(across)
-    unit = down == 1 and across == 1
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            v, u = y[i, j] - 0.5 - top, x[i, j] - 0.5 - left
-            if unit and 0 <= v < height - 1 and 0 <= u < width - 1:
-                # nearly every pixel: four valid ones around it
-                row, col = int(v), int(u)
-                v, u = v - row, u - col
-                a, b = values[row, col], values[row, col + 1]
-                c, d = values[row + 1, col], values[row + 1, col + 1]
-                if not (declared and (a == nodata or b == nodata or c == nodata or d == nodata)):
-                    above, below = a + u * (float(b) - a), c + u * (float(d) - c)
-                    mixed = above + v * (below - above)
-                    if mixed == mixed:
-                        out[i, j] = np.rint(mixed) if whole else mixed
-                        valid[i, j] = True
-                        continue
+            if valid[i, j]:
+                continue
             out[i, j] = 0
-            valid[i, j] = False
             row, col = int(np.floor(y[i, j] + _EDGE)) - top, int(np.floor(x[i, j] + _EDGE)) - left
             if row < 0 or col < 0 or row >= height or col >= width:
                 continue
@@ -130,7 +175,7 @@ def resample(
             out[i, j] = np.rint(mixed) if whole else mixed
 
 
-@_compiled
+@compiled
 def encode_where(dn: Any, take: Any, factor: float, shift: float, most: int, out: Any) -> None:
     """Digital numbers to the stored convention, where `take` holds; else `out` stays.
 
