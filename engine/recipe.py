@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -33,15 +33,22 @@ __all__ = [
     "ModelChoice",
     "Period",
     "Recipe",
+    "Strict",
     "load_recipe",
+    "read_recipe",
 ]
 
 
-class _Strict(BaseModel):
+Wanted = TypeVar("Wanted", bound="Strict")
+
+
+class Strict(BaseModel):
+    """Fields that are not there are refused, and nothing changes once it is read."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class AreaChoice(_Strict):
+class AreaChoice(Strict):
     """The wanted area; exactly one of the three."""
 
     country: str | None = Field(None, description="ISO code of a country of the boundary card")
@@ -57,7 +64,7 @@ class AreaChoice(_Strict):
         return self
 
 
-class GridChoice(_Strict):
+class GridChoice(Strict):
     """The national grid."""
 
     crs: str = Field(description="projected, in metres, as in EPSG:5179")
@@ -93,7 +100,7 @@ class GridChoice(_Strict):
 _PERIOD = re.compile(r"^(\d{4}-\d{2}-\d{2})/(\d{4}-\d{2}-\d{2})$")
 
 
-class Period(_Strict):
+class Period(Strict):
     """First and last solar day, both included."""
 
     first: date
@@ -132,7 +139,7 @@ def _bands(value: Any) -> Any:
     return value
 
 
-class Imagery(_Strict):
+class Imagery(Strict):
     """Where the scenes come from."""
 
     catalog: str = Field(description="a source card's name, or a path or address of a catalogue")
@@ -144,7 +151,7 @@ class Imagery(_Strict):
     )
 
 
-class Cube(_Strict):
+class Cube(Strict):
     """How scenes become a composite."""
 
     composite: Literal["median", "mean", "medoid"] = "median"
@@ -153,7 +160,7 @@ class Cube(_Strict):
     mask_snow: bool = False
 
 
-class ModelChoice(_Strict):
+class ModelChoice(Strict):
     """The model and where it runs."""
 
     card: str = Field(description="a model card's name or file")
@@ -163,7 +170,7 @@ class ModelChoice(_Strict):
     embedding: bool = Field(False, description="also store the penultimate features")
 
 
-class Filter(_Strict):
+class Filter(Strict):
     """The class filter of the finished map."""
 
     method: Literal["gaussian", "majority", "none"] = "gaussian"
@@ -171,14 +178,14 @@ class Filter(_Strict):
     majority_radius: int = Field(1, ge=1, le=10, description="cells, for method majority")
 
 
-class Mask(_Strict):
+class Mask(Strict):
     """What lies outside is not part of the product."""
 
     boundaries: str = Field(description="a boundary card's name, or any polygon file")
     outside: Literal["nodata"] = "nodata"
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """All that a run is told.
 
     Paths are as written; those of a recipe file are taken from the file's folder.
@@ -210,7 +217,7 @@ class Recipe(_Strict):
 def load_recipe(
     source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read and validate a recipe.
+    """Read and validate a recipe of a map.
 
     Parameters
     ----------
@@ -222,6 +229,17 @@ def load_recipe(
     RecipeError
         With the path of every wrong field, what was got and what was expected.
     """
+    return read_recipe(Recipe, source, overrides, template="lcz")
+
+
+def read_recipe(
+    schema: type[Wanted],
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    template: str,
+) -> Wanted:
+    """Read and validate a recipe of any schema; `template` is what `natmap init` calls it."""
     values: Any
     if isinstance(source, Mapping):
         values, where = dict(source), "the recipe"
@@ -233,7 +251,7 @@ def load_recipe(
             raise RecipeError(
                 "there is no such recipe",
                 got=where,
-                remedy="`natmap init lcz > recipe.yaml` writes one to start from",
+                remedy=f"`natmap init {template} > recipe.yaml` writes one to start from",
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
             raise RecipeError("the recipe is no YAML", got=f"{where}: {error}") from error
@@ -242,9 +260,9 @@ def load_recipe(
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     try:
-        return Recipe.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where} is wrong\n{_explain(error)}") from None
+        raise RecipeError(f"{where} is wrong\n{_explain(error, template)}") from None
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -257,14 +275,14 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, template: str) -> str:
     lines = []
     for problem in error.errors():
         path = ".".join(str(p) for p in problem["loc"]) or "recipe"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {path}: unknown key; remove it, or see `natmap init lcz`")
+            lines.append(f"  {path}: unknown key; remove it, or see `natmap init {template}`")
         elif problem["type"] == "missing":
-            lines.append(f"  {path}: missing; see `natmap init lcz`")
+            lines.append(f"  {path}: missing; see `natmap init {template}`")
         else:
             message = problem["msg"].removeprefix("Value error, ")
             got = problem.get("input")

@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
 from engine.models.card import ModelCard, verify_weights
+from engine.models.forest import Forest
 from engine.models.mscnn import MSCNN
 from engine.models.sen2lcz import Sen2LCZ
 
 __all__ = ["ARCHITECTURES", "build", "load_model"]
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"sen2lcz": Sen2LCZ, "mscnn": MSCNN}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "sen2lcz": Sen2LCZ,
+    "mscnn": MSCNN,
+    "forest": Forest,
+}
 
 
 def build(card: ModelCard) -> nn.Module:

@@ -1,0 +1,1 @@
+"""A made-up country whose truth is known: imagery, clouds, buildings, labels."""

@@ -1,0 +1,100 @@
+"""A made-up country, written whole: scenes with their items, truth, and a recipe to map it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import rasterio
+
+from engine.synthetic.country import Country, write_scenes
+from engine.synthetic.materials import BANDS
+from engine.synthetic.reference import write_reference
+
+__all__ = ["synthesize"]
+
+_RECIPE = """\
+# A made-up country, seed {seed}: {width:g} x {height:g} km about the border of two UTM zones.
+name: {name}
+product: lcz
+area: {{file: truth/area.geojson}}
+grid: {{crs: EPSG:3035, resolution: 10, tile: {tile}}}
+imagery: {{catalog: scenes/catalog.json, period: {first}/{last}{bands}}}
+cube: {{composite: median, keep_scenes: true}}
+{model}filter: {{method: gaussian}}
+mask: {{boundaries: truth/urban.geojson}}
+store: ./store
+publish: ./product
+"""
+
+
+def synthesize(
+    country: Country,
+    folder: str | Path,
+    *,
+    model: str | None = None,
+    tile: int = 800,
+    name: str = "made-up-country",
+    tell: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """Write a made-up country into a folder.
+
+    ``scenes/`` holds COGs, items in the form of Earth Search and ``catalog.json``; ``truth/`` what
+    is true (`engine.synthetic.reference`); ``recipe.yaml`` maps it; ``country.json`` says what it
+    is made of. A second call adds dates that are not there yet.
+
+    Parameters
+    ----------
+    country : Country
+    folder : str or Path
+    model : folder of a model card for the recipe, optional
+    tile : of the recipe, in pixels of 10 m.
+    name : of the recipe.
+    tell : gets a line of text for each step.
+
+    Returns
+    -------
+    Path of the recipe
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tell(f"truth of {country.width * country.height / 1e6:g} km2")
+    if not (folder / "country.json").exists():
+        written = write_reference(country, folder / "truth")
+        with rasterio.open(written["truth-lcz"]) as file:
+            counts = np.bincount(file.read(1).ravel(), minlength=18)[1:]
+        shares = {str(code): round(float(n / counts.sum()), 4) for code, n in enumerate(counts, 1)}
+    else:
+        shares = json.loads((folder / "country.json").read_text())["shares"]
+    tell(f"scenes of {len(country.overpasses)} dates")
+    write_scenes(country, folder / "scenes")
+    days = sorted(overpass.when.date() for overpass in country.overpasses)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        _RECIPE.format(
+            seed=country.world.seed,
+            width=country.width / 1000,
+            height=country.height / 1000,
+            name=name,
+            tile=tile,
+            first=days[0],
+            last=days[-1],
+            bands="" if model else f", bands: [{', '.join(BANDS)}]",
+            model=f"model: {{card: {model}}}\n" if model else "",
+        )
+    )
+    facts = {
+        "world": asdict(country.world),
+        "bounds": country.bounds,
+        "crs": "EPSG:3035",
+        "overpasses": [
+            {"when": o.when.isoformat(), "baseline": o.baseline, "cover": o.cover, "haze": o.haze}
+            for o in country.overpasses
+        ],
+        "shares": shares,
+    }
+    (folder / "country.json").write_text(json.dumps(facts, indent=1) + "\n")
+    return recipe

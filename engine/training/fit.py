@@ -1,0 +1,353 @@
+"""The training loop of patch classifiers: resumable to the bit, on one device or several."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from engine.errors import LabelError, RunError
+from engine.metrics import assess, confusion
+from engine.models.card import ModelCard
+from engine.models.inputs import prepare_input
+from engine.models.registry import build
+
+__all__ = ["Epoch", "Fitted", "Settings", "draw_epoch", "fit", "statistics"]
+
+_EVALUATED = 512  # patches at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a network is trained; the defaults are those of the published MSCNN as specified.
+
+    Attributes
+    ----------
+    epochs : at most.
+    patience : epochs without a better validation loss after which training stops.
+    batch : patches of a step.
+    rate : learning rate of NAdam.
+    schedule : the rate stays, or falls to 0 along a cosine over all epochs.
+    balance : chances of a class to be drawn go as its count to the power 1, 1/2 or 0.
+    augment : each patch in one of the eight symmetries of the square, by chance.
+    precision : of the arithmetic.
+    draws : patches of an epoch; by default as many as there are.
+    seed : of weights, order, augmentation and dropout.
+    """
+
+    epochs: int = 100
+    patience: int = 15
+    batch: int = 96
+    rate: float = 2e-3
+    schedule: Literal["constant", "cosine"] = "constant"
+    balance: Literal["none", "sqrt", "full"] = "sqrt"
+    augment: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+    draws: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures of one epoch; losses are mean cross-entropies."""
+
+    number: int
+    loss: float
+    accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    validation_f1: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained network.
+
+    Attributes
+    ----------
+    weights : of the epoch with the best validation accuracy.
+    best : its number.
+    history : one entry for each epoch.
+    """
+
+    weights: dict[str, torch.Tensor]
+    best: int
+    history: tuple[Epoch, ...]
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Labelled patches in memory: x uint16 (n, band, y, x), y codes 1 to 17."""
+
+    x: npt.NDArray[np.uint16]
+    y: npt.NDArray[np.uint8]
+
+
+def statistics(
+    x: npt.NDArray[np.uint16], clip: tuple[float, float] = (0.0, 1.0)
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each band over valid pixels, in clipped reflectance.
+
+    Parameters
+    ----------
+    x : uint16 (n, band, y, x), stored convention
+    """
+    means, deviations = [], []
+    for band in range(x.shape[1]):
+        values = x[:, band]
+        seen = values[values > 0]
+        if not len(seen):
+            raise LabelError("no patch has a valid pixel", got=f"band {band} is all nodata")
+        # sums over the values that occur, of which there are few
+        counts = np.bincount(seen, minlength=1)
+        level = np.clip((np.arange(len(counts)) - 1000.0) / 10_000.0, *clip)
+        mean = float((counts * level).sum() / counts.sum())
+        variance = float((counts * (level - mean) ** 2).sum() / counts.sum())
+        means.append(round(mean, 6))
+        deviations.append(round(max(variance, 1e-8) ** 0.5, 6))
+    return tuple(means), tuple(deviations)
+
+
+def draw_epoch(
+    y: npt.NDArray[np.uint8], settings: Settings, epoch: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
+    """Positions of an epoch's patches in their order, and the symmetry (0 to 7) of each.
+
+    A function of the seed and the epoch alone, so that a resumed run draws the same.
+    """
+    rng = np.random.default_rng([settings.seed, epoch])
+    count = settings.draws or len(y)
+    power = {"none": 1.0, "sqrt": 0.5, "full": 0.0}[settings.balance]
+    if settings.balance == "none" and count == len(y):
+        order = rng.permutation(len(y))
+    else:
+        counts = np.bincount(y, minlength=18).astype(float)
+        chance = counts[y] ** (power - 1)
+        order = rng.choice(len(y), count, p=chance / chance.sum())
+    turns = rng.integers(0, 8, count) if settings.augment else np.zeros(count, np.int64)
+    return order.astype(np.intp), turns.astype(np.uint8)
+
+
+def fit(
+    card: ModelCard,
+    train: Batches,
+    validation: Batches,
+    settings: Settings,
+    folder: Path,
+    *,
+    device: str = "auto",
+    devices: int = 1,
+    tell: Callable[[Epoch], None] = lambda epoch: None,
+    step: Callable[[int, int, int], None] = lambda epoch, batch, batches: None,
+) -> Fitted:
+    """Train a card's network.
+
+    After each epoch the whole state is kept in ``folder``; a call with the same card, patches and
+    settings goes on from there, to the same weights as an undisturbed run on one CPU.
+
+    Parameters
+    ----------
+    card : architecture, input and classes; its checksum is not looked at.
+    train, validation : Batches
+    settings : Settings
+    folder : Path
+    device : "auto", "cpu" or "cuda"; devices : how many, through Lightning Fabric.
+    tell : hears of each finished epoch, those of an earlier run included.
+    step : hears of each batch: epoch, batch, batches.
+
+    Raises
+    ------
+    LabelError
+        Where a class of the patches is none of the card's, or there are no patches.
+    RunError
+        Where training diverges.
+    """
+    _require_labels(card, train, validation)
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.use_deterministic_algorithms(True)
+    fabric = Fabric(
+        accelerator=device,
+        devices=devices,
+        precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
+    )
+    fabric.launch()
+    torch.manual_seed(settings.seed)
+    network = build(card).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.NAdam(
+        network.parameters(), lr=settings.rate, betas=(0.9, 0.999), momentum_decay=4e-3
+    )
+    model, optimizer = fabric.setup(network, optimizer)
+    key = _key(card, train, validation, settings)
+    state = _resume(folder / "state.pt", key)
+    history: list[Epoch] = []
+    best: dict[str, torch.Tensor] = {}
+    if state is not None:
+        network.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = [Epoch(**entry) for entry in state["history"]]
+        best = state["best"]
+        for entry in history:
+            tell(entry)
+
+    position = np.zeros(256, np.int64)
+    position[list(card.classes)] = np.arange(len(card.classes))
+    while len(history) < settings.epochs and not _exhausted(history, settings.patience):
+        number = len(history)
+        torch.manual_seed(settings.seed * 100_003 + number)  # dropout
+        rate = settings.rate
+        if settings.schedule == "cosine":
+            rate *= 0.5 * (1 + np.cos(np.pi * number / settings.epochs))
+        for group in optimizer.param_groups:
+            group["lr"] = float(rate)
+        order, turns = draw_epoch(train.y, settings, number)
+        model.train()
+        total = right = 0.0
+        batches = -(-len(order) // settings.batch)
+        for b in range(batches):
+            here = slice(b * settings.batch, (b + 1) * settings.batch)
+            x = _prepared(train.x[order[here]], card, turns[here])
+            y = torch.from_numpy(position[train.y[order[here]]])
+            if len(y) < 2:
+                continue  # batch statistics of one patch are none
+            x, y = fabric.to_device(x), fabric.to_device(y)
+            logits = model(x)[0]
+            loss = nn.functional.cross_entropy(logits.float(), y)
+            if not torch.isfinite(loss):
+                raise RunError(
+                    "training diverged",
+                    got=f"loss {float(loss)} in epoch {number + 1}",
+                    remedy="lower the learning rate, or look at the patches",
+                )
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            total += float(loss.detach()) * len(y)
+            right += float((logits.argmax(1) == y).sum())
+            step(number + 1, b + 1, batches)
+        scores = _evaluate(model, fabric, card, validation)
+        truth = position[validation.y]
+        picked = scores[np.arange(len(truth)), truth]
+        found = np.array(card.classes)[scores.argmax(1)]
+        figures = assess(confusion(validation.y, found))
+        entry = Epoch(
+            number + 1,
+            total / len(order),
+            right / len(order),
+            float(-picked.mean()),
+            figures.oa,
+            figures.f1_macro,
+            float(rate),
+        )
+        if not history or entry.validation_accuracy > max(e.validation_accuracy for e in history):
+            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+        history.append(entry)
+        _keep(folder / "state.pt", fabric, key, network, optimizer, history, best)
+        tell(entry)
+    number = int(np.argmax([entry.validation_accuracy for entry in history])) + 1
+    return Fitted(best, number, tuple(history))
+
+
+def _prepared(
+    x: npt.NDArray[np.uint16], card: ModelCard, turns: npt.NDArray[np.uint8] | None = None
+) -> torch.Tensor:
+    """Patches as the network is fed them, each turned as asked."""
+    if turns is not None:
+        x = x.copy()
+        for k in range(1, 8):
+            here = turns == k
+            if here.any():
+                turned = np.rot90(x[here], k % 4, axes=(2, 3))
+                x[here] = turned[..., ::-1] if k >= 4 else turned
+    ready = prepare_input(x, np.asarray((x > 0).all(axis=1)), card)
+    return torch.from_numpy(ready).contiguous(memory_format=torch.channels_last)
+
+
+def _evaluate(
+    model: Any, fabric: Fabric, card: ModelCard, patches: Batches
+) -> npt.NDArray[np.float32]:
+    """Log-probabilities (n, class)."""
+    model.eval()
+    found = []
+    with torch.no_grad():
+        for first in range(0, len(patches.y), _EVALUATED):
+            x = fabric.to_device(_prepared(patches.x[first : first + _EVALUATED], card))
+            logits = model(x)[0].float()
+            found.append(torch.log_softmax(logits, 1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def _exhausted(history: Sequence[Epoch], patience: int) -> bool:
+    if not history:
+        return False
+    best = int(np.argmin([entry.validation_loss for entry in history]))
+    return len(history) - 1 - best >= patience
+
+
+def _key(card: ModelCard, train: Batches, validation: Batches, settings: Settings) -> str:
+    """What decides the weights: a state of another training is not gone on from."""
+    digest = hashlib.sha256()
+    parts = card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
+    digest.update(json.dumps([parts, asdict(settings)], sort_keys=True, default=str).encode())
+    for values in (train.x, train.y, validation.x, validation.y):
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
+
+
+def _resume(path: Path, key: str) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["key"] != key:
+        raise RunError(
+            "the folder holds the state of another training",
+            got=str(path),
+            remedy="remove it to start anew, or write to another folder",
+        )
+    return state
+
+
+def _keep(
+    path: Path,
+    fabric: Fabric,
+    key: str,
+    network: nn.Module,
+    optimizer: Any,
+    history: Sequence[Epoch],
+    best: dict[str, torch.Tensor],
+) -> None:
+    part = path.with_suffix(".part")
+    fabric.save(
+        part,
+        {
+            "key": key,
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(entry) for entry in history],
+            "best": best,
+        },
+    )
+    os.replace(part, path)
+
+
+def _require_labels(card: ModelCard, train: Batches, validation: Batches) -> None:
+    for name, part in (("training", train), ("validation", validation)):
+        if not len(part.y):
+            raise LabelError(f"there are no {name} patches", remedy="look at the split's shares")
+        strange = sorted(set(np.unique(part.y).tolist()) - set(card.classes))
+        if strange:
+            raise LabelError(
+                f"{name} patches of classes that the model does not give",
+                got=", ".join(map(str, strange)),
+                expected=", ".join(map(str, card.classes)),
+            )

@@ -1,0 +1,119 @@
+"""Growing random forests on statistics of patches (the WUDAPT way), and keeping them as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.ensemble import RandomForestClassifier
+
+from engine.models.card import ModelCard
+from engine.models.forest import patch_features
+from engine.models.inputs import prepare_input
+
+__all__ = ["Grown", "features_of", "grow"]
+
+_AT_ONCE = 2048  # patches
+
+
+@dataclass(frozen=True)
+class Grown:
+    """A forest as arrays.
+
+    Attributes
+    ----------
+    parameters : of `engine.models.forest.Forest`.
+    weights : its buffers.
+    """
+
+    parameters: dict[str, Any]
+    weights: dict[str, torch.Tensor]
+
+
+def features_of(
+    x: npt.NDArray[np.uint16],
+    card: ModelCard,
+    statistics: Literal["mean", "mean-std"],
+    side: int,
+) -> npt.NDArray[np.float32]:
+    """Features of patches x uint16 (n, band, y, x), as the forest works them out."""
+    parts = []
+    for first in range(0, len(x), _AT_ONCE):
+        part = x[first : first + _AT_ONCE]
+        ready = torch.from_numpy(prepare_input(part, np.asarray((part > 0).all(1)), card))
+        parts.append(patch_features(ready, statistics, side).numpy())
+    return np.concatenate(parts)
+
+
+def grow(
+    x: npt.NDArray[np.uint16],
+    y: npt.NDArray[np.uint8],
+    card: ModelCard,
+    *,
+    statistics: Literal["mean", "mean-std"] = "mean-std",
+    side: int = 10,
+    trees: int = 30,
+    balanced: bool = False,
+    seed: int = 0,
+) -> Grown:
+    """Grow a forest.
+
+    Defaults follow Earth Engine's ``smileRandomForest`` as specified: square root of the features
+    at a split, leaves of one, half of the samples for a tree.
+
+    Parameters
+    ----------
+    x : uint16 (n, band, y, x), stored convention
+    y : codes
+    card : bands and classes; a forest takes reflectance, not standardised.
+    statistics, side : see `patch_features`.
+    trees : int
+    balanced : weigh classes by one over their counts.
+    seed : int
+    """
+    forest = RandomForestClassifier(
+        trees,
+        max_features="sqrt",
+        min_samples_leaf=1,
+        bootstrap=True,
+        max_samples=0.5,
+        class_weight="balanced" if balanced else None,
+        random_state=seed,
+        n_jobs=-1,
+    )
+    forest.fit(features_of(x, card, statistics, side), y)
+    grown = [tree.tree_ for tree in forest.estimators_]
+    nodes = max(tree.node_count for tree in grown)
+    weights = {
+        "feature": torch.zeros(trees, nodes, dtype=torch.int32),
+        "threshold": torch.zeros(trees, nodes, dtype=torch.float64),
+        "left": torch.zeros(trees, nodes, dtype=torch.int32),
+        "right": torch.zeros(trees, nodes, dtype=torch.int32),
+        "value": torch.zeros(trees, nodes, len(card.classes)),
+    }
+    column = [card.classes.index(int(code)) for code in forest.classes_]
+    for number, tree in enumerate(grown):
+        n = tree.node_count
+        itself = np.arange(n)
+        leaf = tree.children_left < 0
+        arrays = {
+            "feature": np.where(leaf, 0, tree.feature),
+            "threshold": np.where(leaf, 0.0, tree.threshold),
+            "left": np.where(leaf, itself, tree.children_left),
+            "right": np.where(leaf, itself, tree.children_right),
+        }
+        for name, values in arrays.items():
+            weights[name][number, :n] = torch.from_numpy(np.ascontiguousarray(values))
+        share = tree.value[:, 0] / tree.value[:, 0].sum(1, keepdims=True)
+        weights["value"][number, :n, column] = torch.from_numpy(share.astype(np.float32))
+    parameters = {
+        "trees": trees,
+        "nodes": nodes,
+        "statistics": statistics,
+        "side": side,
+        "depth": max(tree.max_depth for tree in grown),
+    }
+    return Grown(parameters, weights)

@@ -1,0 +1,230 @@
+"""Patch sets: labelled patches cut from composites, kept in Zarr in the composites' convention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from engine.errors import LabelError
+
+__all__ = ["PatchSet", "Place", "cut", "join", "open_patches", "write_patches"]
+
+_CHUNK = 1024
+_MASKED = 0.05  # share of invalid pixels from which a patch is no example
+_BLOCK = 40  # cells of a block whose pixels are read at once
+
+Read = Callable[[slice, slice], tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where patches were cut: a composite with its name and dates.
+
+    Attributes
+    ----------
+    name : of the city, country or recipe.
+    period : of the imagery, as the recipe has it.
+    crs : of the coordinates.
+    """
+
+    name: str
+    period: str
+    crs: str
+
+
+@dataclass(frozen=True)
+class PatchSet:
+    """Labelled patches.
+
+    Attributes
+    ----------
+    x : uint16 (n, band, side, side), side = patch + 2 context
+        Stored convention, 0 is nodata. A Zarr array or one in memory.
+    y : uint8 (n,), codes 1 to 17
+    xy : float64 (n, 2)
+        Centres, in metres of their place's CRS.
+    group : int64 (n,)
+        Training area within its place.
+    place : uint16 (n,), position in `places`
+    split : uint8 (n,), positions in `splits.SPLITS`, 255 for none
+    bands : B-names
+    patch, context : pixels
+    resolution : metres
+    places : tuple of Place
+    """
+
+    x: Any
+    y: npt.NDArray[np.uint8]
+    xy: npt.NDArray[np.float64]
+    group: npt.NDArray[np.int64]
+    place: npt.NDArray[np.uint16]
+    split: npt.NDArray[np.uint8]
+    bands: tuple[str, ...]
+    patch: int
+    context: int
+    resolution: float
+    places: tuple[Place, ...]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, where: npt.NDArray[np.intp], context: int = 0) -> npt.NDArray[np.uint16]:
+        """Patches at positions, in memory, with so much of their context."""
+        if context > self.context:
+            raise LabelError(
+                "the patch set has less context than the model needs",
+                got=f"{self.context} px",
+                expected=f"{context} px or more",
+                remedy="cut the patches again with a larger context",
+            )
+        rim = self.context - context
+        side = self.patch + 2 * self.context
+        inner = slice(rim, side - rim)
+        if isinstance(self.x, np.ndarray):
+            found: npt.NDArray[np.uint16] = self.x[where][:, :, inner, inner]
+        else:
+            # by chunks: scattered positions would open each chunk again and again
+            found = np.empty((len(where), len(self.bands), *[side - 2 * rim] * 2), np.uint16)
+            for first in range(0, len(self), _CHUNK):
+                here = (where >= first) & (where < first + _CHUNK)
+                if here.any():
+                    part = self.x[first : first + _CHUNK]
+                    found[here] = part[where[here] - first][:, :, inner, inner]
+        return found
+
+
+def cut(
+    read: Read,
+    rows: npt.NDArray[np.int64],
+    cols: npt.NDArray[np.int64],
+    bands: int,
+    *,
+    patch: int = 32,
+    context: int = 16,
+    step: int = 10,
+) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
+    """Cut the patches about cells out of a composite.
+
+    Parameters
+    ----------
+    read : (rows, columns) of pixels -> (values uint16 (band, y, x), valid bool (y, x))
+        Slices may reach beyond the composite; there nothing is valid.
+    rows, cols : of the cells, from the composite's corner.
+    bands : how many.
+    patch, context : pixels; step : pixels of a cell.
+
+    Returns
+    -------
+    x : uint16 (n, band, side, side), 0 where invalid
+    good : bool (n,), False where over 5 % of the patch itself is invalid
+    """
+    side, before = patch + 2 * context, (patch - step) // 2 + context
+    x = np.zeros((len(rows), bands, side, side), np.uint16)
+    good = np.zeros(len(rows), bool)
+    inner = slice(context, context + patch)
+    blocks, inverse = np.unique(
+        np.stack([rows // _BLOCK, cols // _BLOCK]), axis=1, return_inverse=True
+    )
+    for number in range(blocks.shape[1]):
+        here = np.flatnonzero(inverse.reshape(-1) == number)
+        top, left = rows[here].min() * step - before, cols[here].min() * step - before
+        bottom = int(rows[here].max()) * step - before + side
+        right = int(cols[here].max()) * step - before + side
+        values, valid = read(slice(int(top), bottom), slice(int(left), right))
+        values = np.where(valid, values, np.uint16(0))
+        for k in here:
+            i, j = int(rows[k]) * step - before - top, int(cols[k]) * step - before - left
+            x[k] = values[:, i : i + side, j : j + side]
+            good[k] = valid[i : i + side, j : j + side][inner, inner].mean() >= 1 - _MASKED
+    return x, good
+
+
+def write_patches(path: str | Path, found: PatchSet) -> None:
+    """Write a patch set; one that is there is replaced."""
+    group = zarr.open_group(str(path), mode="w")
+    inner = group.create_group("patches")
+    side = found.patch + 2 * found.context
+    x = inner.create_array(
+        "x",
+        shape=(len(found), len(found.bands), side, side),
+        chunks=(_CHUNK, len(found.bands), side, side),
+        dtype="uint16",
+        fill_value=0,
+    )
+    for first in range(0, len(found), _CHUNK):
+        x[first : first + _CHUNK] = found.x[first : first + _CHUNK]
+    for name in ("y", "xy", "group", "place", "split"):
+        values = getattr(found, name)
+        chunks = (_CHUNK, *values.shape[1:])
+        inner.create_array(name, data=values, chunks=chunks)
+    inner.attrs.update(
+        {
+            "bands": list(found.bands),
+            "patch": found.patch,
+            "context": found.context,
+            "resolution": found.resolution,
+            "places": [vars(place) for place in found.places],
+            "scale_factor": 1e-4,
+            "add_offset": -0.1,
+        }
+    )
+
+
+def open_patches(path: str | Path) -> PatchSet:
+    """Open a patch set; patches stay on disk.
+
+    Raises
+    ------
+    LabelError
+    """
+    try:
+        group: Any = zarr.open_group(str(path), mode="r")["patches"]
+        attrs = group.attrs
+        arrays = {name: group[name][:] for name in ("y", "xy", "group", "place", "split")}
+        return PatchSet(
+            group["x"],
+            **arrays,
+            bands=tuple(attrs["bands"]),
+            patch=int(attrs["patch"]),
+            context=int(attrs["context"]),
+            resolution=float(attrs["resolution"]),
+            places=tuple(Place(**place) for place in attrs["places"]),
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise LabelError("the patch set cannot be read", got=f"{path}: {error}") from error
+
+
+def join(parts: Sequence[PatchSet]) -> PatchSet:
+    """Patch sets of several places as one, in memory."""
+    first = parts[0]
+    for part in parts[1:]:
+        same = ("bands", "patch", "context", "resolution")
+        for name in same:
+            if getattr(part, name) != getattr(first, name):
+                raise LabelError(
+                    "patch sets do not go together",
+                    got=f"{name} {getattr(part, name)}",
+                    expected=f"{getattr(first, name)}",
+                )
+    offsets = np.cumsum([0, *[len(part.places) for part in parts]])
+    return PatchSet(
+        np.concatenate([part.x[:] for part in parts]),
+        np.concatenate([part.y for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+        np.concatenate([part.group for part in parts]),
+        np.concatenate(
+            [part.place + np.uint16(n) for part, n in zip(parts, offsets, strict=False)]
+        ),
+        np.concatenate([part.split for part in parts]),
+        first.bands,
+        first.patch,
+        first.context,
+        first.resolution,
+        tuple(place for part in parts for place in part.places),
+    )

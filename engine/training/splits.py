@@ -1,0 +1,150 @@
+"""Which patches train, validate and test: whole polygons or blocks, never two that share pixels.
+
+Neighbouring patches share most of their pixels, and patches of one polygon share its ground: a
+split by chance lets a network be tested on what it has seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
+
+from engine.errors import LabelError
+
+__all__ = ["SPLITS", "UNUSED", "find_leaks", "split_by_block", "split_by_group"]
+
+SPLITS = ("train", "validation", "test")
+UNUSED = 255
+"""Of a patch that lies in two splits' ground: it is in none."""
+
+Codes = npt.NDArray[np.uint8]
+
+
+def split_by_group(
+    groups: npt.NDArray[np.int64],
+    lcz: npt.NDArray[np.uint8],
+    xy: npt.NDArray[np.float64],
+    reach: float,
+    shares: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+) -> Codes:
+    """Split whole groups (polygons), those together whose patches overlap, class by class.
+
+    Parameters
+    ----------
+    groups : int64 (n,)
+    lcz : uint8 (n,)
+    xy : float64 (n, 2)
+        Centres of the patches in metres.
+    reach : side of a patch with its context, in metres.
+    shares : of train, validation, test; they sum to 1.
+    seed : int
+
+    Returns
+    -------
+    uint8 (n,), positions in `SPLITS`
+
+    Raises
+    ------
+    LabelError
+        Where the shares are none.
+    """
+    _require_shares(shares)
+    _, group = np.unique(groups, return_inverse=True)
+    first, second = _overlapping(xy, reach)
+    n = int(group.max()) + 1 if len(group) else 0
+    joined = coo_array((np.ones(len(first)), (group[first], group[second])), shape=(n, n))
+    count, component = connected_components(joined, directed=False)
+    piece = component[group]
+
+    # rarest classes first, so that each split gets its share of them while there is a choice
+    sizes = np.zeros((count, 18))
+    np.add.at(sizes, (piece, lcz), 1)
+    total = sizes.sum(0)
+    rarity = np.where(sizes > 0, total, np.inf).min(1)
+    order = np.lexsort((np.random.default_rng(seed).random(count), rarity))
+    wanted = np.outer(shares, total)
+    given = np.zeros_like(wanted)
+    chosen = np.zeros(count, np.uint8)
+    for k in order:
+        # to the split that falls shortest of its share of the piece's classes
+        lack = ((wanted - given) / np.maximum(wanted, 1e-9) * (sizes[k] > 0)).sum(1)
+        split = int(np.argmax(np.where(np.array(shares) > 0, lack, -np.inf)))
+        chosen[k] = split
+        given[split] += sizes[k]
+    found: Codes = chosen[piece]
+    return found
+
+
+def split_by_block(
+    xy: npt.NDArray[np.float64],
+    reach: float,
+    side: float = 3200.0,
+    shares: Sequence[float] = (0.7, 0.1, 0.2),
+    seed: int = 0,
+) -> Codes:
+    """Split square blocks of ground; patches that reach into a block of another split are left out.
+
+    Parameters
+    ----------
+    xy : float64 (n, 2)
+        Centres of the patches in metres.
+    reach : side of a patch with its context, in metres.
+    side : of a block, in metres; at least `reach`.
+    shares, seed : as for `split_by_group`.
+
+    Returns
+    -------
+    uint8 (n,), positions in `SPLITS`, `UNUSED` where left out
+    """
+    _require_shares(shares)
+    if side < reach:
+        raise LabelError(
+            "blocks are smaller than patches", got=f"{side:g} m", expected=f"{reach:g} m or more"
+        )
+
+    def block_split(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> Codes:
+        i, j = np.floor(x / side).astype(np.int64), np.floor(y / side).astype(np.int64)
+        pairs, inverse = np.unique(np.stack([i, j]), axis=1, return_inverse=True)
+        chance = [np.random.default_rng([seed, a % 2**32, b % 2**32]).random() for a, b in pairs.T]
+        codes = np.searchsorted(np.cumsum(shares)[:-1], chance, side="right").astype(np.uint8)
+        return codes[inverse.reshape(-1)]
+
+    x, y = xy[:, 0], xy[:, 1]
+    found = block_split(x, y)
+    for dx in (-reach / 2, reach / 2):
+        for dy in (-reach / 2, reach / 2):
+            found[block_split(x + dx, y + dy) != block_split(x, y)] = UNUSED
+    return found
+
+
+def find_leaks(xy: npt.NDArray[np.float64], split: Codes, reach: float) -> int:
+    """Pairs of patches of different splits that share pixels; 0 for an honest split."""
+    used = split != UNUSED
+    first, second = _overlapping(xy[used], reach)
+    return int((split[used][first] != split[used][second]).sum())
+
+
+def _overlapping(
+    xy: npt.NDArray[np.float64], reach: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of patches that share ground: both centres' distances are under a side."""
+    if len(xy) < 2:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    # just under: patches that touch along an edge share no pixel
+    pairs = cKDTree(xy).query_pairs(reach * (1 - 1e-9), p=np.inf, output_type="ndarray")
+    return pairs[:, 0].astype(np.int64), pairs[:, 1].astype(np.int64)
+
+
+def _require_shares(shares: Sequence[float]) -> None:
+    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
+        raise LabelError(
+            "shares of train, validation and test must sum to 1",
+            got=tuple(shares),
+            expected="such as 0.7, 0.1, 0.2",
+        )
