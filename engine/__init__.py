@@ -9,6 +9,9 @@ plan       what a run would do, and why
 run        run all that is missing or stale
 open_store the groups of a store as an xarray DataTree
 publish    COG, STAC, preview and report
+train      a model from labels and composites
+evaluate   a map against what is known
+synthesize a made-up country
 ========== ======================================================
 """
 
@@ -17,15 +20,28 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["ingest", "open_cube", "open_store", "plan", "publish", "run"]
+__all__ = [
+    "evaluate",
+    "ingest",
+    "open_cube",
+    "open_store",
+    "plan",
+    "publish",
+    "run",
+    "synthesize",
+    "train",
+]
 
 _HOMES = {
+    "evaluate": "engine.pipeline.evaluate",
     "ingest": "engine.catalog.ingest",
     "open_cube": "engine.pipeline.cube",
     "open_store": "engine.store.view",
     "plan": "engine.pipeline.verbs",
     "publish": "engine.pipeline.release",
     "run": "engine.pipeline.verbs",
+    "synthesize": "engine.synthetic.make",
+    "train": "engine.pipeline.train",
 }
 
 

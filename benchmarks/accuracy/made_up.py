@@ -151,13 +151,13 @@ def recipe_of(kind: str, work: Path) -> dict[str, Any]:
     if kind == "network":
         base["model"] = {
             "architecture": "mscnn",
-            "parameters": {"branch": 24, "blocks": [48, 96, 96, 192, 192], "dense": 192},
+            "parameters": {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
             "description": "MSCNN trained on made-up worlds only (benchmarks/accuracy): for the "
             "demo and for tests. Autumn dates, sun 32 to 38 degrees high. Not for real places.",
             **licence,
         }
         base["training"] = {
-            "epochs": 24,
+            "epochs": 20,
             "batch": 128,
             "schedule": "cosine",
             "precision": "bfloat16",

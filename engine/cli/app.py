@@ -32,7 +32,7 @@ Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c00
 
 
 @app.command()
-def init(product: Annotated[str, typer.Argument(help="lcz")]) -> None:
+def init(product: Annotated[str, typer.Argument(help="lcz, train")]) -> None:
     """Print a commented recipe to start from."""
     from engine.cli.templates import TEMPLATES
 
@@ -134,6 +134,76 @@ def publish(
 
 
 @app.command()
+def train(recipe: RecipePath, overrides: Set = None) -> None:
+    """Train a model from labels and composites; a killed training goes on where it was."""
+    from engine.cli.render import say, training
+    from engine.pipeline.train import train as start
+    from engine.train_recipe import load_train_recipe
+
+    wanted = load_train_recipe(recipe, _overrides(overrides))
+    with training(wanted.training.epochs) as (epoch, step):
+        found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
+    if found.figures:
+        say(f"test patches: accuracy {found.figures['oa']:.3f}, kappa {found.figures['kappa']:.3f}")
+    sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+@app.command()
+def evaluate(
+    product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
+    reference: Annotated[
+        Path, typer.Argument(help="raster of codes, or training areas", show_default=False)
+    ],
+    within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a finished map with a reference: figures, a table of classes, a picture."""
+    from engine.cli.render import draw_evaluation
+    from engine.pipeline.evaluate import evaluate as compare
+
+    found = compare(product, reference, within=within, layer=layer, out=out)
+    if as_json:
+        figures = {k: None if v != v else v for k, v in found.accuracy.figures().items()}
+        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    else:
+        draw_evaluation(found)
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="folder to write to", show_default=False)],
+    seed: Annotated[int, typer.Option(help="of the world")] = 1,
+    width: Annotated[float, typer.Option(help="km, a multiple of 1.6")] = 16.0,
+    height: Annotated[float, typer.Option(help="km, a multiple of 1.6")] = 9.6,
+    model: Annotated[str, typer.Option(help="model card of the recipe")] = "lcz-made-up",
+    orthophotos: Annotated[bool, typer.Option(help="also 1 m images and green space")] = False,
+) -> None:
+    """Make a country up: scenes with clouds, their items, the truth, and a recipe to map it."""
+    from engine.cli.render import say
+    from engine.synthetic.country import Country
+    from engine.synthetic.districts import World
+    from engine.synthetic.make import synthesize as write
+
+    country = Country(World(seed), round(width * 1000), round(height * 1000))
+    found = write(country, folder, model=model, orthophotos=orthophotos, tell=say)
+    say(f"to map it: natmap run {found}")
+    sys.stdout.write(f"{found}\n")
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="folder to work in")] = Path("natmap-demo"),
+    workers: Annotated[int | None, typer.Option(help="worker processes")] = None,
+) -> None:
+    """The whole of it on a made-up country, in minutes: map, judge, add a date, map again."""
+    from engine.cli.demo import show
+
+    raise typer.Exit(show(folder, workers))
+
+
+@app.command()
 def ingest(
     folder: Annotated[Path, typer.Argument(help="folder of images", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="folder of the catalogue")] = None,
@@ -173,9 +243,13 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
-    import yaml
-
     from engine.recipe import load_recipe
+
+    return load_recipe(path, _overrides(overrides))
+
+
+def _overrides(overrides: list[str] | None) -> dict[str, Any]:
+    import yaml
 
     values = {}
     for text in overrides or []:
@@ -183,7 +257,7 @@ def _recipe(path: Path, overrides: list[str] | None) -> Any:
         if not sep:
             raise RecipeError("--set needs key=value", got=text)
         values[key] = yaml.safe_load(value)
-    return load_recipe(path, values)
+    return values
 
 
 def _names(text: str | None) -> list[str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from engine.legend import LCZ
+
 if TYPE_CHECKING:
+    from engine.pipeline.evaluate import Evaluation
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
+    from engine.training.fit import Epoch
 
-__all__ = ["draw_plan", "out", "progress", "say"]
+__all__ = ["draw_evaluation", "draw_plan", "out", "progress", "say", "training"]
 
 out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -90,6 +94,77 @@ def progress() -> Iterator[Listener]:
             yield listen
     else:
         yield listen
+
+
+@contextmanager
+def training(epochs: int) -> Iterator[tuple[Callable[[Epoch], None], Callable[..., None]]]:
+    """What hears of epochs and of batches: a bar on a terminal, a line for each epoch."""
+    bar = Progress(
+        TextColumn("[bold]epoch {task.fields[epoch]}"),
+        BarColumn(bar_width=None),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[figures]}"),
+        TimeRemainingColumn(),
+        console=_err,
+    )
+    task = bar.add_task("train", total=None, epoch=1, figures="")
+
+    def epoch(entry: Epoch) -> None:
+        text = (
+            f"loss {entry.loss:.3f}, validation {entry.validation_loss:.3f}, "
+            f"accuracy {entry.validation_accuracy:.3f}"
+        )
+        bar.update(task, figures=text)
+        say(f"epoch {entry.number} of at most {epochs}: {text}")
+
+    def step(number: int, batch: int, batches: int) -> None:
+        done = (number - 1) * batches + batch
+        bar.update(task, completed=done, total=epochs * batches, epoch=number)
+
+    if _err.is_terminal:
+        with bar:
+            yield epoch, step
+    else:
+        yield epoch, step
+
+
+_FIGURES = {
+    "oa": "overall accuracy",
+    "kappa": "kappa",
+    "oa_u": "OAu, among built types",
+    "oa_bu": "OAbu, built or natural",
+    "oa_w": "OAw, weighted by similarity",
+    "oa_built_rows": "recall of built types",
+    "oa_natural_rows": "recall of natural types",
+    "f1_macro": "mean F1",
+    "f1_weighted": "weighted F1",
+}
+
+
+def draw_evaluation(found: Evaluation) -> None:
+    """Figures with their quartiles, and a line for each class, on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("figure", "left"), ("value", "right"), ("quartiles", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for key, title in _FIGURES.items():
+        _, low, high = found.intervals[key]
+        table.add_row(title, f"{getattr(found.accuracy, key):.3f}", f"{low:.3f} to {high:.3f}")
+    out.print(table)
+    out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("LCZ")
+    for name in ("reference", "map", "F1", "user's", "producer's"):
+        table.add_column(name, justify="right")
+    for k, zone in enumerate(LCZ):
+        rows, cols = int(found.counts[k].sum()), int(found.counts[:, k].sum())
+        if rows or cols:
+            shares = (found.accuracy.f1, found.accuracy.users, found.accuracy.producers)
+            text = ["-" if v[k] != v[k] else f"{v[k]:.2f}" for v in shares]
+            table.add_row(f"{zone.label:>2}  {zone.title}", str(rows), str(cols), *text)
+    out.print(table)
+    say(f"{found.accuracy.cells} cells in {found.groups} groups, {found.missed} without a class")
+    if found.folder is not None:
+        say(f"report: {found.folder}")
 
 
 def draw_plan(plan: Plan) -> None:

@@ -44,4 +44,39 @@ store: ./my-city
 publish: ./my-city-product
 # price_per_worker_hour: 0.10
 """,
+    "train": """\
+# Training of a patch classifier. Composites first: natmap run RECIPE --until composite
+name: my-lcz-model
+
+# One entry for each place: the recipe that made its composite, and its labels.
+labels:
+  - recipe: ./my-city.yaml
+    areas: ./my-city.kml          # training areas: KML, KMZ, GeoJSON, GPKG; or
+    # raster: ./reference.tif     # a raster of codes 1 to 17
+    # within: ./good.tif          # with a raster: only where this one is not 0
+    # most: 5000                  # patches of this place, rare classes first
+
+patches: ./patches                # the patch set (Zarr), cut once
+# context: 16                     # pixels kept about each patch, for models that see further
+
+split: {by: group, shares: [0.7, 0.1, 0.2]}   # whole training areas; or by: block, or by: place
+# split: {by: place, validation: [b], test: [c]}
+
+model:
+  architecture: mscnn             # or forest
+  # parameters: {}                # of the architecture
+  licence: CC-BY-4.0
+
+training:
+  epochs: 100
+  patience: 15                    # epochs without a better validation loss
+  batch: 96
+  rate: 0.002
+  # schedule: cosine              # or constant
+  # balance: sqrt                 # chances of classes; none, full
+  # precision: bfloat16           # or float32
+  # device: auto
+
+out: ./my-lcz-model               # card.json, weights, report.json, curves.png, confusion.png
+""",
 }

@@ -18,7 +18,7 @@ from engine.errors import LabelError
 from engine.grid.area import reproject
 from engine.labels.areas import TrainingArea
 
-__all__ = ["SAMPLE", "cells_of_areas", "cells_of_raster", "thin"]
+__all__ = ["SAMPLE", "Samples", "cells_of_areas", "cells_of_raster", "thin"]
 
 SAMPLE = np.dtype([("row", np.int64), ("col", np.int64), ("lcz", np.uint8), ("group", np.int64)])
 """A labelled cell: its place in the box of cells, its class, and what it must not be split from."""
@@ -83,7 +83,11 @@ def cells_of_areas(areas: Sequence[TrainingArea], cells: GeoBox) -> Samples:
 
 
 def cells_of_raster(
-    path: str | Path, cells: GeoBox, *, within: str | Path | None = None
+    path: str | Path,
+    cells: GeoBox,
+    *,
+    within: str | Path | None = None,
+    classes: bool = True,
 ) -> Samples:
     """Cells with a class in a reference raster: nearest pixel, 0 is none; each its own group.
 
@@ -93,6 +97,7 @@ def cells_of_raster(
     cells : GeoBox
     within : raster of the same kind, optional
         Only cells where it is not 0.
+    classes : False for a raster that only says where, with any numbers.
 
     Raises
     ------
@@ -100,6 +105,8 @@ def cells_of_raster(
         Where a raster cannot be read, does not meet the cells or holds other codes.
     """
     codes = _warped(path, cells)
+    if not classes:
+        codes = (codes != 0).astype(np.int64)
     strange = np.setdiff1d(np.unique(codes), np.arange(18))
     if len(strange):
         raise LabelError(

@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.legend import LCZ
 
 __all__ = [
     "ModelCard",
+    "find_card",
     "load_card",
     "mlm_fields",
     "verify_weights",
@@ -156,6 +158,28 @@ class ModelCard(BaseModel):
                 expected=f"{self.resolution:g} m",
                 remedy=f"set grid.resolution to {self.resolution:g}",
             )
+
+
+def find_card(name: str, base: Path) -> Path:
+    """Where a card named in a recipe lies: a path from the recipe's folder, or a shipped model.
+
+    Raises
+    ------
+    CardError
+        With the names of the shipped models.
+    """
+    path = base / name
+    if path.exists() or "/" in name or "\\" in name or path.suffix:
+        return path
+    shipped = Path(str(files("engine.models").joinpath("shipped")))
+    if (shipped / name / "card.json").is_file():
+        return shipped / name
+    names = sorted(p.name for p in shipped.glob("*") if (p / "card.json").is_file())
+    raise CardError(
+        "there is no such model",
+        got=name,
+        expected=f"the folder of a model card, or one of {', '.join(names) or 'no shipped models'}",
+    )
 
 
 def load_card(path: str | Path) -> ModelCard:

@@ -22,7 +22,7 @@ from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.infer.patches import BLOCK
 from engine.items import SCL, Item, Sign, band_name
-from engine.models.card import ModelCard, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
 from engine.product.filter import filter_halo
@@ -133,7 +133,7 @@ def prepare(
     """
     base = base or Path()
     choice = recipe.grid
-    model = load_card(base / recipe.model.card) if recipe.model else None
+    model = load_card(find_card(recipe.model.card, base)) if recipe.model else None
     bands = recipe.imagery.bands or (model.bands if model else None)
     if bands is None:
         raise RecipeError(

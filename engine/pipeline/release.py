@@ -16,7 +16,7 @@ from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.legend import Reason
-from engine.models.card import load_card, mlm_fields, weights_asset
+from engine.models.card import find_card, load_card, mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.publishing.product import Facts, write_lcz_product
@@ -84,7 +84,7 @@ def publish(
     if not (schedule.ledger.states("map") == State.DONE).any():
         raise PublishError("there is no map yet", got=store_path, remedy="`natmap run` first")
     reader = _Reader(prepared, schedule, root)
-    card = load_card(base / recipe.model.card)
+    card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
     seconds: dict[str, float] = {}
     for stage in prepared.stages:

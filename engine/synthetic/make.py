@@ -7,12 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import rasterio
 
 from engine.synthetic.country import Country, write_scenes
 from engine.synthetic.materials import BANDS
+from engine.synthetic.photo import write_photos
 from engine.synthetic.reference import write_reference
+from engine.synthetic.scene import CRS
 
 __all__ = ["synthesize"]
 
@@ -38,6 +41,7 @@ def synthesize(
     model: str | None = None,
     tile: int = 800,
     name: str = "made-up-country",
+    orthophotos: bool = False,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Write a made-up country into a folder.
@@ -53,6 +57,7 @@ def synthesize(
     model : folder of a model card for the recipe, optional
     tile : of the recipe, in pixels of 10 m.
     name : of the recipe.
+    orthophotos : also ``photos/``: 1 m frames, and what is green in them.
     tell : gets a line of text for each step.
 
     Returns
@@ -71,6 +76,10 @@ def synthesize(
         shares = json.loads((folder / "country.json").read_text())["shares"]
     tell(f"scenes of {len(country.overpasses)} dates")
     write_scenes(country, folder / "scenes")
+    if orthophotos:
+        tell("orthophotos")
+        towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS)
+        write_photos(country, folder / "photos", list(towns.geometry))
     days = sorted(overpass.when.date() for overpass in country.overpasses)
     recipe = folder / "recipe.yaml"
     recipe.write_text(

@@ -25,7 +25,7 @@ from engine.synthetic.materials import BANDS, spectra
 from engine.synthetic.sensor import SQUARE, add_haze, add_noise, look, radiance
 from engine.synthetic.surface import paint
 
-__all__ = ["CRS", "FINE", "Overpass", "View", "see", "sun_of"]
+__all__ = ["CRS", "FINE", "Overpass", "View", "city_squares", "see", "sun_of"]
 
 CRS = "EPSG:3035"
 """The made-up worlds' own: metres, equal area, true distances to a part in a thousand."""
@@ -146,7 +146,7 @@ def see(
     width = math.ceil((x10.max() + margin - west) / SQUARE) * SQUARE
     height = math.ceil((north - y10.min() + margin) / SQUARE) * SQUARE
     surface = paint(world, west, north, height, width)
-    city, keys = _cities(world, west, north, height // SQUARE, width // SQUARE)
+    city, keys = city_squares(world, west, north, height // SQUARE, width // SQUARE)
 
     views = []
     for overpass, sun in zip(overpasses, suns, strict=True):
@@ -201,7 +201,7 @@ def _transformer(zone: int) -> Transformer:
     return Transformer.from_crs(f"EPSG:{32600 + zone}", CRS, always_xy=True)
 
 
-def _cities(
+def city_squares(
     world: World, west: int, north: int, rows: int, cols: int
 ) -> tuple[npt.NDArray[np.intp], list[int]]:
     """Which city each square belongs to, as a position among their keys."""

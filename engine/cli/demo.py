@@ -1,0 +1,172 @@
+"""The demo: a country is made up, mapped, judged, and mapped again with one date more."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import shapely
+from rich.panel import Panel
+from rich.table import Table
+from shapely.geometry.base import BaseGeometry
+
+from engine.cli.render import draw_plan, out, progress, say
+from engine.errors import RunError
+from engine.grid.grid import Grid, Tile
+from engine.pipeline.evaluate import Evaluation, evaluate
+from engine.pipeline.release import publish
+from engine.pipeline.status import read_status
+from engine.pipeline.verbs import plan, run
+from engine.runs.events import Event, TileDone
+from engine.store.repository import Store
+from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.districts import World
+from engine.synthetic.make import synthesize
+from engine.synthetic.scene import Overpass
+
+__all__ = ["show"]
+
+_SEED, _WIDTH, _HEIGHT, _TILE = 2021, 16_000, 9_600, 320  # no training saw this world
+_LEAST_OA, _LEAST_KAPPA = 0.75, 0.72  # of the whole map
+_MARK = "natmap-demo.txt"
+
+
+def show(folder: Path, workers: int | None = None) -> int:
+    """Run the demo in a folder; an earlier demo's folder is made anew.
+
+    Returns
+    -------
+    0, or 1 where a threshold was missed.
+    """
+    began = time.monotonic()
+    _clear(folder)
+    country = Country(World(_SEED), _WIDTH, _HEIGHT)
+    dates = len(country.overpasses)
+    _head(1, f"Make a country up: {_WIDTH * _HEIGHT / 1e6:.0f} km2, 2 UTM zones, {dates} dates")
+    recipe = synthesize(country, folder, model="lcz-made-up", tile=_TILE, name="demo", tell=say)
+
+    _head(2, "Plan, run, publish")
+    draw_plan(plan(recipe))
+    seconds, ran = _run(recipe, workers)
+    known = {event.tile for event in ran if event.stage == "scenes"}
+    product = publish(recipe, tag="first")
+    first = _judge(product, folder, "first")
+
+    _head(3, "A new date arrives, over the west of the country only")
+    more = _new_date(country)
+    country = replace(country, overpasses=(*AUTUMN, more))
+    before = _tile_days(folder)
+    synthesize(country, folder, model="lcz-made-up", tile=_TILE, name="demo", tell=say)
+    draw_plan(plan(recipe))
+    again, ran = _run(recipe, workers)
+    touched = {tile for tile in known if _box(folder, tile).intersects(more.swath)}
+    new_days = _tile_days(folder) - before
+    scenes = {event.tile for event in ran if event.stage == "scenes"}
+    product = publish(recipe, tag="second")
+    second = _judge(product, folder, "second")
+
+    _head(4, "What came out")
+    only = new_days == len(touched) and scenes == touched
+    good = second.accuracy.oa >= _LEAST_OA and second.accuracy.kappa >= _LEAST_KAPPA
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("", "first", "with the new date"):
+        table.add_column(name, justify="left" if not name else "right")
+    rows = [
+        ("overall accuracy, whole map", first.accuracy.oa, second.accuracy.oa),
+        ("kappa", first.accuracy.kappa, second.accuracy.kappa),
+        ("accuracy among built types", first.accuracy.oa_u, second.accuracy.oa_u),
+        ("mean F1", first.accuracy.f1_macro, second.accuracy.f1_macro),
+    ]
+    for title, a, b in rows:
+        table.add_row(title, f"{a:.3f}", f"{b:.3f}")
+    table.add_row("tile-days read", str(before), f"{new_days}: {len(scenes)} of {len(known)} tiles")
+    table.add_row("seconds of the run", f"{seconds:.0f}", f"{again:.0f}")
+    out.print(table)
+    _verdict("only the touched tiles and the new day were read", only)
+    _verdict(f"accuracy at least {_LEAST_OA}, kappa at least {_LEAST_KAPPA}", good)
+    out.print()
+    for title, path in (
+        ("the map", product / "preview.png"),
+        ("what it gets wrong", folder / "accuracy-second" / "confusion.png"),
+        ("report", product / "report.json"),
+    ):
+        out.print(f"{title:20} {path}", markup=False)
+    out.print(
+        Panel(
+            f"natmap status {folder / 'store'}\n"
+            f"natmap evaluate {product} {folder / 'truth' / 'truth-lcz.tif'}\n"
+            f"natmap run {recipe} --set filter.method=majority      (only maps are made anew)\n"
+            "natmap init lcz > recipe.yaml                          (a real place)",
+            title="try next",
+            expand=False,
+        )
+    )
+    say(f"demo finished in {(time.monotonic() - began) / 60:.1f} minutes")
+    return 0 if only and good else 1
+
+
+def _clear(folder: Path) -> None:
+    if folder.exists():
+        if not (folder / _MARK).is_file() and any(folder.iterdir()):
+            raise RunError(
+                "the folder is not empty, and no demo made it",
+                got=str(folder),
+                remedy="name another: natmap demo FOLDER",
+            )
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    (folder / _MARK).write_text("Made by `natmap demo`, which makes it anew each time.\n")
+
+
+def _head(number: int, text: str) -> None:
+    out.print(f"\n[bold]{number}. {text}[/bold]")
+
+
+def _verdict(text: str, holds: bool) -> None:
+    out.print(f"{'[green]holds[/green]' if holds else '[red]MISSED[/red]'}  {text}")
+
+
+def _run(recipe: Path, workers: int | None) -> tuple[float, list[TileDone]]:
+    """Run; the seconds it took, and the tiles that ran."""
+    ran: list[TileDone] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, TileDone):
+            ran.append(event)
+
+    with progress() as listener:
+        found = run(recipe, workers=workers, listeners=[listener, listen])
+    if found.failed:
+        raise RunError("tiles failed", got="; ".join(text for _, _, text in found.failed[:3]))
+    return found.seconds, ran
+
+
+def _judge(product: Path, folder: Path, name: str) -> Evaluation:
+    """The whole map against the truth: unmasked, as no border of a town decides what is right."""
+    return evaluate(
+        product,
+        folder / "truth" / "truth-lcz.tif",
+        layer="classes",
+        out=folder / f"accuracy-{name}",
+    )
+
+
+def _new_date(country: Country) -> Overpass:
+    left, bottom, right, top = country.bounds
+    edge = (left + 0.45 * (right - left), (bottom + top) / 2, 190.0)
+    return Overpass(datetime(2021, 10, 16, 10, 10, tzinfo=UTC), "05.00", 0.1, 0.012, edge)
+
+
+def _tile_days(folder: Path) -> int:
+    return int(read_status(folder / "store")["stages"]["scenes"]["done"])
+
+
+def _box(folder: Path, tile: Tile) -> BaseGeometry:
+    """A tile's outline in the store's CRS."""
+    identity = Store.open(folder / "store").identity
+    bounds, crs = tuple(identity["bounds"]), identity["crs"]
+    grid = Grid.fit(bounds, crs=crs, tile_size=identity["tile_size"])
+    return shapely.box(*grid.tile_bounds(tile))

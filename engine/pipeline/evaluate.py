@@ -1,0 +1,189 @@
+"""Evaluate: a finished map against a truth, a reference raster or polygons."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from odc.geo.geobox import GeoBox
+
+from engine.errors import MetricError
+from engine.labels.areas import read_training_areas
+from engine.labels.sampling import Samples, cells_of_areas, cells_of_raster
+from engine.legend import LCZ
+from engine.metrics import Accuracy, assess, bootstrap, confusion
+from engine.publishing.charts import draw_confusion
+
+__all__ = ["Evaluation", "evaluate"]
+
+_BLOCK = 20  # cells of a block of ground that is drawn as a whole
+_REPEATS = 200
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was found.
+
+    Attributes
+    ----------
+    accuracy : Accuracy
+    counts : int64 (17, 17), rows reference, columns map
+    intervals : of each figure (mean, lower quartile, upper quartile) over resampled groups:
+        polygons, or blocks of 2 km of a raster.
+    missed : labelled cells where the map has no class.
+    groups : how many.
+    folder : where the report was written, None if nowhere.
+    """
+
+    accuracy: Accuracy
+    counts: npt.NDArray[np.int64]
+    intervals: dict[str, tuple[float, float, float]]
+    missed: int
+    groups: int
+    folder: Path | None = None
+
+
+def evaluate(
+    product: str | Path,
+    reference: str | Path,
+    *,
+    within: str | Path | None = None,
+    layer: str = "map",
+    out: str | Path | None = None,
+) -> Evaluation:
+    """Compare a map with what is known.
+
+    Parameters
+    ----------
+    product : a product folder of natmap, or any raster of codes 1 to 17.
+    reference : raster of codes, or training areas (KML, KMZ, GeoJSON, GPKG).
+    within : raster, optional; only cells where it is not 0.
+    layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of a product folder.
+    out : folder for ``accuracy.json``, ``classes.csv`` and ``confusion.png``; by default nowhere.
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    MetricError, LabelError
+        Where map or reference cannot be read, or share no cell.
+    """
+    path = _map_of(Path(product), layer)
+    try:
+        with rasterio.open(path) as file:
+            codes = file.read(1)
+            if file.crs is None:
+                raise MetricError("the map does not say which CRS it is in", got=path.name)
+            cells = GeoBox(codes.shape, file.transform, str(file.crs.to_wkt()))
+    except rasterio.RasterioIOError as error:
+        raise MetricError("the map cannot be read", got=error) from error
+    samples = _samples(Path(reference), cells, within)
+    found = codes[samples["row"], samples["col"]]
+    counts = confusion(samples["lcz"], found)
+    if not counts.sum():
+        raise MetricError(
+            "map and reference share no cell with a class",
+            got=f"{len(samples)} labelled cells, none mapped",
+            remedy="evaluate --layer classes is not masked; or check that both cover one place",
+        )
+    groups: dict[str, npt.NDArray[np.int64]] = {}
+    for number in np.unique(samples["group"]):
+        here = samples["group"] == number
+        part = confusion(samples["lcz"][here], found[here])
+        if part.sum():
+            groups[str(number)] = part
+    result = Evaluation(
+        assess(counts),
+        counts,
+        bootstrap(groups, _REPEATS),
+        int((found == 0).sum()),
+        len(groups),
+        None if out is None else Path(out),
+    )
+    if out is not None:
+        _write(result, path, Path(reference), Path(out))
+    return result
+
+
+def _map_of(path: Path, layer: str) -> Path:
+    if not path.exists():
+        raise MetricError("there is no such map", got=str(path))
+    if path.is_file():
+        return path
+    endings = {"map": ".tif", "classes": "-classes.tif"}
+    if layer not in endings:
+        raise MetricError("no such layer to evaluate", got=layer, expected="map or classes")
+    report = path / "report.json"
+    try:
+        name = json.loads(report.read_text())["name"]
+    except (OSError, KeyError, ValueError) as error:
+        raise MetricError(
+            "the folder is no product of natmap",
+            got=f"{path}: {error}",
+            remedy="give the map's file, or publish first",
+        ) from error
+    return path / f"{name}{endings[layer]}"
+
+
+def _samples(reference: Path, cells: GeoBox, within: str | Path | None) -> Samples:
+    if reference.suffix.lower() in (".tif", ".tiff", ".vrt", ".img"):
+        samples = cells_of_raster(reference, cells, within=within)
+        # neighbours are no independent witnesses: blocks of ground are drawn as a whole
+        samples["group"] = samples["row"] // _BLOCK * 100_000 + samples["col"] // _BLOCK
+        return samples
+    samples = cells_of_areas(read_training_areas(reference).areas, cells)
+    if within is not None:
+        allowed = cells_of_raster(within, cells, classes=False)
+        place = samples["row"] * cells.shape[1] + samples["col"]
+        samples = samples[np.isin(place, allowed["row"] * cells.shape[1] + allowed["col"])]
+    return samples
+
+
+def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    figures: dict[str, Any] = {
+        name: None if math.isnan(value) else round(value, 4)
+        for name, value in found.accuracy.figures().items()
+    }
+    report = {
+        "schema": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "map": path.name,
+        "reference": reference.name,
+        "figures": figures,
+        "quartiles": {
+            name: [None if math.isnan(v) else round(v, 4) for v in values]
+            for name, values in found.intervals.items()
+        },
+        "groups": found.groups,
+        "labelled_cells_without_a_class": found.missed,
+        "confusion": found.counts.tolist(),
+    }
+    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["lcz", "title", "reference_cells", "map_cells", "f1", "users", "producers"]
+        )
+        for k, zone in enumerate(LCZ):
+            values = (found.accuracy.f1, found.accuracy.users, found.accuracy.producers)
+            writer.writerow(
+                [
+                    zone.label,
+                    zone.title,
+                    int(found.counts[k].sum()),
+                    int(found.counts[:, k].sum()),
+                    *("" if math.isnan(v[k]) else f"{v[k]:.4f}" for v in values),
+                ]
+            )
+    draw_confusion(found.counts, out / "confusion.png", f"{path.stem}: share of the reference, %")

@@ -1,0 +1,148 @@
+"""Orthophotos of a made-up world at 1 m, and where it is green."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.features
+from affine import Affine
+from shapely.geometry.base import BaseGeometry
+
+from engine.compiled import compiled
+from engine.synthetic.country import Country
+from engine.synthetic.districts import World
+from engine.synthetic.hashing import draws
+from engine.synthetic.light import Sun, reach, shade
+from engine.synthetic.materials import BANDS, SHADE, Material, spectra
+from engine.synthetic.scene import CRS, city_squares
+from engine.synthetic.sensor import SQUARE
+from engine.synthetic.surface import paint
+
+__all__ = ["FRAME", "GREEN", "take_photo", "write_photos"]
+
+FRAME, _LAP = 1000, 50
+"""Metres of a frame's own ground; it shows `_LAP` more on each side, as its neighbours do."""
+
+_SUN, _DAY = Sun(56.0, 150.0), 190  # a July morning
+_BANDS = np.array([BANDS.index(name) for name in ("B04", "B03", "B02", "B08")])
+_SALT = 977  # of a city's tone curve and of a frame's light
+
+GREEN = np.isin(
+    np.arange(len(Material)),
+    [
+        Material.GRASS,
+        Material.DRY_GRASS,
+        Material.SCRUB,
+        Material.BROADLEAF,
+        Material.CONIFER,
+    ],
+)
+"""Which materials are green space inside a city; farmland is none."""
+
+
+def take_photo(world: World, left: int, top: int, rows: int, cols: int) -> npt.NDArray[np.uint8]:
+    """A frame: red, green, blue and near infrared of a window, whole metres of the world.
+
+    Shadows are those of a summer's morning; each city has its tone curve, and each frame is a
+    little brighter on one side, as mosaics of real frames are.
+
+    Returns
+    -------
+    uint8 (4, rows, cols)
+    """
+    far = -(-reach(_SUN) // SQUARE) * SQUARE
+    x0, y0 = left - far - left % SQUARE, top + far + (-top) % SQUARE
+    width = -(-(left + cols + far - x0) // SQUARE) * SQUARE
+    height = -(-(y0 - top + rows + far) // SQUARE) * SQUARE
+    ground = paint(world, x0, y0, height, width)
+    dark = shade(ground.height, x0, y0, _SUN)
+    city, keys = city_squares(world, x0, y0, height // SQUARE, width // SQUARE)
+    table = np.stack([spectra(world.seed, key, _DAY)[:, _BANDS] for key in keys])
+    curves = np.array([draws(world.seed, key, 0, _SALT)[:3] for key in keys])
+    gain = (2.1 + 0.8 * curves[:, 0]).astype(np.float32)
+    gamma = (0.55 + 0.25 * curves[:, 1]).astype(np.float32)
+    shine = draws(world.seed, left, top, _SALT)
+    slope = np.array([0.16 * (shine[0] - 0.5), 0.16 * (shine[1] - 0.5)], np.float32)
+    found = np.empty((4, rows, cols), np.uint8)
+    r, c = y0 - top, left - x0
+    _expose(
+        ground.material, ground.tone, dark, city, table, SHADE[_BANDS], gain, gamma, slope, r, c,
+        found,
+    )  # fmt: skip
+    return found
+
+
+@compiled
+def _expose(
+    material: Any, tone: Any, dark: Any, city: Any, table: Any, shaded: Any, gain: Any, gamma: Any,
+    slope: Any, row: int, col: int, out: Any,
+) -> None:  # fmt: skip
+    for i in range(out.shape[1]):
+        down = i / out.shape[1] - 0.5
+        for j in range(out.shape[2]):
+            r, c = row + i, col + j
+            here = city[r // SQUARE, c // SQUARE]
+            light = (1 + slope[0] * down + slope[1] * (j / out.shape[2] - 0.5)) * tone[r, c] / 128.0
+            for b in range(4):
+                value = table[here, material[r, c], b] * light
+                if dark[r, c]:
+                    value *= shaded[b]
+                value = min(max(value * gain[here], 0.0), 1.0) ** gamma[here]
+                out[b, i, j] = int(255 * value + 0.5)
+
+
+def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> int:
+    """Write frames as JPEG-compressed GeoTIFFs, and beside each what is green in it.
+
+    Frames lie in ``folder``, named by column and row; ``green/`` holds uint8 rasters of the same
+    pixels: 1 green, 0 not, 255 outside the urban boundary.
+
+    Parameters
+    ----------
+    country : Country
+    folder : Path
+    towns : polygons of the urban boundary, in the world's CRS.
+
+    Returns
+    -------
+    How many frames there are.
+    """
+    (folder / "green").mkdir(parents=True, exist_ok=True)
+    left, bottom, right, top = country.bounds
+    corners = [(x, y) for y in range(top, bottom, -FRAME) for x in range(left, right, FRAME)]
+    side = FRAME + 2 * _LAP
+
+    def frame(corner: tuple[int, int]) -> None:
+        x, y = corner[0] - _LAP, corner[1] + _LAP
+        form = {
+            "driver": "GTiff",
+            "height": side,
+            "width": side,
+            "crs": CRS,
+            "transform": Affine(1, 0, x, 0, -1, y),
+            "dtype": "uint8",
+            "tiled": True,
+        }
+        name = f"photo_{corner[0] // FRAME}_{corner[1] // FRAME}.tif"
+        with rasterio.open(
+            folder / name, "w", count=4, compress="jpeg", jpeg_quality=85, **form
+        ) as file:
+            file.write(take_photo(country.world, x, y, side, side))
+        green = GREEN[paint(country.world, x, y, side, side).material].astype(np.uint8)
+        inside = rasterio.features.rasterize(
+            towns, (side, side), transform=form["transform"], dtype="uint8"
+        ) if towns else np.zeros((side, side), np.uint8)  # fmt: skip
+        with rasterio.open(
+            folder / "green" / name, "w", count=1, nodata=255, compress="deflate", **form
+        ) as file:
+            file.write(np.where(inside > 0, green, 255).astype(np.uint8), 1)
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        list(pool.map(frame, corners))
+    return len(corners)
