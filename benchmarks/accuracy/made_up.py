@@ -42,8 +42,8 @@ from engine.synthetic.make import synthesize  # noqa: E402
 from engine.synthetic.surface import paint  # noqa: E402
 from engine.synthetic.truth import FEATURES, MISFIT, survey  # noqa: E402
 
-TRAIN = {f"train-{seed:02}": Country(World(seed), 16_000, 9_600) for seed in range(1, 11)}
-TEST = {f"test-{seed}": Country(World(seed), 9_600, 9_600) for seed in range(101, 107)}
+TRAIN = {f"train-{seed:02}": Country(World(seed), 16_000, 9_600, inset=1) for seed in range(1, 11)}
+TEST = {f"test-{seed}": Country(World(seed), 9_600, 9_600, inset=1) for seed in range(101, 107)}
 PATCHES = 4_000  # of each training world
 VALIDATION = ("train-09", "train-10")
 BUILT = slice(0, 10)

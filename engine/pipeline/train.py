@@ -180,7 +180,7 @@ class _Source:
                 got=str(self.store),
                 remedy=f"natmap run {path} --until composite",
             ) from None
-        self.names = [str(band) for band in Store.open(self.store).identity["bands"]]
+        self.names = [str(band) for band in Store.open(self.store).identity["band_names"]]
 
     def read(
         self, rows: slice, cols: slice, wanted: list[int]

@@ -66,12 +66,15 @@ class Country:
     world : World
     width, height : metres, multiples of 1600.
     overpasses : of the satellite, in any order.
+    inset : metres from the bounds to the area that is mapped; 800 leave room for patches and the
+        class filter, so that they need no further tiles.
     """
 
     world: World
     width: int = 24_000
     height: int = 16_000
     overpasses: tuple[Overpass, ...] = AUTUMN
+    inset: int = 800
 
     def __post_init__(self) -> None:
         for name, value in (("width", self.width), ("height", self.height)):
@@ -92,8 +95,8 @@ class Country:
 
     @property
     def outline(self) -> BaseGeometry:
-        """In EPSG:4326."""
-        return to_degrees(shapely.box(*self.bounds))
+        """The area to be mapped, in EPSG:4326."""
+        return to_degrees(shapely.box(*self.bounds).buffer(-self.inset, join_style="mitre"))
 
 
 def to_degrees(geometry: BaseGeometry, crs: str = CRS) -> BaseGeometry:
