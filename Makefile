@@ -1,11 +1,11 @@
-# natmap: `make install` once, then `make test`. Needs git, Python 3.11+ and make, nothing else.
+# natmap: `make demo`, then `make test`. Needs git, Python 3.11+ and make, nothing else.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install test quick check chaos clean
+.PHONY: demo install test quick check chaos clean
 
 install: $(STAMP)
 
@@ -16,6 +16,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+demo: $(STAMP)            ## a made-up country, mapped, judged, updated; about 5 minutes
+	$(BIN)/natmap demo natmap-demo
 
 check: $(STAMP)           ## lint, format, types, floors
 	$(BIN)/ruff check .

@@ -163,6 +163,8 @@ def draw_evaluation(found: Evaluation) -> None:
             table.add_row(f"{zone.label:>2}  {zone.title}", str(rows), str(cols), *text)
     out.print(table)
     say(f"{found.accuracy.cells} cells in {found.groups} groups, {found.missed} without a class")
+    for days, (cells, oa) in found.by_observations.items():
+        say(f"seen on {days} {'day' if days == 1 else 'days'}: accuracy {oa:.3f} of {cells} cells")
     if found.folder is not None:
         say(f"report: {found.folder}")
 

@@ -40,6 +40,9 @@ class Evaluation:
         polygons, or blocks of 2 km of a raster.
     missed : labelled cells where the map has no class.
     groups : how many.
+    by_observations : cells and overall accuracy by the number of days that a cell was seen on,
+        of a product folder: where few days were left, a cloud that the scene classification
+        missed stands in the composite, and shows here.
     folder : where the report was written, None if nowhere.
     """
 
@@ -48,6 +51,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float, float]]
     missed: int
     groups: int
+    by_observations: dict[int, tuple[int, float]]
     folder: Path | None = None
 
 
@@ -108,6 +112,7 @@ def evaluate(
         bootstrap(groups, _REPEATS),
         int((found == 0).sum()),
         len(groups),
+        _by_observations(path, samples, found),
         None if out is None else Path(out),
     )
     if out is not None:
@@ -133,6 +138,23 @@ def _map_of(path: Path, layer: str) -> Path:
             remedy="give the map's file, or publish first",
         ) from error
     return path / f"{name}{endings[layer]}"
+
+
+def _by_observations(
+    path: Path, samples: Samples, found: npt.NDArray[Any]
+) -> dict[int, tuple[int, float]]:
+    beside = path.with_name(path.name.replace("-classes", "").removesuffix(".tif"))
+    layer = beside.with_name(f"{beside.name}-observations.tif")
+    if not layer.is_file():
+        return {}
+    with rasterio.open(layer) as file:
+        seen = file.read(1)[samples["row"], samples["col"]]
+    mapped = found > 0
+    return {
+        int(days): (int(here.sum()), float((found[here] == samples["lcz"][here]).mean()))
+        for days in np.unique(seen[mapped])
+        if (here := mapped & (seen == days)).any()
+    }
 
 
 def _samples(reference: Path, cells: GeoBox, within: str | Path | None) -> Samples:
@@ -166,6 +188,10 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
             for name, values in found.intervals.items()
         },
         "groups": found.groups,
+        "by_observations": {
+            str(days): {"cells": cells, "oa": round(oa, 4)}
+            for days, (cells, oa) in found.by_observations.items()
+        },
         "labelled_cells_without_a_class": found.missed,
         "confusion": found.counts.tolist(),
     }
