@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engine.synthetic.hashing import SALT, draws, noise
 
-__all__ = ["CITY", "DISTRICT", "City", "Lattice", "World", "cities_about", "districts_about"]
+__all__ = ["CITY", "DISTRICT", "Lattice", "World", "cities_about", "districts_about"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ DISTRICT = np.dtype(
 
 
 @dataclass(frozen=True)
-class City:
+class Style:
     """What a city's districts share."""
 
     angle: float
@@ -181,7 +181,7 @@ def _city(world: World, col: int, row: int) -> npt.NDArray[np.void]:
 
 
 @lru_cache(maxsize=4096)
-def _style(seed: int, key: int) -> City:
+def _style(seed: int, key: int) -> Style:
     first, second, third = (draws(seed, key, k, SALT["city style"]) for k in range(3))
     shifted = key < 0
     # all dwellings of a city share one palette, so that a roof's colour tells nothing of height
@@ -190,7 +190,7 @@ def _style(seed: int, key: int) -> City:
     if shifted:
         shares = shares[[3, 2, 1, 0]]
     roofs = np.cumsum(shares / shares.sum())
-    return City(
+    return Style(
         angle=first[0] * np.pi / 2,
         bend=(0.0, 0.25, 0.8)[int(3 * first[1])],
         rings=(0.15, 0.5, 0.85)[int(3 * first[2])],
@@ -237,7 +237,7 @@ def _zone(ring: int, flavour: int, chance: float) -> int:
     return int(np.searchsorted(shares, chance, side="right")) + 1
 
 
-def _furnish(site: npt.NDArray[np.void], style: City, seed: int, chance: float) -> None:
+def _furnish(site: npt.NDArray[np.void], style: Style, seed: int, chance: float) -> None:
     """Draw a district's parameters inside the ranges of its zone."""
     lcz, key = int(site["lcz"]), int(site["key"])
     site["tall"] = style.tall
