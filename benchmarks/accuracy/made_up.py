@@ -33,7 +33,7 @@ from engine.infer.patches import score_cells  # noqa: E402
 from engine.infer.predict import Predictor  # noqa: E402
 from engine.metrics import assess, confusion  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
-from engine.product.filter import gaussian_filter  # noqa: E402
+from engine.product.filter import filter_halo, gaussian_filter  # noqa: E402
 from engine.publishing.charts import draw_confusion  # noqa: E402
 from engine.store.repository import Store  # noqa: E402
 from engine.synthetic.country import AUTUMN, Country  # noqa: E402
@@ -157,7 +157,7 @@ def recipe_of(kind: str, work: Path) -> dict[str, Any]:
             **licence,
         }
         base["training"] = {
-            "epochs": 20,
+            "epochs": 16,
             "batch": 128,
             "schedule": "cosine",
             "precision": "bfloat16",
@@ -264,7 +264,8 @@ def judge(work: Path) -> None:
         with rasterio.open(work / name / "truth" / "truth-defined.tif") as file:
             defined[name] = file.read(1) > 0
         maps[name] = {kind: classes_of(work, name, kind) for kind in KINDS}
-        maps[name]["network, filtered"] = gaussian_filter(maps[name]["network"], 100.0)
+        plain = np.pad(maps[name]["network"], filter_halo("gaussian", 100.0))
+        maps[name]["network, filtered"] = gaussian_filter(plain, 100.0)
         # the same cells for all: those that every map has
         same = np.all([codes > 0 for codes in maps[name].values()], axis=0)
         truths[name] = np.where(same, truths[name], 0)

@@ -1,0 +1,36 @@
+"""The demo on a smaller country: it ends, it says what holds, and it does not let a miss pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from engine.cli import demo
+from engine.errors import RunError
+
+
+@pytest.mark.slow
+def test_the_demo_says_what_holds_and_what_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "_WIDTH", 6400)
+    monkeypatch.setattr(demo, "_HEIGHT", 4800)
+    monkeypatch.setattr(demo, "_TILE", 160)
+    monkeypatch.setattr(demo, "_LEAST_OA", 0.999)  # no map is that good
+    assert demo.show(tmp_path / "demo", workers=1) == 1
+    said = capsys.readouterr().out
+    assert "holds  only the touched tiles and the new day were read" in said
+    assert "MISSED  accuracy at least 0.999" in said
+    assert (tmp_path / "demo" / "product" / "preview.png").exists()
+    judged = json.loads((tmp_path / "demo" / "accuracy-second" / "accuracy.json").read_text())
+    assert judged["figures"]["oa"] > 0.6
+    assert len(judged["by_observations"]) > 1
+
+
+def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="no demo made it"):
+        demo.show(tmp_path)
+    assert (tmp_path / "mine.txt").exists()
