@@ -119,6 +119,7 @@ def train(
         weights, history, best = found.weights, found.history, found.best
     target = folder / f"{recipe.name}.safetensors"
     save_file({k: v.contiguous() for k, v in weights.items() if "num_batches" not in k}, target)
+    target.chmod(0o644)  # safetensors writes for the owner alone
     card = card.model_copy(
         update={
             "weights": target.name,
