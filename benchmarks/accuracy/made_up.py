@@ -127,13 +127,13 @@ def compose(work: Path) -> None:
 # -- training ----------------------------------------------------------------------------------
 
 
-def recipe_of(kind: str, work: Path) -> dict[str, Any]:
+def recipe_of(kind: str) -> dict[str, Any]:
     """What each model is trained with."""
     one = kind == "forest-one-date"
     labels = [
         {
-            "recipe": str(work / name / ("one-date.yaml" if one else "recipe.yaml")),
-            "raster": str(work / name / "truth" / "truth-lcz.tif"),
+            "recipe": f"{name}/{'one-date' if one else 'recipe'}.yaml",
+            "raster": f"{name}/truth/truth-lcz.tif",
             "place": name,
             "most": PATCHES,
         }
@@ -142,10 +142,10 @@ def recipe_of(kind: str, work: Path) -> dict[str, Any]:
     base: dict[str, Any] = {
         "name": f"lcz-made-up-{kind}" if kind != "network" else "lcz-made-up",
         "labels": labels,
-        "patches": str(work / ("patches-one" if one else "patches")),
+        "patches": "patches-one" if one else "patches",
         "context": 0,
         "split": {"by": "place", "validation": VALIDATION},
-        "out": str(work / "models" / kind),
+        "out": f"models/{kind}",
     }
     licence = {"licence": "Apache-2.0"}
     if kind == "network":
@@ -187,8 +187,8 @@ def train_all(work: Path) -> None:
             continue
         began = time.perf_counter()
         train(
-            recipe_of(kind, work),
-            base=Path(),
+            recipe_of(kind),
+            base=work,
             tell=lambda text: print(text, flush=True),
             epoch=lambda e: print(
                 f"  epoch {e.number}: loss {e.loss:.3f}, validation {e.validation_loss:.3f}, "

@@ -230,6 +230,8 @@ def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> tuple[Bas
         geometry = shape(raw["geometry"])
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ItemError(f"item {name} has no footprint", got=raw.get("geometry")) from error
+    if geometry.is_empty:
+        raise ItemError(f"item {name} has an empty footprint", got=raw["geometry"])
     if not geometry.is_valid:
         geometry = shapely.make_valid(geometry)
         notes.append("footprint repaired")

@@ -17,6 +17,7 @@ from engine.cli.render import draw_plan, out, progress, say
 from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
 from engine.pipeline.evaluate import Evaluation, evaluate
+from engine.pipeline.items import SLACK
 from engine.pipeline.release import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import plan, run
@@ -51,6 +52,7 @@ def show(folder: Path, workers: int | None = None) -> int:
     _head(2, "Plan, run, publish")
     draw_plan(plan(recipe))
     seconds, ran = _run(recipe, workers)
+    first_ran = ran
     known = {event.tile for event in ran if event.stage == "scenes"}
     product = publish(recipe, tag="first")
     first = _judge(product, folder, "first")
@@ -62,14 +64,25 @@ def show(folder: Path, workers: int | None = None) -> int:
     synthesize(country, folder, model="lcz-made-up", tile=_TILE, name="demo", tell=say)
     draw_plan(plan(recipe))
     again, ran = _run(recipe, workers)
-    touched = {tile for tile in known if _box(folder, tile).intersects(more.swath)}
+    boxes = {tile: _box(folder, tile) for tile in known}
+    touched = {tile for tile in known if boxes[tile].intersects(more.swath)}
+    # footprints are taken with slack, since catalogues draw them badly
+    near = {tile for tile in known if boxes[tile].distance(more.swath) <= SLACK + 100}
+    seeing = {
+        tile
+        for tile in known
+        for other in touched
+        if abs(tile.row - other.row) <= 1 and abs(tile.col - other.col) <= 1
+    }
     new_days = _tile_days(folder) - before
-    scenes = {event.tile for event in ran if event.stage == "scenes"}
+    scenes, scores = (
+        {event.tile for event in ran if event.stage == stage} for stage in ("scenes", "scores")
+    )
     product = publish(recipe, tag="second")
     second = _judge(product, folder, "second")
 
     _head(4, "What came out")
-    only = new_days == len(touched) and scenes == touched
+    only = new_days == len(scenes) and touched <= scenes <= near and scores <= seeing
     good = second.accuracy.oa >= _LEAST_OA and second.accuracy.kappa >= _LEAST_KAPPA
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "first", "with the new date"):
@@ -82,10 +95,12 @@ def show(folder: Path, workers: int | None = None) -> int:
     ]
     for title, a, b in rows:
         table.add_row(title, f"{a:.3f}", f"{b:.3f}")
-    table.add_row("tile-days read", str(before), f"{new_days}: {len(scenes)} of {len(known)} tiles")
+    table.add_row("tiles x days read", str(before), f"{len(scenes)} x 1")
+    mapped = sum(event.stage == "scores" for event in first_ran)
+    table.add_row("tiles classified", str(mapped), str(len(scores)))
     table.add_row("seconds of the run", f"{seconds:.0f}", f"{again:.0f}")
     out.print(table)
-    _verdict("only the touched tiles and the new day were read", only)
+    _verdict("only the new day was read, only tiles beside it were classified anew", only)
     _verdict(f"accuracy at least {_LEAST_OA}, kappa at least {_LEAST_KAPPA}", good)
     out.print()
     for title, path in (
@@ -156,7 +171,7 @@ def _judge(product: Path, folder: Path, name: str) -> Evaluation:
 
 def _new_date(country: Country) -> Overpass:
     left, bottom, right, top = country.bounds
-    edge = (left + 0.45 * (right - left), (bottom + top) / 2, 190.0)
+    edge = (left + 0.25 * (right - left), (bottom + top) / 2, 190.0)
     return Overpass(datetime(2021, 10, 16, 10, 10, tzinfo=UTC), "05.00", 0.1, 0.012, edge)
 
 

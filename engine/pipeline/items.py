@@ -18,9 +18,10 @@ from engine.items import Item
 from engine.runs.stage import Part
 from engine.store.arrays import day_index
 
-__all__ = ["ItemIndex"]
+__all__ = ["SLACK", "ItemIndex"]
 
-_SLACK = 5_000.0  # metres; published footprints are simplified outlines of the data
+SLACK = 5_000.0
+"""Metres that a footprint may miss: published ones are simplified outlines of the data."""
 
 
 class ItemIndex:
@@ -93,7 +94,7 @@ def _extent(item: Item, crs: str) -> BaseGeometry:
     The frame of the file, cut by the footprint with some slack. The footprint alone would not do:
     where it is too small, a large tile would see pixels that a small one does not.
     """
-    footprint = reproject(shape(item.geometry), "EPSG:4326", crs).buffer(_SLACK)
+    footprint = reproject(shape(item.geometry), "EPSG:4326", crs).buffer(SLACK)
     asset = next((a for a in item.assets.values() if a.crs and a.transform and a.shape), None)
     if asset is None or asset.transform is None or asset.shape is None or asset.crs is None:
         return footprint

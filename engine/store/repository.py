@@ -31,7 +31,7 @@ icechunk.set_logs_filter("error")  # one driver commits: its warning about many 
 
 _SPLITS = 480  # setting a reference costs more with every declared split: stay below 500
 _CHUNK_REFS = 100_000  # in all cached manifests
-_SNAPSHOT_NODES = 150  # groups and arrays in all cached snapshots: the last few
+_SNAPSHOT_NODES = 400  # groups and arrays in all cached snapshots: the last few
 _QUARTER = 92  # days of a manifest along time
 
 

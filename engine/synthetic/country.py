@@ -128,6 +128,8 @@ def write_scenes(country: Country, folder: Path) -> Path:
     for granule in _granules(country):
         missing = []
         for overpass in country.overpasses:
+            if not _ground(granule).intersects(overpass.swath):
+                continue
             name = _item_name(granule, overpass)
             names.append(name)
             if not (folder / f"{name}.json").exists():
@@ -179,6 +181,13 @@ def _granules(country: Country) -> Iterator[_Granule]:
                 letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
                 name = f"{zone}U{letters[i % 24]}{letters[j % 20]}"
                 yield _Granule(zone, name, a, d, (d - b) // 10, (c - a) // 10)
+
+
+def _ground(granule: _Granule) -> BaseGeometry:
+    """What a granule shows, in the world's CRS."""
+    right, bottom = granule.left + granule.cols * 10, granule.top - granule.rows * 10
+    window = shapely.box(granule.left, bottom, right, granule.top)
+    return reproject(window, f"EPSG:{32600 + granule.zone}", CRS)
 
 
 def _item_name(granule: _Granule, overpass: Overpass) -> str:
@@ -272,10 +281,7 @@ def _put(files: dict[tuple[int, str], Any], n: int, row: int, col: int, view: Vi
 def _item(country: Country, granule: _Granule, overpass: Overpass, cloudy: float) -> dict[str, Any]:
     """An item as Earth Search v1 would give it."""
     name = _item_name(granule, overpass)
-    right, bottom = granule.left + granule.cols * 10, granule.top - granule.rows * 10
-    window = shapely.box(granule.left, bottom, right, granule.top)
-    shape = reproject(window, f"EPSG:{32600 + granule.zone}", CRS)
-    shape = to_degrees(shapely.intersection(shape, overpass.swath))
+    shape = to_degrees(shapely.intersection(_ground(granule), overpass.swath))
     sun = sun_of(overpass, granule.zone)
     stamp = f"{overpass.when:%Y%m%dT%H%M%S}"
     offset = -0.1 if overpass.shift else 0.0

@@ -21,7 +21,7 @@ def test_the_demo_says_what_holds_and_what_was_missed(
     monkeypatch.setattr(demo, "_LEAST_OA", 0.999)  # no map is that good
     assert demo.show(tmp_path / "demo", workers=1) == 1
     said = capsys.readouterr().out
-    assert "holds  only the touched tiles and the new day were read" in said
+    assert "holds  only the new day was read" in said
     assert "MISSED  accuracy at least 0.999" in said
     assert (tmp_path / "demo" / "product" / "preview.png").exists()
     judged = json.loads((tmp_path / "demo" / "accuracy-second" / "accuracy.json").read_text())

@@ -156,6 +156,13 @@ def test_other_levels_are_refused(data: Path) -> None:
         made(data, "earth-search-v1-search.json", "earth-search")
 
 
+@pytest.mark.parametrize("geometry", [None, {"type": "Polygon", "coordinates": []}, {"type": "x"}])
+def test_an_item_without_a_footprint_is_refused(data: Path, geometry: Any) -> None:
+    item = {**raw(data, "S2A_17SPR_20221106_0_L2A.json"), "geometry": geometry}
+    with pytest.raises(ItemError, match="footprint"):
+        normalise(item, load_source_card("earth-search"), "/somewhere/item.json")
+
+
 def test_the_newest_baseline_of_a_scene_stays(data: Path) -> None:
     old = raw(data, "S2B_31QGB_20200831_0_L2A.json")
     new = json.loads(json.dumps(old))
