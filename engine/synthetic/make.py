@@ -66,8 +66,8 @@ def synthesize(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tell(f"truth of {country.width * country.height / 1e6:g} km2")
     if not (folder / "country.json").exists():
+        tell(f"truth of {country.width * country.height / 1e6:g} km2")
         written = write_reference(country, folder / "truth")
         with rasterio.open(written["truth-lcz"]) as file:
             counts = np.bincount(file.read(1).ravel(), minlength=18)[1:]
