@@ -114,9 +114,9 @@ def show(folder: Path, workers: int | None = None) -> int:
         Panel(
             f"natmap status {folder / 'store'}\n"
             f"natmap evaluate {product} {folder / 'truth' / 'truth-lcz.tif'}\n"
-            f"natmap run {recipe} --set filter.method=majority      (only maps are made anew)\n"
-            "natmap init lcz > recipe.yaml                          (a real place)",
-            title="try next",
+            f"natmap run {recipe} --set filter.method=majority\n"
+            "natmap init lcz > recipe.yaml",
+            title="try next: look, judge, filter anew, map a real place",
             expand=False,
         )
     )

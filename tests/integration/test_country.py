@@ -238,7 +238,7 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     for name in ("accuracy.json", "classes.csv", "confusion.png"):
         assert (tmp_path / "judged" / name).exists()
     assert sum(cells for cells, _ in result.by_observations.values()) == result.accuracy.cells
-    assert set(result.by_observations) <= {1, 2, 3}
+    assert set(result.by_observations) <= {0, 1, 2, 3}  # 0: most of its own pixels were cloudy
     areas = evaluate(product, folder / "truth" / "training-areas.kml", layer="classes")
     assert 0 < areas.accuracy.cells < result.accuracy.cells
     assert areas.groups > 1

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from engine.cli import demo
 from engine.errors import RunError
@@ -13,14 +15,16 @@ from engine.errors import RunError
 
 @pytest.mark.slow
 def test_the_demo_says_what_holds_and_what_was_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "_WIDTH", 6400)
     monkeypatch.setattr(demo, "_HEIGHT", 4800)
     monkeypatch.setattr(demo, "_TILE", 160)
     monkeypatch.setattr(demo, "_LEAST_OA", 0.999)  # no map is that good
+    paper = io.StringIO()
+    monkeypatch.setattr(demo, "out", Console(file=paper, width=120))
     assert demo.show(tmp_path / "demo", workers=1) == 1
-    said = capsys.readouterr().out
+    said = paper.getvalue()
     assert "holds  only the new day was read" in said
     assert "MISSED  accuracy at least 0.999" in said
     assert (tmp_path / "demo" / "product" / "preview.png").exists()
