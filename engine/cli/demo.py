@@ -65,7 +65,7 @@ def show(folder: Path, workers: int | None = None) -> int:
     synthesize(country, folder, model="lcz-made-up", tile=_TILE, name="demo", tell=say)
     draw_plan(plan(recipe))
     again, ran = _run(recipe, workers)
-    boxes = {tile: _box(folder, tile) for tile in known}
+    boxes = _boxes(folder, known)
     touched = {tile for tile in known if boxes[tile].intersects(more.swath)}
     # footprints are taken with slack, since catalogues draw them badly
     near = {tile for tile in known if boxes[tile].distance(more.swath) <= SLACK + 100}
@@ -180,9 +180,9 @@ def _tile_days(folder: Path) -> int:
     return int(read_status(folder / "store")["stages"]["scenes"]["done"])
 
 
-def _box(folder: Path, tile: Tile) -> BaseGeometry:
-    """A tile's outline in the store's CRS."""
+def _boxes(folder: Path, tiles: set[Tile]) -> dict[Tile, BaseGeometry]:
+    """Outlines of tiles in the store's CRS."""
     identity = Store.open(folder / "store").identity
     bounds, crs = tuple(identity["bounds"]), identity["crs"]
     grid = Grid.fit(bounds, crs=crs, tile_size=identity["tile_size"])
-    return shapely.box(*grid.tile_bounds(tile))
+    return {tile: shapely.box(*grid.tile_bounds(tile)) for tile in tiles}

@@ -170,7 +170,9 @@ class _Source:
                 got=str(self.store),
                 remedy=f"natmap run {path} --until composite",
             )
-        self.session = Store.open(self.store).reader()
+        store = Store.open(self.store)
+        self.identity = store.identity
+        self.session = store.reader()
         root = zarr.open_group(self.session.store, mode="r")
         try:
             self.bands: Any = root["composite/bands"]
@@ -181,7 +183,7 @@ class _Source:
                 got=str(self.store),
                 remedy=f"natmap run {path} --until composite",
             ) from None
-        self.names = [str(band) for band in Store.open(self.store).identity["band_names"]]
+        self.names = [str(band) for band in self.identity["band_names"]]
 
     def read(
         self, rows: slice, cols: slice, wanted: list[int]
@@ -210,7 +212,7 @@ class _Source:
                 expected=", ".join(recipe.model.bands),
             )
         wanted = [self.names.index(band) for band in recipe.model.bands]
-        identity = Store.open(self.store).identity
+        identity = self.identity
         cells = GeoBox.from_bbox(
             tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
         )

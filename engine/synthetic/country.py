@@ -23,6 +23,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import RecipeError
 from engine.grid.area import reproject
+from engine.items import SCL, common_name
 from engine.synthetic.districts import World
 from engine.synthetic.materials import BANDS
 from engine.synthetic.scene import CRS, FINE, Overpass, View, see, sun_of
@@ -33,19 +34,7 @@ _BLOCK = 256  # pixels of 10 m that are made at once
 _BEYOND = 2_000  # metres of imagery about the country, so that its edge has a halo
 _SQUARE, _OVERLAP = 100_000, 9_800  # of MGRS-like tiles, in metres
 _LAP = 0.02  # degrees by which tiles reach into the next zone
-_ASSETS = {
-    "B02": "blue",
-    "B03": "green",
-    "B04": "red",
-    "B05": "rededge1",
-    "B06": "rededge2",
-    "B07": "rededge3",
-    "B08": "nir",
-    "B8A": "nir08",
-    "B11": "swir16",
-    "B12": "swir22",
-    "SCL": "scl",
-}
+_ASSETS = {**{name: common_name(name) for name in BANDS}, SCL: "scl"}
 _COARSE = tuple(name for name in BANDS if name not in FINE)
 
 AUTUMN: tuple[Overpass, ...] = (
@@ -202,7 +191,7 @@ def _write_granule(
         files = {
             (n, name): stack.enter_context(_open(Path(part), n, name, granule))
             for n in range(len(overpasses))
-            for name in (*BANDS, "SCL")
+            for name in (*BANDS, SCL)
         }
         corners = [
             (row, col)
@@ -232,15 +221,15 @@ def _write_granule(
             file.close()
         for n, overpass in enumerate(overpasses):
             name = _item_name(granule, overpass)
-            for band in (*BANDS, "SCL"):
+            for band in (*BANDS, SCL):
                 rasterio.shutil.copy(
                     str(Path(part) / f"{n}-{band}.tif"),
                     str(folder / f"{name}_{_ASSETS[band]}.tif"),
                     driver="COG",
                     compress="deflate",
-                    predictor=2 if band != "SCL" else 1,
+                    predictor=2 if band != SCL else 1,
                     blocksize=512,
-                    overview_resampling="nearest" if band == "SCL" else "average",
+                    overview_resampling="nearest" if band == SCL else "average",
                 )
             share = 400 * float(clouds[n]) / (granule.rows * granule.cols * 100)
             item = _item(country, granule, overpass, share)
@@ -256,7 +245,7 @@ def _open(folder: Path, n: int, name: str, granule: _Granule) -> Any:
         height=granule.rows * 10 // step,
         width=granule.cols * 10 // step,
         count=1,
-        dtype="uint8" if name == "SCL" else "uint16",
+        dtype="uint8" if name == SCL else "uint16",
         crs=f"EPSG:{32600 + granule.zone}",
         transform=Affine(step, 0, granule.left, 0, -step, granule.top),
         nodata=0,
@@ -270,7 +259,7 @@ def _put(files: dict[tuple[int, str], Any], n: int, row: int, col: int, view: Vi
     planes = {
         **dict(zip(FINE, view.ten, strict=True)),
         **dict(zip(_COARSE, view.twenty, strict=True)),
-        "SCL": view.scl,
+        SCL: view.scl,
     }
     for name, values in planes.items():
         step = 1 if name in FINE else 2
@@ -288,13 +277,13 @@ def _item(country: Country, granule: _Granule, overpass: Overpass, cloudy: float
     assets = {}
     for band, key in _ASSETS.items():
         step = 10 if band in FINE else 20
-        raster: dict[str, Any] = {"nodata": 0, "data_type": "uint8" if band == "SCL" else "uint16"}
-        if band != "SCL":
+        raster: dict[str, Any] = {"nodata": 0, "data_type": "uint8" if band == SCL else "uint16"}
+        if band != SCL:
             raster |= {"scale": 0.0001, "offset": offset}
         assets[key] = {
             "href": f"./{name}_{key}.tif",
             "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-            "roles": ["data", "reflectance"] if band != "SCL" else ["data"],
+            "roles": ["data", "reflectance"] if band != SCL else ["data"],
             "proj:shape": [granule.rows * 10 // step, granule.cols * 10 // step],
             "proj:transform": [step, 0, granule.left, 0, -step, granule.top],
             "raster:bands": [raster],

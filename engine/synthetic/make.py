@@ -24,7 +24,7 @@ _RECIPE = """\
 name: {name}
 product: lcz
 area: {{file: truth/area.geojson}}
-grid: {{crs: EPSG:3035, resolution: 10, tile: {tile}}}
+grid: {{crs: {crs}, resolution: 10, tile: {tile}}}
 imagery: {{catalog: scenes/catalog.json, period: {first}/{last}{bands}}}
 cube: {{composite: median, keep_scenes: true}}
 {model}filter: {{method: gaussian}}
@@ -89,6 +89,7 @@ def synthesize(
             height=country.height / 1000,
             name=name,
             tile=tile,
+            crs=CRS,
             first=days[0],
             last=days[-1],
             bands="" if model else f", bands: [{', '.join(BANDS)}]",
@@ -98,7 +99,7 @@ def synthesize(
     facts = {
         "world": asdict(country.world),
         "bounds": country.bounds,
-        "crs": "EPSG:3035",
+        "crs": CRS,
         "overpasses": [
             {"when": o.when.isoformat(), "baseline": o.baseline, "cover": o.cover, "haze": o.haze}
             for o in country.overpasses

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+import shapely
 
 from engine.synthetic.clouds import classify_scene, cloudiness
 from engine.synthetic.districts import World
@@ -100,9 +101,7 @@ def test_a_swath_ends_where_it_says() -> None:
         beside = np.array([[y - 5000 * math.sin(math.radians(bearing))]])
         assert east.inside(point, beside).all()
         assert not east.inside(2 * x - point, 2 * y - beside).any()
-        assert east.swath.buffer(1e-6).contains_properly(
-            __import__("shapely").Point(point[0, 0], beside[0, 0])
-        )
+        assert east.swath.buffer(1e-6).contains_properly(shapely.Point(point[0, 0], beside[0, 0]))
 
 
 @pytest.mark.parametrize(
