@@ -270,9 +270,12 @@ def judge(work: Path) -> None:
         same = np.all([codes > 0 for codes in maps[name].values()], axis=0)
         truths[name] = np.where(same, truths[name], 0)
         print(f"{name}: mapped, {same.mean():.3f} of its cells in all maps", flush=True)
+    present = sum(np.bincount(t.ravel(), minlength=18)[1:] for t in truths.values())
     result: dict[str, Any] = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "cells": int(sum((t > 0).sum() for t in truths.values())),
+        "cells": int(present.sum()),
+        "built": round(float(present[BUILT].sum() / present.sum()), 4),
+        "shares": [round(float(n / present.sum()), 4) for n in present],
         "models": {},
         "oracle": oracle(work),
     }

@@ -26,7 +26,7 @@ from engine.grid.area import reproject
 from engine.items import SCL, common_name
 from engine.synthetic.districts import World
 from engine.synthetic.materials import BANDS
-from engine.synthetic.scene import CRS, FINE, Overpass, View, see, sun_of
+from engine.synthetic.scene import CRS, FINE, Overpass, View, see
 
 __all__ = ["AUTUMN", "Country", "to_degrees", "write_scenes"]
 
@@ -271,7 +271,7 @@ def _item(country: Country, granule: _Granule, overpass: Overpass, cloudy: float
     """An item as Earth Search v1 would give it."""
     name = _item_name(granule, overpass)
     shape = to_degrees(shapely.intersection(_ground(granule), overpass.swath))
-    sun = sun_of(overpass, granule.zone)
+    sun = overpass.sun
     stamp = f"{overpass.when:%Y%m%dT%H%M%S}"
     offset = -0.1 if overpass.shift else 0.0
     assets = {}

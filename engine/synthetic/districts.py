@@ -48,6 +48,7 @@ DISTRICT = np.dtype(
         ("y", np.float64),
         ("key", np.int64),
         ("lcz", np.int64),
+        ("city", np.int64),  # key of the city that it belongs to
         ("cos", np.float64),
         ("sin", np.float64),
         ("bend", np.float64),  # of its streets, as a share of the warp
@@ -141,7 +142,7 @@ _WEIGHTS = np.array(
     ],
     np.float64,
 )
-_RINGS = (0.3, 0.6, 0.95, 1.25)  # of a city's radius
+_RINGS = (0.3, 0.6, 0.93, 1.2)  # of a city's radius
 
 
 def cities_about(world: World, left: float, bottom: float, right: float, top: float) -> Lattice:
@@ -217,6 +218,7 @@ def _district(world: World, col: int, row: int) -> npt.NDArray[np.void]:
     kind = draws(world.seed, col, row, SALT["district kind"])
     ragged = reach.min() + 0.3 * (noise(world.seed, x, y, 2500.0, SALT["patchiness"]) - 0.5)
     ring = int(np.searchsorted(_RINGS, ragged))
+    site["city"] = city["key"]
     site["lcz"] = world.only or _zone(ring, style.flavour, kind[0])
     grid = kind[1] < 0.6  # streets of the whole city, or its own
     angle = style.angle if grid else kind[2] * np.pi / 2

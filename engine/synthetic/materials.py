@@ -165,8 +165,8 @@ def spectra(seed: int, city: int, day_of_year: int) -> npt.NDArray[np.float32]:
         )
     for material in Material:
         chance = draws(seed, city, int(material), SALT["spectrum"])
-        grey = 1 + 0.5 * (chance[0] - 0.5)
-        slope = 1 + 0.3 * (chance[1] - 0.5) * np.linspace(-1, 1, len(BANDS))
+        grey = 1 + 0.65 * (chance[0] - 0.5)
+        slope = 1 + 0.4 * (chance[1] - 0.5) * np.linspace(-1, 1, len(BANDS))
         chance = draws(seed + day_of_year, city, int(material), SALT["spectrum"])
         today = 1 + 0.05 * (chance[2] - 0.5)
         found[material] *= grey * slope * today

@@ -20,8 +20,7 @@ from engine.synthetic.districts import World
 from engine.synthetic.hashing import draws
 from engine.synthetic.light import Sun, reach, shade
 from engine.synthetic.materials import BANDS, SHADE, Material, spectra
-from engine.synthetic.scene import CRS, city_squares
-from engine.synthetic.sensor import SQUARE
+from engine.synthetic.scene import CRS
 from engine.synthetic.surface import paint
 
 __all__ = ["FRAME", "GREEN", "take_photo", "write_photos"]
@@ -56,13 +55,10 @@ def take_photo(world: World, left: int, top: int, rows: int, cols: int) -> npt.N
     -------
     uint8 (4, rows, cols)
     """
-    far = -(-reach(_SUN) // SQUARE) * SQUARE
-    x0, y0 = left - far - left % SQUARE, top + far + (-top) % SQUARE
-    width = -(-(left + cols + far - x0) // SQUARE) * SQUARE
-    height = -(-(y0 - top + rows + far) // SQUARE) * SQUARE
-    ground = paint(world, x0, y0, height, width)
-    dark = shade(ground.height, x0, y0, _SUN)
-    city, keys = city_squares(world, x0, y0, height // SQUARE, width // SQUARE)
+    far = reach(_SUN)
+    ground = paint(world, left - far, top + far, rows + 2 * far, cols + 2 * far)
+    dark = shade(ground.height, ground.left, ground.top, _SUN)
+    keys = ground.cities
     table = np.stack([spectra(world.seed, key, _DAY)[:, _BANDS] for key in keys])
     curves = np.array([draws(world.seed, key, 0, _SALT)[:3] for key in keys])
     gain = (2.1 + 0.8 * curves[:, 0]).astype(np.float32)
@@ -70,24 +66,23 @@ def take_photo(world: World, left: int, top: int, rows: int, cols: int) -> npt.N
     shine = draws(world.seed, left, top, _SALT)
     slope = np.array([0.16 * (shine[0] - 0.5), 0.16 * (shine[1] - 0.5)], np.float32)
     found = np.empty((4, rows, cols), np.uint8)
-    r, c = y0 - top, left - x0
     _expose(
-        ground.material, ground.tone, dark, city, table, SHADE[_BANDS], gain, gamma, slope, r, c,
-        found,
+        ground.material, ground.tone, ground.city, dark, table, SHADE[_BANDS], gain, gamma, slope,
+        far, found,
     )  # fmt: skip
     return found
 
 
 @compiled
 def _expose(
-    material: Any, tone: Any, dark: Any, city: Any, table: Any, shaded: Any, gain: Any, gamma: Any,
-    slope: Any, row: int, col: int, out: Any,
+    material: Any, tone: Any, city: Any, dark: Any, table: Any, shaded: Any, gain: Any, gamma: Any,
+    slope: Any, far: int, out: Any,
 ) -> None:  # fmt: skip
     for i in range(out.shape[1]):
         down = i / out.shape[1] - 0.5
         for j in range(out.shape[2]):
-            r, c = row + i, col + j
-            here = city[r // SQUARE, c // SQUARE]
+            r, c = far + i, far + j
+            here = city[r, c]
             light = (1 + slope[0] * down + slope[1] * (j / out.shape[2] - 0.5)) * tone[r, c] / 128.0
             for b in range(4):
                 value = table[here, material[r, c], b] * light

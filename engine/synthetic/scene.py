@@ -18,14 +18,14 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.compiled import compiled
 from engine.synthetic.clouds import cast_clouds, classify_scene, cloudiness
-from engine.synthetic.districts import World, cities_about
+from engine.synthetic.districts import World
 from engine.synthetic.hashing import SALT, fractal
 from engine.synthetic.light import Sun, reach, sun_at
 from engine.synthetic.materials import BANDS, spectra
 from engine.synthetic.sensor import SQUARE, add_haze, add_noise, look, radiance
 from engine.synthetic.surface import paint
 
-__all__ = ["CRS", "FINE", "Overpass", "View", "city_squares", "see", "sun_of"]
+__all__ = ["CRS", "FINE", "Overpass", "View", "see"]
 
 CRS = "EPSG:3035"
 """The made-up worlds' own: metres, equal area, true distances to a part in a thousand."""
@@ -37,7 +37,7 @@ _TEN = np.array([BANDS.index(name) for name in FINE])
 _TWENTY = np.array([k for k in range(len(BANDS)) if k not in set(_TEN.tolist())])
 _RELIEF = SALT["relief"]
 _NEAR = 30  # metres that the point spread function reaches, rounded up to squares
-_NODE = 40  # metres; cities meet along steps of it
+_PLACE = 12.0, 49.5  # where the sun of an overpass is taken: one sun for all zones
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,11 @@ class Overpass:
     def day(self) -> int:
         """A number of the day, for draws that belong to it."""
         return self.when.toordinal()
+
+    @property
+    def sun(self) -> Sun:
+        """Where it stands; one place for the whole swath, since a country is small."""
+        return sun_at(self.when, *_PLACE)
 
     @property
     def shift(self) -> int:
@@ -108,11 +113,6 @@ class View:
     scl: npt.NDArray[np.uint8]
 
 
-def sun_of(overpass: Overpass, zone: int) -> Sun:
-    """The sun as scenes of a zone have it: one place for all their pixels."""
-    return sun_at(overpass.when, zone * 6 - 183 + 3.0, 49.0)
-
-
 def see(
     world: World,
     zone: int,
@@ -138,21 +138,20 @@ def see(
     """
     x10, y10 = _places(zone, left, top, rows, cols, 10)
     x20, y20 = _places(zone, left, top, rows // 2, cols // 2, 20)
-    suns = [sun_of(overpass, zone) for overpass in overpasses]
-    far = max(map(reach, suns))
+    far = max(reach(overpass.sun) for overpass in overpasses)
     margin = -(-(far + _NEAR) // SQUARE) * SQUARE
-    west = math.floor(x10.min() / _NODE) * _NODE - margin
-    north = math.ceil(y10.max() / _NODE) * _NODE + margin
+    west = math.floor(x10.min() / SQUARE) * SQUARE - margin
+    north = math.ceil(y10.max() / SQUARE) * SQUARE + margin
     width = math.ceil((x10.max() + margin - west) / SQUARE) * SQUARE
     height = math.ceil((north - y10.min() + margin) / SQUARE) * SQUARE
     surface = paint(world, west, north, height, width)
-    city, keys = city_squares(world, west, north, height // SQUARE, width // SQUARE)
 
     views = []
-    for overpass, sun in zip(overpasses, suns, strict=True):
+    for overpass in overpasses:
+        sun = overpass.sun
         day_of_year = overpass.when.timetuple().tm_yday
-        table = np.stack([_table(world.seed, key, day_of_year) for key in keys])
-        squares = radiance(surface, sun, table, city)
+        table = np.stack([_table(world.seed, key, day_of_year) for key in surface.cities])
+        squares = radiance(surface, sun, table)
         azimuth = math.radians(sun.azimuth)
         slope = math.tan(math.radians(sun.elevation))
         _relief(world.seed, west, north, math.sin(azimuth), math.cos(azimuth), slope, squares)
@@ -199,26 +198,6 @@ def _places(
 @lru_cache(maxsize=60)
 def _transformer(zone: int) -> Transformer:
     return Transformer.from_crs(f"EPSG:{32600 + zone}", CRS, always_xy=True)
-
-
-def city_squares(
-    world: World, west: int, north: int, rows: int, cols: int
-) -> tuple[npt.NDArray[np.intp], list[int]]:
-    """Which city each square belongs to, as a position among their keys."""
-    step = _NODE // SQUARE
-    # squares of a node share its city; nodes lie on multiples of it in the world
-    first_x, first_y = math.floor(west / _NODE), math.ceil(north / _NODE)
-    skip_x, skip_y = (west - first_x * _NODE) // SQUARE, (first_y * _NODE - north) // SQUARE
-    wide, high = -(-(cols + skip_x) // step), -(-(rows + skip_y) // step)
-    x = (first_x + np.arange(wide) + 0.5) * _NODE
-    y = (first_y - np.arange(high) - 0.5) * _NODE
-    sites = cities_about(world, x[0], y[-1], x[-1], y[0]).sites.ravel()
-    away = np.hypot(sites["x"][:, None, None] - x, sites["y"][:, None, None] - y[:, None])
-    nearest = (away / sites["radius"][:, None, None]).argmin(0)
-    used, position = np.unique(nearest, return_inverse=True)
-    full = np.repeat(np.repeat(position.reshape(nearest.shape), step, 0), step, 1)
-    keys = [int(key) for key in sites["key"][used]]
-    return np.ascontiguousarray(full[skip_y : skip_y + rows, skip_x : skip_x + cols]), keys
 
 
 @lru_cache(maxsize=4096)

@@ -35,9 +35,7 @@ _HAZE = np.array([1.0, 0.75, 0.55, 0.5, 0.42, 0.36, 0.3, 0.28, 0.1, 0.06], np.fl
 _HAZE_SALT, _SENSOR = SALT["haze"], SALT["sensor"]
 
 
-def radiance(
-    surface: Surface, sun: Sun, table: npt.NDArray[np.float32], city: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float32]:
+def radiance(surface: Surface, sun: Sun, table: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Mean reflectance of squares of 5 m.
 
     Parameters
@@ -47,8 +45,7 @@ def radiance(
         wrong shadows.
     sun : Sun
     table : float32 (city, material, band)
-    city : intp (y, x)
-        Row of the table for each square.
+        Of the surface's cities.
 
     Returns
     -------
@@ -57,13 +54,13 @@ def radiance(
     dark = shade(surface.height, surface.left, surface.top, sun)
     rows, cols = (side // SQUARE for side in dark.shape)
     found = np.empty((rows, cols, len(BANDS)), np.float32)
-    _sum_squares(surface.material, surface.tone, dark, table, SHADE, city, found)
+    _sum_squares(surface.material, surface.tone, surface.city, dark, table, SHADE, found)
     return found
 
 
 @compiled
 def _sum_squares(
-    material: Any, tone: Any, dark: Any, table: Any, shaded: Any, city: Any, out: Any
+    material: Any, tone: Any, city: Any, dark: Any, table: Any, shaded: Any, out: Any
 ) -> None:
     bands = out.shape[2]
     total = np.empty(bands, np.float32)
@@ -71,11 +68,10 @@ def _sum_squares(
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
             total[:] = 0
-            here = table[city[i, j]]
             for r in range(i * SQUARE, (i + 1) * SQUARE):
                 for c in range(j * SQUARE, (j + 1) * SQUARE):
                     weight = np.float32(tone[r, c]) * share
-                    spectrum = here[material[r, c]]
+                    spectrum = table[city[r, c], material[r, c]]
                     if dark[r, c]:
                         for b in range(bands):
                             total[b] += weight * spectrum[b] * shaded[b]

@@ -1,4 +1,5 @@
-"""The made-up world at 1 m: material, height and tone of every pixel, in one compiled pass.
+"""The made-up world at 1 m: material, height, tone and city of every pixel, in one
+compiled pass.
 
 A pixel finds its district (the nearest site, in warped coordinates), its block, plot and building
 by integer division, and what varies by hashes of those integers: nothing depends on the window.
@@ -54,6 +55,9 @@ class Surface:
         Of it above ground, in metres.
     tone : uint8 (y, x)
         128 times its brightness over the material's.
+    city : uint16 (y, x)
+        The city whose materials it has, as a position among `cities`.
+    cities : keys of the cities, as `materials.spectra` takes them.
     """
 
     left: int
@@ -61,6 +65,8 @@ class Surface:
     material: npt.NDArray[np.uint8]
     height: npt.NDArray[np.float32]
     tone: npt.NDArray[np.uint8]
+    city: npt.NDArray[np.uint16]
+    cities: tuple[int, ...]
 
 
 def paint(world: World, left: int, top: int, rows: int, cols: int) -> Surface:
@@ -75,13 +81,21 @@ def paint(world: World, left: int, top: int, rows: int, cols: int) -> Surface:
     row, col = bottom // _NODE - 1, left // _NODE - 1
     nodes = np.empty((4, top // _NODE + 3 - row, right // _NODE + 3 - col))
     _fields(world.seed, row, col, nodes)
+    keys, cities = np.unique(lattice.sites["city"], return_inverse=True)
     shape = rows, cols
     found = Surface(
-        left, top, np.empty(shape, np.uint8), np.empty(shape, np.float32), np.empty(shape, np.uint8)
+        left,
+        top,
+        np.empty(shape, np.uint8),
+        np.empty(shape, np.float32),
+        np.empty(shape, np.uint8),
+        np.empty(shape, np.uint16),
+        tuple(map(int, keys)),
     )
     _paint(
         world.seed,
         lattice.sites,
+        cities.reshape(lattice.sites.shape),
         lattice.row,
         lattice.col,
         lattice.pitch,
@@ -94,6 +108,7 @@ def paint(world: World, left: int, top: int, rows: int, cols: int) -> Surface:
         found.material,
         found.height,
         found.tone,
+        found.city,
     )
     return found
 
@@ -114,6 +129,7 @@ def _fields(seed: Any, row: int, col: int, nodes: Any) -> None:
 def _paint(
     seed: Any,
     sites: Any,
+    cities: Any,
     site_row: int,
     site_col: int,
     pitch: float,
@@ -126,6 +142,7 @@ def _paint(
     material: Any,
     height: Any,
     tone: Any,
+    city: Any,
 ) -> None:
     for r in range(material.shape[0]):
         y = top - r - 0.5
@@ -155,6 +172,7 @@ def _paint(
                     elif away < second:
                         second, p, q = away, k, m
             here, next_ = sites[a, b], sites[p, q]
+            city[r, c] = cities[a, b]
             dx, dy = here.x - next_.x, here.y - next_.y
             edge = (second - first) / (2 * np.sqrt(dx * dx + dy * dy))  # metres to the border
 
@@ -176,6 +194,7 @@ def _paint(
                 bits = mix(seed, int(np.floor(wx / 24)), int(np.floor(wy / 24)), _EDGE_ROAD)
                 if draw(bits, 1) < 0.5 * (1 - edge / _BLEND):
                     d = next_
+                    city[r, c] = cities[p, q]
             if d.lcz <= 10:
                 found = _settle(seed, d, x + d.bend * wu - d.x, y + d.bend * wv - d.y, patch)
             else:

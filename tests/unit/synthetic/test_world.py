@@ -35,6 +35,8 @@ def test_the_surface_is_the_same_however_it_is_cut() -> None:
         for name in ("material", "height", "tone"):
             expected = getattr(whole, name)[r : r + h, c : c + w]
             np.testing.assert_array_equal(getattr(part, name), expected)
+        expected = np.array(whole.cities)[whole.city[r : r + h, c : c + w]]
+        np.testing.assert_array_equal(np.array(part.cities)[part.city], expected)
 
 
 def test_scenes_are_the_same_however_they_are_cut() -> None:
