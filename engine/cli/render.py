@@ -165,6 +165,9 @@ def draw_evaluation(found: Evaluation) -> None:
     say(f"{found.accuracy.cells} cells in {found.groups} groups, {found.missed} without a class")
     for days, (cells, oa) in found.by_observations.items():
         say(f"seen on {days} {'day' if days == 1 else 'days'}: accuracy {oa:.3f} of {cells} cells")
+    for percent, (cells, oa) in found.by_dissent.items():
+        agree = f"{percent} % and more" if percent else "none"
+        say(f"of its days {agree} depart from the others: accuracy {oa:.3f} of {cells} cells")
     if found.folder is not None:
         say(f"report: {found.folder}")
 

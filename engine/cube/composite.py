@@ -12,7 +12,10 @@ from engine.cube.clouds import READ_FAILED
 from engine.cube.gdal import cores
 from engine.legend import Reason
 
-__all__ = ["explain", "mean", "median", "medoid", "reduce_days"]
+__all__ = ["DISSENT", "count_dissent", "explain", "mean", "median", "medoid", "reduce_days"]
+
+DISSENT = 400
+"""Digital numbers (0.04 of reflectance) by which a day must depart from the composite to count."""
 
 _MASKED = np.uint16(65535)
 _STRIP = 64  # rows sorted at once, so that the strip of all days stays in cache
@@ -147,6 +150,33 @@ def medoid(bands: npt.NDArray[np.uint16], usable: npt.NDArray[np.bool_]) -> npt.
         taken = np.take_along_axis(bands[:, :, top : top + _STRIP], best[None, None], axis=0)[0]
         out[:, top : top + _STRIP] = np.where(here.any(axis=0), taken, 0)
     return out
+
+
+def count_dissent(
+    values: npt.NDArray[np.uint16],
+    usable: npt.NDArray[np.bool_],
+    composite: npt.NDArray[np.uint16],
+) -> npt.NDArray[np.uint8]:
+    """Usable days that depart from the composite by more than `DISSENT`.
+
+    In the blue band that is cloud, cloud shadow or snow which the scene classification missed, or
+    change. Of two days that disagree both depart from the median; one day alone never does.
+
+    Parameters
+    ----------
+    values : uint16 (time, y, x), one band.
+    usable : bool (time, y, x)
+    composite : uint16 (y, x), the same band.
+
+    Returns
+    -------
+    uint8 (y, x); at most 255.
+    """
+    found = np.zeros(composite.shape, np.uint16)
+    middle = composite.astype(np.int32)
+    for day, good in zip(values, usable, strict=True):
+        found += good & (np.abs(day - middle) > DISSENT)
+    return np.minimum(found, 255).astype(np.uint8)
 
 
 def explain(

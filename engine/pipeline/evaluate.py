@@ -26,6 +26,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _REPEATS = 200
+_DISSENT = (0, 1, 10, 25)  # percent; where bins of accuracy by dissent begin
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,9 @@ class Evaluation:
     missed : labelled cells where the map has no class.
     groups : how many.
     by_observations : cells and overall accuracy by the number of days that a cell was seen on,
-        of a product folder: where few days were left, a cloud that the scene classification
-        missed stands in the composite, and shows here.
+        of a product folder.
+    by_dissent : the same by the percent of a cell's observations that depart from the composite,
+        from each bound up to the next: a cloud that the scene classification missed shows here.
     folder : where the report was written, None if nowhere.
     """
 
@@ -52,6 +54,7 @@ class Evaluation:
     missed: int
     groups: int
     by_observations: dict[int, tuple[int, float]]
+    by_dissent: dict[int, tuple[int, float]]
     folder: Path | None = None
 
 
@@ -112,7 +115,8 @@ def evaluate(
         bootstrap(groups, _REPEATS),
         int((found == 0).sum()),
         len(groups),
-        _by_observations(path, samples, found),
+        _by_layer(path, "observations", samples, found),
+        _by_layer(path, "dissent", samples, found),
         None if out is None else Path(out),
     )
     if out is not None:
@@ -140,20 +144,23 @@ def _map_of(path: Path, layer: str) -> Path:
     return path / f"{name}{endings[layer]}"
 
 
-def _by_observations(
-    path: Path, samples: Samples, found: npt.NDArray[Any]
+def _by_layer(
+    path: Path, name: str, samples: Samples, found: npt.NDArray[Any]
 ) -> dict[int, tuple[int, float]]:
     beside = path.with_name(path.name.replace("-classes", "").removesuffix(".tif"))
-    layer = beside.with_name(f"{beside.name}-observations.tif")
+    layer = beside.with_name(f"{beside.name}-{name}.tif")
     if not layer.is_file():
         return {}
     with rasterio.open(layer) as file:
-        seen = file.read(1)[samples["row"], samples["col"]]
-    mapped = found > 0
+        values = file.read(1)[samples["row"], samples["col"]]
+        known = (found > 0) & (values != (-1 if file.nodata is None else file.nodata))
+    if name == "dissent":
+        bounds = np.array(_DISSENT)
+        values = bounds[np.searchsorted(bounds, np.minimum(values, 100), side="right") - 1]
     return {
-        int(days): (int(here.sum()), float((found[here] == samples["lcz"][here]).mean()))
-        for days in np.unique(seen[mapped])
-        if (here := mapped & (seen == days)).any()
+        int(value): (int(here.sum()), float((found[here] == samples["lcz"][here]).mean()))
+        for value in np.unique(values[known])
+        if (here := known & (values == value)).any()
     }
 
 
@@ -169,6 +176,10 @@ def _samples(reference: Path, cells: GeoBox, within: str | Path | None) -> Sampl
         place = samples["row"] * cells.shape[1] + samples["col"]
         samples = samples[np.isin(place, allowed["row"] * cells.shape[1] + allowed["col"])]
     return samples
+
+
+def _rows(parts: dict[int, tuple[int, float]]) -> dict[str, dict[str, float]]:
+    return {str(k): {"cells": cells, "oa": round(oa, 4)} for k, (cells, oa) in parts.items()}
 
 
 def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
@@ -188,10 +199,8 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
             for name, values in found.intervals.items()
         },
         "groups": found.groups,
-        "by_observations": {
-            str(days): {"cells": cells, "oa": round(oa, 4)}
-            for days, (cells, oa) in found.by_observations.items()
-        },
+        "by_observations": _rows(found.by_observations),
+        "by_dissent_percent": _rows(found.by_dissent),
         "labelled_cells_without_a_class": found.missed,
         "confusion": found.counts.tolist(),
     }

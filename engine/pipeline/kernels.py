@@ -13,14 +13,14 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from engine.cube.clouds import dilation_halo, find_usable
-from engine.cube.composite import explain, reduce_days
+from engine.cube.composite import count_dissent, explain, reduce_days
 from engine.cube.read import Failure, read_days
 from engine.infer.patches import score_cells
 from engine.items import Sign, unsigned
 from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
-from engine.product.lcz import cell_observations, cell_reason, classify
+from engine.product.lcz import cell_dissent, cell_observations, cell_reason, classify
 from engine.product.mask import inside
 from engine.runs.stage import NO_FLAGS, Output
 from engine.runs.task import TileTask
@@ -64,6 +64,7 @@ class Composer:
     dilation: float
     snow: bool
     strip: int  # rows at once
+    blue: int = 0  # position of the band that shows missed clouds best
 
     @property
     def halo(self) -> int:
@@ -86,8 +87,11 @@ class Composer:
         seen = usable.sum(axis=0).astype(np.uint16)
         h = self.halo
         core = scl[:, h : scl.shape[1] - h, h : scl.shape[2] - h]
-        out["composite/bands"][:, rows] = reduce_days(self.method, bands, usable)
+        reduced = reduce_days(self.method, bands, usable)
+        out["composite/bands"][:, rows] = reduced
         out["composite/observations"][rows] = seen
+        blue = self.blue
+        out["composite/dissent"][rows] = count_dissent(bands[:, blue], usable, reduced[blue])
         inside = None if suspect is None else suspect[rows]
         out["composite/reason"][rows] = explain(seen, core, inside)
 
@@ -101,6 +105,7 @@ class Composer:
         out = {
             "composite/bands": np.zeros((*spec.lead_shape, n, n), np.uint16),
             "composite/observations": seen,
+            "composite/dissent": np.zeros((n, n), np.uint8),
             "composite/reason": explain(seen, none, suspect),
         }
         return out, suspect
@@ -108,7 +113,7 @@ class Composer:
 
 @dataclass(frozen=True)
 class ComposeScenes(Composer):
-    """Stored scenes -> composite/bands, composite/observations, composite/reason."""
+    """Stored scenes -> composite/bands, its observations, their dissent, the reasons."""
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         days = task.input_parts["scenes"]
@@ -247,14 +252,14 @@ class MakeMap:
             product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
             filtered = np.where(product, filtered, 0).astype(np.uint8)
             explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
+        seen = task.read("composite/observations")
         yield Output(
             {
                 "map/classes": classes,
                 "map/filtered": filtered,
                 "map/confidence": confidence,
-                "map/observations": cell_observations(
-                    task.read("composite/observations"), self.factor
-                ),
+                "map/observations": cell_observations(seen, self.factor),
+                "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
                 "map/reason": explained,
             }
         )

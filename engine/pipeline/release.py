@@ -32,6 +32,7 @@ _ARRAYS = {
     "classes": "map/classes",
     "confidence": "map/confidence",
     "observations": "map/observations",
+    "dissent": "map/dissent",
     "reason": "map/reason",
 }
 _SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")

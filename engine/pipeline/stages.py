@@ -32,6 +32,7 @@ _SCL_ATTRS = {
     "flag_values": [READ_FAILED, NO_SCL],
     "flag_meanings": "read_failed item_without_scl",
 }
+_DISSENT = "usable days that depart from the composite in the blue: missed cloud, snow or change"
 _REASON_ATTRS = {
     "flag_values": [int(r) for r in Reason],
     "flag_meanings": " ".join(r.name.lower() for r in Reason),
@@ -61,6 +62,7 @@ def cube_stages(
     composite = (
         spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
         spec("composite/observations", "uint16", 0, attrs={"long_name": "usable days"}),
+        spec("composite/dissent", "uint8", 0, attrs={"long_name": _DISSENT}),
         spec(
             "composite/reason",
             "uint8",
@@ -75,7 +77,8 @@ def cube_stages(
         "cloud_dilation": cube.cloud_dilation,
         "mask_snow": cube.mask_snow,
     }
-    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk)
+    blue = names.index("B02") if "B02" in names else 0
+    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue)
     strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
     if not cube.keep_scenes:
         unread = ComposeUnread(*how, bands=names, sign=sign)
@@ -84,6 +87,7 @@ def cube_stages(
                 "composite",
                 unread,
                 composite,
+                version=2,
                 parameters=parameters,
                 parts=index.whole,
                 gigabytes=1.0 + 2 * strip,
@@ -217,6 +221,7 @@ def map_stages(
                 spec("map/filtered", "uint8", 0, attrs=legend),
                 spec("map/confidence", "uint8", 255, attrs={"units": "percent"}),
                 spec("map/observations", "uint16", 0),
+                spec("map/dissent", "uint8", 255, attrs={"units": "percent"}),
                 spec("map/reason", "uint8", 255, outside=outside, attrs=_REASON_ATTRS),
             ),
             (Input("scores", make.halo * cell), Input("composite")),

@@ -9,9 +9,16 @@ import numpy.typing as npt
 
 from engine.legend import PRECEDENCE, Reason
 
-__all__ = ["NO_CONFIDENCE", "cell_observations", "cell_reason", "classify"]
+__all__ = [
+    "NO_CONFIDENCE",
+    "NO_DISSENT",
+    "cell_dissent",
+    "cell_observations",
+    "cell_reason",
+    "classify",
+]
 
-NO_CONFIDENCE = 255
+NO_CONFIDENCE = NO_DISSENT = 255
 
 T = TypeVar("T", np.uint8, np.uint16)
 
@@ -53,6 +60,32 @@ def cell_observations(pixels: npt.NDArray[np.uint16], factor: int) -> npt.NDArra
     """
     middle: npt.NDArray[np.float64] = np.rint(np.median(_cells(pixels, factor), axis=2))
     return middle.astype(np.uint16)
+
+
+def cell_dissent(
+    pixels: npt.NDArray[np.uint8], observations: npt.NDArray[np.uint16], factor: int
+) -> npt.NDArray[np.uint8]:
+    """Share of a cell's observations that depart from the composite.
+
+    Parameters
+    ----------
+    pixels : uint8 (y * factor, x * factor)
+        Usable days that depart (`engine.cube.composite.count_dissent`).
+    observations : uint16, of the same shape
+        Usable days.
+    factor : pixels along a cell.
+
+    Returns
+    -------
+    uint8 (y, x): percent, rounded; 255 where half of the cell or more was seen on one day or on
+    none, since one look cannot contradict itself.
+    """
+    seen = _cells(observations, factor)
+    total = np.where(seen > 1, seen, 0).sum(axis=2, dtype=np.int64)
+    parted = _cells(pixels, factor).sum(axis=2, dtype=np.int64)
+    percent = np.rint(100.0 * parted / np.maximum(total, 1)).astype(np.uint8)
+    blind = 2 * (seen > 1).sum(axis=2) <= factor * factor
+    return np.where(blind, NO_DISSENT, percent).astype(np.uint8)
 
 
 def cell_reason(

@@ -29,7 +29,7 @@ class Layer:
 
     Attributes
     ----------
-    key : its asset key: map, classes, confidence, observations, reason.
+    key : its asset key, as `LAYERS` of the product has it.
     suffix : of the file's name, after the product's.
     overview : how overviews are made; classes must not be averaged.
     colours : code to RRGGBB, for rasters of codes.

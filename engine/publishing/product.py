@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError
-from engine.legend import LCZ, REASON_COLOURS
+from engine.legend import LCZ, REASON_COLOURS, Reason
 from engine.publishing.cog import Layer, write_cog
 from engine.publishing.preview import draw_preview
 from engine.publishing.report import Tally, build_report, redact
@@ -32,6 +33,7 @@ LAYERS = (
     Layer("classes", "-classes", "Local climate zones, unfiltered", "uint8", 0, "mode", _CLASSES),
     Layer("confidence", "-confidence", "Confidence, percent", "uint8", 255, "average"),
     Layer("observations", "-observations", "Clear days", "uint16", None, "nearest"),
+    Layer("dissent", "-dissent", "Days that depart from the others, percent", "uint8", 255),
     Layer(
         "reason",
         "-reason",
@@ -138,17 +140,25 @@ def _fill(folder: Path, box: GeoBox, read: Read, facts: Facts) -> None:
     for layer in LAYERS:
         path = folder / f"{facts.name}{layer.suffix}.tif"
         write_cog(path, layer, box, partial(read, layer.key), tags)
-    classes, reasons, picture = Tally(), Tally(), []
+    classes, reasons, dissent, picture = Tally(), Tally(), Tally(), []
+    days: Counter[int] = Counter()
     step = max(-(-max(box.shape) // _PICTURE), 1)
     for top in range(0, box.shape[0], _STRIP):
         rows = slice(top, min(top + _STRIP, box.shape[0]))
         block = read("map", rows)
         classes.add(block)
-        reasons.add(read("reason", rows))
+        why = read("reason", rows)
+        reasons.add(why)
+        wanted = (why != Reason.OUTSIDE_AREA) & (why != Reason.OUTSIDE_MASK)
+        dissent.add(read("dissent", rows)[wanted])
+        seen, cells = np.unique(read("observations", rows)[wanted], return_counts=True)
+        days.update(dict(zip(seen.tolist(), cells.tolist(), strict=True)))
         picture.append(block[-top % step :: step, ::step])
     report = build_report(
         classes,
         reasons,
+        days,
+        dissent,
         float(box.resolution.x),
         name=facts.name,
         period=facts.period,

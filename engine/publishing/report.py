@@ -15,6 +15,8 @@ __all__ = ["SCHEMA", "Tally", "build_report", "redact"]
 
 SCHEMA = "natmap-report/1"
 
+_DOUBTFUL = 10  # percent of dissent from which a cell is worth a look
+
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?([^\s?#]*)(?:\?[^\s#]*)?")
 
 
@@ -37,6 +39,8 @@ class Tally:
 def build_report(
     classes: Tally,
     reasons: Tally,
+    days: Mapping[int, int],
+    dissent: Tally,
     cell: float,
     *,
     name: str,
@@ -55,6 +59,8 @@ def build_report(
     Parameters
     ----------
     classes, reasons : of the finished map.
+    days : wanted cells by the number of clear days that they were seen on.
+    dissent : of the wanted cells: percent of their observations that depart from the composite.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
     name, period, recipe, software, seconds, model, items, licences, notes, release
         What the run says of itself.
@@ -62,7 +68,8 @@ def build_report(
     Returns
     -------
     dict, schema `SCHEMA`. ``coverage`` is the share of the wanted cells (in the area and not
-    outside the mask) that have a class; 0 where none is wanted.
+    outside the mask) that have a class; 0 where none is wanted. ``observations`` shows
+    cloud that the scene classification missed: cells by clear days, and the dissent of the days.
     """
     found = reasons.counts
     wanted = int(found.sum() - found[Reason.OUTSIDE_AREA] - found[Reason.OUTSIDE_MASK])
@@ -74,6 +81,7 @@ def build_report(
             "period": [str(day) for day in period],
             "area_km2": {c.name: round(float(classes.counts[c.code]) * square_km, 4) for c in LCZ},
             "coverage": round(float(found[Reason.DATA]) / wanted, 6) if wanted else 0.0,
+            "observations": _observations(days, dissent.counts),
             "cells_by_reason": {r.name.lower(): int(found[r]) for r in Reason},
             "recipe": dict(recipe),
             "versions": dict(software),
@@ -86,6 +94,19 @@ def build_report(
         }
     )
     return report
+
+
+def _observations(days: Mapping[int, int], dissent: npt.NDArray[np.int64]) -> dict[str, Any]:
+    judged = dissent[:101]  # what lies above has no percentage
+    cells = int(judged.sum())
+    return {
+        "cells_by_clear_days": {str(count): days[count] for count in sorted(days)},
+        "dissent": {
+            "cells": cells,
+            "mean_percent": round(float(judged @ np.arange(101)) / cells, 3) if cells else None,
+            f"cells_over_{_DOUBTFUL}_percent": int(judged[_DOUBTFUL + 1 :].sum()),
+        },
+    }
 
 
 def redact(value: Any) -> Any:

@@ -227,7 +227,7 @@ def _write_granule(
                     str(folder / f"{name}_{_ASSETS[band]}.tif"),
                     driver="COG",
                     compress="deflate",
-                    predictor=2 if band != SCL else 1,
+                    predictor="standard" if band != SCL else "no",
                     blocksize=512,
                     overview_resampling="nearest" if band == SCL else "average",
                 )

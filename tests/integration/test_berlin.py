@@ -158,7 +158,7 @@ def test_a_second_run_does_nothing(made: tuple[Path, dict]) -> None:
 
 def test_the_product_folder(made: tuple[Path, dict]) -> None:
     folder = made[0] / "product"
-    for suffix in ("", "-classes", "-confidence", "-observations", "-reason"):
+    for suffix in ("", "-classes", "-confidence", "-observations", "-dissent", "-reason"):
         valid, errors, warnings = cog_validate(folder / f"berlin{suffix}.tif")
         assert valid, (suffix, errors, warnings)
     with rasterio.open(folder / "berlin.tif") as file:
@@ -178,7 +178,7 @@ def test_the_product_folder(made: tuple[Path, dict]) -> None:
     assert sum(report["area_km2"].values()) == pytest.approx((values > 0).sum() / 100, abs=1e-3)
     collection = pystac.Collection.from_file(str(folder / "collection.json"))
     [item] = list(collection.get_items())
-    rasters = {"map", "classes", "confidence", "observations", "reason"}
+    rasters = {"map", "classes", "confidence", "observations", "dissent", "reason"}
     assert set(item.assets) == rasters | {"preview", "model"}
     assert any("mlm" in extension for extension in item.stac_extensions)
     assert [link for link in item.links if link.rel == "derived_from"]

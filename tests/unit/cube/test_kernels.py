@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.cube.clouds import NO_SCL, READ_FAILED, dilate, dilation_halo, find_usable
-from engine.cube.composite import _network, explain, mean, median, medoid, reduce_days
+from engine.cube.composite import (
+    DISSENT,
+    _network,
+    count_dissent,
+    explain,
+    mean,
+    median,
+    medoid,
+    reduce_days,
+)
 from engine.cube.radiometry import decode, encode, find_suspect
 from engine.items import Asset
 from engine.legend import Reason
@@ -137,3 +146,17 @@ def test_reasons_of_empty_pixels() -> None:
     assert explain(observations, scl, suspect).tolist() == [
         [Reason.NO_SCENE, Reason.ALL_CLOUD, Reason.READ_FAILED, Reason.SUSPECT, Reason.DATA]
     ]
+
+
+def test_days_in_dissent_are_counted() -> None:
+    rng = np.random.default_rng(2)
+    values = rng.integers(1000, 3000, (5, 6, 7)).astype(np.uint16)
+    usable = rng.random(values.shape) < 0.7
+    composite = median(values, usable)
+    found = count_dissent(values, usable, composite)
+    for r, c in itertools.product(range(6), range(7)):
+        days = values[usable[:, r, c], r, c].astype(int)
+        assert found[r, c] == sum(abs(day - int(composite[r, c])) > DISSENT for day in days)
+    assert not found[usable.sum(axis=0) < 2].any()
+    many = np.full((300, 1, 1), 2000, np.uint16)
+    assert count_dissent(many, np.ones((300, 1, 1), bool), np.full((1, 1), 1000, np.uint16)) == 255

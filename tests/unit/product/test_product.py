@@ -12,7 +12,13 @@ from engine.errors import RecipeError
 from engine.grid import Grid, Tile
 from engine.legend import LCZ, Reason, parse_class
 from engine.product.filter import filter_halo, gaussian_filter, gaussian_kernel, majority_filter
-from engine.product.lcz import cell_observations, cell_reason, classify
+from engine.product.lcz import (
+    NO_DISSENT,
+    cell_dissent,
+    cell_observations,
+    cell_reason,
+    classify,
+)
 from engine.product.mask import Boundary, inside
 
 
@@ -124,6 +130,21 @@ def test_observations_of_a_cell_are_the_median() -> None:
     found = cell_observations(pixels, 10)
     assert found.shape == (3, 5)
     assert found[1, 2] == np.rint(np.median(pixels[10:20, 20:30]))
+
+
+def test_dissent_of_a_cell_is_the_share_of_its_looks() -> None:
+    rng = np.random.default_rng(1)
+    seen = rng.integers(0, 5, (30, 40)).astype(np.uint16)
+    seen[:10, :10] = 1
+    parted = rng.integers(0, 3, seen.shape).astype(np.uint8) * (seen > 1)
+    parted = np.minimum(parted, seen).astype(np.uint8)
+    found = cell_dissent(parted, seen, 10)
+    assert found[0, 0] == NO_DISSENT
+    for r, c in np.argwhere(found != NO_DISSENT):
+        cell = np.s_[10 * r : 10 * r + 10, 10 * c : 10 * c + 10]
+        share = parted[cell].sum() / seen[cell][seen[cell] > 1].sum()
+        assert found[r, c] == round(100 * share)
+    assert (found != NO_DISSENT).sum() >= 8
 
 
 def test_reasons_of_cells() -> None:

@@ -94,6 +94,7 @@ def layers() -> dict[str, np.ndarray]:
         "classes": classes,
         "confidence": rng.integers(0, 101, SHAPE).astype(np.uint8),
         "observations": rng.integers(0, 500, SHAPE).astype(np.uint16),
+        "dissent": np.where(masked > 0, rng.integers(0, 30, SHAPE), 255).astype(np.uint8),
         "reason": reason,
     }
 
@@ -116,6 +117,7 @@ def test_the_folder_holds_what_the_design_lists(
         "toy-classes.tif",
         "toy-confidence.tif",
         "toy-observations.tif",
+        "toy-dissent.tif",
         "toy-reason.tif",
     }
     assert {p.name for p in product.iterdir()} == rasters | {
