@@ -299,6 +299,7 @@ def _item(country: Country, granule: _Granule, overpass: Overpass, cloudy: float
         "properties": {
             "datetime": overpass.when.isoformat().replace("+00:00", "Z"),
             "created": overpass.when.isoformat().replace("+00:00", "Z"),
+            "license": "CC0-1.0",  # nobody's ground
             "platform": "sentinel-2a",
             "constellation": "sentinel-2",
             "eo:cloud_cover": round(cloudy, 2),

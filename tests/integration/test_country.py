@@ -94,8 +94,7 @@ def test_one_ground_looks_the_same_in_both_zones(folder: Path) -> None:
         assert (found.bands > 0).all()
         seen.append(found.bands.astype(float) / 1e4)
     difference = seen[0] - seen[1]
-    # each zone's scenes have the sun of its own central meridian, half a degree apart
-    assert np.abs(difference.mean(axis=(1, 2))).max() < 0.003
+    assert np.abs(difference.mean(axis=(1, 2))).max() < 0.001
     assert np.abs(difference).mean() < 0.006
 
 
