@@ -37,7 +37,7 @@ TOY = Toy(blob(), delay=0.02)
 LIMITS = Limits(commit_tiles=8, commit_seconds=0.3, deaths=50)
 
 
-def drive(store_path: Path) -> None:
+def drive(store_path: str | Path) -> None:
     """One run of the toy country; tells its progress on stdout."""
     store, schedule = TOY.open(store_path)
 
@@ -53,7 +53,7 @@ def drive(store_path: Path) -> None:
     print(f"end {summary.done} {len(summary.failed)}", flush=True)
 
 
-def start(store_path: Path) -> subprocess.Popen[str]:
+def start(store_path: str | Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", __file__, "--drive", str(store_path)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, bufsize=1)
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20, help="of each kind")
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--log", type=Path, default=None)
-    parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--drive", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.drive:
         drive(asked.drive)

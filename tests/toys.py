@@ -192,7 +192,7 @@ class Toy:
             ),
         ]
 
-    def open(self, path: Path) -> tuple[Store, Schedule]:
+    def open(self, path: str | Path) -> tuple[Store, Schedule]:
         """Make or open the store and its schedule."""
         stages = self.stages()
         specs = [spec for stage in stages for spec in stage.outputs]

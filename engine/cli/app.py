@@ -102,7 +102,7 @@ def run(
 
 @app.command()
 def status(
-    store: Annotated[Path, typer.Argument(help="store folder", show_default=False)],
+    store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
     as_json: Json = False,
 ) -> None:
     """Count tiles done, failed and blocked, with reasons."""

@@ -32,9 +32,13 @@ from engine.runs.schedule import Schedule
 from engine.runs.stage import Stage
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
+from engine.store.place import Place, place_of
 from engine.store.repository import Store
 
-__all__ = ["Prepared", "prepare"]
+__all__ = ["SNAPSHOT", "Prepared", "freeze", "prepare"]
+
+SNAPSHOT = "items.parquet"
+"""What the frozen catalogue is called, after the store's name."""
 
 _GUARD = ("B02", "B11", "B12", SCL)
 
@@ -57,7 +61,7 @@ class Prepared:
     bands: tuple[str, ...]
     found: SearchResult
     stages: tuple[Stage, ...]
-    store_path: Path
+    place: Place
     notes: tuple[str, ...]
 
     @property
@@ -70,11 +74,6 @@ class Prepared:
         """B-names of the bands: part of the store's identity, so that `blue` equals `B02`."""
         return [band_name(band) for band in self.bands]
 
-    @property
-    def snapshot_path(self) -> Path:
-        """Where the frozen catalogue lies."""
-        return self.store_path.with_name(self.store_path.name + ".items.parquet")
-
     def open_store(self) -> Store:
         """The store, made if it is new.
 
@@ -86,15 +85,15 @@ class Prepared:
         store = self.check_store()
         if store is None:
             names = self.band_names
-            return Store.create(self.store_path, self.grid, self.specs, band_names=names)
+            return Store.create(self.place, self.grid, self.specs, band_names=names)
         store.add_arrays(self.grid, self.specs)
         return store
 
     def check_store(self) -> Store | None:
         """The store if it exists and fits; writes nothing."""
-        if not Store.exists(self.store_path):
+        if not Store.exists(self.place):
             return None
-        store = Store.open(self.store_path)
+        store = Store.open(self.place)
         store.require_identity(self.grid, self.specs, band_names=self.band_names)
         return store
 
@@ -132,6 +131,7 @@ def prepare(
         Before any work, with the remedy.
     """
     base = base or Path()
+    place = place_of(recipe.store, base)
     choice = recipe.grid
     model = load_card(find_card(recipe.model.card, base)) if recipe.model else None
     bands = recipe.imagery.bands or (model.bands if model else None)
@@ -174,8 +174,7 @@ def prepare(
     names = [band_name(band) for band in bands]
     found = search(card, where, area, recipe.imagery, names)
     sign = make_signer(card)
-    store_path = base / recipe.store
-    items = _decide(found.items, sign, _known(store_path))
+    items = _decide(found.items, sign, _known(place))
     suspects = [item.id for item in items if item.suspect]
     if suspects:
         notes = [*notes, f"radiometry suspect, left out: {', '.join(suspects)}"]
@@ -189,7 +188,7 @@ def prepare(
 
         device = choose_device(recipe.model.device)
         stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary))
-    return Prepared(recipe, area, grid, support, bands, found, stages, store_path, tuple(notes))
+    return Prepared(recipe, area, grid, support, bands, found, stages, place, tuple(notes))
 
 
 def _require_cells(choice: GridChoice, model: ModelCard) -> None:
@@ -206,13 +205,14 @@ def _require_cells(choice: GridChoice, model: ModelCard) -> None:
 
 def freeze(prepared: Prepared) -> None:
     """Write the items of this run next to the store."""
-    write_snapshot(prepared.found.items, prepared.snapshot_path)
+    with prepared.place.replace(SNAPSHOT) as path:
+        write_snapshot(prepared.found.items, path)
 
 
-def _known(store_path: Path) -> dict[str, bool]:
+def _known(place: Place) -> dict[str, bool]:
     """Radiometry decided by an earlier run, by content stamp."""
-    path = store_path.with_name(store_path.name + ".items.parquet")
-    if not path.is_file():
+    path = place.beside(SNAPSHOT)
+    if path is None:
         return {}
     return {item.stamp: item.suspect for item in read_snapshot(path) if item.suspect is not None}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,12 +18,14 @@ from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.legend import Reason
 from engine.models.card import find_card, load_card, mlm_fields, weights_asset
-from engine.pipeline.prepare import Prepared, prepare
+from engine.pipeline.prepare import SNAPSHOT, Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.publishing.product import Facts, write_lcz_product
+from engine.publishing.upload import upload
 from engine.recipe import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
+from engine.store.place import Folder, place_of
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -43,7 +46,7 @@ def publish(
     *,
     base: Path | None = None,
     tag: str | None = None,
-) -> Path:
+) -> Path | str:
     """Write COG, STAC, preview and report into the recipe's product folder.
 
     Parameters
@@ -55,7 +58,7 @@ def publish(
 
     Returns
     -------
-    The product folder.
+    The product folder, or its address where it is in a bucket.
 
     Raises
     ------
@@ -69,9 +72,16 @@ def publish(
             expected="publish: FOLDER and model: …",
         )
     base = base or Path()
-    store_path = base / recipe.store
-    store = Store.open(store_path)
-    snapshot = store_path.with_name(store_path.name + ".items.parquet")
+    place = place_of(recipe.store, base)
+    target = place_of(recipe.publish, base)
+    store = Store.open(place)
+    snapshot = place.beside(SNAPSHOT)
+    if snapshot is None:
+        raise PublishError(
+            "the store's frozen catalogue is gone",
+            got=f"{place}.{SNAPSHOT}",
+            remedy="`natmap run` writes it again",
+        )
     # The frozen items are the catalogue: publishing asks no server.
     frozen = recipe.model_copy(
         update={"imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})}
@@ -83,7 +93,7 @@ def publish(
     root = zarr.open_group(store.reader(tag).store, mode="r")
     schedule = prepared.schedule(store)
     if not (schedule.ledger.states("map") == State.DONE).any():
-        raise PublishError("there is no map yet", got=store_path, remedy="`natmap run` first")
+        raise PublishError("there is no map yet", got=place, remedy="`natmap run` first")
     reader = _Reader(prepared, schedule, root)
     card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
@@ -105,7 +115,11 @@ def publish(
         seconds=seconds,
         notes=prepared.notes,
     )
-    return write_lcz_product(base / recipe.publish, reader.box, reader, facts)
+    if isinstance(target, Folder):
+        return write_lcz_product(target.path, reader.box, reader, facts)
+    with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
+        upload(write_lcz_product(Path(scratch) / "product", reader.box, reader, facts), target)
+    return str(target)
 
 
 class _Reader:

@@ -18,7 +18,7 @@ def read_status(path: str | Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path : folder of the store.
+    path : folder of the store, or ``s3://bucket/prefix``.
 
     Returns
     -------

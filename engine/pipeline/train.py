@@ -27,6 +27,7 @@ from engine.models.card import ModelCard, write_card
 from engine.models.inputs import prepare_input
 from engine.publishing.charts import draw_confusion, draw_curves
 from engine.recipe import Recipe, load_recipe
+from engine.store.place import place_of
 from engine.store.repository import Store
 from engine.train_recipe import Labels, TrainRecipe, load_train_recipe
 from engine.training.fit import Batches, Epoch, Settings, fit, statistics
@@ -163,7 +164,7 @@ class _Source:
         self.label, self.base = label, base
         self.recipe: Recipe = load_recipe(path)
         self.name = label.place or self.recipe.name
-        self.store = path.parent / self.recipe.store
+        self.store = place_of(self.recipe.store, path.parent)
         if not Store.exists(self.store):
             raise LabelError(
                 "there is no composite to cut patches from",

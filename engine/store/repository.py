@@ -10,29 +10,29 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import icechunk
-import numpy as np
 import zarr
 from filelock import FileLock, Timeout
-from zarr.codecs import BloscCodec
 
 from engine.errors import ChunkError, IdentityError, LockedError, StoreError
-from engine.grid.grid import Grid, Tile, projected_crs
-from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec
+from engine.grid.grid import Grid, Tile
+from engine.store.arrays import ArraySpec
+from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
+from engine.store.lease import hold
+from engine.store.place import Bucket, Folder, Place, place_of
 
 __all__ = ["Store", "tile_chunks"]
 
 icechunk.set_logs_filter("error")  # one driver commits: its warning about many does not apply
 
-_SPLITS = 480  # setting a reference costs more with every declared split: stay below 500
 _CHUNK_REFS = 100_000  # in all cached manifests
 _SNAPSHOT_NODES = 400  # groups and arrays in all cached snapshots: the last few
-_QUARTER = 92  # days of a manifest along time
+_IDENTITY, _EPOCH = "natmap:identity", "natmap:epoch"  # attributes of the root
 
 
 class Store:
@@ -42,32 +42,45 @@ class Store:
 
     Attributes
     ----------
-    path : Path
-        Folder of the store.
+    place : Folder or Bucket
     identity : dict
         What may never change: CRS, anchor, extent, tile, chunks, bands.
     """
 
-    def __init__(self, path: Path, repo: icechunk.Repository) -> None:
-        self.path = path
+    def __init__(self, place: Place, repo: icechunk.Repository) -> None:
+        self.place = place
         self._repo = repo
-        root = zarr.open_group(self.reader().store, mode="r")
-        self.identity: dict[str, Any] = json.loads(str(root.attrs["natmap:identity"]))
+        self._epoch: int | None = None
+        with _errors(place):
+            root = zarr.open_group(self.reader().store, mode="r")
+            self.identity: dict[str, Any] = json.loads(str(root.attrs[_IDENTITY]))
 
     # -- life ---------------------------------------------------------------------------------
 
     @classmethod
-    def exists(cls, path: str | Path) -> bool:
-        """Whether there is a repository at `path`."""
-        return _is_repository(Path(path))
+    def exists(cls, where: str | Path | Place) -> bool:
+        """Whether there is a store at a place.
+
+        Raises
+        ------
+        StoreError
+            Where the place cannot be looked at.
+        """
+        place = place_of(where)
+        if not place.has_repository():
+            return False
+        # on object storage nothing can be moved: a driver killed in `create` leaves a beginning
+        return isinstance(place, Folder) or _is_whole(_open(place))
 
     @classmethod
-    def create(cls, path: str | Path, grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> Store:
+    def create(
+        cls, where: str | Path | Place, grid: Grid, specs: Iterable[ArraySpec], **more: Any
+    ) -> Store:
         """Make a new store with its arrays.
 
         Parameters
         ----------
-        path : folder, must not hold a store yet.
+        where : a place that holds no store yet.
         grid : Grid
         specs : forms of all arrays.
         **more : further JSON values of the identity (bands, say).
@@ -75,9 +88,14 @@ class Store:
         Raises
         ------
         StoreError
-            Where the folder cannot be written or is not empty.
+            Where the place cannot be written or holds something else.
         """
-        folder, specs = Path(path), list(specs)
+        place, specs = place_of(where), list(specs)
+        if isinstance(place, Bucket):
+            with place.errors("written"):
+                _fill(_begin(place.storage, grid, specs), grid, specs, more)
+            return cls.open(place)
+        folder = place.path
         if folder.exists() and any(folder.iterdir()):
             raise StoreError(
                 "the store's folder is not empty and holds no store",
@@ -89,26 +107,13 @@ class Store:
         with _disk_errors(folder):
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir(parents=True)
-            config = icechunk.RepositoryConfig.default()
-            # each commit is a snapshot of some hundred kilobytes, and by default all are kept
-            config.caching = icechunk.CachingConfig(
-                num_chunk_refs=_CHUNK_REFS, num_snapshot_nodes=_SNAPSHOT_NODES
-            )
-            config.manifest = _manifest(grid, specs)
-            repo = icechunk.Repository.create(
-                icechunk.local_filesystem_storage(str(making)), config
-            )
-            session = repo.writable_session("main")
-            root = zarr.open_group(session.store, mode="a")
-            root.attrs["natmap:identity"] = json.dumps(identity_of(grid, specs, **more))
-            _create_arrays(root, grid, specs)
-            session.commit("make the store")
-            repo.save_config()
+            storage = icechunk.local_filesystem_storage(str(making))
+            _fill(_begin(storage, grid, specs), grid, specs, more)
             making.rename(folder)
         return cls.open(folder)
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
+    def open(cls, where: str | Path | Place) -> Store:
         """Open an existing store.
 
         Raises
@@ -116,18 +121,12 @@ class Store:
         StoreError
             Where there is none, or it is not natmap's.
         """
-        folder = Path(path)
-        if not _is_repository(folder):
+        place = place_of(where)
+        if not place.has_repository():
             raise StoreError(
-                "there is no store here", got=folder, remedy="`natmap run RECIPE` makes it"
+                "there is no store here", got=place, remedy="`natmap run RECIPE` makes it"
             )
-        # The configuration is the store's own: a driver that opens with another one would
-        # override the splits without a word.
-        try:
-            repo = icechunk.Repository.open(icechunk.local_filesystem_storage(str(folder)))
-            return cls(folder, repo)
-        except (icechunk.IcechunkError, KeyError) as error:
-            raise StoreError("the store cannot be opened", got=f"{folder}: {error}") from error
+        return cls(place, _open(place))
 
     def require_identity(self, grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> None:
         """Refuse to go on where the store was made for something else.
@@ -161,34 +160,52 @@ class Store:
             return
         session = self.writer()
         root = zarr.open_group(session.store, mode="a")
-        _create_arrays(root, grid, missing)
+        create_arrays(root, grid, missing)
         for spec in missing:
-            self.identity["arrays"][spec.path] = _form(grid, spec)
-        root.attrs["natmap:identity"] = json.dumps(self.identity)
+            self.identity["arrays"][spec.path] = form_of(grid, spec)
+        root.attrs[_IDENTITY] = json.dumps(self.identity)
         session.commit(f"add {', '.join(s.path for s in missing)}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store as its one driver; the lock dies with the process.
+        """Hold the store as its one driver; the right to it dies with the process.
+
+        A folder is held by a lock of the operating system, a bucket by a lease.
 
         Raises
         ------
         LockedError
             Where another driver is at work.
         """
-        lock = FileLock(str(self.path.with_name(self.path.name + ".lock")))
+        if isinstance(self.place, Bucket):
+            with hold(self.place) as lease:
+                self._enter(lease.epoch)
+                try:
+                    yield
+                finally:
+                    self._epoch = None
+            return
+        lock = FileLock(str(self.place.path.with_name(self.place.path.name + ".lock")))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise LockedError(
                 "another natmap run is at work on this store",
-                got=self.path,
+                got=self.place,
                 remedy="wait for it, or stop it with Ctrl-C; a killed run frees it by itself",
             ) from None
         try:
             yield
         finally:
             lock.release()
+
+    def _enter(self, epoch: int) -> None:
+        """Commit the driver's epoch: from here on, commits of earlier drivers are refused."""
+        with _errors(self.place):
+            session = self._repo.writable_session("main")
+            zarr.open_group(session.store, mode="r+").attrs[_EPOCH] = epoch
+            session.commit(f"driver {epoch}")
+        self._epoch = epoch
 
     # -- sessions -----------------------------------------------------------------------------
 
@@ -203,8 +220,24 @@ class Store:
             raise StoreError("no such release", got=tag, expected=known) from None
 
     def writer(self) -> icechunk.Session:
-        """A writable session on the newest commit."""
-        return self._repo.writable_session("main")
+        """A writable session on the newest commit.
+
+        Raises
+        ------
+        LockedError
+            Where another driver has taken the store over. One that does so after this is noticed
+            by the commit itself, whose base is then no longer the newest.
+        """
+        session = self._repo.writable_session("main")
+        if self._epoch is not None:
+            found = zarr.open_group(session.store, mode="r").attrs.get(_EPOCH)
+            if found != self._epoch:
+                raise LockedError(
+                    "another natmap run has taken this store over; what was not committed is lost",
+                    got=f"{self.place}: driver {found}, this was {self._epoch}",
+                    remedy="this driver was out of reach for too long; the other one goes on",
+                )
+        return session
 
     def tags(self) -> list[str]:
         """Names of all releases."""
@@ -230,19 +263,7 @@ class Store:
             return int(self._repo.garbage_collect(cut).bytes_deleted)
 
 
-# -- form -------------------------------------------------------------------------------------
-
-
-def identity_of(grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> dict[str, Any]:
-    """What may never change in a store, as JSON values."""
-    return {
-        "crs": grid.crs,
-        "anchor": [a % grid.tile_size for a in grid.anchor],
-        "tile_size": grid.tile_size,
-        "bounds": list(grid.bounds),
-        **more,
-        "arrays": {spec.path: _form(grid, spec) for spec in specs},
-    }
+# -- chunks -----------------------------------------------------------------------------------
 
 
 def tile_chunks(spec: ArraySpec, grid: Grid, tile: Tile, part: int = 0) -> set[tuple[int, ...]]:
@@ -284,108 +305,53 @@ def check_fork(fork: Any, own: Mapping[str, set[tuple[int, ...]]]) -> None:
         )
 
 
-def _form(grid: Grid, spec: ArraySpec) -> dict[str, Any]:
-    return {
-        "dtype": spec.dtype,
-        "resolution": spec.resolution,
-        "chunk": spec.chunk_side(grid.pixels(spec.resolution)),
-        "dims": list(spec.dims),
-        "labels": {dim: list(labels) for dim, labels in spec.leading},
-    }
+# -- making and opening -----------------------------------------------------------------------
 
 
-def _manifest(grid: Grid, specs: list[ArraySpec]) -> icechunk.ManifestConfig:
-    """Split manifests so that a commit rewrites few references, within what setting one bears."""
-    condition, by = icechunk.ManifestSplitCondition, icechunk.ManifestSplitDimCondition
-    splitting: dict[Any, dict[Any, int]] = {}
-    for spec in specs:
-        n = grid.pixels(spec.resolution) // spec.chunk
-        down, across = grid.n_rows * n, grid.n_cols * n
-        if spec.daily:
-            quarters = -(-DAYS // _QUARTER)
-            side = max(int((_SPLITS / quarters) ** 0.5), 1)
-        else:
-            quarters, side = 1, int(_SPLITS**0.5)
-        sizes = {by.DimensionName("y"): -(-down // side), by.DimensionName("x"): -(-across // side)}
-        if spec.daily:
-            sizes[by.DimensionName("time")] = _QUARTER
-        splitting[condition.path_matches(f"^/{spec.path}$")] = sizes
-    splitting[condition.path_matches("^/ledger/.*")] = {by.DimensionName("time"): _QUARTER}
-    return icechunk.ManifestConfig(
-        preload=icechunk.ManifestPreloadConfig(max_total_refs=0),
-        splitting=icechunk.ManifestSplittingConfig.from_dict(splitting),
+def _begin(storage: icechunk.Storage, grid: Grid, specs: list[ArraySpec]) -> icechunk.Repository:
+    config = icechunk.RepositoryConfig.default()
+    # each commit is a snapshot of some hundred kilobytes, and by default all are kept
+    config.caching = icechunk.CachingConfig(
+        num_chunk_refs=_CHUNK_REFS, num_snapshot_nodes=_SNAPSHOT_NODES
     )
+    config.manifest = split_manifests(grid, specs)
+    repo = icechunk.Repository.open_or_create(storage, config)
+    repo.save_config()
+    return repo
 
 
-def _create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> None:
-    for spec in specs:
-        n = grid.pixels(spec.resolution)
-        side = spec.chunk_side(n)
-        group = root.require_group(spec.group)
-        group.create_array(
-            spec.name,
-            shape=((DAYS,) if spec.daily else ())
-            + spec.lead_shape
-            + grid.array_shape(spec.resolution),
-            chunks=((1,) if spec.daily else ()) + spec.lead_shape + (side, side),
-            dtype=spec.dtype,
-            fill_value=spec.fill,
-            dimension_names=spec.dims,
-            # level 1 of bits takes half the time of level 3 of bytes, for 3 % more space
-            compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
-            attributes=dict(spec.attrs) | {"grid_mapping": "spatial_ref"},
-        )
-        _create_coordinates(group, grid, spec)
+def _fill(
+    repo: icechunk.Repository, grid: Grid, specs: list[ArraySpec], more: Mapping[str, Any]
+) -> None:
+    session = repo.writable_session("main")
+    root = zarr.open_group(session.store, mode="a")
+    root.attrs[_IDENTITY] = json.dumps(identity_of(grid, specs, **more))
+    create_arrays(root, grid, specs)
+    session.commit("make the store")
 
 
-def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
-    west, _, _, north = grid.bounds
-    height, width = grid.array_shape(spec.resolution)
-    axes: dict[str, tuple[Any, dict[str, Any]]] = {
-        "y": (
-            north - (np.arange(height) + 0.5) * spec.resolution,
-            {"standard_name": "projection_y_coordinate", "units": "m"},
-        ),
-        "x": (
-            west + (np.arange(width) + 0.5) * spec.resolution,
-            {"standard_name": "projection_x_coordinate", "units": "m"},
-        ),
-    }
-    if spec.daily:
-        days = {"units": f"days since {FIRST_DAY}", "calendar": "proleptic_gregorian"}
-        axes["time"] = (np.arange(DAYS, dtype="int32"), days)
-    for dim, labels in spec.leading:
-        axes[dim] = (np.asarray(labels), {})
-    for dim, (values, attrs) in axes.items():
-        if dim in group:
-            continue
-        if values.dtype.kind == "U":
-            # Zarr has no settled type for text; the labels are kept as JSON and put back on
-            # opening, the array itself only counts.
-            attrs = {"labels": json.dumps([str(v) for v in values])}
-            values = np.arange(len(values), dtype="int32")
-        coordinate = group.create_array(
-            dim, shape=values.shape, dtype=values.dtype, dimension_names=(dim,), attributes=attrs
-        )
-        coordinate[:] = values
-    if "spatial_ref" not in group:
-        crs = projected_crs(grid.crs)
-        transform = grid.geobox(spec.resolution).transform
-        group.create_array(
-            "spatial_ref",
-            shape=(),
-            dtype="int32",
-            dimension_names=(),
-            attributes={
-                **crs.to_cf(),
-                "crs_wkt": crs.to_wkt(),
-                "GeoTransform": " ".join(repr(float(v)) for v in transform.to_gdal()),
-            },
-        )
+def _open(place: Place) -> icechunk.Repository:
+    # The configuration is the store's own: a driver that opens with another one would override
+    # the splits without a word.
+    with _errors(place):
+        return icechunk.Repository.open(place.storage)
 
 
-def _is_repository(folder: Path) -> bool:
-    return (folder / "refs").is_dir() or (folder / "repo").exists()
+def _is_whole(repo: icechunk.Repository) -> bool:
+    session = repo.readonly_session("main")
+    try:
+        return _IDENTITY in zarr.open_group(session.store, mode="r").attrs
+    except FileNotFoundError:
+        return False
+
+
+@contextmanager
+def _errors(place: Place) -> Iterator[None]:
+    try:
+        with place.errors("opened") if isinstance(place, Bucket) else nullcontext():
+            yield
+    except (icechunk.IcechunkError, KeyError) as error:
+        raise StoreError("the store cannot be opened", got=f"{place}: {error}") from error
 
 
 @contextmanager

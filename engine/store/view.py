@@ -18,7 +18,7 @@ def open_store(path: str | Path, tag: str | None = None, *, decode: bool = True)
 
     Parameters
     ----------
-    path : folder of the store.
+    path : folder of the store, or ``s3://bucket/prefix``.
     tag : str, optional
         A release; by default what was committed last.
     decode : bool

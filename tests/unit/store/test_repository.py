@@ -36,7 +36,7 @@ def test_another_identity_is_refused_with_each_difference(store: Store) -> None:
         (Grid.fit((0, 0, 9600, 3200), crs="EPSG:5179", tile_size=1600), ["B02", "B03"], "bounds"),
     ]:
         with pytest.raises(IdentityError, match=word):
-            Store.open(store.path).require_identity(grid, [DAILY, MAP], bands=bands)
+            Store.open(store.place).require_identity(grid, [DAILY, MAP], bands=bands)
     other = ArraySpec("map/classes", "uint8", 100.0, 8, 0)
     with pytest.raises(IdentityError, match="map/classes"):
         store.require_identity(GRID, [other], bands=["B02", "B03"])
@@ -95,7 +95,7 @@ with Store.open(sys.argv[1]).lock():
 
 def test_one_driver_per_store_and_the_lock_dies_with_its_process(store: Store) -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(store.path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD, str(store.place)], stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline().strip() == "held"
@@ -157,7 +157,7 @@ def test_a_store_is_made_whole_or_not_at_all(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        broken.setattr("engine.store.repository._create_arrays", killed)
+        broken.setattr("engine.store.repository.create_arrays", killed)
         with pytest.raises(KeyboardInterrupt):
             Store.create(tmp_path / "s", GRID, [MAP])
     assert not Store.exists(tmp_path / "s")

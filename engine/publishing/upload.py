@@ -1,0 +1,57 @@
+"""A product folder into a bucket."""
+
+from __future__ import annotations
+
+import mimetypes
+from pathlib import Path
+
+import obstore
+
+from engine.errors import PublishError
+from engine.store.place import Bucket
+
+__all__ = ["upload"]
+
+_LAST = ("collection.json", "report.json")
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+
+
+def upload(folder: Path, target: Bucket) -> None:
+    """Copy a finished product's files to a prefix.
+
+    A bucket has no rename: files are replaced one by one, the rasters first, the collection and
+    the report last, and what the new product does not have is removed at the end.
+
+    Parameters
+    ----------
+    folder : as `write_lcz_product` left it.
+    target : Bucket
+
+    Raises
+    ------
+    PublishError
+        Where the prefix holds something else than a product.
+    StoreError
+        Where the bucket refuses.
+    """
+    objects, prefix = target.objects, f"{target.prefix}/"
+    with target.errors("read"):
+        old = {o["path"] for part in obstore.list(objects, prefix=prefix) for o in part}
+    if old and f"{prefix}report.json" not in old:
+        raise PublishError(
+            "the product's prefix holds something else",
+            got=target,
+            expected="a product of natmap, or nothing",
+            remedy="name another prefix in `publish`",
+        )
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files.sort(key=lambda path: path.name in _LAST)
+    names = {prefix + path.relative_to(folder).as_posix(): path for path in files}
+    with target.errors("written"):
+        for name, path in names.items():
+            kind = _COG if path.suffix == ".tif" else mimetypes.guess_type(path.name)[0]
+            attributes = {"Content-Type": kind or "application/octet-stream"}
+            obstore.put(objects, name, path, attributes=attributes)
+        gone = sorted(old - names.keys())
+        if gone:
+            obstore.delete(objects, gone)

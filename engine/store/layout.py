@@ -1,0 +1,132 @@
+"""What a store holds: its identity, its arrays with their coordinates, its split manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import icechunk
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec
+
+from engine.grid.grid import Grid, projected_crs
+from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec
+
+__all__ = ["create_arrays", "form_of", "identity_of", "split_manifests"]
+
+_SPLITS = 480  # setting a reference costs more with every declared split: stay below 500
+_QUARTER = 92  # days of a manifest along time
+
+
+def identity_of(grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> dict[str, Any]:
+    """What may never change in a store, as JSON values."""
+    return {
+        "crs": grid.crs,
+        "anchor": [a % grid.tile_size for a in grid.anchor],
+        "tile_size": grid.tile_size,
+        "bounds": list(grid.bounds),
+        **more,
+        "arrays": {spec.path: form_of(grid, spec) for spec in specs},
+    }
+
+
+def form_of(grid: Grid, spec: ArraySpec) -> dict[str, Any]:
+    return {
+        "dtype": spec.dtype,
+        "resolution": spec.resolution,
+        "chunk": spec.chunk_side(grid.pixels(spec.resolution)),
+        "dims": list(spec.dims),
+        "labels": {dim: list(labels) for dim, labels in spec.leading},
+    }
+
+
+def split_manifests(grid: Grid, specs: list[ArraySpec]) -> icechunk.ManifestConfig:
+    """Split manifests so that a commit rewrites few references, within what setting one bears."""
+    condition, by = icechunk.ManifestSplitCondition, icechunk.ManifestSplitDimCondition
+    splitting: dict[Any, dict[Any, int]] = {}
+    for spec in specs:
+        n = grid.pixels(spec.resolution) // spec.chunk
+        down, across = grid.n_rows * n, grid.n_cols * n
+        if spec.daily:
+            quarters = -(-DAYS // _QUARTER)
+            side = max(int((_SPLITS / quarters) ** 0.5), 1)
+        else:
+            quarters, side = 1, int(_SPLITS**0.5)
+        sizes = {by.DimensionName("y"): -(-down // side), by.DimensionName("x"): -(-across // side)}
+        if spec.daily:
+            sizes[by.DimensionName("time")] = _QUARTER
+        splitting[condition.path_matches(f"^/{spec.path}$")] = sizes
+    splitting[condition.path_matches("^/ledger/.*")] = {by.DimensionName("time"): _QUARTER}
+    return icechunk.ManifestConfig(
+        preload=icechunk.ManifestPreloadConfig(max_total_refs=0),
+        splitting=icechunk.ManifestSplittingConfig.from_dict(splitting),
+    )
+
+
+def create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> None:
+    for spec in specs:
+        n = grid.pixels(spec.resolution)
+        side = spec.chunk_side(n)
+        group = root.require_group(spec.group)
+        group.create_array(
+            spec.name,
+            shape=((DAYS,) if spec.daily else ())
+            + spec.lead_shape
+            + grid.array_shape(spec.resolution),
+            chunks=((1,) if spec.daily else ()) + spec.lead_shape + (side, side),
+            dtype=spec.dtype,
+            fill_value=spec.fill,
+            dimension_names=spec.dims,
+            # level 1 of bits takes half the time of level 3 of bytes, for 3 % more space
+            compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
+            attributes=dict(spec.attrs) | {"grid_mapping": "spatial_ref"},
+        )
+        _create_coordinates(group, grid, spec)
+
+
+def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
+    west, _, _, north = grid.bounds
+    height, width = grid.array_shape(spec.resolution)
+    axes: dict[str, tuple[Any, dict[str, Any]]] = {
+        "y": (
+            north - (np.arange(height) + 0.5) * spec.resolution,
+            {"standard_name": "projection_y_coordinate", "units": "m"},
+        ),
+        "x": (
+            west + (np.arange(width) + 0.5) * spec.resolution,
+            {"standard_name": "projection_x_coordinate", "units": "m"},
+        ),
+    }
+    if spec.daily:
+        days = {"units": f"days since {FIRST_DAY}", "calendar": "proleptic_gregorian"}
+        axes["time"] = (np.arange(DAYS, dtype="int32"), days)
+    for dim, labels in spec.leading:
+        axes[dim] = (np.asarray(labels), {})
+    for dim, (values, attrs) in axes.items():
+        if dim in group:
+            continue
+        if values.dtype.kind == "U":
+            # Zarr has no settled type for text; the labels are kept as JSON and put back on
+            # opening, the array itself only counts.
+            attrs = {"labels": json.dumps([str(v) for v in values])}
+            values = np.arange(len(values), dtype="int32")
+        coordinate = group.create_array(
+            dim, shape=values.shape, dtype=values.dtype, dimension_names=(dim,), attributes=attrs
+        )
+        coordinate[:] = values
+    if "spatial_ref" not in group:
+        crs = projected_crs(grid.crs)
+        transform = grid.geobox(spec.resolution).transform
+        group.create_array(
+            "spatial_ref",
+            shape=(),
+            dtype="int32",
+            dimension_names=(),
+            attributes={
+                **crs.to_cf(),
+                "crs_wkt": crs.to_wkt(),
+                "GeoTransform": " ".join(repr(float(v)) for v in transform.to_gdal()),
+            },
+        )
