@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo install test quick check chaos clean
+.PHONY: demo install test quick check chaos services clean
 
 install: $(STAMP)
 
@@ -34,6 +34,13 @@ quick: $(STAMP)           ## the suite without what takes minutes
 
 chaos: $(STAMP)           ## kill driver and workers 20 times each; writes benchmarks/chaos.log
 	$(BIN)/python benchmarks/chaos.py --kills 20 --log benchmarks/chaos.log
+
+# Debian's names. What is missing, its tests are skipped; nothing else needs it.
+SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge
+
+services:                 ## real servers for the tests of object stores and clusters (Debian, root)
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVICES)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -153,6 +153,10 @@ class RunError(NatmapError):
     """The run cannot go on: no workers, or no worker offers what a stage needs."""
 
 
+class SchedulerLostError(RunError):
+    """The scheduler is gone; what was committed is kept, and a new one can go on."""
+
+
 class LabelError(NatmapError):
     """Training areas or other labels that cannot be used."""
 

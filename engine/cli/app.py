@@ -66,7 +66,9 @@ def plan(
 def run(
     recipe: RecipePath,
     workers: Annotated[int | None, typer.Option(help="worker processes")] = None,
-    cluster: Annotated[str, typer.Option(help="local")] = "local",
+    cluster: Annotated[
+        str, typer.Option(help="local, slurm, tcp://host:port, or a settings file")
+    ] = "local",
     until: Until = None,
     tiles: Tiles = None,
     overrides: Set = None,
@@ -78,12 +80,11 @@ def run(
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 
-    if cluster != "local":
-        raise RecipeError("no such cluster", got=cluster, expected="local")
     with progress() as listener:
         summary = start(
             _recipe(recipe, overrides),
             base=recipe.parent,
+            cluster=cluster,
             workers=workers,
             until=until,
             tiles=_names(tiles),

@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
-from distributed.scheduler import DEFAULT_EXTENSIONS
 
+from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
 from engine.errors import RunError
 
 __all__ = ["Local", "open_local"]
-
-_SETTINGS = {
-    # A worker takes one task at a time, so that none is blamed for its neighbour's death ...
-    "distributed.scheduler.worker-saturation": 1.0,
-    # ... and the driver, which knows tiles, counts attempts: the scheduler allows no repeats.
-    "distributed.scheduler.allowed-failures": 0,
-    "distributed.scheduler.work-stealing": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.target": False,
-    "distributed.admin.tick.limit": "30s",
-    "distributed.worker.profile.enabled": False,
-    # The scheduler keeps its last messages, and with them whole tasks.
-    "distributed.admin.low-level-log-length": 50,
-    "distributed.admin.system-monitor.log-length": 600,
-}
-
-
-class _NoSpans:
-    """Stands where Dask's accounting of spans would: that keeps every group of tasks for ever."""
-
-    def __init__(self, scheduler: Any) -> None: ...
-
-    def observe_tasks(self, *_: Any, **__: Any) -> dict[str, Any]:
-        return {}
-
-    def heartbeat(self, *_: Any) -> None: ...
 
 
 class Local:
     """A cluster of worker processes on this machine."""
 
+    patience = 0.0
+
     def __init__(self, workers: int, cluster: LocalCluster, client: Client) -> None:
         self._wanted, self._cluster, self.client = workers, cluster, client
 
-    def slots(self) -> int:
+    @property
+    def gpus(self) -> bool:
+        """Whether this machine has a card."""
+        return bool(self.slots()["gpu"])
+
+    def slots(self) -> dict[str, int]:
         """Task slots of the workers that are there now."""
-        workers = self._cluster.scheduler_info["workers"]
-        return sum(worker["nthreads"] for worker in workers.values())
+        return count_slots(self._cluster.scheduler_info["workers"].values())
+
+    def tend(self) -> None:
+        """Nannies bring lost workers back by themselves."""
 
     def heal(self) -> None:
         """Replace all workers; needed when their nannies died too."""
@@ -62,31 +46,6 @@ class Local:
         while self._cluster.workers and time.monotonic() < until:
             time.sleep(0.1)  # asked at once, the dead would be counted as there
         self._cluster.scale(self._wanted)
-
-
-def thread_settings(cores: int) -> dict[str, str]:
-    """Environment that bounds every library's threads to a worker's cores.
-
-    It must be set before numpy, torch or GDAL are imported, so the nanny sets it at spawn.
-    """
-    names = (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "BLOSC_NTHREADS",
-        "NUMEXPR_NUM_THREADS",
-    )
-    return {
-        **{name: str(cores) for name in names},
-        "GDAL_NUM_THREADS": str(cores),
-        "GDAL_CACHEMAX": "64",
-        "NATMAP_CORES": str(cores),
-        # Dask's own 64 kB hands memory back so eagerly that every array is faulted in anew:
-        # reading and sorting took twice as long. One heap that keeps what it has.
-        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_ARENA_MAX": "1",
-    }
 
 
 @contextmanager
@@ -121,7 +80,7 @@ def open_local(
             remedy="start fewer workers with --workers, or choose a smaller grid.tile",
         )
     environment = thread_settings(max(cores // count, 1))
-    settings = _SETTINGS | {
+    settings = SETTINGS | {
         "distributed.nanny.pre-spawn-environ": environment,
         "distributed.worker.preload": list(preload),
     }
@@ -134,13 +93,26 @@ def open_local(
             processes=True,
             dashboard_address="127.0.0.1:0",
             memory_limit=int(share * 1e9),
+            # all share the machine's card, if it has one
+            resources={"GPU": 1} if _gpus() else None,
             local_directory=scratch,
             silence_logs="CRITICAL",
-            scheduler_kwargs={"extensions": DEFAULT_EXTENSIONS | {"spans": _NoSpans}},
+            scheduler_kwargs={"extensions": EXTENSIONS},
         ) as cluster,
         Client(cluster) as client,
     ):
         yield Local(count, cluster, client)
+
+
+def _gpus() -> int:
+    """Cards that the driver of NVIDIA's shows; torch, which knows better, costs a second."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or shutil.which("nvidia-smi") is None:
+        return 0
+    try:
+        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, text=True)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
 
 
 def _memory() -> float:

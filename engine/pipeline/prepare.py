@@ -97,12 +97,15 @@ class Prepared:
         store.require_identity(self.grid, self.specs, band_names=self.band_names)
         return store
 
+    def blank_ledger(self) -> Ledger:
+        """A ledger of these stages without a record."""
+        return Ledger(self.grid.shape, {stage.name: stage.daily for stage in self.stages})
+
     def schedule(
         self, store: Store | None, *, until: str | None = None, tiles: Iterable[Tile] | None = None
     ) -> Schedule:
         """What is stale, by the store's ledger (an empty one without a store)."""
-        daily = {stage.name: stage.daily for stage in self.stages}
-        ledger = Ledger(self.grid.shape, daily)
+        ledger = self.blank_ledger()
         if store is not None:
             reader = store.reader()
             root = zarr.open_group(reader.store, mode="r")

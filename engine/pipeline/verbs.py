@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import zarr
 
-from engine.clusters.local import open_local
-from engine.errors import RecipeError
+from engine.clusters.opening import open_cluster
+from engine.clusters.settings import ClusterSettings, load_cluster
+from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
 from engine.pipeline.prepare import Prepared, freeze, prepare
 from engine.recipe import Recipe, load_recipe
@@ -62,6 +63,7 @@ class Plan:
 
 
 _PRELOAD = ("engine.pipeline.kernels",)
+_STARTS = 3  # schedulers that a run may lose, and one more
 _DEFAULT_SECONDS = {"scenes": 8.0, "composite": 6.0, "scores": 20.0, "map": 0.5, "embedding": 20.0}
 
 
@@ -95,13 +97,14 @@ def run(
     recipe: Recipe | str | Path | dict[str, Any],
     *,
     base: Path | None = None,
+    cluster: str | ClusterSettings = "local",
     workers: int | None = None,
     until: str | None = None,
     tiles: Iterable[str] | None = None,
     listeners: Sequence[Listener] = (),
     limits: Limits | None = None,
 ) -> Summary:
-    """Run all that is missing or stale, on an embedded cluster.
+    """Run all that is missing or stale, on this machine or on a cluster.
 
     Call it under ``if __name__ == "__main__":`` in a script; workers import the script once more.
 
@@ -109,7 +112,8 @@ def run(
     ----------
     recipe : a Recipe, a mapping, or the path of a recipe file.
     base : folder of the recipe's relative paths; by default the file's own.
-    workers : processes; by default one for each two cores.
+    cluster : "local", "slurm", an address, a settings file, or settings.
+    workers : processes of a local cluster; by default one for each two cores.
     until : name of the last stage to run.
     tiles : names of tiles to finish, as in ``r0003c0012``; by default all.
     listeners : told of every event of the run.
@@ -120,21 +124,30 @@ def run(
     NatmapError
         Before anything runs, or where the run cannot go on. Tiles that fail are in the summary.
     """
+    if isinstance(cluster, str):
+        cluster = load_cluster(cluster, workers)
     prepared = prepare(*load(recipe, base))
     stage, wanted = _stage(prepared, until), _tiles(tiles)
     store = prepared.open_store()
     with store.lock():
         freeze(prepared)
         session = store.writer()
-        schedule = prepared.schedule(store, until=stage, tiles=wanted)
-        schedule.ledger.create(zarr.open_group(session.store, mode="r+"))
+        prepared.blank_ledger().create(zarr.open_group(session.store, mode="r+"))
         if session.has_uncommitted_changes:
             session.commit("make the ledger")
-        if not schedule.open:
-            return Summary(0, (), 0, False, 0.0)
         need = max(s.gigabytes for s in prepared.stages)
-        with open_local(workers, need, _PRELOAD) as cluster:
-            return execute(schedule, store, cluster, listeners=listeners, limits=limits)
+        for start in range(_STARTS):
+            schedule = prepared.schedule(store, until=stage, tiles=wanted)
+            if not schedule.open:
+                return Summary(0, (), 0, False, 0.0)
+            try:
+                with open_cluster(cluster, workers, need, _PRELOAD) as found:
+                    return execute(schedule, store, found, listeners=listeners, limits=limits)
+            except SchedulerLostError:
+                # the ledger knows what was committed: a new scheduler goes on from there
+                if start == _STARTS - 1:
+                    raise
+        raise AssertionError("unreachable")
 
 
 def describe(prepared: Prepared, schedule: Schedule) -> Plan:

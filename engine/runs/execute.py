@@ -14,39 +14,26 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import icechunk
 import numpy as np
 import zarr
-from distributed import Client, Future, as_completed
+from distributed import Future, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from engine.errors import ChunkError, ReadError, RunError, StoreError
+from engine.errors import ChunkError, ReadError, RunError, SchedulerLostError, StoreError
 from engine.legend import Reason
 from engine.runs import events
 from engine.runs.heap import Heap
-from engine.runs.schedule import Schedule, Status, Work
+from engine.runs.schedule import Schedule, Work
 from engine.runs.task import TileResult, run_tile
+from engine.runs.watch import Cluster, Watch
 from engine.store.ledger import RECORD, State
 from engine.store.repository import Store, check_fork, tile_chunks
 
-__all__ = ["Cluster", "Limits", "Summary", "execute"]
-
-
-class Cluster(Protocol):
-    """Workers, wherever they are."""
-
-    @property
-    def client(self) -> Client:
-        """A client of the scheduler."""
-
-    def slots(self) -> int:
-        """Task slots of the workers that are there now."""
-
-    def heal(self) -> None:
-        """Ask for new workers after all were lost."""
+__all__ = ["Limits", "Summary", "execute"]
 
 
 @dataclass(frozen=True)
@@ -135,20 +122,22 @@ class _Driver:
         self.done = self.blocked = 0
         self.stopping = False
         self.committed_at = time.monotonic()
-        self.slots = 0
-        self._looked = 0.0
         self._heap = Heap()
+        self.watch = Watch(
+            cluster, schedule, self.limits.patience, lambda: self._tell(events.WorkersLost())
+        )
 
     # -- the loop -----------------------------------------------------------------------------
 
     def run(self) -> Summary:
         began = time.monotonic()
-        self._require_resources()
+        self.watch.require_resources()
         self._tell(events.RunStarted(self.run_id, self.schedule.open))
         self.fork = self.store.writer().fork()
         try:
             while True:
-                self._watch_workers()
+                if self.watch.look(len(self.flying)) and self.results:
+                    self._commit()  # nothing else to do: keep what there is
                 if not self.stopping:
                     self._refill()
                 if not self.flying and not self._more():
@@ -184,11 +173,25 @@ class _Driver:
         self._tell(events.Stopping(len(self.flying)))
 
     def _refill(self) -> None:
-        room = max(self.slots, 1) * self.limits.window - len(self.flying)
         batch: list[Future[Any]] = []
-        while room > 0 and (work := self.schedule.take()):
+        for kind in ("gpu", "cpu"):
+            # A task that names a resource is sent to a worker at once, and dies with it: of these
+            # no more than there are slots.
+            bound = kind == "gpu" or self.watch.slots["mixed"]
+            room = self.watch.slots[kind] * (1 if bound else self.limits.window)
+            flying = sum(self._kind(work) == kind for work in self.flying.values())
+            self._send(kind, room - flying, {kind.upper(): 1} if bound else None, batch)
+        if batch:
+            self.finished.update(batch)
+
+    def _kind(self, work: Work) -> str:
+        return self.schedule.stages[work.stage].resource
+
+    def _send(
+        self, kind: str, room: int, resources: dict[str, int] | None, batch: list[Future[Any]]
+    ) -> None:
+        while room > 0 and (work := self.schedule.take(kind)):
             errors, deaths = self.tries.get(work, (0, 0))
-            stage = self.schedule.stages[work.stage]
             # One key prefix per stage makes the scheduler queue these as root-ish tasks, so that
             # none is prefetched beside a tile that kills its worker; run and attempt keep a key
             # from being taken for an earlier one's result.
@@ -200,13 +203,11 @@ class _Driver:
                 key=key,
                 pure=False,
                 retries=0,
-                resources={"GPU": 1} if stage.resource == "gpu" else None,
+                resources=resources,
             )
             self.flying[future] = work
             batch.append(future)
             room -= 1
-        if batch:
-            self.finished.update(batch)
 
     def _collect(self) -> None:
         with self.finished.thread_condition:
@@ -248,7 +249,7 @@ class _Driver:
 
     def _refuse(self, work: Work, error: BaseException) -> None:
         if isinstance(error, FutureCancelledError):
-            raise RunError(
+            raise SchedulerLostError(
                 "the scheduler was lost",
                 got=error,
                 remedy="run the same command again; what was committed is kept",
@@ -289,7 +290,7 @@ class _Driver:
         waiting = len(self.results)
         if not waiting:
             return False
-        starving = not self.schedule.ready and len(self.flying) <= max(self.slots, 1)
+        starving = not self.schedule.ready and len(self.flying) <= max(self.watch.slots["cpu"], 1)
         late = time.monotonic() - self.committed_at > self.limits.commit_seconds
         return waiting >= self.limits.commit_tiles or late or starving
 
@@ -332,43 +333,6 @@ class _Driver:
     def _parts(self, work: Work) -> list[int]:
         stage = self.schedule.stages[work.stage]
         return [part.index for part in stage.parts_of(work.tile)] if stage.daily else [0]
-
-    # -- workers ------------------------------------------------------------------------------
-
-    def _require_resources(self) -> None:
-        workers = self.cluster.client.scheduler_info(n_workers=-1)["workers"].values()
-        offered = {name for worker in workers for name in worker.get("resources", {})}
-        for name, stage in self.schedule.stages.items():
-            wanted = self.schedule.count(name, Status.WAITING, Status.READY)
-            if stage.resource == "gpu" and wanted and "GPU" not in offered:
-                raise RunError(
-                    f"stage {name} needs a GPU and no worker offers one",
-                    got=f"{len(list(workers))} workers",
-                    remedy="start a worker with --resources GPU=1, or set model.device to cpu",
-                )
-
-    def _watch_workers(self) -> None:
-        if time.monotonic() - self._looked < 1.0 and self.slots:
-            return
-        lost_at = time.monotonic()
-        self.slots = self.cluster.slots()
-        asked = False
-        while not self.slots:
-            if self.results:
-                self._commit()
-            if time.monotonic() - lost_at > self.limits.patience:
-                raise RunError(
-                    "all workers are gone and none came back",
-                    got=f"{self.limits.patience:g} s without a worker",
-                    remedy="look at the cluster's logs, then run the same command again",
-                )
-            if not asked and time.monotonic() - lost_at > 3.0:
-                asked = True
-                self._tell(events.WorkersLost())
-                self.cluster.heal()
-            time.sleep(0.2)
-            self.slots = self.cluster.slots()
-        self._looked = time.monotonic()
 
     def _tell(self, event: events.Event) -> None:
         for listener in self.listeners:

@@ -95,7 +95,7 @@ class Schedule:
         self._stamp = {name: stage.fingerprint for name, stage in self.stages.items()}
         self.status: dict[str, npt.NDArray[np.int8]] = {}
         self.why: dict[str, npt.NDArray[np.int8]] = {}
-        self._heap: list[tuple[int, int, Work]] = []
+        self._heaps: dict[str, list[tuple[int, int, Work]]] = {"cpu": [], "gpu": []}
         self._order = curve_order(*np.indices(self.grid.shape))
         self._parts = lru_cache(maxsize=4096)(self._parts_of)
         chosen = self._chosen(only)
@@ -151,7 +151,11 @@ class Schedule:
     @property
     def ready(self) -> int:
         """How many tiles wait for a worker."""
-        return len(self._heap)
+        return sum(map(len, self._heaps.values()))
+
+    def waiting(self, resource: str) -> int:
+        """How many of them need a resource."""
+        return len(self._heaps[resource])
 
     @property
     def open(self) -> int:
@@ -160,11 +164,11 @@ class Schedule:
 
     # -- moves --------------------------------------------------------------------------------
 
-    def take(self) -> Work | None:
-        """The next tile to run: later stages first, then along the curve."""
-        if not self._heap:
+    def take(self, resource: str) -> Work | None:
+        """The next tile that needs a resource: later stages first, then along the curve."""
+        if not self._heaps[resource]:
             return None
-        work = heapq.heappop(self._heap)[2]
+        work = heapq.heappop(self._heaps[resource])[2]
         self.status[work.stage][work.tile] = Status.RUNNING
         return work
 
@@ -197,7 +201,7 @@ class Schedule:
     def _push(self, work: Work) -> None:
         self.status[work.stage][work.tile] = Status.READY
         key = (-self._rank[work.stage], int(self._order[work.tile]), work)
-        heapq.heappush(self._heap, key)
+        heapq.heappush(self._heaps[self.stages[work.stage].resource], key)
 
     def _wake(self, work: Work, blocked: list[Work] | None = None) -> None:
         pending = [work]

@@ -64,7 +64,8 @@ def test_the_map_does_not_depend_on_the_layout(tmp_path: Path, tile: int, worker
     order = schedule._order.ravel().copy()
     random.Random(tile * workers).shuffle(order)
     schedule._order[:] = order.reshape(schedule.grid.shape)
-    schedule._heap[:] = []
+    for heap in schedule._heaps.values():
+        heap.clear()
     for t in schedule.tiles("scenes", Status.READY):
         schedule.again(Work("scenes", t))
     with open_local(workers) as cluster, store.lock():

