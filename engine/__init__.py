@@ -9,6 +9,8 @@ plan       what a run would do, and why
 run        run all that is missing or stale
 open_store the groups of a store as an xarray DataTree
 publish    COG, STAC, preview and report
+diff       what changed between two releases
+prune      forget a store's older commits
 train      a model from labels and composites
 evaluate   a map against what is known
 synthesize a made-up country
@@ -21,11 +23,13 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
+    "diff",
     "evaluate",
     "ingest",
     "open_cube",
     "open_store",
     "plan",
+    "prune",
     "publish",
     "run",
     "synthesize",
@@ -33,11 +37,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "diff": "engine.pipeline.changes",
     "evaluate": "engine.pipeline.evaluate",
     "ingest": "engine.catalog.ingest",
     "open_cube": "engine.pipeline.cube",
     "open_store": "engine.store.view",
     "plan": "engine.pipeline.verbs",
+    "prune": "engine.pipeline.changes",
     "publish": "engine.pipeline.release",
     "run": "engine.pipeline.verbs",
     "synthesize": "engine.synthetic.make",

@@ -135,6 +135,41 @@ def publish(
 
 
 @app.command()
+def diff(
+    store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
+    old: Annotated[str, typer.Argument(help="release", show_default=False)],
+    new: Annotated[str | None, typer.Argument(help="release; without it, the newest state")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for raster and tables")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the maps of two releases: a change map, and what became what."""
+    from engine.cli.render import draw_difference
+    from engine.pipeline.changes import diff as compare
+
+    found = compare(store, old, new, out=out)
+    if as_json:
+        moved = [{"old": a, "new": b, "cells": n} for a, b, n in found.largest]
+        values = {"old": found.old, "new": found.new, "changed": found.changed, "changes": moved}
+        sys.stdout.write(json.dumps(values, indent=1) + "\n")
+    else:
+        draw_difference(found)
+
+
+@app.command()
+def prune(
+    store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
+    keep_days: Annotated[float, typer.Option(help="of history that stay")] = 7.0,
+) -> None:
+    """Forget older commits of a store and free their space; releases stay."""
+    from engine.cli.render import say
+    from engine.pipeline.changes import prune as forget
+
+    found = forget(store, keep_days=keep_days)
+    kept = f"; releases kept: {', '.join(found.releases)}" if found.releases else ""
+    say(f"{found.snapshots} commits forgotten, {found.gigabytes:.3f} GB freed{kept}")
+
+
+@app.command()
 def train(recipe: RecipePath, overrides: Set = None) -> None:
     """Train a model from labels and composites; a killed training goes on where it was."""
     from engine.cli.render import say, training

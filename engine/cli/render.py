@@ -22,6 +22,7 @@ from rich.table import Table
 from engine.legend import LCZ
 
 if TYPE_CHECKING:
+    from engine.pipeline.changes import Difference
     from engine.pipeline.evaluate import Evaluation
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
@@ -172,6 +173,28 @@ def draw_evaluation(found: Evaluation) -> None:
         say(f"report: {found.folder}")
 
 
+def draw_difference(found: Difference) -> None:
+    """The largest changes between two maps, on stdout."""
+    labels = {0: "none", **{zone.code: f"{zone.label:>2}  {zone.title}" for zone in LCZ}}
+    share = 100 * found.changed / max(int(found.cells.sum() - found.cells[0, 0]), 1)
+    out.print(
+        f"{found.old} -> {found.new}: {found.changed} cells changed "
+        f"({found.changed * found.square_km:.2f} km2, {share:.2f} % of the map)",
+        markup=False,
+    )
+    if found.largest:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("was")
+        table.add_column("is")
+        table.add_column("cells", justify="right")
+        table.add_column("km2", justify="right")
+        for old, new, cells in found.largest[:15]:
+            table.add_row(labels[old], labels[new], str(cells), f"{cells * found.square_km:.2f}")
+        out.print(table)
+    if found.folder is not None:
+        say(f"raster and tables: {found.folder}")
+
+
 def draw_plan(plan: Plan) -> None:
     """A plan as a table, on stdout."""
     out.print(
@@ -187,7 +210,7 @@ def draw_plan(plan: Plan) -> None:
     ]:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for stage in plan.stages:
-        why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in stage.stale.items())
+        why = ", ".join(f"{n} {reason}" for reason, n in stage.stale.items())
         stale = str(sum(stage.stale.values()))
         table.add_row(stage.name, stale, why, str(stage.waiting), str(stage.fresh))
     out.print(table)

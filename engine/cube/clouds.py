@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_SCL", "READ_FAILED", "dilate", "dilation_halo", "find_usable"]
+__all__ = ["NO_SCL", "READ_FAILED", "dilate", "dilation_halo", "find_usable", "widest_dilation"]
 
 _REJECTED = (0, 1, 3, 8, 9, 10)  # nodata, defective, cloud shadow, cloud medium and high, cirrus
 _GROWN = (3, 8, 9, 10)
@@ -17,6 +17,17 @@ READ_FAILED = 254
 """Stored in place of a class where an item could not be read."""
 NO_SCL = 255
 """Stored in place of a class where the item has no scene classification: usable."""
+
+
+_RESERVE = 150.0  # metres
+
+
+def widest_dilation(metres: float, resolution: float) -> int:
+    """Pixels of scenes kept around what a composite needs, whatever discs it is made with.
+
+    So a changed disc, up to 150 m, asks for no other grid, and no scene is read again.
+    """
+    return dilation_halo(max(metres, _RESERVE), resolution)
 
 
 def dilation_halo(dilation: float, resolution: float) -> int:

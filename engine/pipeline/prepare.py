@@ -14,7 +14,7 @@ from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
-from engine.cube.clouds import dilation_halo
+from engine.cube.clouds import widest_dilation
 from engine.cube.radiometry import find_suspect
 from engine.cube.read import sample_item
 from engine.errors import CatalogError, GridError, ReadError, RecipeError
@@ -25,7 +25,7 @@ from engine.items import SCL, Item, Sign, band_name
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
-from engine.product.filter import filter_halo
+from engine.product.filter import widest_halo
 from engine.product.mask import Boundary
 from engine.recipe import GridChoice, Recipe
 from engine.runs.schedule import Schedule
@@ -149,12 +149,12 @@ def prepare(
         _require_cells(choice, model)
     area, notes = resolve_area(recipe.area, choice.crs, base)
     # The halos of all stages, summed, as `link` will sum them: how far beyond the area to go.
-    reach = dilation_halo(recipe.cube.cloud_dilation, choice.resolution) * choice.resolution
+    reach = widest_dilation(recipe.cube.cloud_dilation, choice.resolution) * choice.resolution
     cell = choice.resolution
     if model is not None:
         rules, cell = recipe.filter, model.cell
         reach += model.halo * model.resolution
-        reach += cell * filter_halo(rules.method, cell, rules.radius_rule, rules.majority_radius)
+        reach += cell * widest_halo(cell, rules.majority_radius)
     grid = Grid.fit(
         area.bounds(math.ceil(reach / cell) * cell),
         crs=choice.crs,

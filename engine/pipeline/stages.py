@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from engine.cube.clouds import NO_SCL, READ_FAILED
+from engine.cube.clouds import NO_SCL, READ_FAILED, widest_dilation
 from engine.cube.radiometry import ATTRS
 from engine.grid.grid import Tile
 from engine.items import Sign, band_name
@@ -20,6 +20,7 @@ from engine.pipeline.kernels import (
     ReadScenes,
     ScoreCells,
 )
+from engine.product.filter import widest_halo
 from engine.product.mask import Boundary
 from engine.recipe import ModelChoice, Recipe
 from engine.runs.stage import Input, Part, Stage
@@ -120,9 +121,10 @@ def cube_stages(
             "composite",
             compose,
             composite,
-            (Input("scenes", compose.halo * resolution),),
+            (Input("scenes", widest_dilation(cube.cloud_dilation, resolution) * resolution),),
             parameters=parameters,
             parts=index.suspects,
+            upstream="withdrawn item",
             gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
         ),
     ]
@@ -224,13 +226,14 @@ def map_stages(
                 spec("map/dissent", "uint8", 255, attrs={"units": "percent"}),
                 spec("map/reason", "uint8", 255, outside=outside, attrs=_REASON_ATTRS),
             ),
-            (Input("scores", make.halo * cell), Input("composite")),
+            (Input("scores", widest_halo(cell, rules.majority_radius) * cell), Input("composite")),
             parameters={
                 "filter": rules.model_dump(),
                 "codes": codes,
                 "mask": recipe.mask.outside if recipe.mask else None,
             },
             parts=polygons,
+            outside="boundary",
         )
     )
     return stages

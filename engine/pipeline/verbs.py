@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from engine.pipeline.prepare import Prepared, freeze, prepare
 from engine.recipe import Recipe, load_recipe
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
-from engine.runs.schedule import Schedule, Status, Why
+from engine.runs.schedule import Schedule, Status
 
 __all__ = ["Plan", "StagePlan", "load", "plan", "run"]
 
@@ -29,12 +30,14 @@ class StagePlan:
     """One stage of a plan, in tiles.
 
     `stale` are known to run, by reason; `waiting` run if what they read changes; `fresh` do not.
+    `tiles` gives the reason of each stale tile.
     """
 
     name: str
     stale: dict[str, int]
     waiting: int
     fresh: int
+    tiles: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -158,13 +161,10 @@ def describe(prepared: Prepared, schedule: Schedule) -> Plan:
         name = stage.name
         ready = schedule.tiles(name, Status.READY)
         waiting = schedule.count(name, Status.WAITING)
-        why = schedule.why[name]
-        stale: dict[str, int] = {}
-        for tile in ready:
-            reason = Why(int(why[tile])).name.lower()
-            stale[reason] = stale.get(reason, 0) + 1
+        reasons = {str(tile): schedule.reason(name, tile) for tile in ready}
+        stale = dict(Counter(reasons.values()).most_common())
         fresh = schedule.count(name, Status.SETTLED)
-        stages.append(StagePlan(name, stale, waiting, fresh))
+        stages.append(StagePlan(name, stale, waiting, fresh, reasons))
         size = sum(
             prepared.grid.pixels(spec.resolution) ** 2
             * math.prod(spec.lead_shape)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 
-__all__ = ["filter_halo", "gaussian_filter", "gaussian_kernel", "majority_filter"]
+__all__ = ["filter_halo", "gaussian_filter", "gaussian_kernel", "majority_filter", "widest_halo"]
 
 RadiusRule = Literal["ee", "floor"]
 
@@ -64,6 +64,18 @@ def filter_halo(method: str, cell: float, rule: RadiusRule = "ee", radius: int =
             return radius
         case _:
             return 0
+
+
+def widest_halo(cell: float, radius: int = 1) -> int:
+    """Cells that any of the filters may read: what lies upstream is made for all of them.
+
+    So a changed filter asks for no other grid and no other scores: no model runs again.
+    """
+    return max(
+        filter_halo("gaussian", cell, "ee"),
+        filter_halo("gaussian", cell, "floor"),
+        filter_halo("majority", cell, radius=radius),
+    )
 
 
 def gaussian_filter(

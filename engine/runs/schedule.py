@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from engine.grid.area import Support
 from engine.grid.grid import Tile, curve_order
 from engine.runs.stage import Part, Stage, link
 from engine.runs.task import TileTask
-from engine.store.ledger import Flag, Ledger, State
+from engine.store.ledger import Flag, Ledger, Mark, State
 
 __all__ = ["Schedule", "Status", "Why", "Work"]
 
@@ -46,10 +46,14 @@ class Why(IntEnum):
     """Why a tile is stale."""
 
     FRESH = 0
-    NEW = 1
-    CHANGED = 2
-    FAILED_BEFORE = 3
-    GAP = 4
+    GAP = 1  # something could not be read last time
+    FAILED_BEFORE = 2
+    INPUTS = 3  # what it reads is not what it was made from
+    PART = 4  # items of a day, or polygons, are others
+    NEW_PART = 5  # a day that the tile did not have
+    SUPPORT = 6  # the area or what lies downstream asks for other cells
+    SETTINGS = 7  # parameters, model, version of the code
+    NEW = 8  # never made
 
 
 _OPEN = (Status.WAITING, Status.READY, Status.RUNNING, Status.WRITTEN)
@@ -93,6 +97,8 @@ class Schedule:
         self.forms = {spec.path: spec for stage in stages for spec in stage.outputs}
         self._rank = {name: i for i, name in enumerate(self.stages)}
         self._stamp = {name: stage.fingerprint for name, stage in self.stages.items()}
+        for name, stage in self.stages.items():
+            ledger.remember(name, _number(self._stamp[name], 4), stage.settings)
         self.status: dict[str, npt.NDArray[np.int8]] = {}
         self.why: dict[str, npt.NDArray[np.int8]] = {}
         self._heaps: dict[str, list[tuple[int, int, Work]]] = {"cpu": [], "gpu": []}
@@ -147,6 +153,32 @@ class Schedule:
     def tiles(self, stage: str, *states: Status) -> list[Tile]:
         """The tiles of a stage in any of these states, along the curve."""
         return list(self._tiles(stage, *states))
+
+    def reason(self, name: str, tile: Tile) -> str:
+        """Why a tile is stale, in a few words."""
+        stage, why = self.stages[name], Why(int(self.why[name][tile]))
+        if why == Why.SETTINGS:
+            stamps = {
+                int(record["settings"])
+                for part in self._parts(name, tile)
+                if (record := self.ledger.get(name, tile, part.index)) is not None
+            } - {_number(self._stamp[name], 4)}
+            known = self.ledger.settings.get(name, {})
+            changed = {
+                key
+                for stamp in stamps
+                for key in _changes(known.get(str(stamp), {}), stage.settings)
+            }
+            return f"changed {', '.join(sorted(changed)) or 'settings'}"
+        return {
+            Why.NEW: "new",
+            Why.NEW_PART: f"new {stage.outside}",
+            Why.PART: f"replaced {stage.outside}",
+            Why.SUPPORT: "changed area",
+            Why.INPUTS: stage.upstream,
+            Why.FAILED_BEFORE: "failed before",
+            Why.GAP: "gap",
+        }.get(why, "")
 
     @property
     def ready(self) -> int:
@@ -238,25 +270,29 @@ class Schedule:
         self._push(Work(name, tile))
         return Status.READY
 
-    def _stale(self, name: str, tile: Tile) -> list[tuple[Part, int, Why]]:
-        base = self._stamp[name] + self.support.fingerprint(tile, self.links.reach[name])
-        base += self._inputs_digest(name, tile)
-        stale: list[tuple[Part, int, Why]] = []
-        for part in self._parts(name, tile):
-            text = base + struct.pack("<q", part.index) + part.fingerprint
-            value = int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    def _stale(self, name: str, tile: Tile) -> list[tuple[Part, Mark, Why]]:
+        support = self.support.fingerprint(tile, self.links.reach[name])
+        inputs = self._inputs_digest(name, tile)
+        base = self._stamp[name] + support + inputs
+        whole = _number(self._stamp[name], 4), _number(support, 4), _number(inputs, 4)
+        parts = self._parts(name, tile)
+        known = any(self.ledger.get(name, tile, part.index) is not None for part in parts)
+        stale: list[tuple[Part, Mark, Why]] = []
+        for part in parts:
+            text = struct.pack("<q", part.index) + part.fingerprint
+            mark = Mark(_number(base + text, 8), *whole, _number(text, 4))
             record = self.ledger.get(name, tile, part.index)
             if record is None:
-                why = Why.NEW
+                why = Why.NEW_PART if known else Why.NEW
             elif record["state"] != State.DONE:
                 why = Why.FAILED_BEFORE
-            elif int(record["fingerprint"]) != value:
-                why = Why.CHANGED
+            elif int(record["fingerprint"]) != mark.fingerprint:
+                why = _difference(record, mark)
             elif record["flags"] & Flag.TRANSIENT_GAP:
                 why = Why.GAP
             else:
                 continue
-            stale.append((part, value, why))
+            stale.append((part, mark, why))
         return stale
 
     def _inputs_digest(self, name: str, tile: Tile) -> bytes:
@@ -308,7 +344,7 @@ class Schedule:
             grid=self.grid,
             tile=work.tile,
             parts=tuple(part for part, _, _ in stale),
-            fingerprints=tuple(value for _, value, _ in stale),
+            marks=tuple(mark for _, mark, _ in stale),
             attempt=attempt,
             input_parts={s: self._indices(s, work.tile) for s in reads},
             blank={s: tiles for s, tiles in blank.items() if tiles},
@@ -317,6 +353,32 @@ class Schedule:
             cell=self.support.cell,
             border=self.links.border[work.stage],
         )
+
+
+def _number(text: bytes, size: int) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=size).digest(), "little")
+
+
+def _changes(old: Any, new: Any, at: str = "") -> list[str]:
+    """Names of the values that differ, dotted."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [at]
+    found: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        found += _changes(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+    return found
+
+
+def _difference(record: np.void, mark: Mark) -> Why:
+    """The gravest part of a fingerprint that is another one."""
+    for name, why in (
+        ("settings", Why.SETTINGS),
+        ("support", Why.SUPPORT),
+        ("part", Why.PART),
+    ):
+        if int(record[name]) != getattr(mark, name):
+            return why
+    return Why.INPUTS
 
 
 def _side(tile: Tile, other: Tile) -> str:

@@ -95,6 +95,10 @@ class Stage:
         JSON values that decide the result; in the fingerprint.
     parts : callable of Tile giving Parts, optional
         What comes from outside the store; by default one empty part.
+    outside : str
+        What the parts are, for people: item, boundary.
+    upstream : str
+        What it means, for people, that inputs differ before anything ran.
     daily : bool
         True where each part is a day of the time axis with a ledger row of its own.
     resource : {"cpu", "gpu"}
@@ -109,6 +113,8 @@ class Stage:
     version: int = 1
     parameters: Mapping[str, Any] = field(default_factory=dict)
     parts: Callable[[Tile], Sequence[Part]] | None = None
+    outside: str = "item"
+    upstream: str = "changed input"
     daily: bool = False
     resource: Literal["cpu", "gpu"] = "cpu"
     gigabytes: float = 1.0
@@ -121,6 +127,14 @@ class Stage:
                 got=strange or "daily and undated arrays mixed",
                 expected=f"arrays in group {self.name}, daily={self.daily}",
             )
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Version and parameters, as JSON gives them back."""
+        found: dict[str, Any] = json.loads(
+            json.dumps({"code version": self.version, **self.parameters}, sort_keys=True)
+        )
+        return found
 
     @property
     def fingerprint(self) -> bytes:

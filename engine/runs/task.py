@@ -20,7 +20,7 @@ from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
-from engine.store.ledger import RECORD, Flag, State
+from engine.store.ledger import RECORD, Flag, Mark, State
 
 __all__ = ["TileResult", "TileTask", "run_tile"]
 
@@ -34,7 +34,7 @@ class TileTask:
     stage : str
     parts : tuple of Part
         The stale ones only.
-    fingerprints : tuple of int
+    marks : tuple of Mark
         One for each part.
     input_parts : mapping of upstream stage to part indices
         The days that exist, for an upstream stage that keeps days apart.
@@ -50,7 +50,7 @@ class TileTask:
     grid: Grid
     tile: Tile
     parts: tuple[Part, ...]
-    fingerprints: tuple[int, ...]
+    marks: tuple[Mark, ...]
     attempt: int = 0
     input_parts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     blank: Mapping[str, tuple[Tile, ...]] = field(default_factory=dict)
@@ -176,12 +176,12 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
     began = time.perf_counter()
     root = zarr.open_group(fork.store, mode="r+")
     task.bind(root)
-    expected = dict(zip((p.index for p in task.parts), task.fingerprints, strict=True))
+    expected = dict(zip((p.index for p in task.parts), task.marks, strict=True))
     records: list[tuple[int, bytes]] = []
     notes: list[str] = []
     written = 0
 
-    def finish(output: Output, fingerprint: int) -> int:
+    def finish(output: Output, mark: Mark) -> int:
         """Write an output and note its record; returns its bytes."""
         arrays = {spec.path: _finish(task, spec, output) for spec in task.outputs}
         for spec in task.outputs:
@@ -193,7 +193,8 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
             array = array.with_config({"write_empty_chunks": full})
             array[(*lead, window.rows, window.cols)] = arrays[spec.path]
         record = np.zeros((), RECORD)
-        record["fingerprint"] = fingerprint
+        for name, value in mark._asdict().items():
+            record[name] = value
         record["state"] = State.DONE
         record["flags"] = output.flags | (Flag.DEGRADED if any(task.blank.values()) else Flag(0))
         record["attempts"] = task.attempt + 1

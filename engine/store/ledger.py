@@ -1,6 +1,6 @@
 """The ledger: what every tile of every stage was made from, and what came of it.
 
-One record of 64 bytes per stage and tile (per tile and day where a stage keeps days apart), in
+One record of 80 bytes per stage and tile (per tile and day where a stage keeps days apart), in
 blocks of 32 x 32 tiles. The driver alone writes it, in the same commit as the data; so it is never
 ahead of the arrays nor behind them.
 """
@@ -11,24 +11,29 @@ import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.codecs import BloscCodec
 
+from engine.errors import StoreError
 from engine.grid.grid import Tile
 from engine.store.arrays import DAYS
 
-__all__ = ["RECORD", "SIDES", "Flag", "Ledger", "State"]
+__all__ = ["MARKS", "RECORD", "SIDES", "Flag", "Ledger", "Mark", "State"]
 
 SIDES = ("north", "south", "west", "east")
 """Border strips that are digested apart from the whole tile."""
 
+MARKS = ("settings", "support", "inputs", "part")
+"""What a fingerprint is made of: the stage's settings, where it is defined, the digests of what it
+reads, and what comes from outside the store (items, polygons)."""
+
 RECORD = np.dtype(
     [
-        ("fingerprint", "<u8"),  # of what went in
+        ("fingerprint", "<u8"),  # of what went in, all of it
         ("digest", "<u8"),  # of what came out, whole tile
         *((side, "<u8") for side in SIDES),  # of the strips that neighbours read
         ("state", "u1"),
@@ -39,12 +44,23 @@ RECORD = np.dtype(
         ("megabytes", "<u2"),  # peak memory of the worker
         ("seconds", "<f4"),
         ("finished", "<u4"),  # Unix time
+        *((part, "<u4") for part in MARKS),  # stamps of the fingerprint's parts
     ]
 )
-assert RECORD.itemsize == 64
+assert RECORD.itemsize == 80
 
 _BLOCK = 32  # tiles each way in a chunk of the ledger
 _NOTES = 2000  # failure texts kept per store; more are only counted
+
+
+class Mark(NamedTuple):
+    """A fingerprint with the stamps of its parts."""
+
+    fingerprint: int
+    settings: int
+    support: int
+    inputs: int
+    part: int
 
 
 class State(IntEnum):
@@ -86,6 +102,7 @@ class Ledger:
         self.daily = dict(daily)
         self.notes: dict[str, str] = {}
         self.notes_dropped = 0
+        self.settings: dict[str, dict[str, Any]] = {}
         self._blocks: dict[Key, npt.NDArray[np.void]] = {}
         self._dirty: set[Key] = set()
         self._notes_dirty = False
@@ -119,6 +136,13 @@ class Ledger:
             self._notes_dirty = True
         else:
             self.notes_dropped += 1
+            self._notes_dirty = True
+
+    def remember(self, stage: str, stamp: int, settings: Mapping[str, Any]) -> None:
+        """Keep what a stamp of a stage's settings stands for, so that a plan can tell changes."""
+        known = self.settings.setdefault(stage, {})
+        if str(stamp) not in known:
+            known[str(stamp)] = dict(settings)
             self._notes_dirty = True
 
     def records(self, stage: str) -> Iterator[tuple[int, Tile, np.void]]:
@@ -174,6 +198,7 @@ class Ledger:
         if self._notes_dirty:
             group.attrs["notes"] = json.dumps(self.notes)
             group.attrs["notes_dropped"] = self.notes_dropped
+            group.attrs["settings"] = json.dumps(self.settings)
 
     def written(self) -> None:
         """Say that the last `write` was committed."""
@@ -185,11 +210,19 @@ class Ledger:
         group: Any = root["ledger"]
         self.notes = json.loads(str(group.attrs.get("notes", "{}")))
         self.notes_dropped = int(group.attrs.get("notes_dropped", 0))
+        self.settings = json.loads(str(group.attrs.get("settings", "{}")))
         rows, cols = self.shape
         for stage, daily in self.daily.items():
             if stage not in group:
                 continue
             array = group[stage]
+            if array.shape[-1] != RECORD.itemsize:
+                raise StoreError(
+                    "the store's ledger was written by another version of natmap",
+                    got=f"records of {array.shape[-1]} bytes",
+                    expected=f"{RECORD.itemsize} bytes",
+                    remedy="open it with the natmap that made it, or name a new folder in `store`",
+                )
             for chunk in _chunks(session, f"/ledger/{stage}"):
                 part, row, col = (chunk[0], chunk[1], chunk[2]) if daily else (0, *chunk[:2])
                 r0, c0 = row * _BLOCK, col * _BLOCK

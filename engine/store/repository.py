@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -247,20 +247,29 @@ class Store:
         """Name the newest commit as a release."""
         self._repo.create_tag(name, snapshot_id=self.reader().snapshot_id)
 
-    def collect(self, before: datetime | None = None) -> int:
-        """Delete chunks that no snapshot refers to; returns the bytes freed.
+    def prune(self, before: datetime) -> tuple[int, int]:
+        """Expire commits made before a time, and delete what only they refer to; tags stay.
 
         Takes the driver's lock: a collection beside a live fork would delete its chunks, and the
         later commit would succeed without them.
+
+        Parameters
+        ----------
+        before : datetime with a time zone
+
+        Returns
+        -------
+        (commits that were forgotten, bytes that were freed)
 
         Raises
         ------
         LockedError
             Where a run is at work.
         """
-        with self.lock():
-            cut = before or datetime.now(UTC)
-            return int(self._repo.garbage_collect(cut).bytes_deleted)
+        with self.lock(), _errors(self.place):
+            gone = self._repo.expire_snapshots(before)
+            freed = self._repo.garbage_collect(before)
+            return len(gone), int(freed.bytes_deleted)
 
 
 # -- chunks -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -102,7 +103,7 @@ def test_one_driver_per_store_and_the_lock_dies_with_its_process(store: Store) -
         with pytest.raises(LockedError, match="another natmap run"), store.lock():
             pass
         with pytest.raises(LockedError):
-            store.collect()  # would delete the chunks of the other driver's live forks
+            store.prune(datetime.now(UTC))  # beside live forks
         other.kill()
     with store.lock():
         pass
@@ -116,8 +117,8 @@ def test_collection_frees_what_dead_forks_wrote(store: Store) -> None:
         rng.integers(1, 9999, (2, 160, 160))
     )
     del fork
-    assert store.collect() > 1000
-    assert store.collect() == 0
+    assert store.prune(datetime.now(UTC))[1] > 1000
+    assert store.prune(datetime.now(UTC))[1] == 0
 
 
 def test_missing_and_foreign_folders(tmp_path: Path) -> None:
