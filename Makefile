@@ -36,11 +36,12 @@ chaos: $(STAMP)           ## kill driver and workers 20 times each; writes bench
 	$(BIN)/python benchmarks/chaos.py --kills 20 --log benchmarks/chaos.log
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
-SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge
+SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light
 
-services:                 ## real servers for the tests of object stores and clusters (Debian, root)
+services: $(STAMP)        ## real servers for the tests of object stores and clusters (Debian, root)
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVICES)
+	$(BIN)/python -m pip install --quiet --no-deps dask-kubernetes==2026.3.0  # its definitions
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

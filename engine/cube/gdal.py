@@ -28,13 +28,14 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
     again : bool
         A retry: what GDAL remembers of the failed open must be forgotten, or it fails for ever.
     """
+    seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
     settings: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
         "GDAL_HTTP_MAX_RETRY": 4,
         "GDAL_HTTP_RETRY_DELAY": 0.5,
-        "GDAL_HTTP_TIMEOUT": 60,
-        "GDAL_HTTP_CONNECTTIMEOUT": 15,
-        "GDAL_HTTP_LOW_SPEED_TIME": 20,
+        "GDAL_HTTP_TIMEOUT": seconds,
+        "GDAL_HTTP_CONNECTTIMEOUT": max(seconds / 4, 1),
+        "GDAL_HTTP_LOW_SPEED_TIME": max(round(seconds / 3), 1),
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
         "GDAL_HTTP_MULTIRANGE": "YES",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",

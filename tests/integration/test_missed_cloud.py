@@ -19,6 +19,7 @@ from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
 
+pytestmark = pytest.mark.slow
 WORLD = World(6)  # of a few, one with much broken cloud on these days
 SIDE = 4800
 

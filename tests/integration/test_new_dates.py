@@ -22,6 +22,7 @@ from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
 
+pytestmark = pytest.mark.slow
 COUNTRY = Country(World(5), 6400, 4800, AUTUMN[:3])
 GROUPS = {
     "composite": ("bands", "observations", "dissent", "reason"),

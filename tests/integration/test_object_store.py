@@ -40,6 +40,7 @@ from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 GRID = Grid.fit((0, 0, 6400, 3200), crs="EPSG:5179", tile_size=1600)

@@ -25,6 +25,7 @@ from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = Limits(commit_tiles=8, commit_seconds=0.5, deaths=8)
 

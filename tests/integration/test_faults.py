@@ -1,0 +1,141 @@
+"""Images over a network that fails: the same map, or a pixel's reason says otherwise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from services.faulty import KINDS, PROGRAMS, Files, Proxy
+from services.required import need
+
+import engine
+from engine.legend import Reason
+from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.districts import World
+from engine.synthetic.make import synthesize
+
+pytestmark = pytest.mark.slow
+NAMES = ("bands", "observations", "reason")
+
+
+@pytest.fixture(scope="module")
+def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("country")
+    synthesize(Country(World(5), 3200, 3200, AUTUMN[:3]), folder, tile=160)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def files(country: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
+    need(*PROGRAMS)
+    found = Files(country / "scenes", tmp_path_factory.mktemp("nginx"))
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="module")
+def clean(country: Path) -> dict[str, np.ndarray]:
+    """The composite of files on disk."""
+    recipe = country / "recipe.yaml"
+    assert not engine.run(recipe, workers=1, until="composite").failed
+    return composite(country / "store")
+
+
+def composite(store: Path) -> dict[str, np.ndarray]:
+    tree = engine.open_store(store, decode=False)["composite"]
+    return {name: tree[name].values for name in NAMES}
+
+
+def changed_tiles(one: Path, other: Path) -> set[str]:
+    """Tiles whose scenes differ."""
+    a, b = (engine.open_store(path, decode=False)["scenes"] for path in (one, other))
+    found = set()
+    for overpass in AUTUMN[:3]:
+        for name in ("bands", "scl", "source"):
+            left, right = (x[name].sel(time=f"{overpass.when:%Y-%m-%d}").values for x in (a, b))
+            where = np.argwhere(left != right)[:, -2:] // 160
+            found |= {f"r{row:04}c{col:04}" for row, col in np.unique(where, axis=0)}
+    return found
+
+
+def over_http(country: Path, folder: Path, port: int) -> dict[str, Any]:
+    """The recipe with a catalogue whose assets are addresses."""
+    links = []
+    for path in sorted((country / "scenes").glob("S2*.json")):
+        item = json.loads(path.read_text())
+        for asset in item["assets"].values():
+            asset["href"] = f"http://127.0.0.1:{port}/{Path(asset['href']).name}"
+        (folder / path.name).write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./{path.name}"})
+    catalog = {"type": "Catalog", "id": "far", "links": links}
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+    recipe = yaml.safe_load((country / "recipe.yaml").read_text())
+    recipe["imagery"]["catalog"] = str(folder / "catalog.json")
+    recipe["area"] = {"file": str(country / "truth" / "area.geojson")}
+    del recipe["mask"]
+    return recipe | {"store": str(folder / "store")}
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.3])
+def test_a_failing_network_changes_no_pixel_in_silence(
+    country: Path,
+    files: Files,
+    clean: dict[str, np.ndarray],
+    tmp_path: Path,
+    rate: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NATMAP_HTTP_SECONDS", "6")
+    proxy = Proxy(files.port, rate, seed=round(1000 * rate))
+    try:
+        recipe = over_http(country, tmp_path, proxy.port)
+        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert sum(proxy.done[kind] for kind in KINDS) > 0.3 * rate * proxy.done.total()
+        # whatever is not the faultless map is a gap that the ledger tells
+        plan = engine.plan(recipe, until="composite")
+        gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
+        assert set(gaps.values()) <= {"gap"}
+        different = changed_tiles(country / "store", tmp_path / "store")
+        assert different <= gaps.keys()
+        found = composite(tmp_path / "store")
+        blind = (found["observations"] == 0) & (clean["observations"] > 0)
+        assert (found["reason"][blind] == Reason.READ_FAILED).all()
+        if not gaps:
+            assert (found["bands"] == clean["bands"]).all()
+        # the next run over a healed network mends all of it
+        proxy.rate = 0.0
+        engine.run(recipe, workers=1, until="composite")
+        for name, values in composite(tmp_path / "store").items():
+            np.testing.assert_array_equal(values, clean[name], err_msg=name)
+    finally:
+        proxy.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_failure_heals(
+    country: Path,
+    files: Files,
+    clean: dict[str, np.ndarray],
+    tmp_path: Path,
+    kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NATMAP_HTTP_SECONDS", "6")
+    proxy = Proxy(files.port, 0.03, (kind,), seed=7)
+    try:
+        recipe = over_http(country, tmp_path, proxy.port)
+        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert proxy.done[kind] > 2
+        proxy.rate = 0.0
+        engine.run(recipe, workers=1, until="composite")
+        for name, values in composite(tmp_path / "store").items():
+            np.testing.assert_array_equal(values, clean[name], err_msg=f"{kind}: {name}")
+    finally:
+        proxy.stop()

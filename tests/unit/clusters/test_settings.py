@@ -1,0 +1,206 @@
+"""Cluster settings, the files of deploy/, and manifests against the operator's own definitions."""
+
+from __future__ import annotations
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from services.required import need
+
+from engine.clusters.kubernetes import manifest, worker_groups
+from engine.clusters.settings import ClusterSettings, Group, load_cluster
+from engine.clusters.tls import security_of
+from engine.clusters.workers import SETTINGS, count_slots, dask_settings, offers
+from engine.errors import RecipeError
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+
+
+@pytest.mark.parametrize("kind", ["slurm", "kubernetes", "ssh"])
+def test_the_files_of_deploy_are_settings(kind: str) -> None:
+    found = load_cluster(str(DEPLOY / kind / "cluster.yaml"))
+    assert found.kind == kind
+    assert [group.name for group in found.groups] == ["readers", "predictors"]
+    assert [group.gpus for group in found.groups] == [0, 1]
+
+
+def test_an_address_with_certificates(tmp_path: Path) -> None:
+    text = (DEPLOY / "address" / "cluster.yaml").read_text()
+    (tmp_path / "cluster.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"tls\.ca"):
+        load_cluster(str(tmp_path / "cluster.yaml"))
+    for name in ("ca.pem", "driver.pem", "driver.key"):
+        (tmp_path / name).touch()
+    found = load_cluster(str(tmp_path / "cluster.yaml"))
+    assert found.address == "tls://scheduler.example.org:8786"
+    assert found.tls.ca == str(tmp_path / "ca.pem")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("slurms", "no such cluster"),
+        ("kubernetes", "settings file"),
+        ("ssh", "settings file"),
+        ("tls://a:1", "certificates"),
+        ("nowhere.yaml", "no such cluster"),
+        ("tcp://a", "no such cluster"),
+    ],
+)
+def test_a_wrong_word_is_refused(text: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as caught:
+        load_cluster(text)
+    assert "remedy" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"kind": "slurm"}, "groups"),
+        ({"kind": "address"}, "address"),
+        ({"kind": "ssh", "groups": [{"name": "a"}]}, "hosts"),
+        ({"kind": "kubernetes", "groups": [{"name": "a"}]}, "image"),
+        ({"kind": "slurm", "groups": [{"name": "a"}, {"name": "a"}]}, "one name"),
+        ({"kind": "slurm", "groups": [{"name": "a", "gpu": 1}]}, "gpu"),
+        ({"kind": "address", "address": "http://a:1"}, "tcp://"),
+    ],
+)
+def test_wrong_settings_are_refused(tmp_path: Path, values: dict[str, Any], said: str) -> None:
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(RecipeError, match=said):
+        load_cluster(str(tmp_path / "c.yaml"))
+
+
+def test_words_and_addresses() -> None:
+    assert load_cluster("local").kind == "local"
+    assert load_cluster("slurm", 5).groups == (Group(name="workers", workers=5),)
+    assert load_cluster("tcp://10.0.0.1:8786").address == "tcp://10.0.0.1:8786"
+
+
+def test_slots_by_kind() -> None:
+    reader = {"nthreads": 1, "resources": {"CPU": 1.0}}
+    plain = {"nthreads": 4, "resources": {}}
+    gpu = {"nthreads": 2, "resources": {"GPU": 2.0}}
+    assert count_slots([]) == {"cpu": 0, "gpu": 0, "mixed": 0}
+    assert count_slots([plain, plain]) == {"cpu": 8, "gpu": 0, "mixed": 0}
+    assert count_slots([reader, reader]) == {"cpu": 2, "gpu": 0, "mixed": 0}
+    assert count_slots([gpu]) == {"cpu": 2, "gpu": 2, "mixed": 0}  # it must do all
+    assert count_slots([gpu, reader, reader]) == {"cpu": 2, "gpu": 2, "mixed": 1}
+    assert offers(0) == (1, {"CPU": 1.0})
+    assert offers(1) == (2, {"GPU": 2.0})
+
+
+def test_settings_reach_workers_by_the_environment() -> None:
+    code = (
+        "import dask, distributed, json; "
+        f"print(json.dumps([dask.config.get(k) for k in {list(SETTINGS)!r}]))"
+    )
+    import json
+    import os
+    import sys
+
+    found = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        env={**os.environ, **dask_settings()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(found.stdout) == list(SETTINGS.values())
+
+
+def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
+    found = security_of(True, tmp_path)
+    assert found is not None
+    assert found.require_encryption
+    for path in tmp_path.iterdir():
+        assert path.stat().st_mode & 0o077 == 0
+    assert tmp_path.stat().st_mode & 0o077 == 0
+    assert security_of(False, tmp_path) is None
+
+
+def strict(schema: Any) -> Any:
+    """The same schema, refusing fields that it does not name."""
+    if isinstance(schema, list):
+        return [strict(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(value) for key, value in schema.items()}
+    names = found.get("properties")
+    if isinstance(names, dict) and "additionalProperties" not in found:
+        found["additionalProperties"] = bool(found.get("x-kubernetes-preserve-unknown-fields"))
+    return found
+
+
+def definition(kind: str) -> Any:
+    """A resource's schema, as the operator ships it."""
+    try:
+        (path,) = (f for f in files("dask-kubernetes") or () if f.match(f"crds/{kind}.yaml"))
+    except PackageNotFoundError:
+        need("dask-kubernetes")
+        raise
+    crd = yaml.safe_load(path.locate().read_text())  # type: ignore[attr-defined]
+    (version,) = crd["spec"]["versions"]
+    schema = strict(version["schema"]["openAPIV3Schema"])
+    schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
+    return schema
+
+
+def test_manifests_are_what_the_operator_defines() -> None:
+    settings = load_cluster(str(DEPLOY / "kubernetes" / "cluster.yaml"))
+    cluster = manifest(settings, "natmap", ("engine.pipeline.kernels",))
+    jsonschema.validate(cluster, definition("daskcluster"))
+    (group,) = worker_groups(settings, "natmap")
+    jsonschema.validate(group, definition("daskworkergroup"))
+    worker = group["spec"]["worker"]["spec"]["containers"][0]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert "GPU=2" in worker["args"]
+    assert worker["envFrom"] == [{"secretRef": {"name": "natmap-store"}}]
+    broken = manifest(settings, "natmap")
+    broken["spec"]["worker"]["spec"]["contaners"] = []
+    with pytest.raises(jsonschema.ValidationError, match="contaners"):
+        jsonschema.validate(broken, definition("daskcluster"))
+
+
+def test_the_driver_s_manifests_name_one_another() -> None:
+    here = DEPLOY / "kubernetes"
+    documents = [
+        doc
+        for name in yaml.safe_load((here / "kustomization.yaml").read_text())["resources"]
+        for doc in yaml.safe_load_all((here / name).read_text())
+    ]
+    kinds = {doc["kind"] for doc in documents}
+    assert kinds == {"Namespace", "ServiceAccount", "Role", "RoleBinding", "Job"}
+    assert {d["metadata"].get("namespace", "natmap") for d in documents} == {"natmap"}
+    job = next(doc for doc in documents if doc["kind"] == "Job")["spec"]["template"]["spec"]
+    account = next(doc for doc in documents if doc["kind"] == "ServiceAccount")
+    assert job["serviceAccountName"] == account["metadata"]["name"]
+    settings = load_cluster(str(here / "cluster.yaml"))
+    assert job["containers"][0]["image"] == settings.image
+    assert job["containers"][0]["envFrom"][0]["secretRef"]["name"] == settings.secret
+
+
+def test_nginx_takes_the_configuration(tmp_path: Path) -> None:
+    need("nginx")
+    conf = tmp_path / "nginx.conf"
+    include = DEPLOY / "nginx" / "natmap.conf"
+    conf.write_text(
+        f"pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}} http {{ include {include}; }}"
+    )
+    found = subprocess.run(["nginx", "-t", "-c", str(conf)], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_the_driver_s_job_script_is_a_shell_s() -> None:
+    script = DEPLOY / "slurm" / "natmap.sbatch"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+
+
+def test_a_group_is_one_of_few_words() -> None:
+    assert Group(name="a", memory="1500MB").gigabytes == 1.5
+    assert ClusterSettings(kind="local").tls is False
