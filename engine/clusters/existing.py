@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,6 +63,8 @@ def open_existing(
         Where nobody answers, certificates do not fit, or workers are too small.
     """
     security = security_of(settings.tls, Path())
+    # a lost scheduler is an error of ours, with its remedy
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with dask.config.set(SETTINGS):
         try:
             client = Client(settings.address, security=security, timeout=_PATIENCE)
