@@ -19,13 +19,13 @@ NO_SCL = 255
 """Stored in place of a class where the item has no scene classification: usable."""
 
 
-_RESERVE = 150.0  # metres
+_RESERVE = 90.0  # metres
 
 
 def widest_dilation(metres: float, resolution: float) -> int:
     """Pixels of scenes kept around what a composite needs, whatever discs it is made with.
 
-    So a changed disc, up to 150 m, asks for no other grid, and no scene is read again.
+    So a changed disc, up to 90 m, asks for no other grid, and no scene is read again.
     """
     return dilation_halo(max(metres, _RESERVE), resolution)
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from engine.errors import LabelError, RunError
@@ -180,6 +181,8 @@ def fit(
         accelerator=device,
         devices=devices,
         precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
+        # one process that starts its own: a job of SLURM's is no reason to take its tasks for ours
+        plugins=LightningEnvironment(),
     )
     fabric.launch()
     torch.manual_seed(settings.seed)

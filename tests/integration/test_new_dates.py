@@ -171,7 +171,7 @@ def test_settings_stale_what_they_decide(place: Path) -> None:
     }
     ran = run(place, filter={"method": "majority"})
     assert ran == {"scenes": 0, "composite": 0, "scores": 0, "map": first["map"]}
-    planned = reasons(place, cube={"composite": "median", "cloud_dilation": 100})
+    planned = reasons(place, cube={"composite": "median", "cloud_dilation": 80})
     assert planned["composite"] == {"changed cloud_dilation": first["composite"]}
     assert planned["scenes"] == {}
     # a boundary that changed in one corner stales what lies near it

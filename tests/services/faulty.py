@@ -24,18 +24,21 @@ class Files:
     Attributes
     ----------
     port : int
+    log : Path
+        A line for each request: bytes of its answer's body, and what was asked for.
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.port = _free_port()
         folder.mkdir(parents=True, exist_ok=True)
-        conf = folder / "nginx.conf"
+        conf, self.log = folder / "nginx.conf", folder / "access.log"
         conf.write_text(
             f"""daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
 user root;
 events {{ worker_connections 512; }}
 http {{
-  access_log off; default_type application/octet-stream;
+  log_format bytes '$body_bytes_sent $request_uri'; access_log {self.log} bytes;
+  default_type application/octet-stream;
   client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
   uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
   server {{ listen 127.0.0.1:{self.port}; root {root}; }}

@@ -1,0 +1,136 @@
+"""What a new date costs that covers a tenth of a country: bytes of imagery, time, tiles.
+
+    python benchmarks/new_date.py --work FOLDER --log benchmarks/new-date.json   (about 15 minutes)
+
+A made-up country of 400 tiles is mapped from four dates over HTTP; then a date comes that a
+satellite saw over the east of it only, in one block. The country and its catalogue are kept in the
+folder; the runs are made anew. Bytes are those that the file server sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from services.faulty import Files  # noqa: E402
+
+import engine  # noqa: E402
+from engine.runs import events  # noqa: E402
+from engine.synthetic.country import AUTUMN, Country, write_scenes  # noqa: E402
+from engine.synthetic.districts import World  # noqa: E402
+from engine.synthetic.make import synthesize  # noqa: E402
+from engine.synthetic.scene import Overpass  # noqa: E402
+
+COUNTRY = Country(World(31), 32_000, 32_000)
+SHARE = 0.1
+LATER = datetime(2021, 10, 16, 10, 10, tzinfo=UTC)
+
+
+def make(work: Path) -> Path:
+    """The country, its five dates, and a recipe."""
+    if not (work / "made").exists():
+        synthesize(COUNTRY, work, model="lcz-made-up", tile=160, name="country")
+        left, bottom, right, _ = COUNTRY.bounds
+        edge = (right - SHARE * (right - left), float(bottom), 0.0)
+        late = Overpass(LATER, "05.00", 0.1, 0.012, edge)
+        write_scenes(replace(COUNTRY, overpasses=(*AUTUMN, late)), work / "scenes")
+        (work / "made").touch()
+    return work / "recipe.yaml"
+
+
+def catalogue(work: Path, port: int, last: str) -> str:
+    """Items up to a day, their assets at the file server."""
+    folder = work / "far"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    links = []
+    for path in sorted((work / "scenes").glob("S2*.json")):
+        item = json.loads(path.read_text())
+        if item["properties"]["datetime"][:10] > last:
+            continue
+        for asset in item["assets"].values():
+            asset["href"] = f"http://127.0.0.1:{port}/{Path(asset['href']).name}"
+        (folder / path.name).write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./{path.name}"})
+    catalog = {"type": "Catalog", "id": "far", "links": links}
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+    return str(folder / "catalog.json")
+
+
+def run(work: Path, files: Files, last: str) -> dict[str, Any]:
+    """One run: seconds, bytes that were sent, tiles by stage."""
+    recipe = yaml.safe_load((work / "recipe.yaml").read_text())
+    recipe["imagery"] |= {
+        "catalog": catalogue(work, files.port, last),
+        "period": f"2021-09-01/{last}",
+    }
+    before = files.log.stat().st_size if files.log.exists() else 0
+    tiles: Counter[str] = Counter()
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.TileDone):
+            tiles[event.stage] += 1
+
+    plan = engine.plan(recipe, base=work)
+    began = time.perf_counter()
+    summary = engine.run(recipe, base=work, workers=1, listeners=[listen])
+    seconds = time.perf_counter() - began
+    assert not summary.failed, summary.failed
+    with files.log.open() as log:
+        log.seek(before)
+        sent = sum(int(line.split()[0]) for line in log)
+    return {
+        "seconds": round(seconds, 1),
+        "imagery_bytes": sent,
+        "tiles": dict(tiles),
+        "of": plan.tiles,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--log", type=Path, default=None)
+    asked = parser.parse_args()
+    work = asked.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    make(work)
+    shutil.rmtree(work / "store", ignore_errors=True)
+    shutil.rmtree(work / "nginx", ignore_errors=True)
+    files = Files(work / "scenes", work / "nginx")
+    try:
+        full = run(work, files, f"{AUTUMN[-1].when:%Y-%m-%d}")
+        print(json.dumps(full), flush=True)
+        update = run(work, files, f"{LATER:%Y-%m-%d}")
+        print(json.dumps(update), flush=True)
+    finally:
+        files.stop()
+    result = {
+        "full": full,
+        "new_date": update,
+        "bytes_share": round(update["imagery_bytes"] / full["imagery_bytes"], 4),
+        "time_share": round(update["seconds"] / full["seconds"], 4),
+        "tiles_share": {
+            stage: round(n / full["tiles"][stage], 4) for stage, n in update["tiles"].items()
+        },
+    }
+    print(json.dumps(result))
+    if asked.log:
+        asked.log.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
