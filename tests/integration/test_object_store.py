@@ -194,7 +194,9 @@ def test_a_driver_that_slept_cannot_commit(s3: str, monkeypatch: pytest.MonkeyPa
     assert not np.asarray(found[:]).any()
 
 
-def test_of_many_drivers_one_wins(s3: str) -> None:
+def test_of_many_drivers_one_wins(service: tuple[str, dict[str, str]], s3: str) -> None:
+    if service[0] == "moto":
+        pytest.skip("the stand-in does not promise that conditional writes are atomic")
     Store.create(s3, GRID, [MAP])
     start, held = threading.Barrier(8), threading.Event()
 
