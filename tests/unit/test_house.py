@@ -60,3 +60,9 @@ def test_no_machine_path_is_in_the_project() -> None:
     for folder in ("engine", "catalogs", "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*.py"):
             assert parent not in path.read_text(), path
+
+
+def test_each_package_is_pinned_once() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    names = [line.partition("==")[0].lower() for line in lines if "==" in line]
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
