@@ -9,7 +9,7 @@ from typing import Any
 import dask
 from distributed import Client
 
-from engine.clusters.settings import ClusterSettings, Group
+from engine.clusters.settings import ClusterSettings, Group, require_memory
 from engine.clusters.workers import (
     SETTINGS,
     ask_workers,
@@ -180,8 +180,6 @@ def open_kubernetes(
     ------
     RunError
     """
-    from engine.clusters.managed import require_memory
-
     require_memory(settings, gigabytes)
     try:
         from dask_kubernetes.operator import KubeCluster

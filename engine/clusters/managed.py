@@ -22,7 +22,7 @@ import dask
 from distributed import Client, Scheduler, SpecCluster
 from distributed.security import Security
 
-from engine.clusters.settings import ClusterSettings, Group
+from engine.clusters.settings import ClusterSettings, Group, require_memory
 from engine.clusters.tls import security_of
 from engine.clusters.workers import (
     EXTENSIONS,
@@ -34,7 +34,7 @@ from engine.clusters.workers import (
 )
 from engine.errors import RunError
 
-__all__ = ["Managed", "open_managed", "require_memory"]
+__all__ = ["Managed", "open_managed"]
 
 _LOOK = 5.0  # seconds between looks at the queue
 _LIFE = "120"  # seconds that a worker looks for a scheduler before it ends
@@ -140,22 +140,6 @@ def open_managed(
                 remedy="look at the settings file's groups, directives and hosts",
             ) from error
         yield Managed(cluster, stack.enter_context(Client(cluster)), settings)
-
-
-def require_memory(settings: ClusterSettings, gigabytes: float | None) -> None:
-    """Refuse groups whose workers are too small for the widest task.
-
-    Raises
-    ------
-    RunError
-    """
-    for group in settings.groups:
-        if gigabytes is not None and gigabytes > group.gigabytes:
-            raise RunError(
-                "a task needs more memory than a worker has",
-                got=f"{gigabytes:.1f} GB for a task, {group.memory} for a worker of {group.name}",
-                remedy="give the group more memory, or choose a smaller grid.tile",
-            )
 
 
 def _names(group: Group) -> list[str]:

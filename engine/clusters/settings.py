@@ -9,10 +9,10 @@ from typing import Literal
 from dask.utils import parse_bytes
 from pydantic import Field, model_validator
 
-from engine.errors import RecipeError
+from engine.errors import RecipeError, RunError
 from engine.recipe import Strict, read_recipe
 
-__all__ = ["ClusterSettings", "Group", "Tls", "load_cluster"]
+__all__ = ["ClusterSettings", "Group", "Tls", "load_cluster", "require_memory"]
 
 _ADDRESS = re.compile(r"^(tcp|tls)://[^/\s@?]+:\d+$")
 _WORDS = ("local", "slurm", "kubernetes", "ssh")
@@ -128,3 +128,19 @@ def load_cluster(text: str, workers: int | None = None) -> ClusterSettings:
                 raise RecipeError(f"tls.{name}: there is no such file", got=path)
         found = found.model_copy(update={"tls": Tls(**paths)})
     return found
+
+
+def require_memory(settings: ClusterSettings, gigabytes: float | None) -> None:
+    """Refuse groups whose workers are too small for the widest task.
+
+    Raises
+    ------
+    RunError
+    """
+    for group in settings.groups:
+        if gigabytes is not None and gigabytes > group.gigabytes:
+            raise RunError(
+                "a task needs more memory than a worker has",
+                got=f"{gigabytes:.1f} GB for a task, {group.memory} for a worker of {group.name}",
+                remedy="give the group more memory, or choose a smaller grid.tile",
+            )

@@ -14,6 +14,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from services.processes import free_port
+
 PROGRAMS = ("nginx",)
 KINDS = ("429", "503", "stall", "truncate", "reset", "expired", "range", "whole", "html")
 
@@ -29,7 +31,7 @@ class Files:
     """
 
     def __init__(self, root: Path, folder: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         folder.mkdir(parents=True, exist_ok=True)
         conf, self.log = folder / "nginx.conf", folder / "access.log"
         conf.write_text(
@@ -90,7 +92,7 @@ class Proxy:
         self.done: Counter[str] = Counter()
         self.sent = 0
         self.burst: tuple[float, str] = (0.0, "")
-        self.port = _free_port()
+        self.port = free_port()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -199,9 +201,3 @@ def _shifted(request: bytes) -> bytes:
         return b"bytes=%d-%d" % (first + 4096, last + 4096)
 
     return re.sub(rb"bytes=(\d+)-(\d+)", move, request)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

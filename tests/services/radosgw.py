@@ -9,6 +9,8 @@ import time
 import uuid
 from pathlib import Path
 
+from services.processes import end, free_port
+
 PROGRAMS = ("ceph-mon", "ceph-mgr", "ceph-osd", "radosgw", "radosgw-admin", "ceph")
 
 
@@ -29,7 +31,7 @@ class Gateway:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes: list[subprocess.Popen[bytes]] = []
-        self.port = _free_port()
+        self.port = free_port()
         self.endpoint = f"http://127.0.0.1:{self.port}"
         self.key, self.secret = "natmap-key", "natmap-secret"
         self._conf = self.folder / "ceph.conf"
@@ -40,7 +42,7 @@ class Gateway:
             raise
 
     def _start(self) -> None:
-        mon = f"127.0.0.1:{_free_port()}"
+        mon = f"127.0.0.1:{free_port()}"
         fsid, osd = str(uuid.uuid4()), str(uuid.uuid4())
         here = self.folder
         self._conf.write_text(
@@ -148,17 +150,4 @@ rgw enable usage log = false
 
     def stop(self) -> None:
         """End all processes."""
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in reversed(self.processes):
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+        end(self.processes)

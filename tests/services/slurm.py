@@ -9,6 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from services.processes import end, free_port
+
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "munged", "runuser")
 
 
@@ -22,7 +24,7 @@ class Slurm:
         self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
         self._munge()
         host = socket.gethostname()
-        ports = [_free_port() for _ in range(nodes + 1)]
+        ports = [free_port() for _ in range(nodes + 1)]
         lines = [
             f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} "
             "CPUs=2 RealMemory=9000 State=UNKNOWN"
@@ -118,17 +120,4 @@ SlurmdLogFile={self.folder}/%n.log
                 ["scancel", "--user=root"], capture_output=True, env=self.environment(), timeout=30
             )
             time.sleep(1)
-        for process in reversed(self.processes):
-            process.terminate()
-        for process in reversed(self.processes):
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+        end(self.processes)
