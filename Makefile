@@ -36,12 +36,16 @@ chaos: $(STAMP)           ## kill each kind of process 10 times; writes benchmar
 	$(BIN)/python benchmarks/chaos.py --kills 10 --log benchmarks/chaos.log
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
-SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light
+SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \
+            postgresql postgresql-postgis iproute2
 
 services: $(STAMP)        ## real servers for the tests of object stores and clusters (Debian, root)
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVICES)
 	$(BIN)/python -m pip install --quiet --no-deps dask-kubernetes==2026.3.0  # its definitions
+	$(PYTHON) -m venv .servers  # packages of their own, which must not meet natmap's pins
+	.servers/bin/python -m pip install --quiet 'stac-fastapi-pgstac[server]==7.2.0' \
+	    'pypgstac[psycopg]==0.10.0'
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .servers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

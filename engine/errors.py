@@ -41,6 +41,7 @@ __all__ = [
     "RunError",
     "StoreError",
     "WeightsError",
+    "first_line",
 ]
 
 
@@ -167,3 +168,9 @@ class MetricError(NatmapError):
 
 class PublishError(NatmapError):
     """The product folder cannot be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of somebody else's says, without the pages that some add."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

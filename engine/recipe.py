@@ -149,6 +149,9 @@ class Imagery(Strict):
     bands: Annotated[tuple[str, ...] | None, BeforeValidator(_bands)] = Field(
         None, description="B02 or blue; by default the model's"
     )
+    verify: bool = Field(
+        False, description="check file:checksum where items have it; fetches whole files"
+    )
 
 
 class Cube(Strict):

@@ -39,7 +39,7 @@ FINE, CELL = 10.0, 100.0
 class Mishap:
     """What goes wrong, where and how often."""
 
-    kind: str  # raise | kill | slow | foreign | structural
+    kind: str  # raise | kill | hungry | slow | foreign | structural
     stage: str
     tile: Tile
     times: int = 10**9
@@ -77,6 +77,11 @@ class Kernel:
                     raise ReadError("a toy file is damaged", transient=False)
                 if mishap.kind == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
+                if mishap.kind == "hungry":
+                    held = []
+                    while True:  # until the nanny sees it, which looks ten times a second
+                        held.append(np.ones(2_000_000))
+                        time.sleep(0.02)
                 if mishap.kind == "slow":
                     time.sleep(5)
                 if mishap.kind == "foreign":

@@ -13,11 +13,12 @@ from distributed import Client
 from engine.clusters.settings import ClusterSettings
 from engine.clusters.tls import security_of
 from engine.clusters.workers import SETTINGS, ask_workers, count_slots
-from engine.errors import RunError
+from engine.errors import RunError, first_line
 
 __all__ = ["Existing", "open_existing"]
 
 _PATIENCE = 30  # seconds for the first answer
+_AGAIN = 600  # for one that was lost: a network may be mended, a scheduler started again
 
 
 class Existing:
@@ -46,7 +47,11 @@ class Existing:
 
 @contextmanager
 def open_existing(
-    settings: ClusterSettings, gigabytes: float | None = None, preload: Sequence[str] = ()
+    settings: ClusterSettings,
+    gigabytes: float | None = None,
+    preload: Sequence[str] = (),
+    *,
+    again: bool = False,
 ) -> Iterator[Existing]:
     """Connect to a scheduler.
 
@@ -56,6 +61,7 @@ def open_existing(
     gigabytes : float, optional
         That the widest task needs; refused where no worker has it.
     preload : modules that workers import now.
+    again : it was there and was lost; it may take minutes to come back.
 
     Raises
     ------
@@ -67,11 +73,13 @@ def open_existing(
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with dask.config.set(SETTINGS):
         try:
-            client = Client(settings.address, security=security, timeout=_PATIENCE)
+            client = Client(
+                settings.address, security=security, timeout=_AGAIN if again else _PATIENCE
+            )
         except (OSError, TimeoutError, RuntimeError, TypeError) as error:
             raise RunError(
                 "the scheduler does not answer",
-                got=f"{settings.address}: {str(error).splitlines()[0] if str(error) else error!r}",
+                got=f"{settings.address}: {first_line(error)}",
                 remedy="look at the address, the network, and whether it asks for certificates",
             ) from error
         with client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 from engine.clusters.existing import Existing, open_existing
 from engine.clusters.kubernetes import Pods, open_kubernetes
@@ -22,6 +23,8 @@ def open_cluster(
     workers: int | None = None,
     gigabytes: float | None = None,
     preload: Sequence[str] = (),
+    *,
+    again: bool = False,
 ) -> Iterator[Opened]:
     """Start or find the workers of a run.
 
@@ -32,6 +35,7 @@ def open_cluster(
     gigabytes : float, optional
         That the widest task needs.
     preload : modules that workers import before their first task.
+    again : the scheduler was lost; one that others started may be long in coming back.
 
     Yields
     ------
@@ -42,7 +46,7 @@ def open_cluster(
     RunError
     """
     doors: dict[str, Callable[..., AbstractContextManager[Opened]]] = {
-        "address": open_existing,
+        "address": partial(open_existing, again=again),
         "kubernetes": open_kubernetes,
         "slurm": open_managed,
         "ssh": open_managed,

@@ -10,7 +10,7 @@ from rasterio.errors import RasterioIOError
 
 from engine.errors import ReadError
 
-__all__ = ["classify", "cores", "gdal_settings"]
+__all__ = ["classify", "cores", "gdal_settings", "is_remote"]
 
 
 def cores() -> int:
@@ -39,7 +39,7 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
         "GDAL_HTTP_MULTIRANGE": "YES",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-        "VSI_CACHE": _is_remote(href),  # the system caches local files already
+        "VSI_CACHE": is_remote(href),  # the system caches local files already
         "GDAL_CACHEMAX": 64,  # a window is read once; only neighbours share blocks at their edge
         "GDAL_NUM_THREADS": 1,  # bands are read side by side already
     }
@@ -63,11 +63,12 @@ def classify(error: Exception, href: str, what: str) -> ReadError:
     """
     place = re.sub(r"\?.*", "", href)
     text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
-    transient = _is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
+    transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
     if not isinstance(error, RasterioIOError | OSError | RuntimeError):
         transient = False
     return ReadError(f"{what} cannot be read", got=f"{place}: {text}", transient=transient)
 
 
-def _is_remote(href: str) -> bool:
+def is_remote(href: str) -> bool:
+    """Whether an address leads over a network."""
     return href.startswith(("http://", "https://", "/vsicurl/", "/vsis3/", "s3://"))

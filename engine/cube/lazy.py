@@ -23,6 +23,7 @@ from pyproj import CRS
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from engine.cube.access import Access
 from engine.cube.radiometry import ATTRS, encode
 from engine.cube.read import read_asset
 from engine.errors import CatalogError, GridError
@@ -143,7 +144,7 @@ class BlockReader:
         **_: Any,  # what GDAL's reader would want
     ) -> None:
         item_id, self._name = url.rsplit("/", 1)
-        self._item, self._anchor, self._sign = items[item_id], anchor, sign
+        self._item, self._anchor, self._access = items[item_id], anchor, Access(sign)
         self._crs, self._transform = f"EPSG:{spec.epsg}", Affine(*spec.transform[:6])
 
     def read(self, window: Window, **_: Any) -> npt.NDArray[Any]:
@@ -153,7 +154,7 @@ class BlockReader:
             self._transform * Affine.translation(window.col_off, window.row_off),
             self._crs,
         )
-        dn, valid = read_asset(self._item, self._name, box, self._anchor, sign=self._sign)
+        dn, valid = read_asset(self._item, self._name, box, self._anchor, access=self._access)
         if self._name == SCL:
             return np.where(valid, dn, 0).astype(np.uint8)
         asset = self._item.assets[self._name]

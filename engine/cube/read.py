@@ -18,12 +18,13 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from shapely.geometry import shape
 
+from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import lay
 from engine.cube.source import Raster, open_source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
-from engine.errors import ReadError
+from engine.errors import ReadError, RunError
 from engine.grid.area import reproject
 from engine.items import SCL, Item, Sign, unsigned
 
@@ -80,8 +81,7 @@ def read_day(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = unsigned,
-    retries: int = 2,
+    access: Access = PLAIN,
 ) -> Day:
     """Read one solar day.
 
@@ -95,16 +95,14 @@ def read_day(
     geobox : GeoBox
         The window; its corner lies on the grid's lattice.
     anchor : (x, y) of the grid, in metres.
-    sign : Sign
-        Makes an address ready for reading, just before it is opened.
-    retries : int
-        Further tries of a transient failure, with growing pauses.
+    access : Access
+        How assets are opened.
 
     Returns
     -------
     Day; an item that cannot be read is a recorded failure, not an error.
     """
-    return next(read_days([items], bands, geobox, anchor, sign=sign, retries=retries))
+    return next(read_days([items], bands, geobox, anchor, access=access))
 
 
 def read_days(
@@ -113,8 +111,7 @@ def read_days(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = unsigned,
-    retries: int = 2,
+    access: Access = PLAIN,
 ) -> Iterator[Day]:
     """Read solar days one after the other; arguments as for `read_day`.
 
@@ -124,7 +121,7 @@ def read_days(
     height, width = geobox.shape
     with ThreadPoolExecutor(max_workers=1) as pool:
         ahead = [
-            partial(_load_item, item, bands, geobox, anchor, sign, retries)
+            partial(_load_item, item, bands, geobox, anchor, access)
             for items in days
             for item in items
         ]
@@ -159,8 +156,7 @@ def _load_item(
     bands: Sequence[str],
     geobox: GeoBox,
     anchor: tuple[float, float],
-    sign: Sign,
-    retries: int,
+    access: Access,
 ) -> dict[str, Raster | None]:
     """What a window needs of all assets of an item, or the error of one that cannot be read."""
     missing = [name for name in bands if name not in item.assets]
@@ -170,7 +166,7 @@ def _load_item(
 
     def load(name: str) -> Raster | ReadError | None:
         try:
-            return _load(item, name, geobox, anchor, sign, retries)
+            return _load(item, name, geobox, anchor, access)
         except ReadError as error:
             return error
 
@@ -261,8 +257,7 @@ def read_asset(
     geobox: GeoBox,
     anchor: tuple[float, float],
     *,
-    sign: Sign = unsigned,
-    retries: int = 2,
+    access: Access = PLAIN,
 ) -> Plane:
     """Read one asset onto a window: bilinear, the scene classification nearest.
 
@@ -275,7 +270,7 @@ def read_asset(
     ReadError
         After the retries, or at once where a retry cannot help.
     """
-    raster = _load(item, name, geobox, anchor, sign, retries)
+    raster = _load(item, name, geobox, anchor, access)
     kind = np.dtype(np.uint8) if raster is None else raster.values.dtype
     values, valid = np.zeros(geobox.shape, kind), np.zeros(geobox.shape, bool)
 
@@ -291,15 +286,15 @@ def _load(
     name: str,
     geobox: GeoBox,
     anchor: tuple[float, float],
-    sign: Sign,
-    retries: int,
+    access: Access,
 ) -> Raster | None:
     """The part of an asset that a window needs; again after a pause where that may help."""
     asset = item.assets[name]
-    for tried in range(retries + 1):
+    what = f"{name} of {item.id}"
+    for tried in range(access.retries + 1):
         href = asset.href
         try:
-            href = sign(asset.href, again=tried > 0)
+            href = access.place(asset, what, again=tried > 0)
             with (
                 rasterio.Env(**gdal_settings(href, again=tried > 0)),
                 open_source(href, asset, item) as source,
@@ -307,10 +302,12 @@ def _load(
                 return source.load(geobox, anchor, nearest=name == SCL)
         except ReadError as error:
             failure = error
+        except RunError:
+            raise  # this machine's fault, not the file's
         except Exception as error:
-            failure = classify(error, href, f"{name} of {item.id}")
+            failure = classify(error, href, what)
             failure.__cause__ = error
-        if not failure.transient or tried == retries:
+        if not failure.transient or tried == access.retries:
             raise failure
         time.sleep((0.5 * 2**tried) * (0.5 + random.random()))
     raise AssertionError("unreachable")
@@ -320,6 +317,8 @@ def sample_item(
     item: Item, bands: Sequence[str], *, sign: Sign = unsigned, spacing: float = 320.0
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Decimated digital numbers of whole assets, of one shape, for the radiometry guard.
+
+    Never checked against checksums: that would fetch every file of a country to the driver.
 
     Parameters
     ----------

@@ -12,11 +12,11 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 
+from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import dilation_halo, find_usable
 from engine.cube.composite import count_dissent, explain, reduce_days
 from engine.cube.read import Failure, read_days
 from engine.infer.patches import score_cells
-from engine.items import Sign, unsigned
 from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
@@ -39,12 +39,12 @@ class ReadScenes:
 
     bands: tuple[str, ...]
     resolution: float
-    sign: Sign
+    access: Access
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         box = task.grid.tile_geobox(task.tile, self.resolution)
         days = [part.payload for part in task.parts]
-        read = read_days(days, self.bands, box, task.grid.anchor, sign=self.sign)
+        read = read_days(days, self.bands, box, task.grid.anchor, access=self.access)
         for part, day in zip(task.parts, read, strict=True):
             flags, note = _gaps(day.failures)
             arrays: dict[str, npt.NDArray[Any]] = {
@@ -142,7 +142,7 @@ class ComposeUnread(Composer):
     """Items -> composite, strip by strip, without storing scenes."""
 
     bands: tuple[str, ...] = ()
-    sign: Sign = unsigned
+    access: Access = PLAIN
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         days, suspects = task.parts[0].payload
@@ -159,7 +159,7 @@ class ComposeUnread(Composer):
                 (len(days), len(self.bands), height - 2 * halo, width - 2 * halo), np.uint16
             )
             scl = np.empty((len(days), height, width), np.uint8)
-            read = read_days(days, self.bands, box, task.grid.anchor, sign=self.sign)
+            read = read_days(days, self.bands, box, task.grid.anchor, access=self.access)
             for position, day in enumerate(read):
                 failures += day.failures
                 bands[position] = day.bands[:, halo : height - halo, halo : width - halo]

@@ -14,6 +14,7 @@ from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
+from engine.cube.access import count_unverifiable, require_folder
 from engine.cube.clouds import widest_dilation
 from engine.cube.radiometry import find_suspect
 from engine.cube.read import sample_item
@@ -184,6 +185,12 @@ def prepare(
     if len(suspects) == len(items):
         raise CatalogError("all items found have a suspect radiometry", got=", ".join(suspects[:5]))
     found = replace(found, items=items)
+    if recipe.imagery.verify:
+        require_folder()
+        of, unverifiable = count_unverifiable(items, [*names, SCL])
+        if unverifiable:
+            text = f"verify: {unverifiable} of {of} files have no file:checksum and go unchecked"
+            notes = [*notes, text]
     index = ItemIndex(items, names, grid)
     stages = tuple(cube_stages(recipe, bands, index, sign))
     if model is not None and recipe.model is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+from engine.cube.access import Access
 from engine.cube.clouds import NO_SCL, READ_FAILED, widest_dilation
 from engine.cube.radiometry import ATTRS
 from engine.grid.grid import Tile
@@ -52,6 +53,8 @@ def cube_stages(
     index : ItemIndex
     sign : makes an address ready, in the worker.
     """
+    verify = recipe.imagery.verify
+    access = Access(sign, verify=verify)
     names = tuple(band_name(band) for band in bands)
     resolution, chunk = recipe.grid.resolution, recipe.grid.chunk_pixels
     labels = (("band", bands),)
@@ -78,18 +81,20 @@ def cube_stages(
         "cloud_dilation": cube.cloud_dilation,
         "mask_snow": cube.mask_snow,
     }
+    # absent unless asked for: scenes read before there was such a thing stay as they are
+    checked = {"verify": True} if verify else {}
     blue = names.index("B02") if "B02" in names else 0
     how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue)
     strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
     if not cube.keep_scenes:
-        unread = ComposeUnread(*how, bands=names, sign=sign)
+        unread = ComposeUnread(*how, bands=names, access=access)
         return [
             Stage(
                 "composite",
                 unread,
                 composite,
                 version=2,
-                parameters=parameters,
+                parameters=parameters | checked,
                 parts=index.whole,
                 gigabytes=1.0 + 2 * strip,
             )
@@ -110,9 +115,9 @@ def cube_stages(
     return [
         Stage(
             "scenes",
-            ReadScenes(names, resolution, sign),
+            ReadScenes(names, resolution, access),
             scenes,
-            parameters={"bands": names},
+            parameters={"bands": names, **checked},
             parts=index.days,
             daily=True,
             gigabytes=1.0 + 6 * len(bands) * n * n * 2 / 1e9,

@@ -144,7 +144,7 @@ def run(
             if not schedule.open:
                 return Summary(0, (), 0, False, 0.0)
             try:
-                with open_cluster(cluster, workers, need, _PRELOAD) as found:
+                with open_cluster(cluster, workers, need, _PRELOAD, again=start > 0) as found:
                     return execute(schedule, store, found, listeners=listeners, limits=limits)
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there

@@ -7,6 +7,7 @@ ready, with a fork of the new snapshot. Whatever dies, at most the uncommitted t
 
 from __future__ import annotations
 
+import errno
 import signal
 import threading
 import time
@@ -23,7 +24,14 @@ from distributed import Future, as_completed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from engine.errors import ChunkError, ReadError, RunError, SchedulerLostError, StoreError
+from engine.errors import (
+    ChunkError,
+    ReadError,
+    RunError,
+    SchedulerLostError,
+    StoreError,
+    first_line,
+)
 from engine.legend import Reason
 from engine.runs import events
 from engine.runs.heap import Heap
@@ -34,6 +42,9 @@ from engine.store.ledger import RECORD, State
 from engine.store.repository import Store, check_fork, tile_chunks
 
 __all__ = ["Limits", "Summary", "execute"]
+
+_DIED = "its worker died: out of memory, stopped from outside, or lost with its machine"
+_NO_ROOM = ("No space left", "os error 28)", "Disk quota exceeded", "QuotaExceeded")
 
 
 @dataclass(frozen=True)
@@ -254,11 +265,14 @@ class _Driver:
                 got=error,
                 remedy="run the same command again; what was committed is kept",
             )
+        if _no_room(error):
+            self._commit()
+            raise _full(error)  # each further tile would only fail as this one did
         errors, deaths = self.tries.get(work, [0, 0])
         died = isinstance(error, KilledWorker)
         errors, deaths = errors + (not died), deaths + died
         self.tries[work] = [errors, deaths]
-        text = "its worker died" if died else f"{type(error).__name__}: {error}"
+        text = _DIED if died else f"{type(error).__name__}: {error}"
         hopeless = isinstance(error, ReadError) and not error.transient
         if hopeless or errors >= self.limits.attempts or deaths >= self.limits.deaths:
             reason = Reason.READ_FAILED if isinstance(error, ReadError) else Reason.QUARANTINED
@@ -316,9 +330,11 @@ class _Driver:
             ledger.write(root)
             session.commit(f"run {self.run_id}: {len(results)} tiles")
         except (icechunk.IcechunkError, OSError) as error:
+            if _no_room(error):
+                raise _full(error) from error
             raise StoreError(
                 "the commit failed; all that was committed before is kept",
-                got=error,
+                got=first_line(error),
                 remedy="make room or mend the store's folder, then run the same command again",
             ) from error
         ledger.written()
@@ -346,6 +362,21 @@ def _error(result: Any) -> BaseException:
     if isinstance(result, tuple) and len(result) > 1 and isinstance(result[1], BaseException):
         return result[1]
     return RunError("a task ended without a result", got=repr(result))
+
+
+def _no_room(error: BaseException) -> bool:
+    """Whether a disk is full; what passes through other languages keeps only the words."""
+    number = getattr(error, "errno", None)
+    return number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in _NO_ROOM)
+
+
+def _full(error: BaseException) -> StoreError:
+    return StoreError(
+        "no room is left on a disk; all that was committed is kept",
+        got=first_line(error),
+        remedy="make room where the store lies, or in the workers' scratch folder, then run the "
+        "same command again; `natmap prune` frees what only old states need",
+    )
 
 
 @contextmanager

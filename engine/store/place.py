@@ -25,7 +25,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from engine.errors import StoreError
+from engine.errors import StoreError, first_line
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -173,12 +173,12 @@ class Bucket:
             ):
                 raise StoreError(
                     "the object store refuses the credentials",
-                    got=f"{self}: {next((w for w in _REFUSALS if w in text), _first_line(error))}",
+                    got=f"{self}: {next((w for w in _REFUSALS if w in text), first_line(error))}",
                     remedy=_REMEDY,
                 ) from error
             raise StoreError(
                 f"the object store cannot be {verb}",
-                got=f"{self}: {_first_line(error)}",
+                got=f"{self}: {first_line(error)}",
                 remedy=f"look at the bucket's name and the network; {_REMEDY}",
             ) from error
 
@@ -197,10 +197,6 @@ def _endpoint() -> str | None:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 Place = Folder | Bucket

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,7 +72,9 @@ def over_http(country: Path, folder: Path, port: int) -> dict[str, Any]:
     for path in sorted((country / "scenes").glob("S2*.json")):
         item = json.loads(path.read_text())
         for asset in item["assets"].values():
-            asset["href"] = f"http://127.0.0.1:{port}/{Path(asset['href']).name}"
+            local = path.with_name(Path(asset["href"]).name)
+            asset["href"] = f"http://127.0.0.1:{port}/{local.name}"
+            asset["file:checksum"] = "1220" + hashlib.sha256(local.read_bytes()).hexdigest()
         (folder / path.name).write_text(json.dumps(item))
         links.append({"rel": "item", "href": f"./{path.name}"})
     catalog = {"type": "Catalog", "id": "far", "links": links}
@@ -137,5 +140,48 @@ def test_each_kind_of_failure_heals(
         engine.run(recipe, workers=1, until="composite")
         for name, values in composite(tmp_path / "store").items():
             np.testing.assert_array_equal(values, clean[name], err_msg=f"{kind}: {name}")
+    finally:
+        proxy.stop()
+
+
+def test_flipped_bits_are_caught_where_files_are_verified(
+    country: Path,
+    files: Files,
+    clean: dict[str, np.ndarray],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NATMAP_VERIFIED", str(tmp_path / "verified"))
+    proxy = Proxy(files.port, 0.1, ("flip",), seed=3)
+    try:
+        recipe = over_http(country, tmp_path, proxy.port)
+        recipe["imagery"]["verify"] = True
+        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert proxy.done["flip"] > 5
+        plan = engine.plan(recipe, until="composite")
+        gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
+        assert changed_tiles(country / "store", tmp_path / "store") <= gaps.keys()
+        proxy.rate = 0.0
+        engine.run(recipe, workers=1, until="composite")
+        for name, values in composite(tmp_path / "store").items():
+            np.testing.assert_array_equal(values, clean[name], err_msg=name)
+        # each file came once for all tiles, or again after it was found damaged
+        whole = sum(path.stat().st_size for path in (country / "scenes").glob("*.tif"))
+        assert proxy.sent < 3 * whole
+    finally:
+        proxy.stop()
+
+
+def test_flipped_bits_pass_unseen_otherwise(
+    country: Path, files: Files, clean: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """The limit that is documented, and the proof that the test above tests something."""
+    proxy = Proxy(files.port, 0.3, ("flip",), seed=3)
+    try:
+        recipe = over_http(country, tmp_path, proxy.port)
+        engine.run(recipe, workers=1, until="composite")
+        plan = engine.plan(recipe, until="composite")
+        gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
+        assert changed_tiles(country / "store", tmp_path / "store") - gaps.keys()
     finally:
         proxy.stop()

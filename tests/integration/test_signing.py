@@ -28,6 +28,7 @@ from scenes import NORTH, WEST, changed, scene
 
 from engine.catalog import signing
 from engine.catalog.signing import PlanetaryComputer, _tokens
+from engine.cube.access import Access
 from engine.cube.read import read_asset
 from engine.errors import ReadError
 from engine.items import Asset, Item
@@ -169,7 +170,7 @@ def test_a_token_is_shared_and_renewed_before_it_ends(azure: Azure) -> None:
     while time.time() < began + 5.0:
         # another file each time, or GDAL answers from its memory
         item, box, values = stripes(azure.folder, f"{reads}.tif")
-        found, _ = read_asset(item, "B02", box, (WEST, NORTH), sign=sign)
+        found, _ = read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))
         assert (found == values).all()
         reads += 1
         time.sleep(0.05)
@@ -186,7 +187,7 @@ def test_a_wrong_clock_does_not_matter(azure: Azure) -> None:
     sign = PlanetaryComputer(f"{azure.url}/api/sas/v1/token")
     for n in range(3):
         item, box, values = stripes(azure.folder, f"{n}.tif")
-        assert (read_asset(item, "B02", box, (WEST, NORTH), sign=sign)[0] == values).all()
+        assert (read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))[0] == values).all()
         time.sleep(1.6)
     assert azure.refused == []
     assert len(azure.granted) == 2
@@ -195,11 +196,11 @@ def test_a_wrong_clock_does_not_matter(azure: Azure) -> None:
 def test_a_refused_token_is_replaced(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:
     sign = PlanetaryComputer(f"{azure.url}/api/sas/v1/token")
     item, box, values = stripes(azure.folder, "a.tif")
-    read_asset(item, "B02", box, (WEST, NORTH), sign=sign)
+    read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))
     azure.key = "two"  # keys were rotated: no token of before is good
     monkeypatch.setattr(signing, "_SETTLED", 0.0)
     item, box, values = stripes(azure.folder, "b.tif")
-    found, _ = read_asset(item, "B02", box, (WEST, NORTH), sign=sign)
+    found, _ = read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))
     assert (found == values).all()
     assert azure.refused
     assert len(azure.granted) == 2
@@ -209,11 +210,11 @@ def test_a_busy_token_service_is_asked_again(azure: Azure) -> None:
     sign = PlanetaryComputer(f"{azure.url}/api/sas/v1/token")
     item, box, values = stripes(azure.folder, "a.tif")
     azure.busy = 2
-    assert (read_asset(item, "B02", box, (WEST, NORTH), sign=sign)[0] == values).all()
+    assert (read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))[0] == values).all()
     _tokens.forget()
     azure.busy = 99
     with pytest.raises(ReadError, match="no token could be had") as caught:
-        read_asset(item, "B02", box, (WEST, NORTH), sign=sign, retries=1)
+        read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign, retries=1))
     assert caught.value.transient
 
 

@@ -18,6 +18,7 @@ from services.processes import free_port
 
 PROGRAMS = ("nginx",)
 KINDS = ("429", "503", "stall", "truncate", "reset", "expired", "range", "whole", "html")
+"""Failures that show; "flip" does not: one bit of a body is another one."""
 
 
 class Files:
@@ -156,6 +157,13 @@ class Proxy:
                     writer.write(head + body[: len(body) // 2])
                     await writer.drain()
                     return
+                if fault == "flip" and body:
+                    at = self.random.randrange(len(body))
+                    body = (
+                        body[:at]
+                        + bytes([body[at] ^ 1 << self.random.randrange(8)])
+                        + body[at + 1 :]
+                    )
                 self.sent += len(body)
                 writer.write(head + body)
                 await writer.drain()

@@ -1,0 +1,105 @@
+"""Too little memory, too little room: what was computed is kept, the rest is said and healed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toys import Mishap, Toy, blob, read_map, square
+
+from engine.clusters import local
+from engine.errors import StoreError
+from engine.grid import Tile
+from engine.runs import events
+from engine.runs.execute import Limits, execute
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1.5 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk cannot be mounted without root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("commit_tiles", [8, 10_000])  # driver or worker meets it first
+def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(small: Path, commit_tiles: int) -> None:
+    toy = Toy(blob())
+    limits = Limits(commit_tiles=commit_tiles, commit_seconds=60.0)
+    store, schedule = toy.open(small / "store")
+    wanted = schedule.open
+    safe = 0
+
+    def listen(event: events.Event) -> None:
+        nonlocal safe
+        if isinstance(event, events.Committed):
+            safe += event.tiles
+
+    with (
+        store.lock(),
+        local.open_local(2) as cluster,
+        pytest.raises(StoreError, match="no room is left") as caught,
+    ):
+        execute(schedule, store, cluster, listeners=[listen], limits=limits)
+    assert "No space left" in str(caught.value.got)
+    assert len(str(caught.value).splitlines()) == 3
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
+    store, schedule = toy.open(small / "store")
+    assert schedule.open == wanted - safe
+    assert commit_tiles > 8 or safe
+    with store.lock(), local.open_local(2) as cluster:
+        summary = execute(schedule, store, cluster, limits=limits)
+    assert (summary.done, summary.failed) == (wanted - safe, ())
+    np.testing.assert_array_equal(read_map(store), toy.expected())
+
+
+@pytest.fixture
+def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_memory", lambda: 1.2)  # GB, for two workers
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_worker_that_runs_out_of_memory_costs_one_try(tmp_path: Path) -> None:
+    mishap = Mishap("hungry", "composite", Tile(1, 1), times=1, memory=str(tmp_path))
+    toy = Toy(blob(), mishaps=(mishap,))
+    store, schedule = toy.open(tmp_path / "store")
+    tries: list[events.TileRetried] = []
+
+    def listen(event: events.Event) -> None:
+        if isinstance(event, events.TileRetried):
+            tries.append(event)
+
+    with store.lock(), local.open_local(2) as cluster:
+        summary = execute(schedule, store, cluster, listeners=[listen])
+    assert not summary.failed
+    assert any("out of memory" in event.error for event in tries)
+    np.testing.assert_array_equal(read_map(store), toy.expected())
+
+
+@pytest.mark.usefixtures("_little_memory")
+def test_a_tile_that_always_needs_too_much_is_quarantined_and_the_rest_is_made(
+    tmp_path: Path,
+) -> None:
+    poison = Tile(1, 1)
+    toy = Toy(square(5), mishaps=(Mishap("hungry", "map", poison, memory=str(tmp_path)),))
+    store, schedule = toy.open(tmp_path / "store")
+    with store.lock(), local.open_local(2) as cluster:
+        summary = execute(schedule, store, cluster, limits=Limits(deaths=3))
+    assert [(stage, tile) for stage, tile, _ in summary.failed] == [("map", str(poison))]
+    assert "out of memory" in summary.failed[0][2]
+    found, expected = read_map(store), toy.expected()
+    n = toy.tile // 10
+    here = np.s_[poison.row * n : (poison.row + 1) * n, poison.col * n : (poison.col + 1) * n]
+    assert (found[here] == -1).all()
+    expected[here] = -1
+    np.testing.assert_array_equal(found, expected)
