@@ -262,18 +262,24 @@ def ingest(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Look at this machine: versions, GDAL drivers, cores, memory, GPU, boundaries."""
+def doctor(
+    target: Annotated[
+        str | None, typer.Argument(help="a recipe, or a store", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at this machine, and at a store or all that a recipe needs; LOOK says what is wrong."""
     from engine.cli.render import out
     from engine.pipeline.doctor import examine
 
-    found = examine()
-    if as_json:
-        sys.stdout.write(json.dumps([dataclasses.asdict(f) for f in found], indent=1) + "\n")
-    else:
-        for finding in found:
+    found = []
+    for finding in examine(target):
+        found.append(finding)
+        if not as_json:
             mark = "ok  " if finding.ok else "LOOK"
             out.print(f"{mark} {finding.name}: {finding.text}", markup=False)
+    if as_json:
+        sys.stdout.write(json.dumps([dataclasses.asdict(f) for f in found], indent=1) + "\n")
     if not all(finding.ok for finding in found):
         raise typer.Exit(1)
 

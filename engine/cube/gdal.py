@@ -48,6 +48,7 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
     return settings
 
 
+_REFUSED = "the link has expired, or the source asks for credentials: look at its card's `signing`"
 _GONE = re.compile(r"\b(404|410)\b|No such file|does not exist", re.IGNORECASE)
 _PASSING = re.compile(
     r"\b(403|408|425|429|5\d\d)\b|timed? ?out|reset|refused|resolve|CURL|SSL|temporar",
@@ -66,7 +67,13 @@ def classify(error: Exception, href: str, what: str) -> ReadError:
     transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
     if not isinstance(error, RasterioIOError | OSError | RuntimeError):
         transient = False
-    return ReadError(f"{what} cannot be read", got=f"{place}: {text}", transient=transient)
+    refused = transient and re.search(r"\b(401|403)\b|expired|AccessDenied", text, re.IGNORECASE)
+    return ReadError(
+        f"{what} cannot be read",
+        got=f"{place}: {text}",
+        remedy=_REFUSED if refused else None,
+        transient=transient,
+    )
 
 
 def is_remote(href: str) -> bool:

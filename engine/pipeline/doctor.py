@@ -1,25 +1,40 @@
-"""What is right and wrong with this machine."""
+"""What is right and wrong: with this machine, a store, and what a recipe would read."""
 
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import rasterio
+from pyproj import Transformer
+from rasterio.crs import CRS
 from rasterio.drivers import raster_driver_extensions
+from rasterio.warp import transform
 
+from engine.catalog.boundaries import resolve_area
 from engine.catalog.cards import find_boundaries, load_boundary_card
-from engine.errors import NatmapError
-from engine.infer.predict import choose_device
+from engine.catalog.search import find_source, search
+from engine.catalog.signing import make_signer
+from engine.cube.read import sample_item
+from engine.errors import NatmapError, StoreError
+from engine.items import BANDS, band_name
+from engine.models.card import find_card, load_card, verify_weights
+from engine.recipe import Recipe, load_recipe
+from engine.store.place import Bucket, place_of
+from engine.store.proof import MANY_CHUNKS, count_chunks, race_for
+from engine.store.repository import Store
 
 __all__ = ["Finding", "examine"]
 
 _PACKAGES = ("dask", "distributed", "icechunk", "numpy", "rasterio", "torch", "xarray", "zarr")
+_FILES = 1024  # a driver holds a few for each worker
 
 
 @dataclass(frozen=True)
@@ -31,13 +46,50 @@ class Finding:
     text: str
 
 
-def examine() -> list[Finding]:
-    """Look at versions, drivers, cores, memory, disk, GPU and boundaries."""
-    findings = [_python(), *(_package(name) for name in _PACKAGES), _drivers(), _memory(), _disk()]
-    device = choose_device("auto")
-    findings.append(Finding("device", True, "a GPU" if device == "cuda" else "CPU only"))
-    findings.append(_boundaries())
-    return findings
+def examine(target: str | None = None) -> Iterator[Finding]:
+    """Look at this machine, and at a store or at all that a recipe needs.
+
+    Parameters
+    ----------
+    target : a recipe file, or a store's folder or address.
+
+    Yields
+    ------
+    Finding, as they come: some ask a network.
+    """
+    yield from _machine()
+    if target is None:
+        return
+    if target.endswith((".yaml", ".yml")):
+        yield from _recipe(Path(target))
+    else:
+        yield _checked("store", lambda: _store(target, None))
+
+
+def _checked(name: str, look: Callable[[], Finding | str]) -> Finding:
+    """What a look found; an error of natmap's is a finding, too."""
+    try:
+        found = look()
+    except NatmapError as error:
+        return Finding(name, False, "; ".join(line.strip() for line in str(error).splitlines()))
+    return found if isinstance(found, Finding) else Finding(name, True, found)
+
+
+# -- the machine ------------------------------------------------------------------------------
+
+
+def _machine() -> Iterator[Finding]:
+    yield _python()
+    for name in _PACKAGES:
+        yield _package(name)
+    yield _drivers()
+    yield _projections()
+    yield _memory()
+    yield _threads()
+    yield _files()
+    yield _disk()
+    yield _device()
+    yield _boundaries()
 
 
 def _python() -> Finding:
@@ -58,15 +110,61 @@ def _drivers() -> Finding:
     text = f"GDAL {rasterio.__gdal_version__}"
     if missing:
         return Finding("gdal", False, f"{text} cannot write {', '.join(missing)}")
+    if os.environ.get("GDAL_HTTP_UNSAFESSL", "NO").upper() in ("YES", "ON", "TRUE", "1"):
+        return Finding("gdal", False, f"{text} trusts any server; unset GDAL_HTTP_UNSAFESSL")
     return Finding("gdal", True, f"{text} with GeoTIFF and JPEG 2000")
+
+
+def _projections() -> Finding:
+    """GDAL's and pyproj's databases: each brings its own, and an environment can mix them up."""
+    place = 127.0, 37.5
+    advice = "unset PROJ_DATA, PROJ_LIB and GDAL_DATA: they point to another installation's files"
+    try:
+        ours = Transformer.from_crs("EPSG:4326", "EPSG:5179", always_xy=True).transform(*place)
+        xs, ys = transform(CRS.from_epsg(4326), CRS.from_epsg(5179), *[[value] for value in place])
+    except Exception as error:  # whatever a foreign database makes of it
+        return Finding("projections", False, f"{str(error)[:120]}; {advice}")
+    apart = max(abs(ours[0] - xs[0]), abs(ours[1] - ys[0]))
+    if apart > 1e-3:
+        return Finding("projections", False, f"GDAL and pyproj differ by {apart:.3g} m; {advice}")
+    if os.environ.get("PROJ_NETWORK", "OFF").upper() in ("YES", "ON", "TRUE", "1"):
+        text = "PROJ fetches grids from the network, so hosts may differ; unset PROJ_NETWORK"
+        return Finding("projections", False, text)
+    return Finding("projections", True, "GDAL and pyproj agree")
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     ok = total >= 4
     advice = "" if ok else "; a default tile needs 4 GB: choose a smaller grid.tile"
-    return Finding("memory", ok, f"{total:.0f} GB for {cores} cores{advice}")
+    return Finding("memory", ok, f"{total:.0f} GB for {_cores()} cores{advice}")
+
+
+def _threads() -> Finding:
+    """Workers that natmap starts are told their threads; one that others start inherits these."""
+    cores = _cores()
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    many = [
+        f"{name}={value}"
+        for name in names
+        if (value := os.environ.get(name, "")).isdigit() and int(value) > cores
+    ]
+    if many:
+        return Finding("threads", False, f"{', '.join(many)} on {cores} cores; unset or lower it")
+    return Finding("threads", True, f"no library is told to use more than the {cores} cores")
+
+
+def _files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    ok = soft == resource.RLIM_INFINITY or soft >= _FILES
+    advice = "" if ok else f"; a driver of many workers needs more: ulimit -n {min(hard, 65536)}"
+    return Finding("open files", ok, f"{soft} at once{advice}")
 
 
 def _disk() -> Finding:
@@ -76,6 +174,22 @@ def _disk() -> Finding:
     return Finding("disk", ok, f"{free:.0f} GB free here, {scratch:.0f} GB for scratch")
 
 
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        free, total = torch.cuda.mem_get_info()
+        name = torch.cuda.get_device_name()
+        ok = free > 4e9
+        advice = "" if ok else "; something else holds its memory"
+        text = f"{name}, {free / 1e9:.0f} of {total / 1e9:.0f} GB free{advice}"
+        return Finding("device", ok, text)
+    if shutil.which("nvidia-smi"):
+        text = "CPU only, though a card's driver is here: torch was built without CUDA, or the "
+        return Finding("device", False, text + "driver is too old for it")
+    return Finding("device", True, "CPU only")
+
+
 def _boundaries() -> Finding:
     try:
         path = find_boundaries(load_boundary_card("ne-urban-areas"))
@@ -83,3 +197,59 @@ def _boundaries() -> Finding:
         # Only needed for masks and countries: worth saying, no fault.
         return Finding("boundaries", True, f"none ({error.remedy})")
     return Finding("boundaries", True, str(path.parent))
+
+
+# -- a recipe, a store ------------------------------------------------------------------------
+
+
+def _recipe(path: Path) -> Iterator[Finding]:
+    try:
+        recipe = load_recipe(path)
+    except NatmapError as error:
+        yield Finding("recipe", False, "; ".join(map(str.strip, str(error).splitlines())))
+        return
+    yield Finding("recipe", True, recipe.name)
+    yield _checked("store", lambda: _store(recipe.store, path.parent))
+    yield _checked("model", lambda: _model(recipe, path.parent))
+    yield _checked("catalogue", lambda: _catalogue(recipe, path.parent))
+
+
+def _store(address: str, base: Path | None) -> Finding | str:
+    place = place_of(address, base)
+    if isinstance(place, Bucket):
+        race_for(place)
+        there = "a store" if Store.exists(place) else "nothing yet"
+        return f"{place} holds {there}; of 8 writers at once one won, ten times"
+    above = next(folder for folder in place.path.absolute().parents if folder.exists())
+    nearest = place.path if place.path.exists() else above
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise StoreError("the store's folder cannot be written", got=place)
+    if not Store.exists(place):
+        return f"{place} holds nothing yet"
+    Store.open(place)
+    count = count_chunks(place.path)
+    if count > MANY_CHUNKS:
+        text = f"{place} holds {count:,} files: listing, copying and pruning it will take long; "
+        return Finding("store", False, text + "a bucket, or a larger grid.chunk, bears that better")
+    return f"{place} holds {count:,} files"
+
+
+def _model(recipe: Recipe, base: Path) -> str:
+    if recipe.model is None:
+        return "none asked for"
+    card = load_card(find_card(recipe.model.card, base))
+    verify_weights(card)
+    return f"{card.name}: weights are those of the card"
+
+
+def _catalogue(recipe: Recipe, base: Path) -> str:
+    """A search, and a look into one image: address, token and network in one."""
+    imagery = recipe.imagery
+    card, where = find_source(imagery, base)
+    area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
+    names = [band_name(band) for band in imagery.bands or ()]
+    found = search(card, where, area, imagery, names)
+    item = found.items[-1]
+    name = next(name for name in (*names, *BANDS) if name in item.assets)
+    sample_item(item, [name], sign=make_signer(card))
+    return f"{where} has {len(found.items)} scenes; {name} of {item.id} could be read"

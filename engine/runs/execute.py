@@ -7,7 +7,6 @@ ready, with a fork of the new snapshot. Whatever dies, at most the uncommitted t
 
 from __future__ import annotations
 
-import errno
 import signal
 import threading
 import time
@@ -34,17 +33,18 @@ from engine.errors import (
 )
 from engine.legend import Reason
 from engine.runs import events
+from engine.runs.failures import DIED, error_of, full, is_full
 from engine.runs.heap import Heap
 from engine.runs.schedule import Schedule, Work
 from engine.runs.task import TileResult, run_tile
 from engine.runs.watch import Cluster, Watch
+from engine.store.chunks import check_changes, tile_chunks
 from engine.store.ledger import RECORD, State
-from engine.store.repository import Store, check_fork, tile_chunks
+from engine.store.repository import Store
 
 __all__ = ["Limits", "Summary", "execute"]
 
-_DIED = "its worker died: out of memory, stopped from outside, or lost with its machine"
-_NO_ROOM = ("No space left", "os error 28)", "Disk quota exceeded", "QuotaExceeded")
+_AT_ONCE = 16  # tasks sent together at most
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ class _Driver:
         self.listeners, self.limits = listeners, limits
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
+        self.aloft = {"cpu": 0, "gpu": 0}  # how many of these need what
         self.finished = as_completed(
             loop=cluster.client.loop, with_results=True, raise_errors=False
         )
@@ -184,41 +185,42 @@ class _Driver:
         self._tell(events.Stopping(len(self.flying)))
 
     def _refill(self) -> None:
-        batch: list[Future[Any]] = []
         for kind in ("gpu", "cpu"):
             # A task that names a resource is sent to a worker at once, and dies with it: of these
             # no more than there are slots.
             bound = kind == "gpu" or self.watch.slots["mixed"]
-            room = self.watch.slots[kind] * (1 if bound else self.limits.window)
-            flying = sum(self._kind(work) == kind for work in self.flying.values())
-            self._send(kind, room - flying, {kind.upper(): 1} if bound else None, batch)
-        if batch:
-            self.finished.update(batch)
+            most = self.watch.slots[kind] * (1 if bound else self.limits.window)
+            room = most - self.aloft[kind]
+            # Several at once: the scheduler takes a graph of many for little more than one of one.
+            if room >= (1 if bound else min(most // 2, _AT_ONCE)):
+                self._send(kind, room, {kind.upper(): 1} if bound else None)
 
-    def _kind(self, work: Work) -> str:
-        return self.schedule.stages[work.stage].resource
-
-    def _send(
-        self, kind: str, room: int, resources: dict[str, int] | None, batch: list[Future[Any]]
-    ) -> None:
-        while room > 0 and (work := self.schedule.take(kind)):
-            errors, deaths = self.tries.get(work, (0, 0))
-            # One key prefix per stage makes the scheduler queue these as root-ish tasks, so that
-            # none is prefetched beside a tile that kills its worker; run and attempt keep a key
-            # from being taken for an earlier one's result.
-            key = f"{work.stage}-{self.run_id}-{work.tile}-{errors + deaths}"
-            future = self.cluster.client.submit(
-                run_tile,
-                self.schedule.task(work, errors + deaths),
-                self.fork,
-                key=key,
-                pure=False,
-                retries=0,
-                resources=resources,
-            )
-            self.flying[future] = work
-            batch.append(future)
-            room -= 1
+    def _send(self, kind: str, room: int, resources: dict[str, int] | None) -> None:
+        works: list[Work] = []
+        while len(works) < room and (work := self.schedule.take(kind)):
+            works.append(work)
+        if not works:
+            return
+        tries = [sum(self.tries.get(work, (0, 0))) for work in works]
+        # One key prefix per stage makes the scheduler queue these as root-ish tasks, so that
+        # none is prefetched beside a tile that kills its worker; run and attempt keep a key
+        # from being taken for an earlier one's result.
+        keys = [
+            f"{work.stage}-{self.run_id}-{work.tile}-{number}"
+            for work, number in zip(works, tries, strict=True)
+        ]
+        futures = self.cluster.client.map(
+            run_tile,
+            [self.schedule.task(*pair) for pair in zip(works, tries, strict=True)],
+            [self.fork] * len(works),
+            key=keys,
+            pure=False,
+            retries=0,
+            resources=resources,
+        )
+        self.flying.update(zip(futures, works, strict=True))
+        self.aloft[kind] += len(works)
+        self.finished.update(futures)
 
     def _collect(self) -> None:
         with self.finished.thread_condition:
@@ -228,13 +230,14 @@ class _Driver:
             work = self.flying.pop(future, None)
             if work is None:
                 continue
+            self.aloft[self.schedule.stages[work.stage].resource] -= 1
             status = future.status
             # A finished task whose future is held runs again if its worker dies: let go at once.
             future.release()
             if status == "finished":
                 self._accept(work, result)
             else:
-                self._refuse(work, _error(result))
+                self._refuse(work, error_of(result))
 
     def _accept(self, work: Work, result: TileResult) -> None:
         stage = self.schedule.stages[work.stage]
@@ -246,7 +249,7 @@ class _Driver:
             for spec in stage.outputs
         }
         try:
-            check_fork(result.fork, own)
+            check_changes(result.changes, own)
         except ChunkError as error:
             self._fail(work, str(error), Reason.QUARANTINED)
             return
@@ -265,14 +268,14 @@ class _Driver:
                 got=error,
                 remedy="run the same command again; what was committed is kept",
             )
-        if _no_room(error):
+        if is_full(error):
             self._commit()
-            raise _full(error)  # each further tile would only fail as this one did
+            raise full(error)  # each further tile would only fail as this one did
         errors, deaths = self.tries.get(work, [0, 0])
         died = isinstance(error, KilledWorker)
         errors, deaths = errors + (not died), deaths + died
         self.tries[work] = [errors, deaths]
-        text = _DIED if died else f"{type(error).__name__}: {error}"
+        text = DIED if died else f"{type(error).__name__}: {error}"
         hopeless = isinstance(error, ReadError) and not error.transient
         if hopeless or errors >= self.limits.attempts or deaths >= self.limits.deaths:
             reason = Reason.READ_FAILED if isinstance(error, ReadError) else Reason.QUARANTINED
@@ -330,8 +333,8 @@ class _Driver:
             ledger.write(root)
             session.commit(f"run {self.run_id}: {len(results)} tiles")
         except (icechunk.IcechunkError, OSError) as error:
-            if _no_room(error):
-                raise _full(error) from error
+            if is_full(error):
+                raise full(error) from error
             raise StoreError(
                 "the commit failed; all that was committed before is kept",
                 got=first_line(error),
@@ -353,30 +356,6 @@ class _Driver:
     def _tell(self, event: events.Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-
-def _error(result: Any) -> BaseException:
-    """The exception of a failed future, in each form that distributed gives it."""
-    if isinstance(result, BaseException):
-        return result
-    if isinstance(result, tuple) and len(result) > 1 and isinstance(result[1], BaseException):
-        return result[1]
-    return RunError("a task ended without a result", got=repr(result))
-
-
-def _no_room(error: BaseException) -> bool:
-    """Whether a disk is full; what passes through other languages keeps only the words."""
-    number = getattr(error, "errno", None)
-    return number in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in _NO_ROOM)
-
-
-def _full(error: BaseException) -> StoreError:
-    return StoreError(
-        "no room is left on a disk; all that was committed is kept",
-        got=first_line(error),
-        remedy="make room where the store lies, or in the workers' scratch folder, then run the "
-        "same command again; `natmap prune` frees what only old states need",
-    )
 
 
 @contextmanager

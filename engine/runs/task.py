@@ -20,6 +20,7 @@ from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
+from engine.store.chunks import Changes, changes_of
 from engine.store.ledger import RECORD, Flag, Mark, State
 
 __all__ = ["TileResult", "TileTask", "run_tile"]
@@ -154,6 +155,7 @@ class TileResult:
     stage: str
     tile: Tile
     fork: Any
+    changes: Changes
     records: tuple[tuple[int, bytes], ...]
     note: str | None
     seconds: float
@@ -224,6 +226,7 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         task.stage,
         task.tile,
         fork,
+        changes_of(fork),
         tuple((part, _stamp(raw, seconds / len(records))) for part, raw in records),
         "; ".join(notes) or None,
         seconds,

@@ -27,7 +27,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
 from engine.errors import LockedError, StoreError
-from engine.store.place import Bucket
+from engine.store.place import Bucket, version_of
 
 __all__ = ["LIFE", "Lease", "hold"]
 
@@ -102,7 +102,7 @@ class _Holder:
                         remedy=f"wait for it, or stop it with Ctrl-C; if it is dead, the store is "
                         f"free {max(life - age, 0):.0f} s from now",
                     )
-            self.version = _version(seen)
+            self.version = version_of(seen)
         self.epoch += 1
         try:
             with self.bucket.errors("written"):
@@ -134,7 +134,7 @@ class _Holder:
             return True  # nobody knows; the next beat will
         if found is None or found[0]["token"] != self.token:
             return False
-        self.version = _version(found[1])
+        self.version = version_of(found[1])
         return True
 
     def release(self) -> None:
@@ -160,7 +160,7 @@ class _Holder:
             "beat": time.time(),
         }
         found = obstore.put(self.bucket.objects, self.key, json.dumps(text).encode(), mode=mode)
-        self.version = _version(found)
+        self.version = version_of(found)
 
     def _age(self, written: Any) -> float:
         """Seconds since an object was written, by the object store's clock."""
@@ -170,10 +170,3 @@ class _Holder:
             now = obstore.head(self.bucket.objects, probe)["last_modified"]
             obstore.delete(self.bucket.objects, probe)
         return float((now - written).total_seconds())
-
-
-def _version(seen: Any) -> dict[str, str]:
-    """What names a version of an object; buckets without versions give their tag only."""
-    found = {key: seen[key] for key in ("e_tag", "version") if seen.get(key) is not None}
-    # Ceph's gateway compares the bare tag; Amazon and others take it bare or quoted
-    return found | {"e_tag": found["e_tag"].strip('"')}

@@ -30,7 +30,7 @@ from engine.errors import StoreError, first_line
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-__all__ = ["Bucket", "Folder", "Place", "place_of"]
+__all__ = ["Bucket", "Folder", "Place", "place_of", "version_of"]
 
 _REMEDY = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), AWS_REGION, and "
@@ -197,6 +197,13 @@ def _endpoint() -> str | None:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def version_of(seen: Any) -> dict[str, str]:
+    """What names a version of an object; buckets without versions give their tag only."""
+    found = {key: seen[key] for key in ("e_tag", "version") if seen.get(key) is not None}
+    # Ceph's gateway compares the bare tag; Amazon and others take it bare or quoted
+    return found | {"e_tag": found["e_tag"].strip('"')}
 
 
 Place = Folder | Bucket

@@ -19,14 +19,15 @@ import icechunk
 import zarr
 from filelock import FileLock, Timeout
 
-from engine.errors import ChunkError, IdentityError, LockedError, StoreError
-from engine.grid.grid import Grid, Tile
+from engine.errors import IdentityError, LockedError, StoreError
+from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
 from engine.store.place import Bucket, Folder, Place, place_of
+from engine.store.proof import require_conditions
 
-__all__ = ["Store", "tile_chunks"]
+__all__ = ["Store"]
 
 icechunk.set_logs_filter("error")  # one driver commits: its warning about many does not apply
 
@@ -92,6 +93,7 @@ class Store:
         """
         place, specs = place_of(where), list(specs)
         if isinstance(place, Bucket):
+            require_conditions(place)
             with place.errors("written"):
                 _fill(_begin(place.storage, grid, specs), grid, specs, more)
             return cls.open(place)
@@ -270,48 +272,6 @@ class Store:
             gone = self._repo.expire_snapshots(before)
             freed = self._repo.garbage_collect(before)
             return len(gone), int(freed.bytes_deleted)
-
-
-# -- chunks -----------------------------------------------------------------------------------
-
-
-def tile_chunks(spec: ArraySpec, grid: Grid, tile: Tile, part: int = 0) -> set[tuple[int, ...]]:
-    """Coordinates of the chunks of an array that are a tile's own."""
-    n = grid.pixels(spec.resolution) // spec.chunk
-    lead = ((part,) if spec.daily else ()) + (0,) * len(spec.leading)
-    return {(*lead, tile.row * n + r, tile.col * n + c) for r in range(n) for c in range(n)}
-
-
-def check_fork(fork: Any, own: Mapping[str, set[tuple[int, ...]]]) -> None:
-    """Make sure that a fork changed chunks of its own tile, and nothing else.
-
-    Two forks that write one chunk lose one of the writes without an error when they are merged;
-    this is where it would show.
-
-    Raises
-    ------
-    ChunkError
-    """
-    status = fork.status()
-    others = {
-        "new groups": status.new_groups,
-        "new arrays": status.new_arrays,
-        "deleted groups": status.deleted_groups,
-        "deleted arrays": status.deleted_arrays,
-        "changed groups": status.updated_groups,
-        "changed arrays": status.updated_arrays,
-    }
-    foreign: dict[str, Any] = {name: sorted(value) for name, value in others.items() if value}
-    for path, chunks in status.updated_chunks.items():
-        strange = {tuple(c) for c in chunks} - own.get(path.strip("/"), set())
-        if strange:
-            foreign[path.strip("/")] = sorted(strange)
-    if foreign:
-        raise ChunkError(
-            "a task changed more than its own tile's chunks; nothing of it is kept",
-            got=foreign,
-            expected="chunks of " + ", ".join(sorted(own)),
-        )
 
 
 # -- making and opening -----------------------------------------------------------------------

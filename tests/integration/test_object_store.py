@@ -13,6 +13,8 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import boto3
@@ -20,21 +22,30 @@ import numpy as np
 import obstore
 import pytest
 import rasterio
+import requests
 import yaml
 import zarr
+from botocore.config import Config
 from moto.server import ThreadedMotoServer
+from odc.geo.geobox import GeoBox
+from rasterio.transform import from_origin
 from services.radosgw import PROGRAMS, Gateway
 from services.required import need
 from toys import Toy, blob, read_map
 
 import engine
 from engine.clusters.local import open_local
-from engine.errors import LockedError, PublishError, StoreError
+from engine.cube.access import Access
+from engine.cube.read import read_asset
+from engine.errors import LockedError, PublishError, ReadError, StoreError
 from engine.grid import Grid
+from engine.items import Asset, Item
+from engine.pipeline.doctor import examine
 from engine.runs.execute import Limits, execute
 from engine.store import lease
 from engine.store.arrays import ArraySpec
 from engine.store.place import Bucket, place_of
+from engine.store.proof import race_for, require_conditions
 from engine.store.repository import Store
 from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
@@ -93,9 +104,6 @@ def holder(address: str, seconds: float = 2.0) -> subprocess.Popen[str]:
     code = """
 import sys, zarr
 from engine.store.repository import Store
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
 store = Store.open(sys.argv[1])
 with store.lock():
     print("held", flush=True)
@@ -218,6 +226,128 @@ def test_of_many_drivers_one_wins(service: tuple[str, dict[str, str]], s3: str) 
             time.sleep(0.05)
         held.set()
         assert sum(job.result() for job in jobs) == 1
+
+
+def test_conditional_writes_are_proved_by_a_race(
+    service: tuple[str, dict[str, str]], s3: str
+) -> None:
+    place = place_of(s3)
+    assert isinstance(place, Bucket)
+    require_conditions(place)
+    if service[0] == "ceph":
+        race_for(place, racers=8, rounds=5)
+        found = {finding.name: finding for finding in examine(s3)}["store"]
+        assert found.ok
+        assert "one won" in found.text
+    left = [o["path"] for o in obstore.list(place.objects, prefix=place.prefix).collect()]
+    assert not left
+
+
+class Forgetful:
+    """A service that takes conditions and ignores them, as some do: it passes on the rest."""
+
+    def __init__(self, behind: str) -> None:
+        outer = behind
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_any(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                heads = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() not in ("if-none-match", "if-match", "host")
+                }
+                answer = requests.request(
+                    self.command, outer + self.path, data=body, headers=heads, timeout=20
+                )
+                self.send_response(answer.status_code)
+                for name in ("ETag", "Last-Modified", "Content-Type"):
+                    if name in answer.headers:
+                        self.send_header(name, answer.headers[name])
+                length = answer.headers.get("Content-Length", str(len(answer.content)))
+                self.send_header("Content-Length", length)
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer.content)
+
+            do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = do_any  # noqa: N815
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def test_a_service_that_ignores_conditions_gets_no_store(
+    service: tuple[str, dict[str, str]], s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if service[0] == "ceph":
+        pytest.skip("it checks the signature, which covers the host's name")
+    forgetful = Forgetful(service[1]["AWS_ENDPOINT_URL"])
+    try:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", forgetful.url)
+        with pytest.raises(StoreError, match="does not keep conditional writes") as caught:
+            Store.create(s3, GRID, [MAP])
+        assert "late writer" in str(caught.value)
+        place = place_of(s3)
+        assert isinstance(place, Bucket)
+        with pytest.raises(StoreError, match="8 of 8 writers at once could create"):
+            race_for(place)
+        found = {finding.name: finding for finding in examine(s3)}["store"]
+        assert not found.ok
+    finally:
+        forgetful.server.shutdown()
+        forgetful.server.server_close()
+
+
+def test_an_expired_link_is_said(
+    service: tuple[str, dict[str, str]], s3: str, tmp_path: Path
+) -> None:
+    if service[0] == "moto":
+        pytest.skip("the stand-in takes any link")
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "uint16", "count": 1, "height": 32, "width": 32}
+    place = from_origin(500_000, 5_200_320, 10, 10)
+    with rasterio.open(path, "w", crs="EPSG:32633", transform=place, **profile) as file:
+        file.write(np.full((32, 32), 7, np.uint16), 1)
+    client = boto3.client(
+        "s3",
+        endpoint_url=service[1]["AWS_ENDPOINT_URL"],
+        config=Config(signature_version="s3v4"),
+    )
+    key = s3.removeprefix("s3://natmap/") + "/a.tif"
+    client.upload_file(str(path), "natmap", key)
+
+    def link(seconds: int) -> Item:
+        asked = {"Bucket": "natmap", "Key": key}
+        href = client.generate_presigned_url("get_object", Params=asked, ExpiresIn=seconds)
+        return Item(
+            id="far",
+            collection="any",
+            source="own",
+            datetime=datetime(2023, 5, 1, 10, tzinfo=UTC),
+            bbox=(14.9, 46.8, 15.1, 47.0),
+            geometry={},
+            centroid_lon=15.0,
+            stamp="x",
+            assets={"B02": Asset(href=href)},
+        )
+
+    box = GeoBox((32, 32), place, "EPSG:32633")
+    good, bad = link(600), link(1)
+    assert (read_asset(good, "B02", box, (0, 0))[0] == 7).all()
+    time.sleep(2.5)
+    with pytest.raises(ReadError, match="cannot be read") as caught:
+        read_asset(bad, "B02", box, (0, 0), access=Access(retries=0))
+    client.close()
+    assert caught.value.transient
+    assert "the link has expired" in str(caught.value)
+    assert "Signature" not in str(caught.value)
+    assert service[1]["AWS_SECRET_ACCESS_KEY"] not in str(caught.value)
 
 
 def test_run_kill_resume(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,8 @@ import zarr
 from engine.errors import ChunkError, GridError, IdentityError, LockedError, StoreError
 from engine.grid import Grid, Tile
 from engine.store.arrays import ArraySpec, day_index, index_day
-from engine.store.repository import Store, check_fork, tile_chunks
+from engine.store.chunks import changes_of, check_changes, tile_chunks
+from engine.store.repository import Store
 
 GRID = Grid.fit((0, 0, 6400, 3200), crs="EPSG:5179", tile_size=1600)
 DAILY = ArraySpec(
@@ -56,7 +57,7 @@ def test_own_chunks_are_the_chunks_that_writing_the_tile_touches(store: Store) -
     root["scenes/bands"][part, :, window.rows, window.cols] = 7
     touched = {tuple(c) for c in fork.status().updated_chunks["/scenes/bands"]}
     assert touched == tile_chunks(DAILY, GRID, tile, part)
-    check_fork(fork, {"scenes/bands": touched})
+    check_changes(changes_of(fork), {"scenes/bands": touched})
 
 
 def test_chunks_of_another_tile_are_refused_not_lost(store: Store) -> None:
@@ -68,9 +69,9 @@ def test_chunks_of_another_tile_are_refused_not_lost(store: Store) -> None:
         fork = pickle.loads(pickle.dumps(base))
         zarr.open_group(fork.store, mode="r+")["map/classes"][rows, 0:16] = value
         forks.append(fork)
-    check_fork(forks[0], {"map/classes": tile_chunks(MAP, GRID, Tile(0, 0))})
+    check_changes(changes_of(forks[0]), {"map/classes": tile_chunks(MAP, GRID, Tile(0, 0))})
     with pytest.raises(ChunkError, match="own tile"):
-        check_fork(forks[1], {"map/classes": tile_chunks(MAP, GRID, Tile(0, 1))})
+        check_changes(changes_of(forks[1]), {"map/classes": tile_chunks(MAP, GRID, Tile(0, 1))})
     # What the check guards against, in case Icechunk ever mends it:
     merged = store.writer()
     merged.merge(*forks)
@@ -82,7 +83,7 @@ def test_a_fork_that_makes_arrays_is_refused(store: Store) -> None:
     fork = store.writer().fork()
     zarr.open_group(fork.store, mode="r+").create_array("x", shape=(2,), dtype="u1")
     with pytest.raises(ChunkError, match="new arrays"):
-        check_fork(fork, {})
+        check_changes(changes_of(fork), {})
 
 
 HOLD = """

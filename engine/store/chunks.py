@@ -1,0 +1,62 @@
+"""Which chunks are a tile's own, and which a fork changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.errors import ChunkError
+from engine.grid.grid import Grid, Tile
+from engine.store.arrays import ArraySpec
+
+__all__ = ["Changes", "changes_of", "check_changes", "tile_chunks"]
+
+Changes = dict[str, list[Any]]
+"""Chunks by array; what is no chunk under the name of its kind, which has a space in it."""
+
+
+def tile_chunks(spec: ArraySpec, grid: Grid, tile: Tile, part: int = 0) -> set[tuple[int, ...]]:
+    """Coordinates of the chunks of an array that are a tile's own."""
+    n = grid.pixels(spec.resolution) // spec.chunk
+    lead = ((part,) if spec.daily else ()) + (0,) * len(spec.leading)
+    return {(*lead, tile.row * n + r, tile.col * n + c) for r in range(n) for c in range(n)}
+
+
+def changes_of(fork: Any) -> Changes:
+    """What a fork changed, by its own account; asked by the worker, who has the time."""
+    status = fork.status()
+    others = {
+        "new groups": status.new_groups,
+        "new arrays": status.new_arrays,
+        "deleted groups": status.deleted_groups,
+        "deleted arrays": status.deleted_arrays,
+        "changed groups": status.updated_groups,
+        "changed arrays": status.updated_arrays,
+    }
+    found: Changes = {name: sorted(value) for name, value in others.items() if value}
+    for path, chunks in status.updated_chunks.items():
+        found[path.strip("/")] = [tuple(chunk) for chunk in chunks]
+    return found
+
+
+def check_changes(changes: Changes, own: Mapping[str, set[tuple[int, ...]]]) -> None:
+    """Make sure that a fork changed chunks of its own tile, and nothing else.
+
+    Two forks that write one chunk lose one of the writes without an error when they are merged;
+    this is where it would show.
+
+    Raises
+    ------
+    ChunkError
+    """
+    foreign = {
+        path: strange
+        for path, found in changes.items()
+        if (strange := sorted(set(found) - own.get(path, set())))
+    }
+    if foreign:
+        raise ChunkError(
+            "a task changed more than its own tile's chunks; nothing of it is kept",
+            got=foreign,
+            expected="chunks of " + ", ".join(sorted(own)),
+        )
