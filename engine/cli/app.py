@@ -47,6 +47,9 @@ def plan(
     as_json: Json = False,
     until: Until = None,
     tiles: Tiles = None,
+    rates: Annotated[
+        str | None, typer.Option(help="a store whose runs tell what a tile costs")
+    ] = None,
     overrides: Set = None,
 ) -> None:
     """Say what would run and why, scenes, bytes, time and money; writes nothing."""
@@ -54,7 +57,11 @@ def plan(
     from engine.pipeline.verbs import plan as find_plan
 
     found = find_plan(
-        _recipe(recipe, overrides), base=recipe.parent, until=until, tiles=_names(tiles)
+        _recipe(recipe, overrides),
+        base=recipe.parent,
+        until=until,
+        tiles=_names(tiles),
+        rates=rates,
     )
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")

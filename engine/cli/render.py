@@ -195,6 +195,13 @@ def draw_difference(found: Difference) -> None:
         say(f"raster and tables: {found.folder}")
 
 
+def _size(gigabytes: float) -> str:
+    for unit, size in (("TB", 1e3), ("GB", 1.0), ("MB", 1e-3)):
+        if gigabytes >= size:
+            return f"{gigabytes / size:.3g} {unit}"
+    return f"{gigabytes * 1e6:.0f} kB"
+
+
 def draw_plan(plan: Plan) -> None:
     """A plan as a table, on stdout."""
     out.print(
@@ -217,7 +224,10 @@ def draw_plan(plan: Plan) -> None:
     money = "not priced" if plan.money is None else f"{plan.money:.2f}"
     hours = plan.seconds / 3600
     time_text = f"{hours:.1f} worker hours" if hours >= 1 else f"{plan.seconds:.0f} worker seconds"
-    out.print(f"at most {plan.gigabytes:.2f} GB to write, {time_text}, money: {money}")
+    reading, writing = _size(plan.gigabytes_read), _size(plan.gigabytes)
+    out.print(f"{reading} to read, {writing} to write, {time_text}, money: {money}")
+    if plan.assumed:
+        say(f"rough guesses for {', '.join(plan.assumed)}: no run of them to go by")
     for identity, reason in plan.left_out[:10]:
         say(f"left out: {identity}: {reason}", "yellow")
     for note in plan.notes:

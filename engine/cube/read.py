@@ -58,12 +58,15 @@ class Day:
     source : uint32 (y, x)
         `item_key` of that item, 0 none.
     failures : tuple of Failure
+    fetched : int
+        Bytes of images that were read for it.
     """
 
     bands: npt.NDArray[np.uint16]
     scl: npt.NDArray[np.uint8]
     source: npt.NDArray[np.uint32]
     failures: tuple[Failure, ...]
+    fetched: int = 0
 
 
 def item_key(item_id: str) -> int:
@@ -134,6 +137,7 @@ def read_days(
                 (),
             )
             failures: list[Failure] = []
+            fetched = 0
             open_pixels = np.ones((height, width), bool)
             lost = np.zeros((height, width), bool)
             for item in items:
@@ -145,10 +149,10 @@ def read_days(
                     failures.append(Failure(item.id, str(error), error.transient))
                     lost |= _footprint(item, geobox)
                     continue
-
+                fetched += sum(raster.fetched for raster in rasters.values() if raster)
                 _resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
             day.scl[open_pixels & lost] = READ_FAILED
-            yield Day(day.bands, day.scl, day.source, tuple(failures))
+            yield Day(day.bands, day.scl, day.source, tuple(failures), fetched)
 
 
 def _load_item(

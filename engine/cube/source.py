@@ -14,7 +14,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
-from rasterio.errors import NotGeoreferencedWarning
+from rasterio.errors import NotGeoreferencedWarning, RasterBlockError
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
@@ -83,7 +83,20 @@ class Source:
         if bottom <= top or right <= left:
             return None
         values = self.file.read(self.index, window=Window(left, top, right - left, bottom - top))
-        return Raster(values, (int(top), int(left)), frame, self.nodata, nearest)
+        fetched = self._fetched(top, left, bottom, right, values.nbytes)
+        return Raster(values, (int(top), int(left)), frame, self.nodata, nearest, fetched)
+
+    def _fetched(self, top: int, left: int, bottom: int, right: int, decoded: int) -> int:
+        """Bytes of the blocks that a window needs, as they lie in the file; else decoded ones."""
+        height, width = self.file.block_shapes[self.index - 1]
+        try:
+            return sum(
+                self.file.block_size(self.index, row, col)
+                for row in range(top // height, -(-bottom // height))
+                for col in range(left // width, -(-right // width))
+            )
+        except RasterBlockError:  # a format other than TIFF, or a block that is not there
+            return decoded
 
     def _bounds(self) -> tuple[float, float, float, float]:
         height, width = self.file.shape
@@ -122,6 +135,8 @@ class Raster:
     nodata : float or None
     nearest : bool
         Classes, not to be mixed.
+    fetched : int
+        Bytes that were read for it.
     """
 
     values: npt.NDArray[Any]
@@ -129,6 +144,7 @@ class Raster:
     frame: Frame
     nodata: float | None
     nearest: bool
+    fetched: int = 0
 
     def window(self, geobox: GeoBox) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
         """Values and validity on a window of the same lattice; None where it is another one."""

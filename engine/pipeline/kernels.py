@@ -52,7 +52,7 @@ class ReadScenes:
                 "scenes/scl": day.scl,
                 "scenes/source": day.source,
             }
-            yield Output(arrays, part.index, flags, note)
+            yield Output(arrays, part.index, flags, note, day.fetched)
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,7 @@ class ComposeUnread(Composer):
         n, halo = task.grid.pixels(self.resolution), self.halo
         padded = task.grid.tile_geobox(task.tile, self.resolution, halo)
         failures: list[Failure] = []
+        fetched = 0
         # few days leave room for more rows: blocks of files that two strips share are read twice
         strip = self.strip * max(SEASON // max(len(days), 1), 1)
         for top in range(0, n if days else 0, strip):
@@ -162,11 +163,12 @@ class ComposeUnread(Composer):
             read = read_days(days, self.bands, box, task.grid.anchor, access=self.access)
             for position, day in enumerate(read):
                 failures += day.failures
+                fetched += day.fetched
                 bands[position] = day.bands[:, halo : height - halo, halo : width - halo]
                 scl[position] = day.scl
             self.compose(out, top, bands, scl, suspect)
         flags, note = _gaps(tuple(dict.fromkeys(failures)))
-        yield Output(out, flags=flags, note=note)
+        yield Output(out, flags=flags, note=note, bytes_read=fetched)
 
 
 def _gaps(failures: tuple[Failure, ...]) -> tuple[Flag, str | None]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import zarr
 
 from engine.clusters.opening import open_cluster
@@ -17,10 +15,13 @@ from engine.clusters.settings import ClusterSettings, load_cluster
 from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
 from engine.pipeline.prepare import Prepared, freeze, prepare
+from engine.pipeline.rates import Cost, Rates, read_rates
 from engine.recipe import Recipe, load_recipe
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
+from engine.store.place import Folder
+from engine.store.proof import MANY_CHUNKS
 
 __all__ = ["Plan", "StagePlan", "load", "plan", "run"]
 
@@ -48,9 +49,11 @@ class Plan:
     ----------
     tiles : tiles of the grid that the last stage needs.
     items, days : scenes found and solar days they fall on.
-    gigabytes : of arrays that the stale tiles write, uncompressed.
-    seconds : tile seconds of stale and waiting tiles, from the ledger's rates, else a default.
+    gigabytes_read, gigabytes : of images read, and of chunks as they are stored, by stale tiles
+        and those that wait for them.
+    seconds : worker seconds of these tiles.
     money : seconds x price, or None: not priced.
+    assumed : stages that no run has been seen of; their cost is a rough guess.
     """
 
     name: str
@@ -59,15 +62,16 @@ class Plan:
     days: int
     left_out: tuple[tuple[str, str], ...]
     stages: tuple[StagePlan, ...]
+    gigabytes_read: float
     gigabytes: float
     seconds: float
     money: float | None
+    assumed: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 _PRELOAD = ("engine.pipeline.kernels",)
 _STARTS = 3  # schedulers that a run may lose, and one more
-_DEFAULT_SECONDS = {"scenes": 8.0, "composite": 6.0, "scores": 20.0, "map": 0.5, "embedding": 20.0}
 
 
 def plan(
@@ -76,6 +80,7 @@ def plan(
     base: Path | None = None,
     until: str | None = None,
     tiles: Iterable[str] | None = None,
+    rates: str | Path | None = None,
 ) -> Plan:
     """Say what `run` would do, and why; writes nothing.
 
@@ -84,6 +89,7 @@ def plan(
     recipe : a Recipe, a mapping, or the path of a recipe file.
     base : folder of the recipe's relative paths; by default the file's own.
     until, tiles : as in `run`.
+    rates : another store, of a pilot area say, whose runs tell what a tile costs.
 
     Raises
     ------
@@ -93,7 +99,7 @@ def plan(
     schedule = prepared.schedule(
         prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
     )
-    return describe(prepared, schedule)
+    return describe(prepared, schedule, None if rates is None else read_rates(rates))
 
 
 def run(
@@ -153,50 +159,46 @@ def run(
         raise AssertionError("unreachable")
 
 
-def describe(prepared: Prepared, schedule: Schedule) -> Plan:
-    """A plan's figures, from a schedule."""
+def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None) -> Plan:
+    """A plan's figures, from a schedule and what earlier runs cost."""
+    rates = rates or Rates(schedule.ledger.rates, prepared.grid.tile_size)
+    items = [item for item in prepared.found.items if not item.suspect]
+    days = len({item.solar_day for item in items})
     stages: list[StagePlan] = []
-    gigabytes = seconds = 0.0
+    cost = Cost()
+    files = 0
     for stage in prepared.stages:
         name = stage.name
         ready = schedule.tiles(name, Status.READY)
-        waiting = schedule.count(name, Status.WAITING)
+        waiting = schedule.tiles(name, Status.WAITING)
         reasons = {str(tile): schedule.reason(name, tile) for tile in ready}
         stale = dict(Counter(reasons.values()).most_common())
         fresh = schedule.count(name, Status.SETTLED)
-        stages.append(StagePlan(name, stale, waiting, fresh, reasons))
-        size = sum(
-            prepared.grid.pixels(spec.resolution) ** 2
-            * math.prod(spec.lead_shape)
-            * np.dtype(spec.dtype).itemsize
-            for spec in stage.outputs
+        stages.append(StagePlan(name, stale, len(waiting), fresh, reasons))
+        parts = sum(len(stage.parts_of(tile)) if stage.daily else 1 for tile in (*ready, *waiting))
+        cost += rates.cost(stage, prepared.grid, parts, days)
+        files += parts * sum(
+            (prepared.grid.pixels(spec.resolution) // spec.chunk) ** 2 for spec in stage.outputs
         )
-        parts = sum(len(stage.parts_of(tile)) for tile in ready) if stage.daily else len(ready)
-        gigabytes += size * (parts + waiting) / 1e9
-        seconds += _rate(schedule, name) * (parts + waiting)
+    notes = prepared.notes
+    if files > MANY_CHUNKS and isinstance(prepared.place, Folder):
+        text = f"up to {files:,} files in a folder: a bucket, or a larger grid.chunk, is better"
+        notes = (*notes, text)
     price = prepared.recipe.price_per_worker_hour
-    items = [item for item in prepared.found.items if not item.suspect]
     return Plan(
         name=prepared.recipe.name,
         tiles=int((schedule.status[prepared.stages[-1].name] != Status.OUT).sum()),
         items=len(items),
-        days=len({item.solar_day for item in items}),
+        days=days,
         left_out=prepared.found.left_out,
         stages=tuple(stages),
-        gigabytes=gigabytes,
-        seconds=seconds,
-        money=None if price is None else seconds / 3600 * price,
-        notes=prepared.notes,
+        gigabytes_read=cost.read / 1e9,
+        gigabytes=cost.stored / 1e9,
+        seconds=cost.seconds,
+        money=None if price is None else cost.seconds / 3600 * price,
+        assumed=cost.assumed,
+        notes=notes,
     )
-
-
-def _rate(schedule: Schedule, stage: str) -> float:
-    """Mean seconds of a record of the stage, from the ledger; else a stated default."""
-    total = count = 0.0
-    for _, _, record in schedule.ledger.records(stage):
-        if record["seconds"] > 0:
-            total, count = total + float(record["seconds"]), count + 1
-    return total / count if count else _DEFAULT_SECONDS.get(stage, 5.0)
 
 
 def load(

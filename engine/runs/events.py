@@ -32,11 +32,15 @@ class RunStarted:
 
 @dataclass(frozen=True)
 class TileDone:
-    """A tile came back from its worker; `note` tells of gaps."""
+    """A tile came back from its worker; `note` tells of gaps.
+
+    Bytes are those of images that were read, and of chunks as they are stored.
+    """
 
     stage: str
     tile: Tile
     seconds: float
+    bytes_read: int
     bytes_written: int
     note: str | None = None
 

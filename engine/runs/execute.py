@@ -257,7 +257,12 @@ class _Driver:
         self.schedule.wrote(work)
         self._tell(
             events.TileDone(
-                work.stage, work.tile, result.seconds, result.bytes_written, result.note
+                work.stage,
+                work.tile,
+                result.seconds,
+                result.bytes_read,
+                result.bytes_written,
+                result.note,
             )
         )
 
@@ -326,6 +331,13 @@ class _Driver:
                     record = np.frombuffer(raw, RECORD)[0]
                     ledger.put(result.stage, result.tile, record, part)
                 ledger.note(result.stage, result.tile, result.note)
+                ledger.count(
+                    result.stage,
+                    len(result.records),
+                    result.seconds,
+                    result.bytes_read,
+                    result.bytes_written,
+                )
             for work, record in rows:
                 for part in self._parts(work):
                     ledger.put(work.stage, work.tile, record, part)

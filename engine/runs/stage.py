@@ -69,12 +69,15 @@ class Output:
         Gaps, for the ledger.
     note : str or None
         What went wrong where something did.
+    bytes_read : int
+        Of images, from outside the store.
     """
 
     arrays: Mapping[str, npt.NDArray[Any]]
     part: int = 0
     flags: Flag = NO_FLAGS
     note: str | None = None
+    bytes_read: int = 0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
-from engine.store.chunks import Changes, changes_of
+from engine.store.chunks import Changes, changes_of, stored_bytes
 from engine.store.ledger import RECORD, Flag, Mark, State
 
 __all__ = ["TileResult", "TileTask", "run_tile"]
@@ -159,6 +159,7 @@ class TileResult:
     records: tuple[tuple[int, bytes], ...]
     note: str | None
     seconds: float
+    bytes_read: int
     bytes_written: int
 
 
@@ -181,10 +182,10 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
     expected = dict(zip((p.index for p in task.parts), task.marks, strict=True))
     records: list[tuple[int, bytes]] = []
     notes: list[str] = []
-    written = 0
+    fetched = 0
 
-    def finish(output: Output, mark: Mark) -> int:
-        """Write an output and note its record; returns its bytes."""
+    def finish(output: Output, mark: Mark) -> None:
+        """Write an output and note its record."""
         arrays = {spec.path: _finish(task, spec, output) for spec in task.outputs}
         for spec in task.outputs:
             window = task.grid.window(task.tile, spec.resolution)
@@ -205,32 +206,35 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         if output.note:
             notes.append(output.note)
         records.append((output.part, record.tobytes()))
-        return sum(array.nbytes for array in arrays.values())
 
     # One output is compressed and written while the kernel makes the next; never more than one,
     # so that memory holds two.
     with ThreadPoolExecutor(max_workers=1) as pool:
-        behind: Future[int] | None = None
+        behind: Future[None] | None = None
         for output in task.kernel(task):
             if behind is not None:
-                written += behind.result()
+                behind.result()
+            fetched += output.bytes_read
             behind = pool.submit(finish, output, expected.pop(output.part))
         if behind is not None:
-            written += behind.result()
+            behind.result()
     if expected:
         raise RunError(
             f"the kernel of stage {task.stage} left out parts", got=sorted(expected), expected=[]
         )
+    changes = changes_of(fork)
+    stored = stored_bytes(fork, changes, (spec.path for spec in task.outputs))
     seconds = time.perf_counter() - began
     return TileResult(
         task.stage,
         task.tile,
         fork,
-        changes_of(fork),
+        changes,
         tuple((part, _stamp(raw, seconds / len(records))) for part, raw in records),
         "; ".join(notes) or None,
         seconds,
-        written,
+        fetched,
+        stored,
     )
 
 

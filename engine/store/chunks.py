@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from engine.errors import ChunkError
 from engine.grid.grid import Grid, Tile
 from engine.store.arrays import ArraySpec
 
-__all__ = ["Changes", "changes_of", "check_changes", "tile_chunks"]
+__all__ = ["Changes", "changes_of", "check_changes", "stored_bytes", "tile_chunks"]
 
 Changes = dict[str, list[Any]]
 """Chunks by array; what is no chunk under the name of its kind, which has a space in it."""
@@ -37,6 +38,17 @@ def changes_of(fork: Any) -> Changes:
     for path, chunks in status.updated_chunks.items():
         found[path.strip("/")] = [tuple(chunk) for chunk in chunks]
     return found
+
+
+def stored_bytes(fork: Any, changes: Changes, paths: Iterable[str]) -> int:
+    """Bytes of the chunks that a fork wrote into some arrays, as they are stored."""
+    chunks = [(path, chunk) for path in paths for chunk in changes.get(path, ())]
+    keys = [f"{path}/c/{'/'.join(map(str, chunk))}" for path, chunk in chunks]
+
+    async def ask() -> int:
+        return sum(await asyncio.gather(*map(fork.store.getsize, keys)))
+
+    return asyncio.run(ask())
 
 
 def check_changes(changes: Changes, own: Mapping[str, set[tuple[int, ...]]]) -> None:

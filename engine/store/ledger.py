@@ -22,7 +22,7 @@ from engine.errors import StoreError
 from engine.grid.grid import Tile
 from engine.store.arrays import DAYS
 
-__all__ = ["MARKS", "RECORD", "SIDES", "Flag", "Ledger", "Mark", "State"]
+__all__ = ["MARKS", "RATES", "RECORD", "SIDES", "Flag", "Ledger", "Mark", "State"]
 
 SIDES = ("north", "south", "west", "east")
 """Border strips that are digested apart from the whole tile."""
@@ -48,6 +48,9 @@ RECORD = np.dtype(
     ]
 )
 assert RECORD.itemsize == 80
+
+RATES = ("records", "seconds", "bytes_read", "bytes_stored")
+"""What is summed for each stage over all runs."""
 
 _BLOCK = 32  # tiles each way in a chunk of the ledger
 _NOTES = 2000  # failure texts kept per store; more are only counted
@@ -103,6 +106,7 @@ class Ledger:
         self.notes: dict[str, str] = {}
         self.notes_dropped = 0
         self.settings: dict[str, dict[str, Any]] = {}
+        self.rates: dict[str, dict[str, float]] = {}
         self._blocks: dict[Key, npt.NDArray[np.void]] = {}
         self._dirty: set[Key] = set()
         self._notes_dirty = False
@@ -144,6 +148,12 @@ class Ledger:
         if str(stamp) not in known:
             known[str(stamp)] = dict(settings)
             self._notes_dirty = True
+
+    def count(self, stage: str, records: int, seconds: float, read: int, stored: int) -> None:
+        """Add to what a stage has cost in all runs: a plan's rates."""
+        rate = self.rates.setdefault(stage, dict.fromkeys(RATES, 0.0))
+        for name, value in zip(RATES, (records, seconds, read, stored), strict=True):
+            rate[name] += value
 
     def records(self, stage: str) -> Iterator[tuple[int, Tile, np.void]]:
         """All records of a stage as (part, tile, record), block by block."""
@@ -195,6 +205,8 @@ class Ledger:
             raw = block.view(np.uint8).reshape(r1 - r0, c1 - c0, RECORD.itemsize)
             index: tuple[Any, ...] = (slice(r0, r1), slice(c0, c1))
             group[stage][(part, *index) if self.daily[stage] else index] = raw
+        if self._dirty:
+            group.attrs["rates"] = json.dumps(self.rates)
         if self._notes_dirty:
             group.attrs["notes"] = json.dumps(self.notes)
             group.attrs["notes_dropped"] = self.notes_dropped
@@ -211,6 +223,7 @@ class Ledger:
         self.notes = json.loads(str(group.attrs.get("notes", "{}")))
         self.notes_dropped = int(group.attrs.get("notes_dropped", 0))
         self.settings = json.loads(str(group.attrs.get("settings", "{}")))
+        self.rates = json.loads(str(group.attrs.get("rates", "{}")))
         rows, cols = self.shape
         for stage, daily in self.daily.items():
             if stage not in group:

@@ -1,0 +1,113 @@
+"""What a plan says a run will cost, against what it costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from services.faulty import PROGRAMS, Files
+from services.required import need
+
+import engine
+from engine.errors import StoreError
+from engine.runs import events
+from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.districts import World
+from engine.synthetic.make import synthesize
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("country")
+    synthesize(Country(World(6), 6400, 6400, AUTUMN[:2]), folder, tile=160)
+    path = folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text()) | {"price_per_worker_hour": 0.5}
+    path.write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+class Meter:
+    """Sums what tiles cost."""
+
+    def __init__(self) -> None:
+        self.seconds = self.read = self.stored = 0.0
+
+    def __call__(self, event: events.Event) -> None:
+        if isinstance(event, events.TileDone):
+            self.seconds += event.seconds
+            self.read += event.bytes_read
+            self.stored += event.bytes_written
+
+
+def size(store: Path) -> int:
+    return sum(path.stat().st_size for path in (store / "chunks").iterdir())
+
+
+def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> None:
+    recipe = country / "recipe.yaml"
+    guess = engine.plan(recipe, until="composite")
+    assert guess.assumed == ("scenes", "composite")
+    assert guess.gigabytes_read > 0
+    tiles = [f"r{row:04}c0001" for row in range(4)]
+    first, rest = Meter(), Meter()
+    engine.run(recipe, workers=1, until="composite", tiles=tiles, listeners=[first])
+    assert first.read > 0
+    plan = engine.plan(recipe, until="composite")
+    assert plan.assumed == ()
+    before = size(country / "store")
+    engine.run(recipe, workers=1, until="composite", listeners=[rest])
+    assert plan.gigabytes_read * 1e9 == pytest.approx(rest.read, rel=0.35)
+    assert plan.gigabytes * 1e9 == pytest.approx(rest.stored, rel=0.35)
+    assert plan.money == pytest.approx(plan.seconds / 3600 * 0.5)
+    # what is counted is what is there: chunks, beside the ledger's own
+    assert rest.stored == pytest.approx(size(country / "store") - before, rel=0.1)
+
+
+def test_a_pilot_s_rates_price_another_grid(country: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((country / "recipe.yaml").read_text())
+    recipe |= {"store": str(tmp_path / "store"), "grid": recipe["grid"] | {"tile": 320}}
+    plan = engine.plan(recipe, base=country, until="composite", rates=country / "store")
+    assert plan.assumed == ()
+    meter = Meter()
+    engine.run(recipe, base=country, workers=1, until="composite", listeners=[meter])
+    assert 0.6 < meter.read / (plan.gigabytes_read * 1e9) < 1.6
+    # of these nine tiles more than half lies outside the area
+    assert 0.4 < meter.stored / (plan.gigabytes * 1e9) < 1.1
+    engine.plan(recipe, base=country)  # writes nothing, and knows its own
+    with pytest.raises(StoreError, match="there is no store"):
+        engine.plan(recipe, base=country, rates=tmp_path / "nowhere")
+
+
+def test_bytes_that_are_counted_are_those_that_a_server_sends(
+    country: Path, tmp_path: Path
+) -> None:
+    need(*PROGRAMS)
+    files = Files(country / "scenes", tmp_path / "nginx")
+    try:
+        links = []
+        for path in sorted((country / "scenes").glob("S2*.json")):
+            item = json.loads(path.read_text())
+            for asset in item["assets"].values():
+                asset["href"] = f"http://127.0.0.1:{files.port}/{Path(asset['href']).name}"
+            (tmp_path / path.name).write_text(json.dumps(item))
+            links.append({"rel": "item", "href": f"./{path.name}"})
+        catalog = {"type": "Catalog", "id": "far", "links": links}
+        (tmp_path / "catalog.json").write_text(json.dumps(catalog))
+        recipe = yaml.safe_load((country / "recipe.yaml").read_text())
+        recipe["imagery"]["catalog"] = str(tmp_path / "catalog.json")
+        recipe |= {"store": str(tmp_path / "store"), "grid": recipe["grid"] | {"tile": 480}}
+        engine.plan(recipe, base=country)  # the guard's samples
+        before = files.log.stat().st_size
+        meter = Meter()
+        engine.run(recipe, base=country, workers=1, until="composite", listeners=[meter])
+        with files.log.open() as log:
+            log.seek(before)
+            sent = sum(int(line.split()[0]) for line in log)
+        # headers, and ranges rounded to GDAL's 16 kB, come on top; blocks in its cache do not
+        assert 0.6 < meter.read / sent < 1.2
+    finally:
+        files.stop()
