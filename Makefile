@@ -37,7 +37,7 @@ chaos: $(STAMP)           ## kill each kind of process 10 times; writes benchmar
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \
-            postgresql postgresql-postgis iproute2
+            postgresql postgresql-postgis iproute2 openssh-server openssh-client
 
 services: $(STAMP)        ## real servers for the tests of object stores and clusters (Debian, root)
 	apt-get update -q

@@ -2,6 +2,8 @@
 
     python benchmarks/scale.py plan --side 317                    (100,489 tiles, 3 stages)
     python benchmarks/scale.py run --side 142 --log FILE.json     (20,164 tiles, 3 stages)
+    python benchmarks/scale.py run --side 317 --until scenes --sleep 0.005 --log FILE.json
+                                                                  (100,489 tiles, 1 stage)
 
 `run` writes real chunks, ledger blocks and commits with kernels that do next to nothing, and
 reports per tenth of the run: tiles/s, CPU of driver and scheduler per tile, their memory.
@@ -51,12 +53,12 @@ def plan(side: int) -> dict[str, float]:
         }
 
 
-def run(side: int, workers: int) -> dict[str, object]:
+def run(side: int, workers: int, until: str | None, sleep: float) -> dict[str, object]:
     bound_heap()
-    toy = Toy(square(side, 80), tile=80, days=(3000,))
+    toy = Toy(square(side, 80), tile=80, days=(3000,), delay=sleep)
     tenths: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        store, schedule = toy.open(Path(folder) / "store")
+        store, schedule = toy.open(Path(folder) / "store", until)
         total = schedule.open
         state = {"done": 0, "wall": time.perf_counter(), "cpu": time.process_time(), "commit": 0.0}
         step = total // 10
@@ -102,9 +104,14 @@ def main() -> None:
     parser.add_argument("what", choices=["plan", "run"])
     parser.add_argument("--side", type=int, default=100)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--until", help="the last stage to run; by default all three")
+    parser.add_argument("--sleep", type=float, default=0.0, help="seconds in each kernel")
     parser.add_argument("--log", type=Path)
     asked = parser.parse_args()
-    found = plan(asked.side) if asked.what == "plan" else run(asked.side, asked.workers)
+    if asked.what == "plan":
+        found: dict[str, object] = dict(plan(asked.side))
+    else:
+        found = run(asked.side, asked.workers, asked.until, asked.sleep)
     print(json.dumps(found, indent=1))
     if asked.log:
         asked.log.write_text(json.dumps(found, indent=1) + "\n")

@@ -197,7 +197,7 @@ class Toy:
             ),
         ]
 
-    def open(self, path: str | Path) -> tuple[Store, Schedule]:
+    def open(self, path: str | Path, until: str | None = None) -> tuple[Store, Schedule]:
         """Make or open the store and its schedule."""
         stages = self.stages()
         specs = [spec for stage in stages for spec in stage.outputs]
@@ -206,7 +206,8 @@ class Toy:
             store.require_identity(self.grid, specs)
         else:
             store = Store.create(path, self.grid, specs)
-        return store, Schedule(stages, self.support, open_ledger(store, stages, self.grid))
+        ledger = open_ledger(store, stages, self.grid)
+        return store, Schedule(stages, self.support, ledger, until=until)
 
     def expected(self) -> np.ndarray:
         """The map by brute force: one array, no tiles."""

@@ -23,7 +23,7 @@ from distributed import Client, Scheduler, SpecCluster
 from distributed.security import Security
 
 from engine.clusters.settings import ClusterSettings, Group, require_memory
-from engine.clusters.tls import security_of
+from engine.clusters.tls import security_of, tls_settings
 from engine.clusters.workers import (
     EXTENSIONS,
     SETTINGS,
@@ -102,9 +102,12 @@ def open_managed(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="natmap-", dir=folder or None))
         )
         security = security_of(settings.tls, scratch)
-        make = {"slurm": _slurm, "ssh": _ssh}[settings.kind]
-        stack.enter_context(dask.config.set(SETTINGS))
-        workers = make(settings, security, preload, Path(folder or scratch))
+        # workers over SSH inherit these, and have no other way to certificates
+        stack.enter_context(dask.config.set(SETTINGS | tls_settings(security)))
+        if settings.kind == "slurm":
+            workers = _slurm(settings, security, preload, Path(folder or scratch))
+        else:
+            workers = _ssh(settings, preload)
         protocol = "tls://" if security else "tcp://"
         options: dict[str, Any] = {
             "protocol": protocol,
@@ -229,9 +232,7 @@ def _ask(*command: str) -> set[str] | None:
     return set(found.stdout.split()) if found.returncode == 0 else None
 
 
-def _ssh(
-    settings: ClusterSettings, security: Security | None, preload: Sequence[str], folder: Path
-) -> dict[str, Any]:
+def _ssh(settings: ClusterSettings, preload: Sequence[str]) -> dict[str, Any]:
     try:
         from distributed.deploy.ssh import Worker
     except ImportError as error:
@@ -251,7 +252,6 @@ def _ssh(
                             "memory_limit": group.memory,
                             "resources": resources,
                             "preload": list(preload),
-                            "security": security,
                             "env": _environment(group),
                         },
                         "worker_class": "distributed.Nanny",

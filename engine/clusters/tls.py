@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from distributed.security import Security
 
 from engine.clusters.settings import Tls
 from engine.errors import RunError
 
-__all__ = ["security_of"]
+__all__ = ["security_of", "tls_settings"]
 
 
 def security_of(choice: bool | Tls, folder: Path) -> Security | None:
@@ -50,6 +51,21 @@ def security_of(choice: bool | Tls, folder: Path) -> Security | None:
             file.write(text)
         paths.append(str(path))
     return _security(*paths)
+
+
+def tls_settings(security: Security | None) -> dict[str, Any]:
+    """The same as Dask's settings, for workers that are told nothing but these."""
+    if security is None:
+        return {}
+    tls = "distributed.comm.tls"
+    found: dict[str, Any] = {
+        "distributed.comm.require-encryption": True,
+        f"{tls}.ca-file": security.tls_ca_file,
+    }
+    for role in ("scheduler", "worker", "client"):
+        for part in ("cert", "key"):
+            found[f"{tls}.{role}.{part}"] = getattr(security, f"tls_{role}_{part}")
+    return found
 
 
 def _security(ca: str, cert: str, key: str) -> Security:
