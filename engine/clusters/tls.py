@@ -57,14 +57,14 @@ def tls_settings(security: Security | None) -> dict[str, Any]:
     """The same as Dask's settings, for workers that are told nothing but these."""
     if security is None:
         return {}
-    tls = "distributed.comm.tls"
-    found: dict[str, Any] = {
-        "distributed.comm.require-encryption": True,
-        f"{tls}.ca-file": security.tls_ca_file,
+    names = {"ca-file": "tls_ca_file"} | {
+        f"{role}.{part}": f"tls_{role}_{part}"
+        for role in ("scheduler", "worker", "client")
+        for part in ("cert", "key")
     }
-    for role in ("scheduler", "worker", "client"):
-        for part in ("cert", "key"):
-            found[f"{tls}.{role}.{part}"] = getattr(security, f"tls_{role}_{part}")
+    found: dict[str, Any] = {"distributed.comm.require-encryption": True}
+    for name, attribute in names.items():
+        found[f"distributed.comm.tls.{name}"] = getattr(security, attribute)
     return found
 
 
