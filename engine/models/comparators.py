@@ -157,9 +157,7 @@ class _SqueezeBlock(nn.Module):
             if number:
                 layers.append(nn.ReLU())
             layers += [
-                nn.Conv2d(
-                    channels, wide, side, stride=1 if number else stride, padding=side // 2
-                ),
+                nn.Conv2d(channels, wide, side, stride=1 if number else stride, padding=side // 2),
                 nn.BatchNorm2d(wide, eps=EPS),
             ]
             channels = wide

@@ -81,9 +81,7 @@ class GCN(nn.Module):
 
     def __init__(self, features: int = 5, classes: int = 17, width: int = 32) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            _Convolution(into, width) for into in (features, width, width)
-        )
+        self.layers = nn.ModuleList(_Convolution(into, width) for into in (features, width, width))
         self.head = nn.Linear(width, classes)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
 from engine.models.card import ModelCard, verify_weights
+from engine.models.comparators import MSMLA, DenseNet, ResNet50
 from engine.models.forest import Forest
 from engine.models.mscnn import MSCNN
+from engine.models.resnet import ResNet11, ResNet11Volume
+from engine.models.resnet_v2 import ResNetV2
 from engine.models.sen2lcz import Sen2LCZ
 
 __all__ = ["ARCHITECTURES", "build", "load_model"]
@@ -21,6 +24,12 @@ __all__ = ["ARCHITECTURES", "build", "load_model"]
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "sen2lcz": Sen2LCZ,
     "mscnn": MSCNN,
+    "resnet11": ResNet11,
+    "resnet11-3d": ResNet11Volume,
+    "resnet-v2": ResNetV2,
+    "resnet50": ResNet50,
+    "densenet": DenseNet,
+    "msmla": MSMLA,
     "forest": Forest,
 }
 

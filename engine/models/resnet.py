@@ -21,7 +21,9 @@ _NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
 }
 
 
-def _conv_norm(dims: int, into: int, out: int, side: int, stride: int, momentum: float) -> nn.Module:
+def _conv_norm(
+    dims: int, into: int, out: int, side: int, stride: int, momentum: float
+) -> nn.Module:
     return nn.Sequential(
         _CONV[dims](into, out, side, stride=stride, padding=side // 2),
         _NORM[dims](out, eps=EPS, momentum=momentum),

@@ -34,7 +34,8 @@ class _Stage(nn.Module):
         self.shortcut = nn.Conv2d(into, out, 1, stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x) + self.shortcut(x)
+        found: Tensor = self.body(x) + self.shortcut(x)
+        return found
 
 
 class ResNetV2(nn.Module):
