@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,17 +13,21 @@ from numpy.lib.stride_tricks import sliding_window_view
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_input
 
-__all__ = ["BLOCK", "Scored", "score_cells"]
-
-BLOCK = 16
-"""Side of an inference block in cells, anchored to the grid's origin; a tile is a whole number of
-them (160 px), so a cell has the same place in the same batch whatever the tile."""
+__all__ = ["Predict", "Scored", "score_cells"]
 
 _MOST_INVALID = 0.2  # share of a patch
 
-Predict = Callable[
-    [npt.NDArray[np.float32]], tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-]
+Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+
+
+class Predict(Protocol):
+    """A network, ready; see `engine.infer.predict.Predictor`."""
+
+    def __call__(self, batch: npt.NDArray[np.float32]) -> Found:
+        """Probabilities (n, classes) and features (n, features) of patches."""
+
+    def dense(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterable[Found]:
+        """The same of all cells of blocks, each one image."""
 
 
 @dataclass(frozen=True)
@@ -66,33 +71,74 @@ def score_cells(
     -------
     Scored
     """
-    step, side = card.step, card.patch + 2 * card.context
+    step = card.step
     rows = (stored.shape[1] - 2 * card.halo) // step
     cols = (stored.shape[2] - 2 * card.halo) // step
-    first = card.halo - card.before
     x = prepare_input(stored, valid, card)
-    windows = sliding_window_view(x, (side, side), axis=(1, 2))[:, first::step, first::step]
-    windows = windows[:, :rows, :cols]
-    inner = first + card.context
-    good = sliding_window_view(valid, (card.patch, card.patch))[inner::step, inner::step]
+    first = card.halo - card.before + card.context
+    good = sliding_window_view(valid, (card.patch, card.patch))[first::step, first::step]
     invalid = 1.0 - good[:rows, :cols].mean(axis=(2, 3))
     scored = invalid <= _MOST_INVALID
     if wanted is not None:
         scored &= wanted
     scores = np.full((len(card.classes), rows, cols), np.nan, np.float32)
     features = np.full((card.features, rows, cols), np.nan, np.float32)
-    for top in range(0, rows, BLOCK):
-        for left in range(0, cols, BLOCK):
-            here = np.s_[top : top + BLOCK, left : left + BLOCK]
-            mask = scored[here]
-            if not mask.any():
-                continue
-            # A fixed, padded shape: slots of cells beyond the tile or without data are zero.
-            batch = np.zeros((BLOCK, BLOCK, len(x), side, side), np.float32)
-            batch[: mask.shape[0], : mask.shape[1]] = windows[:, *here].transpose(1, 2, 0, 3, 4)
-            batch[: mask.shape[0], : mask.shape[1]][~mask] = 0.0
-            found, hidden = predict(batch.reshape(BLOCK * BLOCK, len(x), side, side))
-            for out, values in ((scores, found), (features, hidden)):
-                block = values.reshape(BLOCK, BLOCK, -1)[: mask.shape[0], : mask.shape[1]]
-                out[:, *here] = np.where(mask, block.transpose(2, 0, 1), np.nan)
+    side = card.block
+    blocks = [
+        np.s_[top : top + side, left : left + side]
+        for top in range(0, rows, side)
+        for left in range(0, cols, side)
+        if scored[top : top + side, left : left + side].any()
+    ]
+    evaluate = _images if card.context else _batches
+    for here, (found, hidden) in zip(
+        blocks, evaluate(x, scored, blocks, card, predict), strict=True
+    ):
+        mask = scored[here]
+        for out, values in ((scores, found), (features, hidden)):
+            block = values.reshape(side, side, -1)[: mask.shape[0], : mask.shape[1]]
+            out[:, *here] = np.where(mask, block.transpose(2, 0, 1), np.nan)
     return Scored(scores, features, scored)
+
+
+def _batches(
+    x: npt.NDArray[np.float32],
+    scored: npt.NDArray[np.bool_],
+    blocks: Iterable[tuple[slice, slice]],
+    card: ModelCard,
+    predict: Predict,
+) -> Iterator[Found]:
+    """Each block as a batch of patches.
+
+    Of a fixed, padded shape: slots of cells beyond the tile or without data are zero.
+    """
+    step, side, first = card.step, card.patch, card.halo - card.before
+    windows = sliding_window_view(x, (side, side), axis=(1, 2))[:, first::step, first::step]
+    n = card.block
+    for here in blocks:
+        mask = scored[here]
+        batch = np.zeros((n, n, len(x), side, side), np.float32)
+        batch[: mask.shape[0], : mask.shape[1]] = windows[:, *here].transpose(1, 2, 0, 3, 4)
+        batch[: mask.shape[0], : mask.shape[1]][~mask] = 0.0
+        yield predict(batch.reshape(n * n, len(x), side, side))
+
+
+def _images(
+    x: npt.NDArray[np.float32],
+    scored: npt.NDArray[np.bool_],
+    blocks: Iterable[tuple[slice, slice]],
+    card: ModelCard,
+    predict: Predict,
+) -> Iterable[Found]:
+    """Each block as one image, of a fixed shape: what lies beyond the tile is fill."""
+    first = card.halo - card.before
+    side = (card.block - 1) * card.step + card.patch + 2 * card.context
+
+    def image(here: tuple[slice, slice]) -> npt.NDArray[np.float32]:
+        top, left = (first + card.step * part.start for part in here)
+        found = np.full((len(x), side, side), np.float32(card.fill))
+        part = x[:, top : top + side, left : left + side]
+        found[:, : part.shape[1], : part.shape[2]] = part
+        return found
+
+    return predict.dense(map(image, blocks))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
@@ -121,8 +121,42 @@ class Predictor:
                 self.size = size // 2
                 torch.cuda.empty_cache()
 
+    def dense(
+        self, blocks: Iterable[npt.NDArray[np.float32]]
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """Probabilities (cells, classes) and features of all cells of each block.
+
+        Parameters
+        ----------
+        blocks : prepared images, float32 (bands, side, side), from the first cell's patch and
+            context to the last one's.
+
+        Raises
+        ------
+        RunError
+            Where one does not fit the device's memory.
+        """
+        card = self.card
+
+        def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            found: tuple[torch.Tensor, torch.Tensor] = self.model.dense(  # type: ignore[operator]
+                x, card.block, card.block, card.step, card.patch
+            )
+            return found
+
+        try:
+            # one after the other in each thread; a block more than there are threads is ready
+            yield from self._map(lambda block: self._infer(evaluate, block[None]), blocks)
+        except torch.cuda.OutOfMemoryError as error:
+            raise RunError("one block does not fit the GPU's memory") from error
+
     def _run(
         self, batch: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        return self._infer(self.model, batch)
+
+    def _infer(
+        self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         half = self.precision == "bfloat16"
@@ -130,7 +164,7 @@ class Predictor:
             torch.inference_mode(),
             torch.autocast(self.device, dtype=torch.bfloat16, enabled=half),
         ):
-            scores, features = self.model(x)
+            scores, features = evaluate(x)
         scores = scores.float()
         if self.card.output == "logit":
             scores = torch.softmax(scores, dim=1)

@@ -35,6 +35,9 @@ _EXTENSIONS = [
     "https://stac-extensions.github.io/file/v2.1.0/schema.json",
 ]
 
+_BLOCK = 16
+_DENSE_BLOCKS = {"mscnn": 40, "resnet11": 20, "resnet11-3d": 10}
+
 
 class ModelCard(BaseModel):
     """A model, described.
@@ -123,6 +126,16 @@ class ModelCard(BaseModel):
     def halo(self) -> int:
         """Pixels around a tile that its cells' patches need."""
         return max(0, self.before, self.patch + 2 * self.context - self.step - self.before)
+
+    @property
+    def block(self) -> int:
+        """Side of an inference block in cells, anchored to the grid's origin.
+
+        A tile is a whole number of them, so a cell has the same place in the same block whatever
+        the tile. Networks with context evaluate a block as one image: larger ones share more, and
+        need more memory.
+        """
+        return _DENSE_BLOCKS.get(self.architecture, _BLOCK) if self.context else _BLOCK
 
     @property
     def key(self) -> str:

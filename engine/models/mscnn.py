@@ -5,10 +5,12 @@ Widths, block kernels and the dense width are not published; the defaults are th
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from engine.models.dense import Trail, convolve, crop, gather, pool
 
 __all__ = ["MSCNN"]
 
@@ -29,6 +31,13 @@ class MSCNN(nn.Module):
         Activation of the multi-scale layer.
     allowed_classes : tuple of int, optional
         Positions of outputs that may be given; the others' logits are -inf.
+    leading : int
+        The multi-scale layer and so many blocks see real neighbours instead of zeros; patches
+        then come with `context` px more each side, and many are evaluated as one (`dense`).
+
+    Attributes
+    ----------
+    context : px
 
     Raises
     ------
@@ -46,10 +55,15 @@ class MSCNN(nn.Module):
         dropout: float = 0.25,
         ms_act: Literal["none", "relu"] = "none",
         allowed_classes: tuple[int, ...] | None = None,
+        leading: int = 0,
     ) -> None:
         super().__init__()
         if ms_act not in ("none", "relu"):
             raise ValueError(f"ms_act must be none or relu, got {ms_act}")
+        if not 0 <= leading < len(blocks):
+            raise ValueError(f"leading must be 0 to {len(blocks) - 1}, got {leading}")
+        self.leading = leading
+        self.context = 2 + 2**leading if leading else 0  # 3, and 1, 2, 4, … of the blocks
         self.scales = nn.ModuleList(nn.Conv2d(bands, branch, k, padding=k // 2) for k in (3, 5, 7))
         self.act: nn.Module = nn.ReLU() if ms_act == "relu" else nn.Identity()
         layers: list[nn.Module] = []
@@ -85,10 +99,44 @@ class MSCNN(nn.Module):
         ValueError
             Where a patch is smaller than the pools can take.
         """
-        if min(x.shape[-2:]) < self.smallest:
+        if min(x.shape[-2:]) - 2 * self.context < self.smallest:
             raise ValueError(
                 f"MSCNN needs patches of at least {self.smallest} px, got {tuple(x.shape[-2:])}"
             )
-        x = self.act(torch.cat([scale(x) for scale in self.scales], dim=1))
-        features = self.fc1(self.blocks(x).mean(dim=(2, 3)))
+        if self.leading:
+            x = self._lead(x, Trail())
+        else:
+            x = self.act(torch.cat([scale(x) for scale in self.scales], dim=1))
+        return self._classify(x)
+
+    def dense(
+        self, x: Tensor, rows: int, cols: int, step: int, patch: int
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for each of rows x cols patches, from one image of them all.
+
+        Parameters
+        ----------
+        x : (1, bands, height, width)
+            From the first patch's context to the last one's.
+        rows, cols : patches down and across.
+        step, patch : px from one to the next, and of its side.
+        """
+        trail = Trail(step)
+        x = self._lead(x, trail)
+        return self._classify(gather(x, trail, rows, cols, patch >> self.leading))
+
+    def _lead(self, x: Tensor, trail: Trail) -> Tensor:
+        """The layers that see real neighbours."""
+        layers: Any = self.scales
+        scales = [crop(convolve(s, x, 1), 3 - s.kernel_size[0] // 2) for s in layers]
+        x = self.act(torch.cat(scales, dim=1))
+        blocks: Any = self.blocks
+        for first in range(0, 4 * self.leading, 4):
+            x = convolve(blocks[first], x, trail.dilation)
+            x = pool(blocks[first + 2](blocks[first + 1](x)), trail)
+        return x
+
+    def _classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The other blocks, each patch alone, and the dense layers."""
+        features = self.fc1(self.blocks[4 * self.leading :](x).mean(dim=(2, 3)))
         return self.fc2(features) + self.barred, features

@@ -105,6 +105,14 @@ def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelC
 
 def _require_outputs(model: nn.Module, card: ModelCard) -> None:
     """One patch through the network, against the card: lengths, and logits or probabilities."""
+    context = getattr(model, "context", 0)
+    if context != card.context:
+        raise CardError(
+            "the card gives another context than the network needs",
+            got=f"context: {card.context}",
+            expected=f"context: {context}",
+            remedy="set it, or the network's parameter `leading`",
+        )
     side = card.patch + 2 * card.context
     try:
         with torch.inference_mode():

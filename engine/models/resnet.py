@@ -7,9 +7,13 @@ dimensions the spectrum is the third axis of a volume of one channel; stride 2 h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from engine.models.dense import Trail, convolve, crop, gather, strided, window_mean
 
 __all__ = ["Bottleneck", "ResNet11", "ResNet11Volume"]
 
@@ -62,6 +66,19 @@ class Bottleneck(nn.Module):
         """(n, into, ...) -> (n, 4 width, ...), sides divided by the stride."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
+    def lead(self, x: Tensor, trail: Trail) -> Tensor:
+        """The same with real neighbours: sides shrink by one sample of the trail each way."""
+        parts: Any = self.body
+        first, relu, second, _, third = parts
+        before = replace(trail)
+        y = relu(first[1](strided(first[0], x, trail)))
+        y = relu(second[1](convolve(second[0], y, trail.dilation)))
+        y = third[1](third[0](y))
+        shortcut: Any = self.shortcut
+        if not isinstance(shortcut, nn.Identity):
+            x = shortcut[1](strided(shortcut[0], x, before))
+        return torch.relu(y + crop(x, trail.dilation))
+
 
 class _ResNet(nn.Module):
     """A stem, bottlenecks, the mean over all axes, one dense layer."""
@@ -74,8 +91,17 @@ class _ResNet(nn.Module):
         width: int,
         strides: Sequence[int],
         momentum: float,
+        leading: int,
     ) -> None:
         super().__init__()
+        if not 0 <= leading <= len(strides):
+            raise ValueError(f"leading must be 0 to {len(strides)}, got {leading}")
+        self.leading = leading
+        spacing, context = 1, 1
+        for stride in strides[:leading]:
+            spacing *= stride
+            context += spacing
+        self.context, self._spacing = context if leading else 0, spacing
         self.stem = nn.Sequential(_conv_norm(dims, channels, width, 3, 1, momentum), nn.ReLU())
         blocks: list[nn.Module] = []
         into = width
@@ -87,7 +113,43 @@ class _ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, classes) and the mean of the last block (n, 16 width)."""
-        features = self.blocks(self.stem(x)).flatten(2).mean(dim=2)
+        x = self._lead(x, Trail()) if self.leading else self.stem(x)
+        return self._classify(x)
+
+    def dense(
+        self, x: Tensor, rows: int, cols: int, step: int, patch: int
+    ) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for each of rows x cols patches, from one image of them all.
+
+        Parameters
+        ----------
+        x : (1, channels, …, height, width)
+            From the first patch's context to the last one's.
+        rows, cols : patches down and across.
+        step, patch : px from one to the next, and of its side.
+        """
+        trail = Trail(step)
+        x = self._lead(x, trail)
+        side = patch // self._spacing
+        if self.leading < len(self.blocks):
+            return self._classify(gather(x, trail, rows, cols, side))
+        if x.dim() == 5:  # the mean over the spectrum first: it is of one length for all
+            x = x.mean(dim=2)
+        features = window_mean(x, trail, rows, cols, side)
+        return self.head(features), features
+
+    def _lead(self, x: Tensor, trail: Trail) -> Tensor:
+        """Stem and blocks that see real neighbours."""
+        stem: Any = self.stem
+        x = stem[1](stem[0][1](convolve(stem[0][0], x, 1)))
+        blocks: Any = self.blocks[: self.leading]
+        for block in blocks:
+            x = block.lead(x, trail)
+        return x
+
+    def _classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The other blocks, each patch alone, the mean, the dense layer."""
+        features = self.blocks[self.leading :](x).flatten(2).mean(dim=2)
         return self.head(features), features
 
 
@@ -100,12 +162,24 @@ class ResNet11(_ResNet):
         Width of the stem and of the first bottleneck.
     momentum : float
         Of the batch statistics; 0.01 in the paper.
+    leading : int
+        Stem and so many blocks see real neighbours instead of zeros; patches then come with
+        `context` px more each side, and many are evaluated as one (`dense`).
+
+    Attributes
+    ----------
+    context : px
     """
 
     def __init__(
-        self, bands: int = 10, classes: int = 17, width: int = 64, momentum: float = 0.1
+        self,
+        bands: int = 10,
+        classes: int = 17,
+        width: int = 64,
+        momentum: float = 0.1,
+        leading: int = 0,
     ) -> None:
-        super().__init__(2, bands, classes, width, (2, 2, 2), momentum)
+        super().__init__(2, bands, classes, width, (2, 2, 2), momentum, leading)
 
 
 class ResNet11Volume(_ResNet):
@@ -115,11 +189,21 @@ class ResNet11Volume(_ResNet):
     """
 
     def __init__(
-        self, bands: int = 10, classes: int = 17, width: int = 64, momentum: float = 0.1
+        self,
+        bands: int = 10,
+        classes: int = 17,
+        width: int = 64,
+        momentum: float = 0.1,
+        leading: int = 0,
     ) -> None:
-        super().__init__(3, 1, classes, width, (1, 2, 2), momentum)
-        self.bands = bands
+        super().__init__(3, 1, classes, width, (1, 2, 2), momentum, leading)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """As `ResNet11`, with the spectrum as first axis of the volume."""
         return super().forward(x.unsqueeze(1))
+
+    def dense(
+        self, x: Tensor, rows: int, cols: int, step: int, patch: int
+    ) -> tuple[Tensor, Tensor]:
+        """As `ResNet11`, with the spectrum as first axis of the volume."""
+        return super().dense(x.unsqueeze(1), rows, cols, step, patch)

@@ -21,7 +21,6 @@ from engine.cube.read import sample_item
 from engine.errors import CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
-from engine.infer.patches import BLOCK
 from engine.items import SCL, Item, Sign, band_name
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
@@ -203,7 +202,7 @@ def prepare(
 
 def _require_cells(choice: GridChoice, model: ModelCard) -> None:
     """A tile is a whole number of inference blocks, so that no batch is cut by a tile's edge."""
-    unit = BLOCK * model.step
+    unit = model.block * model.step
     if choice.tile % unit:
         raise RecipeError(
             "grid.tile does not fit the model's cells",

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import RunError
-from engine.infer.patches import BLOCK, score_cells
+from engine.infer.patches import score_cells
 from engine.infer.predict import Predictor, choose_device, get_predictor
 from engine.models.card import ModelCard
 from engine.models.import_sen2lcz import import_sen2lcz
@@ -54,7 +54,7 @@ def card(request: pytest.FixtureRequest) -> ModelCard:
 
 @pytest.fixture(scope="module")
 def batch() -> Batch:
-    shape = (BLOCK * BLOCK, 10, 32, 32)
+    shape = (256, 10, 32, 32)
     return (0.4 * np.random.default_rng(0).random(shape)).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from straight import Straight, berlin, patches
 
 from engine.errors import CardError, WeightsError
-from engine.infer.patches import BLOCK, score_cells
+from engine.infer.patches import score_cells
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard, load_card, verify_weights, write_card
 from engine.models.import_sen2lcz import import_sen2lcz
@@ -137,7 +137,7 @@ def test_scores_do_not_depend_on_the_tile(tmp_path: Path, tile: int) -> None:
             cells = np.s_[:, top // 10 : (top + tile) // 10, left // 10 : (left + tile) // 10]
             assert np.array_equal(part.scores, whole.scores[cells], equal_nan=True)
             assert np.array_equal(part.features, whole.features[cells], equal_nan=True)
-    assert tile % (10 * BLOCK) == 0
+    assert tile % (10 * 16) == 0
 
 
 def test_a_cell_s_bits_do_not_depend_on_its_batch(tmp_path: Path) -> None:
