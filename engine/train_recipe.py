@@ -48,7 +48,9 @@ class SplitChoice(Strict):
 class ModelWanted(Strict):
     """What is trained."""
 
-    architecture: Literal["mscnn", "forest"] = "mscnn"
+    architecture: Literal[
+        "mscnn", "resnet11", "resnet11-3d", "resnet-v2", "resnet50", "densenet", "msmla", "forest"
+    ] = "mscnn"
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     licence: str = "unknown"

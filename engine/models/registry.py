@@ -19,7 +19,7 @@ from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
 from engine.models.sen2lcz import Sen2LCZ
 
-__all__ = ["ARCHITECTURES", "build", "load_model"]
+__all__ = ["ARCHITECTURES", "build", "load_model", "measure"]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "sen2lcz": Sen2LCZ,
@@ -41,17 +41,40 @@ def build(card: ModelCard) -> nn.Module:
     ------
     CardError
     """
-    builder = ARCHITECTURES.get(card.architecture)
+    return _make(card.architecture, card.parameters, len(card.bands), len(card.classes))
+
+
+def _make(architecture: str, parameters: Mapping[str, Any], bands: int, classes: int) -> nn.Module:
+    builder = ARCHITECTURES.get(architecture)
     if builder is None:
-        raise CardError(
-            "unknown architecture", got=card.architecture, expected=", ".join(ARCHITECTURES)
-        )
+        raise CardError("unknown architecture", got=architecture, expected=", ".join(ARCHITECTURES))
     try:
-        return builder(bands=len(card.bands), classes=len(card.classes), **card.parameters)
+        return builder(bands=bands, classes=classes, **parameters)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise CardError(
-            f"wrong parameters for {card.architecture}", got=f"{card.parameters}: {error}"
+            f"wrong parameters for {architecture}", got=f"{dict(parameters)}: {error}"
         ) from error
+
+
+def measure(
+    architecture: str, parameters: Mapping[str, Any], bands: int, classes: int, patch: int
+) -> tuple[int, int]:
+    """Context that a network needs, in px, and the length of its penultimate vector.
+
+    Raises
+    ------
+    CardError
+        Where there is no such network, its parameters are wrong, or the patch is too small.
+    """
+    network = _make(architecture, parameters, bands, classes).eval()
+    context = int(getattr(network, "context", 0))
+    side = patch + 2 * context
+    try:
+        with torch.inference_mode():
+            features = network(torch.zeros(1, bands, side, side))[1]
+    except (ValueError, RuntimeError) as error:
+        raise CardError(f"{architecture} cannot take patches of {patch} px", got=error) from error
+    return context, int(features.shape[1])
 
 
 def load_model(card: ModelCard) -> nn.Module:

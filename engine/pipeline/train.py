@@ -25,6 +25,7 @@ from engine.legend import LCZ
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, write_card
 from engine.models.inputs import prepare_input
+from engine.models.registry import measure
 from engine.publishing.charts import draw_confusion, draw_curves
 from engine.recipe import Recipe, load_recipe
 from engine.store.place import place_of
@@ -86,14 +87,22 @@ def train(
         recipe = load_train_recipe(recipe)
     base = base or Path()
     patches = cut_patches(recipe, base, tell=tell)
-    parts = _parts(patches)
+    forest = recipe.model.architecture == "forest"
+    context, features = 0, 28
+    if not forest:
+        model = recipe.model
+        context, features = measure(
+            model.architecture, model.parameters, len(model.bands), len(LCZ), patches.patch
+        )
+    parts = _parts(patches, context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
-    forest = recipe.model.architecture == "forest"
     settings = Settings(**recipe.training.model_dump(exclude={"device", "devices"}))
     history: tuple[Epoch, ...] = ()
     best = 0
-    card = _card(recipe, patches, parts["train"].x, folder)
+    card = _card(recipe, patches, parts["train"].x, folder).model_copy(
+        update={"context": context, "features": features}
+    )
     tell(f"training {card.architecture} on {len(parts['train'].y)} patches")
     if forest:
         choice = {**_FOREST, **recipe.model.parameters}
@@ -293,11 +302,12 @@ def _split(recipe: TrainRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _parts(patches: PatchSet) -> dict[str, Batches]:
-    return {
-        name: Batches(patches.take(where := np.flatnonzero(patches.split == k)), patches.y[where])
-        for k, name in enumerate(SPLITS)
-    }
+def _parts(patches: PatchSet, context: int) -> dict[str, Batches]:
+    found = {}
+    for k, name in enumerate(SPLITS):
+        where = np.flatnonzero(patches.split == k)
+        found[name] = Batches(patches.take(where, context), patches.y[where])
+    return found
 
 
 def _card(
@@ -321,7 +331,7 @@ def _card(
         patch=patches.patch,
         resolution=patches.resolution,
         classes=tuple(c.code for c in LCZ),
-        features=28 if forest else int(recipe.model.parameters.get("dense", 256)),
+        features=1,  # until it is measured
         output="probability" if forest else "logit",
         licence=recipe.model.licence,
         provenance=recipe.model.description or f"trained on {len(x)} patches of {places}",

@@ -186,9 +186,14 @@ def fit(
     )
     fabric.launch()
     torch.manual_seed(settings.seed)
-    network = build(card).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build(card)
+    if not any(isinstance(module, nn.Conv3d) for module in network.modules()):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.NAdam(
-        network.parameters(), lr=settings.rate, betas=(0.9, 0.999), momentum_decay=4e-3
+        [p for p in network.parameters() if p.requires_grad],
+        lr=settings.rate,
+        betas=(0.9, 0.999),
+        momentum_decay=4e-3,
     )
     model, optimizer = fabric.setup(network, optimizer)
     key = _key(card, train, validation, settings)
