@@ -243,7 +243,7 @@ def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
     Parameters
     ----------
     counts : (map class, reference class)
-        Sample counts; each row at least 2.
+        Sample counts; each row at least 2, or none of a class that the map does not have.
     areas : (class,)
         Mapped area of each class, any unit.
 
@@ -255,25 +255,27 @@ def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
     if n.ndim != 2 or n.shape[0] != n.shape[1] or area.shape != n.shape[:1]:
         raise MetricError("counts and areas do not fit", got=(n.shape, area.shape))
     rows = n.sum(axis=1)
-    if (rows < 2).any():
+    unmapped = (rows == 0) & (area == 0)
+    if (rows[~unmapped] < 2).any():
         raise MetricError(
             "too few samples in a class",
             got=rows.astype(int).tolist(),
             expected="2 or more of each mapped class",
         )
+    rows = np.where(unmapped, 2.0, rows)  # any: its weight is 0
     weight = area / area.sum()
     p = weight[:, None] * n / rows[:, None]
-    users = np.diag(n) / rows
+    users = np.where(unmapped, np.nan, np.diag(n) / rows)
     total = p.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         producers = np.diag(p) / total
         spread = (n / rows[:, None]) * (1 - n / rows[:, None]) / (rows - 1)[:, None]
         users_var = users * (1 - users) / (rows - 1)
-        oa_var = (weight**2 * users_var).sum()
+        oa_var = np.nansum(weight**2 * users_var)
         estimated = (area[:, None] * n / rows[:, None]).sum(axis=0)
         others = (area[:, None] ** 2 * spread).sum(axis=0) - area**2 * np.diag(spread)
         producers_var = (
-            area**2 * (1 - producers) ** 2 * users_var + producers**2 * others
+            area**2 * (1 - producers) ** 2 * np.nan_to_num(users_var) + producers**2 * others
         ) / estimated**2
         share_se = np.sqrt(((weight[:, None] * p - p**2) / (rows - 1)[:, None]).sum(axis=0))
     return Stratified(

@@ -195,23 +195,64 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
 def evaluate(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     reference: Annotated[
-        Path, typer.Argument(help="raster of codes, or training areas", show_default=False)
+        Path,
+        typer.Argument(help="raster of codes, training areas, or a sample", show_default=False),
     ],
     within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
     layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
     out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare a finished map with a reference: figures, a table of classes, a picture."""
-    from engine.cli.render import draw_evaluation
+    """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
+    from engine.cli.render import draw_evaluation, draw_judged
     from engine.pipeline.evaluate import evaluate as compare
 
+    if (reference / "design.json").is_file():
+        from engine.pipeline.judge import judge
+
+        judged = judge(product, reference, layer=layer, out=out)
+        if as_json:
+            sys.stdout.write(json.dumps(judged.figures(), indent=1) + "\n")
+        else:
+            draw_judged(judged)
+        return
     found = compare(product, reference, within=within, layer=layer, out=out)
     if as_json:
         figures = {k: None if v != v else v for k, v in found.accuracy.figures().items()}
         sys.stdout.write(json.dumps(figures, indent=1) + "\n")
     else:
         draw_evaluation(found)
+
+
+@app.command()
+def sample(
+    product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
+    purpose: Annotated[str, typer.Option("--for", help="accuracy")],
+    out: Annotated[Path, typer.Option(help="folder of the sample")],
+    standard_error: Annotated[float, typer.Option(help="of the overall accuracy")] = 0.01,
+    users: Annotated[float, typer.Option(help="user's accuracy that is expected")] = 0.8,
+    least: Annotated[int, typer.Option(help="cells of each class")] = 50,
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    seed: int = 0,
+) -> None:
+    """Draw cells of a finished map to look at, so that its accuracy and areas can be estimated."""
+    from engine.cli.render import say
+    from engine.pipeline.judge import sample as draw
+
+    if purpose != "accuracy":
+        raise RecipeError("no such purpose of a sample", got=purpose, expected="accuracy")
+    found = draw(
+        product,
+        out,
+        standard_error=standard_error,
+        users=users,
+        least=least,
+        layer=layer,
+        seed=seed,
+    )
+    say(f"{found.sizes.sum()} cells of {len(found.classes)} classes; fill in `lcz` of each, then")
+    say(f"natmap evaluate {product} {out}")
+    sys.stdout.write(f"{out / 'sample.geojson'}\n")
 
 
 @app.command()

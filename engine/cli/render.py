@@ -24,6 +24,7 @@ from engine.legend import LCZ
 if TYPE_CHECKING:
     from engine.pipeline.changes import Difference
     from engine.pipeline.evaluate import Evaluation
+    from engine.pipeline.judge import Judged
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
     from engine.training.fit import Epoch
@@ -171,6 +172,30 @@ def draw_evaluation(found: Evaluation) -> None:
         say(f"of its days {agree} depart from the others: accuracy {oa:.3f} of {cells} cells")
     if found.folder is not None:
         say(f"report: {found.folder}")
+
+
+def draw_judged(found: Judged) -> None:
+    """Estimates of a sample with their 95 % intervals, on stdout."""
+    e = found.estimates
+    out.print(f"overall accuracy {e.oa:.3f} ± {e.oa_ci:.3f} from {found.counts.sum()} cells")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("LCZ")
+    for name in ("user's", "producer's", "km2 mapped", "km2 estimated"):
+        table.add_column(name, justify="right")
+
+    def interval(value: float, half: float, digits: int) -> str:
+        return "-" if value != value else f"{value:.{digits}f} ± {half:.{digits}f}"
+
+    for k, code in enumerate(found.classes):
+        zone = LCZ[code - 1]
+        table.add_row(
+            f"{zone.label:>2}  {zone.title}",
+            interval(e.users[k], e.users_ci[k], 2),
+            interval(e.producers[k], e.producers_ci[k], 2),
+            f"{found.mapped[k]:.2f}",
+            interval(e.areas[k], e.areas_ci[k], 2),
+        )
+    out.print(table)
 
 
 def draw_difference(found: Difference) -> None:

@@ -22,7 +22,7 @@ from engine.legend import LCZ
 from engine.metrics import Accuracy, assess, bootstrap, confusion
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "map_of"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _REPEATS = 200
@@ -85,7 +85,7 @@ def evaluate(
     MetricError, LabelError
         Where map or reference cannot be read, or share no cell.
     """
-    path = _map_of(Path(product), layer)
+    path = map_of(Path(product), layer)
     try:
         with rasterio.open(path) as file:
             codes = file.read(1)
@@ -124,7 +124,8 @@ def evaluate(
     return result
 
 
-def _map_of(path: Path, layer: str) -> Path:
+def map_of(path: Path, layer: str) -> Path:
+    """The raster of a product folder's layer, or the path itself where it is a file."""
     if not path.exists():
         raise MetricError("there is no such map", got=str(path))
     if path.is_file():
