@@ -1,0 +1,153 @@
+"""Segmenters, windows clipped from them, graphs, and the fusion of streams."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engine.errors import MetricError
+from engine.infer.fuse import fuse, sweep
+from engine.models.graphs import collate, nodes_of
+from engine.models.segments import SEGMENTERS, Instance, clip, merge_small, segment
+from engine.synthetic.districts import World
+from engine.synthetic.photo import take_photo
+
+
+@pytest.fixture(scope="module")
+def town() -> np.ndarray:
+    """A made-up orthophoto of 400 x 400 m."""
+    image = take_photo(World(4), 2000, 2400, 400, 400)
+    return np.ascontiguousarray(np.moveaxis(np.asarray(image)[:3], 0, -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", SEGMENTERS)
+def test_an_image_is_parted_into_instances(kind: str, town: np.ndarray) -> None:
+    found = segment(town, kind)  # type: ignore[arg-type]
+    assert len(found) > 10
+    areas = [one.area for one in found]
+    assert areas == sorted(areas, reverse=True)
+    assert min(areas) >= 50
+    covered = np.zeros(town.shape[:2], int)
+    for one in found:
+        height, width = one.mask.shape
+        covered[one.top : one.top + height, one.left : one.left + width] += one.mask
+        assert one.mask.any(axis=1)[[0, -1]].all()
+        assert one.mask.any(axis=0)[[0, -1]].all()
+    assert (covered == 1).all()  # a partition
+    again = segment(town, kind)  # type: ignore[arg-type]
+    assert all(
+        (a.top, a.left) == (b.top, b.left) and (a.mask == b.mask).all()
+        for a, b in zip(found, again, strict=True)
+    )
+
+
+def test_two_colours_are_two_nodes_with_exact_means_and_centres() -> None:
+    rgb = np.full((320, 320, 3), (200, 40, 10), np.uint8)
+    rgb[:, 120:] = (20, 90, 250)
+    found = clip(segment(rgb), 0, 0, 320)
+    assert len(found) == 2
+    nodes = nodes_of(rgb, found)
+    expected = [[20, 90, 250, 220 / 320 * 255, 127.5], [200, 40, 10, 60 / 320 * 255, 127.5]]
+    np.testing.assert_allclose(nodes * 255, expected, rtol=1e-5)
+
+
+def test_small_regions_join_the_neighbour_that_looks_like_them() -> None:
+    rgb = np.zeros((40, 40, 3), np.uint8)
+    rgb[:, 20:] = 200
+    rgb[10:13, 18:22] = 190  # 12 px across the border: like the right one
+    labels = np.zeros((40, 40), np.int32)
+    labels[:, 20:] = 7
+    labels[10:13, 18:22] = 3
+    found = merge_small(labels, rgb)
+    assert len(np.unique(found)) == 2
+    assert found[11, 18] == found[0, 30]
+    assert found[0, 0] != found[0, 30]
+    alone = merge_small(np.zeros((4, 4), np.int32), np.zeros((4, 4, 3), np.uint8))
+    assert (alone == 0).all()
+
+
+def test_windows_are_clipped_from_one_segmentation(town: np.ndarray) -> None:
+    whole = segment(town)
+    for top, left in ((0, 0), (37, 80), (80, 80)):
+        found = clip(whole, top, left, 320)
+        assert 2 <= len(found) <= 50
+        labels = np.zeros((320, 320), int)
+        for number, one in enumerate(found, 1):
+            height, width = one.mask.shape
+            here = labels[one.top : one.top + height, one.left : one.left + width]
+            assert here.shape == one.mask.shape  # inside the window
+            assert not here[one.mask].any()
+            here[one.mask] = number
+            assert one.area >= 50
+        # brute force: each instance's pixels in the window
+        for number in range(1, len(found) + 1):
+            mine = labels == number
+            of = [o for o in whole if _covers(o, mine, top, left)]
+            assert len(of) == 1
+
+
+def _covers(whole: Instance, mine: np.ndarray, top: int, left: int) -> bool:
+    full = np.zeros((400, 400), bool)
+    height, width = whole.mask.shape
+    full[whole.top : whole.top + height, whole.left : whole.left + width] = whole.mask
+    return bool((full[top : top + 320, left : left + 320] == mine).all())
+
+
+def test_a_window_of_one_look_gets_a_grid() -> None:
+    rgb = np.full((320, 320, 3), 99, np.uint8)
+    found = clip(segment(rgb), 0, 0, 320)
+    assert [(one.top, one.left, one.area) for one in found[:2]] == [(0, 0, 6400), (0, 80, 6400)]
+    assert len(found) == 16
+
+
+def test_wrong_images_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown segmenter"):
+        segment(np.zeros((9, 9, 3), np.uint8), "sam2")  # type: ignore[arg-type]
+    for wrong in (np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3), np.float32)):
+        with pytest.raises(ValueError, match="uint8"):
+            segment(wrong)  # type: ignore[arg-type]
+
+
+def test_graphs_of_a_batch_are_padded_and_masked() -> None:
+    rng = np.random.default_rng(0)
+    graphs = [rng.random((n, 5)).astype(np.float32) for n in (3, 50, 0)]
+    found = collate(graphs)
+    assert found.nodes.shape == (3, 50, 5)
+    assert found.mask.sum(1).tolist() == [3, 50, 0]
+    torch.testing.assert_close(found.weights[0].sum(1)[:4], torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert not found.weights[2].any()
+    with pytest.raises(ValueError, match="at most 50"):
+        collate([rng.random((51, 5)).astype(np.float32)])
+
+
+def test_fusion_has_its_ends_and_sums_to_one() -> None:
+    rng = np.random.default_rng(0)
+    s, g = (rng.dirichlet(np.ones(17), 40) for _ in range(2))
+    np.testing.assert_allclose(fuse(s, g, 0.0), g, rtol=1e-6)
+    np.testing.assert_allclose(fuse(s, g, 1.0), s, rtol=1e-6)
+    np.testing.assert_allclose(fuse(s, g).sum(1), 1, rtol=1e-6)
+    np.testing.assert_allclose(fuse(s, g)[0], 0.6 * s[0] + 0.4 * g[0], rtol=1e-6)
+    nothing = np.zeros((40, 1), int)
+    np.testing.assert_allclose(fuse(s, g, 0.3, nothing), s, rtol=1e-6)
+    np.testing.assert_allclose(fuse(s, np.full_like(g, np.nan)), s, rtol=1e-6)
+    with pytest.raises(ValueError, match="sentinel_weight"):
+        fuse(s, g, 1.2)
+    with pytest.raises(ValueError, match="differ"):
+        fuse(s, g[:3])
+
+
+def test_the_weight_is_chosen_where_validation_fares_best() -> None:
+    truth = np.arange(34) % 17
+    sure = np.eye(17)[truth]
+    blind = np.full((34, 17), 1 / 17)
+    wrong = np.eye(17)[(truth + 1) % 17]
+    best, found = sweep(sure, wrong, truth)
+    assert best == 0.6  # all above a half are perfect: the nearest to the default
+    assert found[0.0] == 0.0
+    assert found[1.0] == 1.0
+    assert len(found) == 21
+    assert sweep(blind, sure, truth)[0] == 0.6
+    assert sweep(wrong, sure, truth)[0] == 0.45
+    with pytest.raises(MetricError):
+        sweep(sure[:0], sure[:0], truth[:0])
