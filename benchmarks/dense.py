@@ -101,8 +101,6 @@ def main() -> None:
         "patch_ms_per_cell": round(1e3 * slow, 3),
         "patch_blocks_timed": blocks,
         "patch_ms_spread": [round(1e3 * s / 256, 3) for s in (min(times), max(times))],
-            round(1e3 * s / 256, 3) for s in (min([*before, *after]), max([*before, *after]))
-        ],
         "times_as_fast": round(slow * cells / seconds, 2),
     }
     print(json.dumps(result, indent=1))
