@@ -43,7 +43,7 @@ def made(name: str, leading: int, folder: Path) -> ModelCard:
     network = ARCHITECTURES[name](leading=leading)
     path = folder / f"{name}-{leading}.safetensors"
     save_file({k: v for k, v in network.state_dict().items() if "num_batches" not in k}, path)
-    context, features = measure(name, {"leading": leading}, 10, 17, 32)
+    context, features, _ = measure(name, {"leading": leading}, 10, 17, 32)
     return ModelCard(
         name=name,
         architecture=name,

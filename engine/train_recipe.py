@@ -35,8 +35,10 @@ class Labels(Strict):
 class SplitChoice(Strict):
     """Which patches train, validate and test."""
 
-    by: Literal["group", "block", "place"] = Field(
-        "group", description="training areas, blocks of ground, or whole places"
+    by: Literal["group", "block", "place", "pool", "own"] = Field(
+        "group",
+        description="training areas, blocks of ground, whole places; pool: by chance, which "
+        "flatters; own: as an imported set came",
     )
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     side: float = Field(3200.0, gt=0, description="of a block, in metres")
@@ -49,8 +51,22 @@ class ModelWanted(Strict):
     """What is trained."""
 
     architecture: Literal[
-        "mscnn", "resnet11", "resnet11-3d", "resnet-v2", "resnet50", "densenet", "msmla", "forest"
+        "mscnn",
+        "sen2lcz",
+        "resnet11",
+        "resnet11-3d",
+        "resnet-v2",
+        "resnet50",
+        "densenet",
+        "msmla",
+        "forest",
     ] = "mscnn"
+    start: str | None = Field(
+        None, description="a model card to go on from: its weights wherever they fit"
+    )
+    restandardise: bool = Field(
+        False, description="with start: standardise by these patches, not as the card did"
+    )
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     licence: str = "unknown"
@@ -78,7 +94,7 @@ class TrainRecipe(Strict):
     """All that a training is told."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    labels: tuple[Labels, ...] = Field(min_length=1)
+    labels: tuple[Labels, ...] = Field((), description="none: `patches` is an imported set")
     patches: str = Field(description="folder of the patch set (Zarr)")
     context: int = Field(16, ge=0, le=64, description="pixels kept about each patch")
     split: SplitChoice = SplitChoice()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,15 @@ from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
 from engine.models.sen2lcz import Sen2LCZ
 
-__all__ = ["ARCHITECTURES", "build", "load_model", "measure"]
+__all__ = [
+    "ARCHITECTURES",
+    "Measured",
+    "begin_with",
+    "build",
+    "load_model",
+    "load_start",
+    "measure",
+]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "sen2lcz": Sen2LCZ,
@@ -56,10 +64,18 @@ def _make(architecture: str, parameters: Mapping[str, Any], bands: int, classes:
         ) from error
 
 
+class Measured(NamedTuple):
+    """What a card must say of a network: context in px, features, and what it gives."""
+
+    context: int
+    features: int
+    output: str
+
+
 def measure(
     architecture: str, parameters: Mapping[str, Any], bands: int, classes: int, patch: int
-) -> tuple[int, int]:
-    """Context that a network needs, in px, and the length of its penultimate vector.
+) -> Measured:
+    """Build a network and look at what it needs and gives.
 
     Raises
     ------
@@ -71,10 +87,48 @@ def measure(
     side = patch + 2 * context
     try:
         with torch.inference_mode():
-            features = network(torch.zeros(1, bands, side, side))[1]
+            scores, features = network(torch.rand(1, bands, side, side))
     except (ValueError, RuntimeError) as error:
         raise CardError(f"{architecture} cannot take patches of {patch} px", got=error) from error
-    return context, int(features.shape[1])
+    return Measured(context, int(features.shape[1]), _kind(scores))
+
+
+def load_start(card: ModelCard) -> dict[str, Tensor]:
+    """A card's weights by name, to go on from.
+
+    Raises
+    ------
+    WeightsError
+    """
+    try:
+        return dict(load_file(verify_weights(card)))
+    except SafetensorError as error:
+        raise WeightsError("the weights are damaged", got=f"{card.name}: {error}") from error
+
+
+def begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
+    """Put weights into a network wherever name and shape fit; the rest stays as it was.
+
+    Returns
+    -------
+    Names of the network's that did not get any.
+
+    Raises
+    ------
+    WeightsError
+        Where fewer than half fit: that is another network.
+    """
+    own = network.state_dict()
+    fit = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+    if 2 * len(fit) < len(start):
+        raise WeightsError(
+            "the weights to start from are another network's",
+            got=f"{len(fit)} of {len(start)} fit by name and shape",
+            expected="most of them",
+            remedy="give model.parameters the widths of the model to start from",
+        )
+    network.load_state_dict(fit, strict=False)
+    return sorted(n for n in own if n not in fit and not n.endswith("num_batches_tracked"))
 
 
 def load_model(card: ModelCard) -> nn.Module:
@@ -148,11 +202,16 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             got=card.features,
             expected=features.shape[1],
         )
-    total = float(scores.sum())
-    found = "probability" if scores.min() >= 0 and abs(total - 1) < 1e-3 else "logit"
+    found = _kind(scores)
     if found != card.output:
         raise CardError(
             "the card takes the network's output for something else",
             got=f"output: {card.output}",
-            expected=f"output: {found} (they sum to {total:.3g})",
+            expected=f"output: {found} (they sum to {float(scores.sum()):.3g})",
         )
+
+
+def _kind(scores: Tensor) -> str:
+    """Whether one patch's scores are probabilities or logits."""
+    total = float(scores.sum())
+    return "probability" if scores.min() >= 0 and abs(total - 1) < 1e-3 else "logit"

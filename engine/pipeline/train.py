@@ -1,11 +1,11 @@
-"""Train: labels and composites to a patch set, a patch set to a model with its card and report."""
+"""Train: a patch set to a model with its card and report."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,32 +13,25 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from odc.geo.geobox import GeoBox
 from safetensors.torch import save_file
 
-from engine.errors import LabelError
+from engine.errors import CardError, LabelError
 from engine.infer.predict import Predictor
-from engine.labels.areas import read_training_areas
-from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
-from engine.models.card import ModelCard, write_card
+from engine.models.card import ModelCard, find_card, load_card, write_card
 from engine.models.inputs import prepare_input
-from engine.models.registry import measure
+from engine.models.registry import Measured, load_start, measure
+from engine.pipeline.cutting import cut_patches
 from engine.publishing.charts import draw_confusion, draw_curves
-from engine.recipe import Recipe, load_recipe
-from engine.store.place import place_of
-from engine.store.repository import Store
-from engine.train_recipe import Labels, TrainRecipe, load_train_recipe
+from engine.train_recipe import TrainRecipe, load_train_recipe
 from engine.training.fit import Batches, Epoch, Settings, fit, statistics
 from engine.training.forest import grow
-from engine.training.patches import PatchSet, Place, cut, join, open_patches, write_patches
-from engine.training.splits import SPLITS, UNUSED, find_leaks, split_by_block, split_by_group
+from engine.training.patches import PatchSet
+from engine.training.splits import SPLITS
 
-__all__ = ["Trained", "cut_patches", "train"]
+__all__ = ["Trained", "train"]
 
-_CELL = 100.0
 _FOREST = {"statistics": "mean-std", "side": 10, "trees": 30, "balanced": False}
 
 
@@ -88,21 +81,29 @@ def train(
     base = base or Path()
     patches = cut_patches(recipe, base, tell=tell)
     forest = recipe.model.architecture == "forest"
-    context, features = 0, 28
+    model = recipe.model
+    if patches.bands != model.bands:
+        raise LabelError(
+            "the patch set has other bands than the model",
+            got=", ".join(patches.bands),
+            expected=", ".join(model.bands),
+        )
+    start = _start(recipe, base)
+    form = Measured(0, 28, "probability")
     if not forest:
-        model = recipe.model
-        context, features = measure(
+        form = measure(
             model.architecture, model.parameters, len(model.bands), len(LCZ), patches.patch
         )
-    parts = _parts(patches, context)
+    parts = _parts(patches, form.context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(**recipe.training.model_dump(exclude={"device", "devices"}))
     history: tuple[Epoch, ...] = ()
     best = 0
-    card = _card(recipe, patches, parts["train"].x, folder).model_copy(
-        update={"context": context, "features": features}
-    )
+    card = _card(recipe, patches, parts["train"].x, folder).model_copy(update=form._asdict())
+    if start is not None and not model.restandardise:
+        same = ("clip", "mean", "std", "fill")
+        card = card.model_copy(update={name: getattr(start, name) for name in same})
     tell(f"training {card.architecture} on {len(parts['train'].y)} patches")
     if forest:
         choice = {**_FOREST, **recipe.model.parameters}
@@ -123,6 +124,7 @@ def train(
             folder,
             device=recipe.training.device,
             devices=recipe.training.devices,
+            start=None if start is None else load_start(start),
             tell=epoch,
             step=step,
         )
@@ -143,163 +145,21 @@ def train(
     return Trained(card, figures, len(history))
 
 
-def cut_patches(
-    recipe: TrainRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
-) -> PatchSet:
-    """The recipe's patch set, split; cut anew where labels, composites or choices changed."""
-    where = base / recipe.patches
-    sources = [_Source(label, base) for label in recipe.labels]
-    key = _key(recipe, sources)
-    if (where / "zarr.json").exists():
-        if zarr.open_group(str(where), mode="r").attrs.get("natmap:key") == key:
-            return open_patches(where)
-        tell("labels or composites have changed: cutting patches again")
-    parts = []
-    for source in sources:
-        tell(f"cutting patches of {source.name}")
-        parts.append(source.cut(recipe))
-    found = join(parts)
-    found = replace(found, split=_split(recipe, found))
-    write_patches(where, found)
-    zarr.open_group(str(where), mode="r+").attrs["natmap:key"] = key
-    return open_patches(where)
-
-
-class _Source:
-    """One place: its labels and its composite."""
-
-    def __init__(self, label: Labels, base: Path) -> None:
-        path = base / label.recipe
-        self.label, self.base = label, base
-        self.recipe: Recipe = load_recipe(path)
-        self.name = label.place or self.recipe.name
-        self.store = place_of(self.recipe.store, path.parent)
-        if not Store.exists(self.store):
-            raise LabelError(
-                "there is no composite to cut patches from",
-                got=str(self.store),
-                remedy=f"natmap run {path} --until composite",
+def _start(recipe: TrainRecipe, base: Path) -> ModelCard | None:
+    """The card to go on from, of the same network and bands."""
+    model = recipe.model
+    if model.start is None:
+        return None
+    card = load_card(find_card(model.start, base))
+    for name, wanted in (("architecture", model.architecture), ("bands", model.bands)):
+        if getattr(card, name) != wanted:
+            raise CardError(
+                f"the model to start from has other {name}",
+                got=getattr(card, name),
+                expected=wanted,
+                remedy=f"set model.{name} to what {card.name} has",
             )
-        store = Store.open(self.store)
-        self.identity = store.identity
-        self.session = store.reader()
-        root = zarr.open_group(self.session.store, mode="r")
-        try:
-            self.bands: Any = root["composite/bands"]
-            self.seen: Any = root["composite/observations"]
-        except KeyError:
-            raise LabelError(
-                "there is no composite to cut patches from",
-                got=str(self.store),
-                remedy=f"natmap run {path} --until composite",
-            ) from None
-        self.names = [str(band) for band in self.identity["band_names"]]
-
-    def read(
-        self, rows: slice, cols: slice, wanted: list[int]
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """Pixels of the composite, nothing valid beyond it."""
-        height, width = self.seen.shape
-        values = np.zeros((len(wanted), rows.stop - rows.start, cols.stop - cols.start), np.uint16)
-        valid = np.zeros(values.shape[1:], bool)
-        top, bottom = max(rows.start, 0), min(rows.stop, height)
-        left, right = max(cols.start, 0), min(cols.stop, width)
-        if top < bottom and left < right:
-            here = np.s_[
-                top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
-            ]
-            part = self.bands[:, top:bottom, left:right]
-            values[:, *here] = part[wanted]
-            valid[here] = self.seen[top:bottom, left:right] > 0
-        return values, valid
-
-    def cut(self, recipe: TrainRecipe) -> PatchSet:
-        missing = [band for band in recipe.model.bands if band not in self.names]
-        if missing:
-            raise LabelError(
-                f"the composite of {self.name} lacks bands of the model",
-                got=", ".join(self.names),
-                expected=", ".join(recipe.model.bands),
-            )
-        wanted = [self.names.index(band) for band in recipe.model.bands]
-        identity = self.identity
-        cells = GeoBox.from_bbox(
-            tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
-        )
-        label = self.label
-        if label.areas is not None:
-            areas = read_training_areas(self.base / label.areas).areas
-            samples = cells_of_areas(areas, cells)
-        else:
-            assert label.raster is not None
-            within = None if label.within is None else self.base / label.within
-            samples = cells_of_raster(self.base / label.raster, cells, within=within)
-        if label.most is not None:
-            samples = thin(samples, label.most, recipe.split.seed)
-        step = round(_CELL / self.recipe.grid.resolution)
-        x, good = cut(
-            lambda rows, cols: self.read(rows, cols, wanted),
-            samples["row"],
-            samples["col"],
-            len(wanted),
-            context=recipe.context,
-            step=step,
-        )
-        if not good.any():
-            raise LabelError(
-                f"no patch of {self.name} can be cut",
-                got=f"{len(samples)} labelled cells, none with enough valid pixels",
-                remedy="make the composite of the labelled ground, and look at its observations",
-            )
-        samples, x = samples[good], x[good]
-        left, top = cells.transform.c, cells.transform.f
-        xy = np.stack(
-            [left + (samples["col"] + 0.5) * _CELL, top - (samples["row"] + 0.5) * _CELL], axis=1
-        )
-        period = self.recipe.imagery.period
-        place = Place(self.name, f"{period.first}/{period.last}", identity["crs"])
-        return PatchSet(
-            x,
-            samples["lcz"],
-            xy,
-            samples["group"],
-            np.zeros(len(x), np.uint16),
-            np.full(len(x), UNUSED, np.uint8),
-            recipe.model.bands,
-            32,
-            recipe.context,
-            self.recipe.grid.resolution,
-            (place,),
-        )
-
-
-def _split(recipe: TrainRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
-    choice = recipe.split
-    reach = (patches.patch + 2 * patches.context) * patches.resolution
-    if choice.by == "place":
-        names = [place.name for place in patches.places]
-        for name in (*choice.validation, *choice.test):
-            if name not in names:
-                raise LabelError("no such place to split by", got=name, expected=", ".join(names))
-        code = np.array(
-            [2 if n in choice.test else 1 if n in choice.validation else 0 for n in names], np.uint8
-        )
-        return code[patches.place]
-    found = np.full(len(patches), UNUSED, np.uint8)
-    for number in range(len(patches.places)):
-        here = patches.place == number
-        xy = patches.xy[here]
-        if choice.by == "group":
-            found[here] = split_by_group(
-                patches.group[here], patches.y[here], xy, reach, choice.shares, choice.seed
-            )
-        else:
-            found[here] = split_by_block(
-                xy, reach, choice.side, choice.shares, choice.seed + 1009 * number
-            )
-        leaks = find_leaks(xy, found[here], reach)
-        assert leaks == 0, f"{leaks} pairs of patches leak"
-    return found
+    return card
 
 
 def _parts(patches: PatchSet, context: int) -> dict[str, Batches]:
@@ -332,7 +192,6 @@ def _card(
         resolution=patches.resolution,
         classes=tuple(c.code for c in LCZ),
         features=1,  # until it is measured
-        output="probability" if forest else "logit",
         licence=recipe.model.licence,
         provenance=recipe.model.description or f"trained on {len(x)} patches of {places}",
         weights=f"{recipe.name}.safetensors",
@@ -391,19 +250,3 @@ def _report(
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return figures
-
-
-def _key(recipe: TrainRecipe, sources: list[_Source]) -> str:
-    """What decides the patch set."""
-    digest = hashlib.sha256()
-    digest.update(recipe.model_dump_json(include={"labels", "context", "split"}).encode())
-    digest.update(json.dumps(recipe.model.bands).encode())
-    for source in sources:
-        digest.update(str(source.session.snapshot_id).encode())
-        for name in (source.label.areas, source.label.raster, source.label.within):
-            if name is not None:
-                path = source.base / name
-                if not path.is_file():
-                    raise LabelError("there is no such file of labels", got=str(path))
-                digest.update(path.read_bytes())
-    return digest.hexdigest()

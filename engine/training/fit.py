@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from engine.errors import LabelError, RunError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_input
-from engine.models.registry import build
+from engine.models.registry import begin_with, build
 
 __all__ = ["Epoch", "Fitted", "Settings", "draw_epoch", "fit", "statistics"]
 
@@ -149,6 +149,7 @@ def fit(
     *,
     device: str = "auto",
     devices: int = 1,
+    start: Mapping[str, torch.Tensor] | None = None,
     tell: Callable[[Epoch], None] = lambda epoch: None,
     step: Callable[[int, int, int], None] = lambda epoch, batch, batches: None,
 ) -> Fitted:
@@ -164,6 +165,7 @@ def fit(
     settings : Settings
     folder : Path
     device : "auto", "cpu" or "cuda"; devices : how many, through Lightning Fabric.
+    start : weights to begin with wherever name and shape fit; by default random ones.
     tell : hears of each finished epoch, those of an earlier run included.
     step : hears of each batch: epoch, batch, batches.
 
@@ -187,6 +189,8 @@ def fit(
     fabric.launch()
     torch.manual_seed(settings.seed)
     network = build(card)
+    if start is not None:
+        begin_with(network, start)
     if not any(isinstance(module, nn.Conv3d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.NAdam(
@@ -196,7 +200,7 @@ def fit(
         momentum_decay=4e-3,
     )
     model, optimizer = fabric.setup(network, optimizer)
-    key = _key(card, train, validation, settings)
+    key = _key(card, train, validation, settings, start)
     state = _resume(folder / "state.pt", key)
     history: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
@@ -230,7 +234,7 @@ def fit(
                 continue  # batch statistics of one patch are none
             x, y = fabric.to_device(x), fabric.to_device(y)
             logits = model(x)[0]
-            loss = nn.functional.cross_entropy(logits.float(), y)
+            loss = nn.functional.nll_loss(_log(logits, card), y)
             if not torch.isfinite(loss):
                 raise RunError(
                     "training diverged",
@@ -290,9 +294,15 @@ def _evaluate(
     with torch.no_grad():
         for first in range(0, len(patches.y), _EVALUATED):
             x = fabric.to_device(_prepared(patches.x[first : first + _EVALUATED], card))
-            logits = model(x)[0].float()
-            found.append(torch.log_softmax(logits, 1).cpu().numpy())
+            found.append(_log(model(x)[0], card).cpu().numpy())
     return np.concatenate(found)
+
+
+def _log(scores: torch.Tensor, card: ModelCard) -> torch.Tensor:
+    """Log-probabilities of what a network gives."""
+    if card.output == "probability":
+        return torch.log(scores.float().clamp(min=1e-12))
+    return torch.log_softmax(scores.float(), 1)
 
 
 def _exhausted(history: Sequence[Epoch], patience: int) -> bool:
@@ -302,13 +312,22 @@ def _exhausted(history: Sequence[Epoch], patience: int) -> bool:
     return len(history) - 1 - best >= patience
 
 
-def _key(card: ModelCard, train: Batches, validation: Batches, settings: Settings) -> str:
+def _key(
+    card: ModelCard,
+    train: Batches,
+    validation: Batches,
+    settings: Settings,
+    start: Mapping[str, torch.Tensor] | None,
+) -> str:
     """What decides the weights: a state of another training is not gone on from."""
     digest = hashlib.sha256()
     parts = card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
     digest.update(json.dumps([parts, asdict(settings)], sort_keys=True, default=str).encode())
     for values in (train.x, train.y, validation.x, validation.y):
         digest.update(np.ascontiguousarray(values).data)
+    for name, value in sorted((start or {}).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
     return digest.hexdigest()
 
 

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 
 from engine.errors import LabelError
 
-__all__ = ["SPLITS", "UNUSED", "find_leaks", "split_by_block", "split_by_group"]
+__all__ = ["SPLITS", "UNUSED", "find_leaks", "split_by_block", "split_by_group", "split_by_pool"]
 
 SPLITS = ("train", "validation", "test")
 UNUSED = 255
@@ -78,6 +78,25 @@ def split_by_group(
         chosen[k] = split
         given[split] += sizes[k]
     found: Codes = chosen[piece]
+    return found
+
+
+def split_by_pool(
+    lcz: npt.NDArray[np.uint8], shares: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0
+) -> Codes:
+    """Split patches by chance, class by class, whatever ground they share.
+
+    What the papers call the sample pool. It flatters: a test patch may be one that was trained on,
+    moved by a cell. Here to repeat their figures, not to judge a model by.
+    """
+    _require_shares(shares)
+    rng = np.random.default_rng(seed)
+    found = np.full(len(lcz), UNUSED, np.uint8)
+    for code in np.unique(lcz):
+        here = rng.permutation(np.flatnonzero(lcz == code))
+        ends = np.round(np.cumsum(shares) * len(here)).astype(int)
+        for split, part in enumerate(np.split(here, ends[:-1])):
+            found[part] = split
     return found
 
 
