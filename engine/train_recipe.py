@@ -67,20 +67,81 @@ class ModelWanted(Strict):
     restandardise: bool = Field(
         False, description="with start: standardise by these patches, not as the card did"
     )
-    parameters: dict[str, Any] = Field(default_factory=dict)
+    size: Literal["published", "small"] = Field(
+        "published", description="small: widths that a CPU can train"
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="of the network; they go before the size's"
+    )
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     licence: str = "unknown"
     description: str = ""
+
+    @model_validator(mode="after")
+    def _sized(self) -> ModelWanted:
+        if self.size == "small":
+            if self.architecture not in SMALL:
+                raise ValueError(f"size: {self.architecture} has no small form")
+            found = {**SMALL[self.architecture], **self.parameters}
+            object.__setattr__(self, "parameters", found)
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Kim et al.: "adam, 0.002, decay 0.004" are NAdam's defaults in Keras
+    "mscnn": {"epochs": 100, "patience": 15, "batch": 96, "rate": 2e-3},
+    # DF4LCZ's networks of Sentinel-2: a rate that falls to 0.4 of itself every 5 epochs
+    "df4lcz": {
+        "epochs": 100,
+        "patience": 40,
+        "batch": 64,
+        "rate": 2e-3,
+        "schedule": "step",
+        "factor": 0.4,
+        "every": 5,
+        "balance": "none",
+    },
+    # So2Sat LCZ42's benchmark
+    "so2sat": {
+        "epochs": 100,
+        "patience": 40,
+        "batch": 32,
+        "rate": 2e-3,
+        "schedule": "step",
+        "factor": 0.5,
+        "every": 5,
+        "balance": "none",
+        "augment": False,
+    },
+}
+"""The papers' settings, as specified; what a recipe says itself goes before."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mscnn": {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
+    "sen2lcz": {"width": 8, "depth": 2},
+    "resnet11": {"width": 16},
+    "resnet11-3d": {"width": 8},
+    "resnet-v2": {"width": 8},
+    "resnet50": {"width": 16},
+    "densenet": {"growth": 8, "layers": 4, "width": 32, "between": 16},
+    "msmla": {"depth": 18, "widths": [8, 16, 32]},
+}
+"""Parameters of each network that a CPU can train, for comparisons; the code is the same."""
 
 
 class Training(Strict):
     """How; see `engine.training.fit.Settings`."""
 
+    preset: Literal["mscnn", "df4lcz", "so2sat"] | None = Field(
+        None, description="a paper's settings, where nothing else is said"
+    )
     epochs: int = Field(100, gt=0)
     patience: int = Field(15, gt=0)
     batch: int = Field(96, gt=1)
     rate: float = Field(2e-3, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    factor: float = Field(0.5, gt=0, le=1, description="of schedule step: what the rate falls to")
+    every: int = Field(5, gt=0, description="of schedule step: epochs")
     balance: Literal["none", "sqrt", "full"] = "sqrt"
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -88,6 +149,13 @@ class Training(Strict):
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("preset") in PRESETS:
+            return {**PRESETS[values["preset"]], **values}
+        return values
 
 
 class TrainRecipe(Strict):

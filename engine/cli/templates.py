@@ -61,18 +61,22 @@ patches: ./patches                # the patch set (Zarr), cut once
 
 split: {by: group, shares: [0.7, 0.1, 0.2]}   # whole training areas; or by: block, or by: place
 # split: {by: place, validation: [b], test: [c]}
+# split: {by: own}                # of an imported patch set, with labels left out; or by: pool
 
 model:
-  architecture: mscnn             # or forest
-  # parameters: {}                # of the architecture
+  architecture: mscnn             # sen2lcz, resnet11, resnet11-3d, resnet-v2, …, forest
+  # size: small                   # widths that a CPU can train
+  # parameters: {leading: 3}      # of the network; leading: see real neighbours, run dense
+  # start: ./another-model        # go on from its weights; frozen: true trains the last layers
   licence: CC-BY-4.0
 
 training:
+  # preset: df4lcz                # a paper's settings: mscnn, df4lcz, so2sat
   epochs: 100
   patience: 15                    # epochs without a better validation loss
   batch: 96
   rate: 0.002
-  # schedule: cosine              # or constant
+  # schedule: cosine              # or constant, or step with factor and every
   # balance: sqrt                 # chances of classes; none, full
   # precision: bfloat16           # or float32
   # device: auto

@@ -97,7 +97,7 @@ def train(
     parts = _parts(patches, form.context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(**recipe.training.model_dump(exclude={"device", "devices"}))
+    settings = Settings(**recipe.training.model_dump(exclude={"preset", "device", "devices"}))
     history: tuple[Epoch, ...] = ()
     best = 0
     card = _card(recipe, patches, parts["train"].x, folder).model_copy(update=form._asdict())

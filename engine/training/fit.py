@@ -38,7 +38,8 @@ class Settings:
     patience : epochs without a better validation loss after which training stops.
     batch : patches of a step.
     rate : learning rate of NAdam.
-    schedule : the rate stays, or falls to 0 along a cosine over all epochs.
+    schedule : the rate stays, falls to 0 along a cosine over all epochs, or to `factor` of itself
+        `every` so many epochs.
     balance : chances of a class to be drawn go as its count to the power 1, 1/2 or 0.
     augment : each patch in one of the eight symmetries of the square, by chance.
     precision : of the arithmetic.
@@ -50,7 +51,9 @@ class Settings:
     patience: int = 15
     batch: int = 96
     rate: float = 2e-3
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    factor: float = 0.5
+    every: int = 5
     balance: Literal["none", "sqrt", "full"] = "sqrt"
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -217,9 +220,7 @@ def fit(
     while len(history) < settings.epochs and not _exhausted(history, settings.patience):
         number = len(history)
         torch.manual_seed(settings.seed * 100_003 + number)  # dropout
-        rate = settings.rate
-        if settings.schedule == "cosine":
-            rate *= 0.5 * (1 + np.cos(np.pi * number / settings.epochs))
+        rate = _rate(settings, number)
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         order, turns = draw_epoch(train.y, settings, number)
@@ -268,6 +269,15 @@ def fit(
         tell(entry)
     number = int(np.argmax([entry.validation_accuracy for entry in history])) + 1
     return Fitted(best, number, tuple(history))
+
+
+def _rate(settings: Settings, epoch: int) -> float:
+    """The learning rate of an epoch, counted from 0."""
+    if settings.schedule == "cosine":
+        return float(settings.rate * 0.5 * (1 + np.cos(np.pi * epoch / settings.epochs)))
+    if settings.schedule == "step":
+        return float(settings.rate * settings.factor ** (epoch // settings.every))
+    return settings.rate
 
 
 def _prepared(

@@ -1,0 +1,52 @@
+"""Presets of the papers, and small networks of the same code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from engine.errors import RecipeError
+from engine.models.registry import ARCHITECTURES, measure
+from engine.train_recipe import PRESETS, SMALL, load_train_recipe
+from engine.training.fit import Settings, _rate
+
+
+def recipe(**more: Any) -> dict[str, Any]:
+    return {"name": "x", "patches": "p", "out": "o", **more}
+
+
+def test_a_preset_says_what_a_recipe_does_not() -> None:
+    found = load_train_recipe(recipe(training={"preset": "df4lcz", "batch": 16})).training
+    assert (found.batch, found.patience, found.schedule, found.factor) == (16, 40, "step", 0.4)
+    settings = Settings(**found.model_dump(exclude={"preset", "device", "devices"}))
+    rates = [_rate(settings, epoch) for epoch in (0, 4, 5, 10)]
+    assert rates == pytest.approx([2e-3, 2e-3, 8e-4, 3.2e-4])
+    plain = load_train_recipe(recipe(training={"preset": "mscnn"})).training
+    assert plain.model_dump(exclude={"preset"}) == load_train_recipe(recipe()).training.model_dump(
+        exclude={"preset"}
+    )
+    with pytest.raises(RecipeError, match="preset"):
+        load_train_recipe(recipe(training={"preset": "imagenet"}))
+    assert set(PRESETS) == {"mscnn", "df4lcz", "so2sat"}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_small_network_is_small(name: str) -> None:
+    found = load_train_recipe(recipe(model={"architecture": name, "size": "small"})).model
+    builder = ARCHITECTURES[name]
+    small, large = (
+        sum(p.numel() for p in builder(**more).parameters()) for more in (found.parameters, {})
+    )
+    assert small < 0.35 * large
+    assert measure(name, found.parameters, 10, 17, 32).context == 0
+    assert torch.is_grad_enabled()
+
+
+def test_parameters_go_before_the_size() -> None:
+    model = {"architecture": "mscnn", "size": "small", "parameters": {"dense": 7, "leading": 3}}
+    found = load_train_recipe(recipe(model=model)).model.parameters
+    assert (found["dense"], found["branch"], found["leading"]) == (7, 16, 3)
+    with pytest.raises(RecipeError, match="no small form"):
+        load_train_recipe(recipe(model={"architecture": "forest", "size": "small"}))
