@@ -225,6 +225,21 @@ def evaluate(
 
 
 @app.command()
+def areas(
+    path: Annotated[Path, typer.Argument(help="training areas", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the page, HTML")] = Path("areas.html"),
+    recipe: Annotated[Path | None, typer.Option(help="whose composite shows the ground")] = None,
+) -> None:
+    """Write a page of training areas with pictures, the doubtful ones first."""
+    from engine.cli.render import say
+    from engine.pipeline.areas import review
+
+    count, doubtful = review(path, out, recipe=recipe)
+    say(f"{count} training areas, {doubtful} to look at")
+    sys.stdout.write(f"{out}\n")
+
+
+@app.command()
 def sample(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     purpose: Annotated[str, typer.Option("--for", help="accuracy")],
