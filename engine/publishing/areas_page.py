@@ -16,6 +16,7 @@ from engine.legend import LCZ
 
 __all__ = ["AreaCard", "areas_page"]
 
+_MOST = 240  # pixels of a picture's side: a file of hundreds of areas should still open
 _LEAST = 3  # polygons of a class, below which neither splits nor accuracies mean much
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; color: #222;
@@ -107,10 +108,12 @@ def _card(card: AreaCard) -> str:
     picture = ""
     if card.picture is not None:
         held = io.BytesIO()
-        matplotlib.image.imsave(held, card.picture, format="png")
+        thin = -(-card.picture.shape[0] // _MOST)
+        pixels = np.ascontiguousarray(card.picture[::thin, ::thin])
+        matplotlib.image.imsave(held, pixels, format="jpg")
         data = base64.b64encode(held.getvalue()).decode()
         picture = (
-            f"<image href='data:image/png;base64,{data}' width=100 height=100 "
+            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
             "preserveAspectRatio=none style='image-rendering:pixelated'/>"
         )
     path = " ".join(
