@@ -146,6 +146,9 @@ class Training(Strict):
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     draws: int | None = Field(None, gt=1)
+    bootstraps: int = Field(
+        0, ge=0, description="of a forest: repeated 70/30 splits of training areas, WUDAPT has 25"
+    )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, gt=0)

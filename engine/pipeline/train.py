@@ -28,6 +28,7 @@ from engine.train_recipe import TrainRecipe, load_train_recipe
 from engine.training.fit import Batches, Epoch, Settings, fit, statistics
 from engine.training.forest import grow
 from engine.training.patches import PatchSet
+from engine.training.repeats import Repeats, repeat
 from engine.training.splits import SPLITS
 
 __all__ = ["Trained", "train"]
@@ -97,7 +98,9 @@ def train(
     parts = _parts(patches, form.context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(**recipe.training.model_dump(exclude={"preset", "device", "devices"}))
+    settings = Settings(
+        **recipe.training.model_dump(exclude={"preset", "bootstraps", "device", "devices"})
+    )
     history: tuple[Epoch, ...] = ()
     best = 0
     card = _card(recipe, patches, parts["train"].x, folder).model_copy(update=form._asdict())
@@ -105,8 +108,14 @@ def train(
         same = ("clip", "mean", "std", "fill")
         card = card.model_copy(update={name: getattr(start, name) for name in same})
     tell(f"training {card.architecture} on {len(parts['train'].y)} patches")
+    repeats = None
     if forest:
         choice = {**_FOREST, **recipe.model.parameters}
+        if recipe.training.bootstraps:
+            tell(f"judging by {recipe.training.bootstraps} splits of the training areas")
+            repeats = repeat(
+                patches, card, recipe.training.bootstraps, seed=settings.seed, **choice
+            )
         grown = grow(parts["train"].x, parts["train"].y, card, seed=settings.seed, **choice)
         card = card.model_copy(
             update={
@@ -140,7 +149,7 @@ def train(
         }
     )
     write_card(card, folder)
-    figures = _report(recipe, card, patches, parts, history, best, folder)
+    figures = _report(recipe, card, patches, parts, history, best, repeats, folder)
     (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
     return Trained(card, figures, len(history))
 
@@ -207,6 +216,7 @@ def _report(
     parts: Mapping[str, Batches],
     history: tuple[Epoch, ...],
     best: int,
+    repeats: Repeats | None,
     folder: Path,
 ) -> dict[str, float] | None:
     """Write what the model was made of, and what it does on patches it has not seen."""
@@ -246,6 +256,7 @@ def _report(
         "best_epoch": best,
         "history": [asdict(entry) for entry in history],
         "test": figures,
+        "bootstraps": None if repeats is None else asdict(repeats),
         "software": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

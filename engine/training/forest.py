@@ -14,7 +14,7 @@ from engine.models.card import ModelCard
 from engine.models.forest import patch_features
 from engine.models.inputs import prepare_input
 
-__all__ = ["Grown", "features_of", "grow"]
+__all__ = ["Grown", "features_of", "grow", "plant"]
 
 _AT_ONCE = 2048  # patches
 
@@ -48,6 +48,20 @@ def features_of(
     return np.concatenate(parts)
 
 
+def plant(trees: int, balanced: bool, seed: int) -> RandomForestClassifier:
+    """A forest that has not grown yet, as Earth Engine's ``smileRandomForest`` is specified."""
+    return RandomForestClassifier(
+        trees,
+        max_features="sqrt",
+        min_samples_leaf=1,
+        bootstrap=True,
+        max_samples=0.5,
+        class_weight="balanced" if balanced else None,
+        random_state=seed,
+        n_jobs=-1,
+    )
+
+
 def grow(
     x: npt.NDArray[np.uint16],
     y: npt.NDArray[np.uint8],
@@ -74,16 +88,7 @@ def grow(
     balanced : weigh classes by one over their counts.
     seed : int
     """
-    forest = RandomForestClassifier(
-        trees,
-        max_features="sqrt",
-        min_samples_leaf=1,
-        bootstrap=True,
-        max_samples=0.5,
-        class_weight="balanced" if balanced else None,
-        random_state=seed,
-        n_jobs=-1,
-    )
+    forest = plant(trees, balanced, seed)
     forest.fit(features_of(x, card, statistics, side), y)
     grown = [tree.tree_ for tree in forest.estimators_]
     nodes = max(tree.node_count for tree in grown)

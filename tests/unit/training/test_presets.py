@@ -20,7 +20,7 @@ def recipe(**more: Any) -> dict[str, Any]:
 def test_a_preset_says_what_a_recipe_does_not() -> None:
     found = load_train_recipe(recipe(training={"preset": "df4lcz", "batch": 16})).training
     assert (found.batch, found.patience, found.schedule, found.factor) == (16, 40, "step", 0.4)
-    settings = Settings(**found.model_dump(exclude={"preset", "device", "devices"}))
+    settings = Settings(**found.model_dump(exclude={"preset", "bootstraps", "device", "devices"}))
     rates = [_rate(settings, epoch) for epoch in (0, 4, 5, 10)]
     assert rates == pytest.approx([2e-3, 2e-3, 8e-4, 3.2e-4])
     plain = load_train_recipe(recipe(training={"preset": "mscnn"})).training
