@@ -98,9 +98,8 @@ def train(
     parts = _parts(patches, form.context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
-    settings = Settings(
-        **recipe.training.model_dump(exclude={"preset", "bootstraps", "device", "devices"})
-    )
+    others = {"preset", "bootstraps", "device", "devices"}
+    settings = Settings(**recipe.training.model_dump(exclude=others))
     history: tuple[Epoch, ...] = ()
     best = 0
     card = _card(recipe, patches, parts["train"].x, folder).model_copy(update=form._asdict())

@@ -1,4 +1,4 @@
-"""Repeated splits of training areas: whole areas, every class on both sides, figures with spread."""
+"""Repeated splits of training areas: whole ones, every class on both sides, with quartiles."""
 
 from __future__ import annotations
 
