@@ -26,7 +26,7 @@ from engine.cube.source import Raster, open_source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError, RunError
 from engine.grid.area import reproject
-from engine.items import SCL, Item, Sign, unsigned
+from engine.items import SCL, Item
 
 __all__ = ["Day", "Failure", "item_key", "read_asset", "read_day", "read_days", "sample_item"]
 
@@ -318,15 +318,20 @@ def _load(
 
 
 def sample_item(
-    item: Item, bands: Sequence[str], *, sign: Sign = unsigned, spacing: float = 320.0
+    item: Item,
+    bands: Sequence[str],
+    *,
+    access: Access = PLAIN,
+    again: bool = False,
+    spacing: float = 320.0,
 ) -> dict[str, npt.NDArray[np.generic]]:
     """Decimated digital numbers of whole assets, of one shape, for the radiometry guard.
-
-    Never checked against checksums: that would fetch every file of a country to the driver.
 
     Parameters
     ----------
     item, bands : what to read; bands that the item lacks are left out.
+    access : how assets are opened.
+    again : past every cache: what was read before is doubted.
     spacing : float
         Metres between samples.
 
@@ -340,10 +345,11 @@ def sample_item(
         asset = item.assets.get(name)
         if asset is None:
             continue
-        href = sign(asset.href)
+        href = asset.href
         try:
+            href = access.place(asset, f"{name} of {item.id}", again=again)
             with (
-                rasterio.Env(**gdal_settings(href)),
+                rasterio.Env(**gdal_settings(href, again=again)),
                 open_source(href, asset, item) as source,
             ):
                 size = size or source.decimated_shape(spacing)

@@ -22,6 +22,7 @@ from engine.catalog.boundaries import resolve_area
 from engine.catalog.cards import find_boundaries, load_boundary_card
 from engine.catalog.search import find_source, search
 from engine.catalog.signing import make_signer
+from engine.cube.access import Access
 from engine.cube.read import sample_item
 from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
@@ -251,5 +252,5 @@ def _catalogue(recipe: Recipe, base: Path) -> str:
     found = search(card, where, area, imagery, names)
     item = found.items[-1]
     name = next(name for name in (*names, *BANDS) if name in item.assets)
-    sample_item(item, [name], sign=make_signer(card))
+    sample_item(item, [name], access=Access(make_signer(card)))
     return f"{where} has {len(found.items)} scenes; {name} of {item.id} could be read"

@@ -14,14 +14,14 @@ from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
-from engine.cube.access import count_unverifiable, require_folder
+from engine.cube.access import Access, count_unverifiable, require_folder
 from engine.cube.clouds import widest_dilation
 from engine.cube.radiometry import find_suspect
 from engine.cube.read import sample_item
 from engine.errors import CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
-from engine.items import SCL, Item, Sign, band_name
+from engine.items import SCL, Item, band_name
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
@@ -177,7 +177,7 @@ def prepare(
     names = [band_name(band) for band in bands]
     found = search(card, where, area, recipe.imagery, names)
     sign = make_signer(card)
-    items = _decide(found.items, sign, _known(place))
+    items = _decide(found.items, Access(sign, verify=recipe.imagery.verify), _known(place))
     suspects = [item.id for item in items if item.suspect]
     if suspects:
         notes = [*notes, f"radiometry suspect, left out: {', '.join(suspects)}"]
@@ -226,14 +226,23 @@ def _known(place: Place) -> dict[str, bool]:
     return {item.stamp: item.suspect for item in read_snapshot(path) if item.suspect is not None}
 
 
-def _decide(items: tuple[Item, ...], sign: Sign, known: dict[str, bool]) -> tuple[Item, ...]:
-    """Run the radiometry guard on items that no earlier run decided."""
+def _decide(items: tuple[Item, ...], access: Access, known: dict[str, bool]) -> tuple[Item, ...]:
+    """Run the radiometry guard on items that no earlier run decided.
+
+    What it suspects is read once more, past caches and checked where files are to be: few items
+    are, and a bit that flipped on the way must not cost a scene. All others are sampled unchecked,
+    which would fetch every file of a country to the driver.
+    """
+    plain = Access(access.sign)
 
     def decide(item: Item) -> Item:
         if item.stamp in known:
             return replace(item, suspect=known[item.stamp])
         try:
-            why = find_suspect(sample_item(item, _GUARD, sign=sign), item.assets)
+            why = find_suspect(sample_item(item, _GUARD, access=plain), item.assets)
+            if why:
+                sampled = sample_item(item, _GUARD, access=access, again=True)
+                why = find_suspect(sampled, item.assets)
         except ReadError:
             return item  # undecided: reading its pixels will record the failure
         notes = (*item.notes, f"radiometry suspect: {why}") if why else item.notes
