@@ -29,7 +29,7 @@ SMALL = {"branch": 4, "blocks": [8, 8, 8, 16, 16], "dense": 16, "leading": 3}
 @pytest.fixture(scope="module")
 def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("country")
-    synthesize(Country(World(5), 6400, 4800, AUTUMN[:2]), folder, tile=400)
+    synthesize(Country(World(5), 6400, 4800, AUTUMN[:2]), folder, tile=320)
     torch.manual_seed(0)
     model = folder / "model"
     model.mkdir()
@@ -68,13 +68,13 @@ def run(country: Path, name: str, tile: int) -> tuple[np.ndarray, np.ndarray, tu
 
 
 def test_scores_are_those_of_each_patch_alone_in_any_layout(country: Path) -> None:
-    scores, stored, corner = run(country, "one", 400)
+    scores, stored, corner = run(country, "one", 320)
     network = load_model(load_card(country / "model"))
     card = load_card(country / "model")
     known = np.argwhere(np.isfinite(scores[0]))
     assert len(known) > 1000
     rng = np.random.default_rng(0)
-    borders = known[((known % 40 == 0) | (known % 40 == 39)).any(axis=1)]
+    borders = known[((known % 32 == 0) | (known % 32 == 31)).any(axis=1)]
     for row, col in [*rng.permutation(known)[:40], *rng.permutation(borders)[:60]]:
         top, left = 10 * int(row) - card.before, 10 * int(col) - card.before
         if min(top, left) < 0 or max(top - stored.shape[1], left - stored.shape[2]) > -52:
@@ -84,7 +84,7 @@ def test_scores_are_those_of_each_patch_alone_in_any_layout(country: Path) -> No
         with torch.inference_mode():
             expected = torch.softmax(network(torch.from_numpy(x))[0], 1)[0].numpy()
         np.testing.assert_allclose(scores[:, row, col], expected, atol=2e-5)
-    other, _, at = run(country, "two", 800)
+    other, _, at = run(country, "two", 640)
     down, across = round((at[1] - corner[1]) / 100), round((corner[0] - at[0]) / 100)
     part = other[:, down : down + scores.shape[1], across : across + scores.shape[2]]
     both = np.isfinite(scores[:, : part.shape[1], : part.shape[2]])
@@ -95,7 +95,7 @@ def test_scores_are_those_of_each_patch_alone_in_any_layout(country: Path) -> No
 
 def test_a_tile_that_cuts_blocks_is_refused(country: Path) -> None:
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
-    recipe["grid"]["tile"] = 320
+    recipe["grid"]["tile"] = 480
     with pytest.raises(RecipeError, match="does not fit the model's cells") as caught:
         engine.plan(recipe | {"model": {"card": "model"}, "store": "three"}, base=country)
-    assert "a multiple of 400 px" in str(caught.value)
+    assert "a multiple of 320 px" in str(caught.value)

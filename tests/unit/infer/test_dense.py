@@ -166,3 +166,26 @@ def test_a_card_with_another_context_is_refused(tmp_path: Path) -> None:
         MSCNN(leading=5)
     with pytest.raises(ValueError, match="leading"):
         ResNet11(leading=4)
+
+
+def test_scales_and_first_block_are_one_convolution_in_evaluation() -> None:
+    network = made("mscnn", 1)
+    x = torch.randn(2, 10, 40, 40)
+    with torch.inference_mode():
+        scales = torch.cat([scale(x) for scale in network.scales], dim=1)[..., 3:-3, 3:-3]
+        straight = nn.functional.conv2d(scales, network.blocks[0].weight, network.blocks[0].bias)
+        found = network._begin(x)
+        assert float((found - straight).abs().max()) < 1e-5 * float(straight.abs().max())
+    network.blocks[0].weight.data.mul_(2)  # and follows its weights
+    nn.init.ones_(network.scales[1].bias)
+    with torch.inference_mode():
+        scales = torch.cat([scale(x) for scale in network.scales], dim=1)[..., 3:-3, 3:-3]
+        straight = nn.functional.conv2d(scales, network.blocks[0].weight, network.blocks[0].bias)
+        assert float((network._begin(x) - straight).abs().max()) < 1e-5 * float(
+            straight.abs().max()
+        )
+    active = MSCNN(leading=1, ms_act="relu", branch=4).eval()
+    with torch.inference_mode():
+        scales = torch.relu(torch.cat([s(x) for s in active.scales], dim=1))[..., 3:-3, 3:-3]
+        straight = nn.functional.conv2d(scales, active.blocks[0].weight, active.blocks[0].bias)
+        torch.testing.assert_close(active._begin(x), straight, rtol=1e-4, atol=1e-4)
