@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from services.faulty import Files  # noqa: E402
+from services.faulty import Files, far_catalogue  # noqa: E402
 
 import engine  # noqa: E402
 from engine.runs import events  # noqa: E402
@@ -56,18 +56,7 @@ def catalogue(work: Path, port: int, last: str) -> str:
     folder = work / "far"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    links = []
-    for path in sorted((work / "scenes").glob("S2*.json")):
-        item = json.loads(path.read_text())
-        if item["properties"]["datetime"][:10] > last:
-            continue
-        for asset in item["assets"].values():
-            asset["href"] = f"http://127.0.0.1:{port}/{Path(asset['href']).name}"
-        (folder / path.name).write_text(json.dumps(item))
-        links.append({"rel": "item", "href": f"./{path.name}"})
-    catalog = {"type": "Catalog", "id": "far", "links": links}
-    (folder / "catalog.json").write_text(json.dumps(catalog))
-    return str(folder / "catalog.json")
+    return far_catalogue(work / "scenes", folder, port, last)
 
 
 def run(work: Path, files: Files, last: str) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 import yaml
-from services.faulty import PROGRAMS, Files
+from services.faulty import PROGRAMS, Files, far_catalogue
 from services.required import need
 
 import engine
@@ -88,17 +87,8 @@ def test_bytes_that_are_counted_are_those_that_a_server_sends(
     need(*PROGRAMS)
     files = Files(country / "scenes", tmp_path / "nginx")
     try:
-        links = []
-        for path in sorted((country / "scenes").glob("S2*.json")):
-            item = json.loads(path.read_text())
-            for asset in item["assets"].values():
-                asset["href"] = f"http://127.0.0.1:{files.port}/{Path(asset['href']).name}"
-            (tmp_path / path.name).write_text(json.dumps(item))
-            links.append({"rel": "item", "href": f"./{path.name}"})
-        catalog = {"type": "Catalog", "id": "far", "links": links}
-        (tmp_path / "catalog.json").write_text(json.dumps(catalog))
         recipe = yaml.safe_load((country / "recipe.yaml").read_text())
-        recipe["imagery"]["catalog"] = str(tmp_path / "catalog.json")
+        recipe["imagery"]["catalog"] = far_catalogue(country / "scenes", tmp_path, files.port)
         recipe |= {"store": str(tmp_path / "store"), "grid": recipe["grid"] | {"tile": 480}}
         engine.plan(recipe, base=country)  # the guard's samples
         before = files.log.stat().st_size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from services.faulty import KINDS, PROGRAMS, Files, Proxy
+from services.faulty import KINDS, PROGRAMS, Files, Proxy, far_catalogue
 from services.required import need
 
 import engine
@@ -73,19 +71,8 @@ def changed_tiles(one: Path, other: Path) -> set[str]:
 
 def over_http(country: Path, folder: Path, port: int) -> dict[str, Any]:
     """The recipe with a catalogue whose assets are addresses."""
-    links = []
-    for path in sorted((country / "scenes").glob("S2*.json")):
-        item = json.loads(path.read_text())
-        for asset in item["assets"].values():
-            local = path.with_name(Path(asset["href"]).name)
-            asset["href"] = f"http://127.0.0.1:{port}/{local.name}"
-            asset["file:checksum"] = "1220" + hashlib.sha256(local.read_bytes()).hexdigest()
-        (folder / path.name).write_text(json.dumps(item))
-        links.append({"rel": "item", "href": f"./{path.name}"})
-    catalog = {"type": "Catalog", "id": "far", "links": links}
-    (folder / "catalog.json").write_text(json.dumps(catalog))
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
-    recipe["imagery"]["catalog"] = str(folder / "catalog.json")
+    recipe["imagery"]["catalog"] = far_catalogue(country / "scenes", folder, port)
     recipe["area"] = {"file": str(country / "truth" / "area.geojson")}
     del recipe["mask"]
     return recipe | {"store": str(folder / "store")}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import random
 import re
 import shutil
@@ -62,6 +64,32 @@ http {{
     def stop(self) -> None:
         self.process.terminate()
         self.process.wait(10)
+
+
+def far_catalogue(scenes: Path, folder: Path, port: int, until: str = "9999") -> str:
+    """A catalogue of made-up scenes whose files a server has, with their checksums.
+
+    Parameters
+    ----------
+    scenes : folder that is served.
+    folder : where the catalogue is written.
+    port : of the server.
+    until : the last day.
+    """
+    links = []
+    for path in sorted(scenes.glob("S2*.json")):
+        item = json.loads(path.read_text())
+        if item["properties"]["datetime"][:10] > until:
+            continue
+        for asset in item["assets"].values():
+            local = path.with_name(Path(asset["href"]).name)
+            asset["href"] = f"http://127.0.0.1:{port}/{local.name}"
+            asset["file:checksum"] = "1220" + hashlib.sha256(local.read_bytes()).hexdigest()
+        (folder / path.name).write_text(json.dumps(item))
+        links.append({"rel": "item", "href": f"./{path.name}"})
+    catalog = {"type": "Catalog", "id": "far", "links": links}
+    (folder / "catalog.json").write_text(json.dumps(catalog))
+    return str(folder / "catalog.json")
 
 
 class Proxy:
