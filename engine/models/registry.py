@@ -25,7 +25,7 @@ __all__ = [
     "begin_with",
     "build",
     "load_model",
-    "load_start",
+    "load_weights",
     "measure",
 ]
 
@@ -93,17 +93,18 @@ def measure(
     return Measured(context, int(features.shape[1]), _kind(scores))
 
 
-def load_start(card: ModelCard) -> dict[str, Tensor]:
-    """A card's weights by name, to go on from.
+def load_weights(card: ModelCard) -> dict[str, Tensor]:
+    """A card's weights by name.
 
     Raises
     ------
     WeightsError
     """
+    path = verify_weights(card)
     try:
-        return dict(load_file(verify_weights(card)))
+        return dict(load_file(path))
     except SafetensorError as error:
-        raise WeightsError("the weights are damaged", got=f"{card.name}: {error}") from error
+        raise WeightsError("the weights are damaged", got=f"{path.name}: {error}") from error
 
 
 def begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
@@ -141,14 +142,10 @@ def load_model(card: ModelCard) -> nn.Module:
     CardError
         Where the network does not give what the card says it gives.
     """
-    path = verify_weights(card)
-    try:
-        state: Mapping[str, Tensor] = load_file(path)
-    except SafetensorError as error:
-        raise WeightsError("the weights are damaged", got=f"{path.name}: {error}") from error
+    state = load_weights(card)
     model = build(card)
     _require_fit(model.state_dict(), state, card)
-    model.load_state_dict(dict(state), strict=False)  # all but the batch counts, checked above
+    model.load_state_dict(state, strict=False)  # all but the batch counts, checked above
     model.eval()
     _require_outputs(model, card)
     return model

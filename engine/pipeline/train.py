@@ -21,7 +21,7 @@ from engine.legend import LCZ
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, find_card, load_card, write_card
 from engine.models.inputs import prepare_input
-from engine.models.registry import Measured, load_start, measure
+from engine.models.registry import Measured, load_weights, measure
 from engine.pipeline.cutting import cut_patches
 from engine.publishing.charts import draw_confusion, draw_curves
 from engine.train_recipe import TrainRecipe, load_train_recipe
@@ -132,7 +132,7 @@ def train(
             folder,
             device=recipe.training.device,
             devices=recipe.training.devices,
-            start=None if start is None else load_start(start),
+            start=None if start is None else load_weights(start),
             tell=epoch,
             step=step,
         )

@@ -128,26 +128,20 @@ def test_a_frozen_trunk_stays_as_it_is_to_the_bit() -> None:
 def test_random_labels_are_learnt_by_heart(builder: Any, more: dict[str, Any], steps: int) -> None:
     torch.manual_seed(0)
     network = builder(**more)
-    x, y = torch.randn(48, 10, 32, 32), torch.randint(0, 17, (48,))
-    optimizer = torch.optim.NAdam(network.parameters(), lr=2e-3, momentum_decay=4e-3)
-    network.train()
-    for _ in range(steps):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(x)[0], y).backward()
-        optimizer.step()
-    network.eval()
-    with torch.inference_mode():
-        assert (network(x)[0].argmax(1) == y).all()
+    learn_by_heart(network, torch.randn(48, 10, 32, 32), torch.randint(0, 17, (48,)), steps)
 
 
 @pytest.mark.slow
 def test_reduced_volumes_are_learnt_by_heart() -> None:
     torch.manual_seed(0)
     network = ResNet11Volume(classes=8)
-    x, y = torch.randn(16, 10, 16, 16), torch.arange(16) % 8
+    learn_by_heart(network, torch.randn(16, 10, 16, 16), torch.arange(16) % 8, 45)
+
+
+def learn_by_heart(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:
     optimizer = torch.optim.NAdam(network.parameters(), lr=2e-3, momentum_decay=4e-3)
     network.train()
-    for _ in range(45):
+    for _ in range(steps):
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(x)[0], y).backward()
         optimizer.step()
