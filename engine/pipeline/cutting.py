@@ -44,6 +44,12 @@ def cut_patches(
     """
     where = base / recipe.patches
     if not recipe.labels:
+        if not (where / "zarr.json").exists():
+            raise LabelError(
+                "the recipe names no labels, and there is no patch set that was imported",
+                got=str(where),
+                remedy="name labels, or import a set into that folder first",
+            )
         found = open_patches(where)
         return replace(found, split=_split(recipe, found))
     sources = [_Source(label, base) for label in recipe.labels]
