@@ -29,6 +29,8 @@ __all__ = [
     "Filter",
     "GridChoice",
     "Imagery",
+    "Images",
+    "Instances",
     "Mask",
     "ModelChoice",
     "Period",
@@ -154,6 +156,32 @@ class Imagery(Strict):
     )
 
 
+class Images(Strict):
+    """A second source, of 1 m images: red, green and blue, 8 bits each."""
+
+    catalog: str = Field(description="as in imagery; `natmap ingest` makes one of a folder")
+    collection: str | None = Field(None, description="if the card offers several")
+    period: Period | None = Field(None, description="by default of any day")
+    verify: bool = Field(False, description="as in imagery")
+
+    @property
+    def wanted(self) -> Imagery:
+        """What to search for, in the terms of imagery."""
+        period = self.period or Period(first=date(1970, 1, 1), last=date(2099, 12, 31))
+        return Imagery(
+            catalog=self.catalog, collection=self.collection, period=period, verify=self.verify
+        )
+
+
+class Instances(Strict):
+    """How 1 m images are parted into instances, the nodes of a cell's graph."""
+
+    segmenter: Literal["felzenszwalb", "slic"] = "felzenszwalb"
+    segmentation: Literal["shared", "per_window"] = Field(
+        "shared", description="once per block of ground; or for each window, ten times the work"
+    )
+
+
 class Cube(Strict):
     """How scenes become a composite."""
 
@@ -167,6 +195,12 @@ class ModelChoice(Strict):
     """The model and where it runs."""
 
     card: str = Field(description="a model card's name or file")
+    instances: str | None = Field(
+        None, description="card of a graph network over the instances of `images`, to fuse with"
+    )
+    sentinel_weight: float = Field(
+        0.6, ge=0, le=1, description="of the scores of `card` when fused; the rest is the graph's"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     scores: Literal["float32", "float16"] = Field("float32", description="type of stored scores")
@@ -199,7 +233,9 @@ class Recipe(Strict):
     area: AreaChoice
     grid: GridChoice
     imagery: Imagery
+    images: Images | None = None
     cube: Cube = Cube()
+    instances: Instances = Instances()
     model: ModelChoice | None = None
     filter: Filter = Filter()
     mask: Mask | None = None
@@ -213,6 +249,14 @@ class Recipe(Strict):
             raise ValueError(
                 f"grid.chunk: {self.grid.chunk_pixels} px does not divide grid.tile: "
                 f"{self.grid.tile} px; two tiles would write one chunk"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams(self) -> Recipe:
+        if self.model is not None and self.model.instances and self.images is None:
+            raise ValueError(
+                "model.instances: a graph network needs 1 m images; add images: {catalog: …}"
             )
         return self
 

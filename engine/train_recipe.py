@@ -59,10 +59,14 @@ class ModelWanted(Strict):
         "resnet50",
         "densenet",
         "msmla",
+        "gcn",
         "forest",
     ] = "mscnn"
     start: str | None = Field(
         None, description="a model card to go on from: its weights wherever they fit"
+    )
+    beside: str | None = Field(
+        None, description="of a gcn: card of the stream to fuse with; the weight is swept"
     )
     restandardise: bool = Field(
         False, description="with start: standardise by these patches, not as the card did"
@@ -76,6 +80,12 @@ class ModelWanted(Strict):
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
     licence: str = "unknown"
     description: str = ""
+
+    @model_validator(mode="after")
+    def _streams(self) -> ModelWanted:
+        if self.beside is not None and self.architecture != "gcn":
+            raise ValueError("beside goes with architecture: gcn")
+        return self
 
     @model_validator(mode="after")
     def _sized(self) -> ModelWanted:
@@ -101,6 +111,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "every": 5,
         "balance": "none",
     },
+    # and its graph network, as its code has it
+    "df4lcz-graph": {"epochs": 100, "patience": 20, "batch": 32, "rate": 1e-2, "balance": "none"},
     # So2Sat LCZ42's benchmark
     "so2sat": {
         "epochs": 100,
@@ -132,7 +144,7 @@ SMALL: dict[str, dict[str, Any]] = {
 class Training(Strict):
     """How; see `engine.training.fit.Settings`."""
 
-    preset: Literal["mscnn", "df4lcz", "so2sat"] | None = Field(
+    preset: Literal["mscnn", "df4lcz", "df4lcz-graph", "so2sat"] | None = Field(
         None, description="a paper's settings, where nothing else is said"
     )
     epochs: int = Field(100, gt=0)

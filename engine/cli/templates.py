@@ -24,6 +24,9 @@ imagery:
   max_cloud_cover: 40    # percent
   # bands: [B02, B03]    # by default the model's
 
+# images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
+# instances: {segmenter: felzenszwalb}            # or slic; segmentation: shared, or per_window
+
 cube:
   composite: median      # or mean, medoid
   keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
@@ -32,6 +35,8 @@ cube:
 
 model:
   card: ./sen2lcz        # folder of a model card
+  # instances: ./graphs  # card of a graph network over the images, fused with the other's scores
+  # sentinel_weight: 0.6 # what the other counts; natmap train finds the best
   device: auto           # cpu, cuda
   # precision: float32   # or bfloat16
   # embedding: false     # also store the penultimate features
@@ -64,14 +69,15 @@ split: {by: group, shares: [0.7, 0.1, 0.2]}   # whole training areas; or by: blo
 # split: {by: own}                # of an imported patch set, with labels left out; or by: pool
 
 model:
-  architecture: mscnn             # sen2lcz, resnet11, resnet11-3d, resnet-v2, …, forest
+  architecture: mscnn             # sen2lcz, resnet11, resnet11-3d, …, gcn, forest
   # size: small                   # widths that a CPU can train
   # parameters: {leading: 3}      # of the network; leading: see real neighbours, run dense
+  # beside: ./my-s2-model         # of a gcn: sweep the weight of both streams on validation
   # start: ./another-model        # go on from its weights; frozen: true trains the last layers
   licence: CC-BY-4.0
 
 training:
-  # preset: df4lcz                # a paper's settings: mscnn, df4lcz, so2sat
+  # preset: df4lcz                # a paper's: mscnn, df4lcz, df4lcz-graph, so2sat
   epochs: 100
   patience: 15                    # epochs without a better validation loss
   batch: 96

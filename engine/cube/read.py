@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +23,31 @@ from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import lay
-from engine.cube.source import Raster, open_source
+from engine.cube.source import Raster, Source, open_source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError, RunError
 from engine.grid.area import reproject
 from engine.items import SCL, Item
 
-__all__ = ["Day", "Failure", "item_key", "read_asset", "read_day", "read_days", "sample_item"]
+__all__ = [
+    "Cut",
+    "Day",
+    "Failure",
+    "Plane",
+    "attempt",
+    "item_key",
+    "read_asset",
+    "read_day",
+    "read_days",
+    "resample",
+    "sample_item",
+]
 
 _READERS = 8  # assets asked for at once: on a network it is waiting that takes the time
 
 Plane = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]
 Cut = tuple[slice, slice]
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -150,7 +164,7 @@ def read_days(
                     lost |= _footprint(item, geobox)
                     continue
                 fetched += sum(raster.fetched for raster in rasters.values() if raster)
-                _resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
+                resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
             day.scl[open_pixels & lost] = READ_FAILED
             yield Day(day.bands, day.scl, day.source, tuple(failures), fetched)
 
@@ -183,7 +197,7 @@ def _load_item(
     return {name: r for name, r in loaded.items() if not isinstance(r, ReadError)}
 
 
-def _resample(
+def resample(
     rasters: Mapping[str, Raster | None],
     geobox: GeoBox,
     anchor: tuple[float, float],
@@ -281,7 +295,7 @@ def read_asset(
     def keep(planes: Mapping[str, Plane], here: Cut) -> None:
         values[here], valid[here] = planes[name]
 
-    _resample({name: raster}, geobox, anchor, keep)
+    resample({name: raster}, geobox, anchor, keep)
     return values, valid
 
 
@@ -293,6 +307,19 @@ def _load(
     access: Access,
 ) -> Raster | None:
     """The part of an asset that a window needs; again after a pause where that may help."""
+    return attempt(
+        item, name, access, lambda source: source.load(geobox, anchor, nearest=name == SCL)
+    )
+
+
+def attempt(item: Item, name: str, access: Access, use: Callable[[Source], Found]) -> Found:
+    """Open an asset and use it; again after a pause where that may help.
+
+    Raises
+    ------
+    ReadError
+        After the retries, or at once where a retry cannot help.
+    """
     asset = item.assets[name]
     what = f"{name} of {item.id}"
     for tried in range(access.retries + 1):
@@ -303,7 +330,7 @@ def _load(
                 rasterio.Env(**gdal_settings(href, again=tried > 0)),
                 open_source(href, asset, item) as source,
             ):
-                return source.load(geobox, anchor, nearest=name == SCL)
+                return use(source)
         except ReadError as error:
             failure = error
         except RunError:

@@ -60,6 +60,16 @@ class Source:
 
     def load(self, geobox: GeoBox, anchor: tuple[float, float], *, nearest: bool) -> Raster | None:
         """The part of the file that a window of the grid needs, or None where it needs none."""
+        window = self.needed(geobox, anchor)
+        if window is None:
+            return None
+        values = self.file.read(self.index, window=window)
+        fetched = self.fetched(window, values.nbytes)
+        corner = int(window.row_off), int(window.col_off)
+        return Raster(values, corner, self.frame, self.nodata, nearest, fetched)
+
+    def needed(self, geobox: GeoBox, anchor: tuple[float, float]) -> Window | None:
+        """Pixels of the file that a window of the grid needs, or None where it needs none."""
         frame = self.frame
         aligned = _aligned(geobox, frame)
         if aligned is not None:
@@ -82,12 +92,11 @@ class Source:
         bottom, right = min(bottom, height), min(right, width)
         if bottom <= top or right <= left:
             return None
-        values = self.file.read(self.index, window=Window(left, top, right - left, bottom - top))
-        fetched = self._fetched(top, left, bottom, right, values.nbytes)
-        return Raster(values, (int(top), int(left)), frame, self.nodata, nearest, fetched)
+        return Window(left, top, right - left, bottom - top)
 
-    def _fetched(self, top: int, left: int, bottom: int, right: int, decoded: int) -> int:
+    def fetched(self, window: Window, decoded: int) -> int:
         """Bytes of the blocks that a window needs, as they lie in the file; else decoded ones."""
+        (top, bottom), (left, right) = window.toranges()
         height, width = self.file.block_shapes[self.index - 1]
         try:
             return sum(

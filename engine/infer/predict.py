@@ -39,14 +39,16 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> str:
     return asked
 
 
+_MOST = 2  # networks of one recipe: both streams
 _loaded: dict[tuple[str, str, str], Predictor] = {}
 
 
 def get_predictor(card: ModelCard, device: str, precision: str) -> Predictor:
-    """The process's predictor for a card; loaded once, and the one before it let go."""
+    """The process's predictor for a card; loaded once, and those of an earlier recipe let go."""
     key = card.key, device, precision
     if key not in _loaded:
-        _loaded.clear()
+        while len(_loaded) >= _MOST:
+            del _loaded[next(iter(_loaded))]
         _loaded[key] = Predictor(card, device, precision)
     return _loaded[key]
 
@@ -84,9 +86,9 @@ class Predictor:
         torch.backends.cudnn.allow_tf32 = False
         self.card, self.device, self.precision = card, device, precision
         self.model = load_model(card).to(device)
-        # two thirds of the time on CPUs; volumes have no such form
+        # two thirds of the time on CPUs; volumes and graphs have no such form
         self._format = torch.contiguous_format
-        if not any(isinstance(module, nn.Conv3d) for module in self.model.modules()):
+        if any(isinstance(module, nn.Conv2d) for module in self.model.modules()):
             self._format = torch.channels_last
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size: int | None = None
@@ -102,13 +104,13 @@ class Predictor:
     def __call__(
         self, batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Probabilities (n, classes) and features (n, features) of prepared patches.
+        """Probabilities (n, classes) and features (n, features) of prepared patches, or graphs.
 
         The caller keeps the batch's shape fixed: kernels may be chosen by it.
 
         Parameters
         ----------
-        batch : float32 (n, bands, patch, patch)
+        batch : float32 (n, bands, patch, patch), or packed graphs (n, 50, 5)
 
         Raises
         ------

@@ -6,12 +6,15 @@ most 50 instances, so dense matrices cost less than sparse ones.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["GCN", "adjacency", "normalise"]
+from engine.models.graphs import FEATURES
+from engine.models.segments import MOST, SEGMENTATIONS, SEGMENTERS
+
+__all__ = ["GCN", "InstanceGraphs", "adjacency", "normalise"]
 
 Mode = Literal["complete", "gaussian", "knn"]
 
@@ -98,3 +101,57 @@ class GCN(nn.Module):
         share = mask.to(nodes.dtype)[:, :, None]
         features = (nodes * share).sum(dim=1) / share.sum(dim=1).clamp(min=1.0)
         return self.head(features), features
+
+
+class InstanceGraphs(nn.Module):
+    """Packed graphs (n, 50, 5) -> logits (n, classes) and features (n, width).
+
+    Parameters
+    ----------
+    bands : 3: red, green, blue.
+    classes, width : int
+    adjacency : {"complete", "gaussian", "knn"}
+    segmenter, segmentation : how the instances it was trained on were made; maps must do the same.
+    side : of a window, in metres.
+
+    Raises
+    ------
+    ValueError
+        Where one of them is none of these.
+    """
+
+    def __init__(
+        self,
+        bands: int = 3,
+        classes: int = 17,
+        width: int = 32,
+        adjacency: Mode = "complete",
+        segmenter: str = "felzenszwalb",
+        segmentation: str = "shared",
+        side: float = 320.0,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("bands", bands, (3,)),
+            ("adjacency", adjacency, get_args(Mode)),
+            ("segmenter", segmenter, tuple(SEGMENTERS)),
+            ("segmentation", segmentation, SEGMENTATIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, got {value}")
+        self.mode: Mode = adjacency
+        self.side = side
+        self.gcn = GCN(len(FEATURES), classes, width)
+
+    def example(self) -> Tensor:
+        """A graph of one node, to look at what comes out."""
+        found = torch.zeros(1, MOST, len(FEATURES))
+        found[0, 0] = 0.5
+        return found
+
+    def forward(self, nodes: Tensor) -> tuple[Tensor, Tensor]:
+        """From packed graphs; an empty one gives the head's bias."""
+        mask = nodes[:, :, 3] > 0
+        weights = normalise(adjacency(nodes[:, :, 3:] * self.side, mask, self.mode))
+        logits, features = self.gcn(nodes, weights, mask)
+        return logits, features

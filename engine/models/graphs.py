@@ -1,19 +1,19 @@
-"""From a window's instances to a graph: colours and places of its nodes, batched with a mask."""
+"""Graphs of instances: colours and places of a window's nodes, packed. Imports no torch.
+
+A packed graph is an array (50, 5) of nodes, zero where there is none: of a node the centre is
+never 0. So graphs lie in a store and in patch sets as any other array does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from engine.models.gcn import Mode, adjacency, normalise
 from engine.models.segments import MOST, Image, Instance
 
-__all__ = ["FEATURES", "Graphs", "collate", "nodes_of"]
+__all__ = ["FEATURES", "nodes_of", "pack", "turn"]
 
 FEATURES = ("red", "green", "blue", "x", "y")
 """Of a node, all in [0, 1]: mean colour of its pixels, centre of its bounding box."""
@@ -38,39 +38,44 @@ def nodes_of(rgb: Image, instances: Sequence[Instance]) -> npt.NDArray[np.float3
     return found
 
 
-@dataclass(frozen=True)
-class Graphs:
-    """Graphs of a batch, padded.
+def pack(graphs: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float16]:
+    """Graphs as one array, float16 (n, 50, 5).
 
-    Attributes
-    ----------
-    nodes : float32 (n, 50, 5)
-    weights : float32 (n, 50, 50), normalised
-    mask : bool (n, 50)
-    """
-
-    nodes: Tensor
-    weights: Tensor
-    mask: Tensor
-
-
-def collate(
-    graphs: Sequence[npt.NDArray[np.float32]], mode: Mode = "complete", side: float = 320.0
-) -> Graphs:
-    """Graphs as one batch.
+    Two bytes hold a colour to a quarter of a grey level and a place to 16 cm.
 
     Parameters
     ----------
     graphs : of each its nodes, (nodes, 5); none at all is an empty graph.
-    mode : of adjacency.
-    side : of a window, in metres.
+
+    Raises
+    ------
+    ValueError
+        Where one has more than 50 nodes.
     """
-    nodes = torch.zeros(len(graphs), MOST, len(FEATURES))
-    mask = torch.zeros(len(graphs), MOST, dtype=torch.bool)
+    found = np.zeros((len(graphs), MOST, len(FEATURES)), np.float16)
     for number, one in enumerate(graphs):
         if len(one) > MOST:
             raise ValueError(f"a graph has at most {MOST} nodes, got {len(one)}")
-        nodes[number, : len(one)] = torch.from_numpy(np.ascontiguousarray(one))
-        mask[number, : len(one)] = True
-    weights = normalise(adjacency(nodes[:, :, 3:] * side, mask, mode))
-    return Graphs(nodes, weights, mask)
+        found[number, : len(one)] = one
+    return found
+
+
+def turn(packed: npt.NDArray[np.float16], turns: npt.NDArray[np.uint8]) -> npt.NDArray[np.float16]:
+    """Graphs of windows turned as `engine.training.fit` turns patches.
+
+    Parameters
+    ----------
+    packed : float16 (n, 50, 5)
+    turns : uint8 (n,), 0 to 7
+        Quarter turns to the left, and 4 for a mirror from left to right after them.
+    """
+    found = packed.copy()
+    there = packed[..., 3] > 0
+    x, y = packed[..., 3].astype(np.float32), packed[..., 4].astype(np.float32)
+    for k in range(4):
+        here = (turns % 4 == k)[:, None] & there
+        found[..., 3][here], found[..., 4][here] = x[here], y[here]
+        x, y = y, 1 - x  # a quarter turn to the left: what was right is on top
+    mirrored = (turns >= 4)[:, None] & there
+    found[..., 3][mirrored] = 1 - found[..., 3][mirrored].astype(np.float32)
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from engine.models.card import ModelCard
 
-__all__ = ["prepare_input"]
+__all__ = ["prepare_batch", "prepare_input"]
 
 
 def prepare_input(
@@ -34,3 +36,21 @@ def prepare_input(
         x = (x - mean) / std
     np.copyto(x, np.float32(card.fill), where=~valid[..., None, :, :])
     return x
+
+
+def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float32]:
+    """Examples as a network is fed them.
+
+    Parameters
+    ----------
+    x : uint16 (n, band, y, x), stored patches, valid where no band is 0; or, for a graph network,
+        packed graphs (n, 50, 5).
+    card : ModelCard
+
+    Returns
+    -------
+    float32, of the same shape
+    """
+    if x.ndim == 3:
+        return x.astype(np.float32)
+    return prepare_input(x, np.asarray((x > 0).all(axis=1)), card)

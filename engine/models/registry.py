@@ -14,6 +14,7 @@ from engine.errors import CardError, WeightsError
 from engine.models.card import ModelCard, verify_weights
 from engine.models.comparators import MSMLA, DenseNet, ResNet50
 from engine.models.forest import Forest
+from engine.models.gcn import InstanceGraphs
 from engine.models.mscnn import MSCNN
 from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
@@ -38,6 +39,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "resnet50": ResNet50,
     "densenet": DenseNet,
     "msmla": MSMLA,
+    "gcn": InstanceGraphs,
     "forest": Forest,
 }
 
@@ -84,10 +86,9 @@ def measure(
     """
     network = _make(architecture, parameters, bands, classes).eval()
     context = int(getattr(network, "context", 0))
-    side = patch + 2 * context
     try:
         with torch.inference_mode():
-            scores, features = network(torch.rand(1, bands, side, side))
+            scores, features = network(_example(network, bands, patch + 2 * context))
     except (ValueError, RuntimeError) as error:
         raise CardError(f"{architecture} cannot take patches of {patch} px", got=error) from error
     return Measured(context, int(features.shape[1]), _kind(scores))
@@ -187,10 +188,10 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             expected=f"context: {context}",
             remedy="set it, or the network's parameter `leading`",
         )
-    side = card.patch + 2 * card.context
+    example = _example(model, len(card.bands), card.patch + 2 * card.context, card.fill)
     try:
         with torch.inference_mode():
-            scores, features = model(torch.full((1, len(card.bands), side, side), card.fill))
+            scores, features = model(example)
     except (ValueError, RuntimeError) as error:
         raise CardError(f"{card.architecture} cannot take the card's patch", got=error) from error
     if features.shape[1] != card.features:
@@ -206,6 +207,13 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             got=f"output: {card.output}",
             expected=f"output: {found} (they sum to {float(scores.sum()):.3g})",
         )
+
+
+def _example(network: nn.Module, bands: int, side: int, value: float = 0.5) -> Tensor:
+    """One input of a network: a patch, or what the network itself calls one."""
+    own = getattr(network, "example", None)
+    found: Tensor = own() if own else torch.full((1, bands, side, side), value)
+    return found
 
 
 def _kind(scores: Tensor) -> str:

@@ -17,12 +17,24 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import find_objects
 
-__all__ = ["LEAST", "MOST", "SEGMENTERS", "Instance", "clip", "merge_small", "segment"]
+__all__ = [
+    "LEAST",
+    "MOST",
+    "SEGMENTATIONS",
+    "SEGMENTERS",
+    "Instance",
+    "clip",
+    "merge_small",
+    "segment",
+]
 
 LEAST = 50
 """Pixels of an instance, at least."""
 MOST = 50
 """Instances of a window: the largest."""
+
+SEGMENTATIONS = ("shared", "per_window")
+"""Once per block of ground, or for each window."""
 
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
@@ -49,7 +61,9 @@ class Instance:
         return int(self.mask.sum())
 
 
-def segment(rgb: Image, kind: Kind = "felzenszwalb") -> tuple[Instance, ...]:
+def segment(
+    rgb: Image, kind: Kind = "felzenszwalb", valid: npt.NDArray[np.bool_] | None = None
+) -> tuple[Instance, ...]:
     """Segment an image.
 
     Parameters
@@ -57,6 +71,8 @@ def segment(rgb: Image, kind: Kind = "felzenszwalb") -> tuple[Instance, ...]:
     rgb : uint8 (y, x, 3)
     kind : ``felzenszwalb`` (sigma 0.8, scale 200, at least 100 px) or ``slic`` (60 segments for
         each 320 x 320 px, compactness 10).
+    valid : bool (y, x), optional
+        Other pixels belong to no instance.
 
     Returns
     -------
@@ -71,7 +87,10 @@ def segment(rgb: Image, kind: Kind = "felzenszwalb") -> tuple[Instance, ...]:
         raise ValueError(f"unknown segmenter {kind}; there are {', '.join(SEGMENTERS)}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"an image must be uint8 (y, x, 3), got {rgb.dtype} {rgb.shape}")
-    return instances_of(merge_small(SEGMENTERS[kind](rgb), rgb))
+    labels = merge_small(SEGMENTERS[kind](rgb), rgb)
+    if valid is not None and not valid.all():
+        labels = np.where(valid, labels, -1)
+    return instances_of(labels)
 
 
 def _felzenszwalb(rgb: Image) -> Labels:
@@ -166,7 +185,7 @@ class _Regions:
 
 
 def instances_of(labels: Labels) -> tuple[Instance, ...]:
-    """The regions of a label map, the largest first; equal ones by place."""
+    """The regions of a label map, the largest first; equal ones by place. Below 0 is none."""
     found = [
         Instance(rows.start, cols.start, labels[rows, cols] == number)
         for number, (rows, cols) in _regions(labels)
@@ -175,10 +194,9 @@ def instances_of(labels: Labels) -> tuple[Instance, ...]:
 
 
 def _regions(labels: Labels) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    low = int(labels.min())
-    for position, place in enumerate(find_objects(labels - low + 1)):
+    for number, place in enumerate(find_objects(labels + 1)):
         if place is not None:
-            yield position + low, place
+            yield number, place
 
 
 def clip(instances: tuple[Instance, ...], top: int, left: int, side: int) -> tuple[Instance, ...]:

@@ -98,6 +98,7 @@ class _Source:
                 remedy=f"natmap run {path} --until composite",
             ) from None
         self.names = [str(band) for band in self.identity["band_names"]]
+        self.nodes: Any = root.get("instances/nodes") if self.recipe.images else None
 
     def read(
         self, rows: slice, cols: slice, wanted: list[int]
@@ -174,7 +175,29 @@ class _Source:
             recipe.context,
             self.recipe.grid.resolution,
             (place,),
+            None if self.nodes is None else self._graphs(samples["row"], samples["col"]),
+            None if self.nodes is None else self.recipe.instances.model_dump(),
         )
+
+    def _graphs(
+        self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float16]:
+        """Packed graphs of cells, (n, 50, 5)."""
+        found = np.zeros((len(rows), *self.nodes.shape[:2]), np.float16)
+        side = self.nodes.chunks[-1]
+        tiles = np.stack([rows // side, cols // side])
+        for row, col in np.unique(tiles, axis=1).T.tolist():
+            here = (tiles[0] == row) & (tiles[1] == col)
+            top, left = row * side, col * side
+            part = self.nodes[:, :, top : top + side, left : left + side]
+            found[here] = part[:, :, rows[here] - top, cols[here] - left].transpose(2, 0, 1)
+        if not found.any():
+            raise LabelError(
+                "the recipe has 1 m images, and no labelled cell has instances of them",
+                got=str(self.store),
+                remedy=f"natmap run {self.base / self.label.recipe} --until instances",
+            )
+        return found
 
 
 def _split(recipe: TrainRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:

@@ -62,6 +62,12 @@ class ItemIndex:
         payload = (tuple(part.payload for part in days), suspects.payload)
         return [Part(0, text + suspects.fingerprint, payload)]
 
+    def about(self, tile: Tile, reach: float) -> list[Part]:
+        """All items within `reach` metres of a tile as one part, each with its extent's bounds."""
+        found = self._near(tile, reach)
+        payload = tuple((self.items[i], self._extents[i].bounds) for i in found)
+        return [Part(0, self._digest(found), payload)]
+
     def suspects(self, tile: Tile) -> list[Part]:
         """Extents (WKB) of items that the radiometry guard left out near a tile, as one part."""
         found = [i for i in self._near(tile) if self.items[i].suspect]
@@ -70,8 +76,9 @@ class ItemIndex:
         payload = tuple(shapely.to_wkb(self._extents[i]) for i in found)
         return [Part(0, self._digest(found), payload)]
 
-    def _near(self, tile: Tile) -> list[int]:
-        box = shapely.box(*self._grid.tile_bounds(tile))
+    def _near(self, tile: Tile, reach: float = 0.0) -> list[int]:
+        left, bottom, right, top = self._grid.tile_bounds(tile)
+        box = shapely.box(left - reach, bottom - reach, right + reach, top + reach)
         found = self._tree.query(box, predicate="intersects")
         return sorted((int(i) for i in found), key=lambda i: self.items[i].id)
 

@@ -26,7 +26,15 @@ from engine.runs.stage import NO_FLAGS, Output
 from engine.runs.task import TileTask
 from engine.store.ledger import Flag
 
-__all__ = ["SEASON", "ComposeScenes", "ComposeUnread", "MakeMap", "ReadScenes", "ScoreCells"]
+__all__ = [
+    "SEASON",
+    "ComposeScenes",
+    "ComposeUnread",
+    "MakeMap",
+    "ReadScenes",
+    "ScoreCells",
+    "gaps_of",
+]
 
 
 SEASON = 40
@@ -46,7 +54,7 @@ class ReadScenes:
         days = [part.payload for part in task.parts]
         read = read_days(days, self.bands, box, task.grid.anchor, access=self.access)
         for part, day in zip(task.parts, read, strict=True):
-            flags, note = _gaps(day.failures)
+            flags, note = gaps_of(day.failures)
             arrays: dict[str, npt.NDArray[Any]] = {
                 "scenes/bands": day.bands,
                 "scenes/scl": day.scl,
@@ -167,11 +175,12 @@ class ComposeUnread(Composer):
                 bands[position] = day.bands[:, halo : height - halo, halo : width - halo]
                 scl[position] = day.scl
             self.compose(out, top, bands, scl, suspect)
-        flags, note = _gaps(tuple(dict.fromkeys(failures)))
+        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
         yield Output(out, flags=flags, note=note, bytes_read=fetched)
 
 
-def _gaps(failures: tuple[Failure, ...]) -> tuple[Flag, str | None]:
+def gaps_of(failures: tuple[Failure, ...]) -> tuple[Flag, str | None]:
+    """What the ledger notes of items that could not be read."""
     flags = NO_FLAGS
     for failure in failures:
         flags |= Flag.TRANSIENT_GAP if failure.transient else Flag.STRUCTURAL_GAP
@@ -220,7 +229,7 @@ class ScoreCells:
 
 @dataclass(frozen=True)
 class MakeMap:
-    """scores, composite -> map/*: argmax, class filter, mask, and the reasons."""
+    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons."""
 
     codes: tuple[int, ...]
     cell: float
@@ -229,6 +238,7 @@ class MakeMap:
     rule: RadiusRule
     radius: int
     masked: bool
+    scores: str = "scores"  # stage whose scores make the map
 
     @property
     def halo(self) -> int:
@@ -237,7 +247,7 @@ class MakeMap:
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         halo = self.halo
-        scores = task.read("scores/classes", halo)
+        scores = task.read(f"{self.scores}/classes", halo)
         padded, confidence = classify(scores, self.codes)
         core = np.s_[halo : padded.shape[0] - halo, halo : padded.shape[1] - halo]
         classes, confidence = padded[core], confidence[core]

@@ -23,6 +23,7 @@ from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.items import SCL, Item, band_name
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.pipeline.fusion import CELL, find_images, fusion_stages, instance_stage, load_graph_card
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
 from engine.product.filter import widest_halo
@@ -35,10 +36,12 @@ from engine.store.ledger import Ledger
 from engine.store.place import Place, place_of
 from engine.store.repository import Store
 
-__all__ = ["SNAPSHOT", "Prepared", "freeze", "prepare"]
+__all__ = ["IMAGES", "SNAPSHOT", "Prepared", "freeze", "prepare"]
 
 SNAPSHOT = "items.parquet"
 """What the frozen catalogue is called, after the store's name."""
+IMAGES = "images.parquet"
+"""That of the 1 m images."""
 
 _GUARD = ("B02", "B11", "B12", SCL)
 
@@ -51,6 +54,7 @@ class Prepared:
     ----------
     bands : as named in the store.
     found : the search's answer, radiometry decided where `sign` could read.
+    images : the answer for 1 m images, if the recipe has such.
     notes : what was repaired or decided, for people and the report.
     """
 
@@ -63,6 +67,7 @@ class Prepared:
     stages: tuple[Stage, ...]
     place: Place
     notes: tuple[str, ...]
+    images: SearchResult | None = None
 
     @property
     def specs(self) -> list[ArraySpec]:
@@ -150,7 +155,7 @@ def prepare(
     area, notes = resolve_area(recipe.area, choice.crs, base)
     # The halos of all stages, summed, as `link` will sum them: how far beyond the area to go.
     reach = widest_dilation(recipe.cube.cloud_dilation, choice.resolution) * choice.resolution
-    cell = choice.resolution
+    cell = CELL if recipe.images else choice.resolution
     if model is not None:
         rules, cell = recipe.filter, model.cell
         reach += model.halo * model.resolution
@@ -192,12 +197,23 @@ def prepare(
             notes = [*notes, text]
     index = ItemIndex(items, names, grid)
     stages = tuple(cube_stages(recipe, bands, index, sign))
+    images = None
+    # without a model for them, instances are made for a training to cut graphs from
+    if recipe.images and (recipe.model is None or recipe.model.instances):
+        images, frames, access = find_images(recipe.images, base, area, reach, grid, tell)
+        stages += (instance_stage(recipe, frames, access),)
     if model is not None and recipe.model is not None:
         from engine.infer.predict import choose_device  # torch, which a cube does without
 
         device = choose_device(recipe.model.device)
-        stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary))
-    return Prepared(recipe, area, grid, support, bands, found, stages, place, tuple(notes))
+        fused = []
+        if recipe.model.instances:
+            graph = load_graph_card(recipe.model.instances, base, recipe.instances, model)
+            fused = fusion_stages(recipe, graph, device)
+            share = recipe.model.sentinel_weight
+            notes = [*notes, f"scores fused with {graph.name}, which counts {1 - share:.0%}"]
+        stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary, fused))
+    return Prepared(recipe, area, grid, support, bands, found, stages, place, tuple(notes), images)
 
 
 def _require_cells(choice: GridChoice, model: ModelCard) -> None:
@@ -216,6 +232,9 @@ def freeze(prepared: Prepared) -> None:
     """Write the items of this run next to the store."""
     with prepared.place.replace(SNAPSHOT) as path:
         write_snapshot(prepared.found.items, path)
+    if prepared.images is not None:
+        with prepared.place.replace(IMAGES) as path:
+            write_snapshot(prepared.images.items, path)
 
 
 def _known(place: Place) -> dict[str, bool]:

@@ -18,7 +18,16 @@ from engine.store.repository import Store
 
 __all__ = ["Cost", "Rates", "read_rates"]
 
-_SECONDS = {"scenes": 8.0, "composite": 6.0, "scores": 20.0, "map": 0.5, "embedding": 20.0}
+_SECONDS = {
+    "scenes": 8.0,
+    "composite": 6.0,
+    "instances": 700.0,
+    "scores": 20.0,
+    "graphs": 5.0,
+    "fused": 0.5,
+    "map": 0.5,
+    "embedding": 20.0,
+}
 """Of a tile (and day) of 16 km, on two cores."""
 
 _SQUARE = 16_000.0**2

@@ -18,14 +18,14 @@ from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.legend import Reason
 from engine.models.card import find_card, load_card, mlm_fields, weights_asset
-from engine.pipeline.prepare import SNAPSHOT, Prepared, prepare
+from engine.pipeline.prepare import IMAGES, SNAPSHOT, Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.publishing.product import Facts, write_lcz_product
 from engine.publishing.upload import upload
 from engine.recipe import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
-from engine.store.place import Folder, place_of
+from engine.store.place import Folder, Place, place_of
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -83,9 +83,7 @@ def publish(
             remedy="`natmap run` writes it again",
         )
     # The frozen items are the catalogue: publishing asks no server.
-    frozen = recipe.model_copy(
-        update={"imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})}
-    )
+    frozen = recipe.model_copy(update=_frozen(recipe, place, snapshot))
     prepared = replace(prepare(frozen, base), recipe=recipe)
     store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
     if tag is not None and tag not in store.tags():
@@ -120,6 +118,17 @@ def publish(
     with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
         upload(write_lcz_product(Path(scratch) / "product", reader.box, reader, facts), target)
     return str(target)
+
+
+def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
+    """The recipe's sources, with what the last run found as their catalogues."""
+    found: dict[str, Any] = {
+        "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
+    }
+    images = place.beside(IMAGES)
+    if recipe.images is not None and images is not None:
+        found["images"] = recipe.images.model_copy(update={"catalog": str(images.resolve())})
+    return found
 
 
 class _Reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from engine.cube.access import Access
@@ -142,6 +143,7 @@ def map_stages(
     bands: tuple[str, ...],
     device: str,
     boundary: Boundary | None,
+    fused: Sequence[Stage] = (),
 ) -> list[Stage]:
     """The stages from a composite to the map.
 
@@ -154,6 +156,7 @@ def map_stages(
     device : {"cpu", "cuda"}
     boundary : Boundary, optional
         Of the product mask.
+    fused : stages that follow the scores; the map is made of the last one's.
     """
     names = [band_name(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
@@ -197,6 +200,7 @@ def map_stages(
                 gigabytes=memory,
             )
         )
+    stages += fused
     rules = recipe.filter
     factor = round(card.cell / recipe.grid.resolution)
     make = MakeMap(
@@ -207,6 +211,7 @@ def map_stages(
         rules.radius_rule,
         rules.majority_radius,
         boundary is not None,
+        fused[-1].name if fused else "scores",
     )
     outside = int(Reason.OUTSIDE_AREA)
     legend = {
@@ -233,7 +238,10 @@ def map_stages(
                 spec("map/dissent", "uint8", 255, attrs={"units": "percent"}),
                 spec("map/reason", "uint8", 255, outside=outside, attrs=_REASON_ATTRS),
             ),
-            (Input("scores", widest_halo(cell, rules.majority_radius) * cell), Input("composite")),
+            (
+                Input(make.scores, widest_halo(cell, rules.majority_radius) * cell),
+                Input("composite"),
+            ),
             parameters={
                 "filter": rules.model_dump(),
                 "codes": codes,

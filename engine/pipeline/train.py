@@ -16,13 +16,13 @@ import numpy.typing as npt
 from safetensors.torch import save_file
 
 from engine.errors import CardError, LabelError
-from engine.infer.predict import Predictor
+from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, find_card, load_card, write_card
-from engine.models.inputs import prepare_input
 from engine.models.registry import Measured, load_weights, measure
 from engine.pipeline.cutting import cut_patches
+from engine.pipeline.streams import graph_form, weigh
 from engine.publishing.charts import draw_confusion, draw_curves
 from engine.train_recipe import TrainRecipe, load_train_recipe
 from engine.training.fit import Batches, Epoch, Settings, fit, statistics
@@ -45,11 +45,13 @@ class Trained:
     card : ModelCard
     figures : of the test split, None where it is empty.
     epochs : of the training; 0 of a forest.
+    fusion : of a graph network beside another stream, what `engine.pipeline.streams.weigh` found.
     """
 
     card: ModelCard
     figures: dict[str, float] | None
     epochs: int
+    fusion: dict[str, Any] | None = None
 
 
 def train(
@@ -81,7 +83,7 @@ def train(
         recipe = load_train_recipe(recipe)
     base = base or Path()
     patches = cut_patches(recipe, base, tell=tell)
-    forest = recipe.model.architecture == "forest"
+    forest, graph = (recipe.model.architecture == name for name in ("forest", "gcn"))
     model = recipe.model
     if patches.bands != model.bands:
         raise LabelError(
@@ -89,24 +91,28 @@ def train(
             got=", ".join(patches.bands),
             expected=", ".join(model.bands),
         )
-    start = _start(recipe, base)
     form = Measured(0, 28, "probability")
+    own: dict[str, Any] = {"parameters": model.parameters}
+    if graph:
+        own = graph_form(recipe, patches)
+    start = _start(recipe, base, own.get("bands", model.bands))
     if not forest:
-        form = measure(
-            model.architecture, model.parameters, len(model.bands), len(LCZ), patches.patch
-        )
-    parts = _parts(patches, form.context)
+        bands = own.get("bands", model.bands)
+        form = measure(model.architecture, own["parameters"], len(bands), len(LCZ), patches.patch)
+    parts = _graphs(patches) if graph else _parts(patches, form.context)
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
     others = {"preset", "bootstraps", "device", "devices"}
     settings = Settings(**recipe.training.model_dump(exclude=others))
     history: tuple[Epoch, ...] = ()
     best = 0
-    card = _card(recipe, patches, parts["train"].x, folder).model_copy(update=form._asdict())
+    card = _card(recipe, patches, parts["train"].x, folder)
+    card = card.model_copy(update={**own, **form._asdict()})
     if start is not None and not model.restandardise:
         same = ("clip", "mean", "std", "fill")
         card = card.model_copy(update={name: getattr(start, name) for name in same})
-    tell(f"training {card.architecture} on {len(parts['train'].y)} patches")
+    what = "graphs" if graph else "patches"
+    tell(f"training {card.architecture} on {len(parts['train'].y)} {what}")
     repeats = None
     if forest:
         choice = {**_FOREST, **recipe.model.parameters}
@@ -148,18 +154,21 @@ def train(
         }
     )
     write_card(card, folder)
-    figures = _report(recipe, card, patches, parts, history, best, repeats, folder)
+    fusion = weigh(recipe, base, patches, card) if graph else None
+    if fusion is not None:
+        tell(f"fused with {fusion['beside']}: sentinel_weight {fusion['sentinel_weight']:g}")
+    figures = _report(recipe, card, patches, parts, history, best, repeats, fusion, folder)
     (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
-    return Trained(card, figures, len(history))
+    return Trained(card, figures, len(history), fusion)
 
 
-def _start(recipe: TrainRecipe, base: Path) -> ModelCard | None:
+def _start(recipe: TrainRecipe, base: Path, bands: tuple[str, ...]) -> ModelCard | None:
     """The card to go on from, of the same network and bands."""
     model = recipe.model
     if model.start is None:
         return None
     card = load_card(find_card(model.start, base))
-    for name, wanted in (("architecture", model.architecture), ("bands", model.bands)):
+    for name, wanted in (("architecture", model.architecture), ("bands", bands)):
         if getattr(card, name) != wanted:
             raise CardError(
                 f"the model to start from has other {name}",
@@ -178,19 +187,28 @@ def _parts(patches: PatchSet, context: int) -> dict[str, Batches]:
     return found
 
 
-def _card(
-    recipe: TrainRecipe, patches: PatchSet, x: npt.NDArray[np.uint16], folder: Path
-) -> ModelCard:
+def _graphs(patches: PatchSet) -> dict[str, Batches]:
+    """Graphs of patches; windows without instances teach nothing."""
+    nodes = np.asarray(patches.nodes[:])
+    some = nodes.any(axis=(1, 2))
+    found = {}
+    for k, name in enumerate(SPLITS):
+        where = np.flatnonzero((patches.split == k) & some)
+        found[name] = Batches(nodes[where], patches.y[where])
+    return found
+
+
+def _card(recipe: TrainRecipe, patches: PatchSet, x: npt.NDArray[Any], folder: Path) -> ModelCard:
     """The card before the weights are there."""
-    forest = recipe.model.architecture == "forest"
     if not len(x):
         raise LabelError("there are no training patches", remedy="look at the split's shares")
-    mean, std = (None, None) if forest else statistics(x)
+    plain = recipe.model.architecture in ("forest", "gcn")
+    mean, std = (None, None) if plain else statistics(x)
     places = ", ".join(sorted({place.name for place in patches.places}))
     return ModelCard(
         name=recipe.name,
         architecture=recipe.model.architecture,
-        parameters={} if forest else recipe.model.parameters,
+        parameters={},  # until they are known
         bands=recipe.model.bands,
         clip=(0.0, 1.0),
         mean=mean,
@@ -216,18 +234,15 @@ def _report(
     history: tuple[Epoch, ...],
     best: int,
     repeats: Repeats | None,
+    fusion: dict[str, Any] | None,
     folder: Path,
 ) -> dict[str, float] | None:
     """Write what the model was made of, and what it does on patches it has not seen."""
     figures = None
     test = parts["test"]
     if len(test.y):
-        predictor = Predictor(card, "cpu")
-        found = []
-        for first in range(0, len(test.y), 256):
-            x = test.x[first : first + 256]
-            found.append(predictor(prepare_input(x, np.asarray((x > 0).all(1)), card))[0].argmax(1))
-        counts = confusion(test.y, np.array(card.classes)[np.concatenate(found)])
+        scores = score_examples(card, test.x)
+        counts = confusion(test.y, np.array(card.classes)[scores.argmax(1)])
         figures = assess(counts).figures()
         draw_confusion(counts, folder / "confusion.png", f"{card.name}: test patches, %")
     if history:
@@ -256,6 +271,7 @@ def _report(
         "history": [asdict(entry) for entry in history],
         "test": figures,
         "bootstraps": None if repeats is None else asdict(repeats),
+        "fusion": fusion,
         "software": {name: version(name) for name in ("torch", "numpy", "scikit-learn")},
     }
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

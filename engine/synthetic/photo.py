@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 import rasterio.features
+import shapely
 from affine import Affine
 from shapely.geometry.base import BaseGeometry
 
 from engine.compiled import compiled
-from engine.synthetic.country import Country
+from engine.synthetic.country import Country, to_degrees
 from engine.synthetic.districts import World
 from engine.synthetic.hashing import draws
 from engine.synthetic.light import Sun, reach, shade
@@ -29,7 +32,8 @@ FRAME, _LAP = 1000, 50
 """Metres of a frame's own ground; it shows `_LAP` more on each side, as its neighbours do."""
 
 _SUN, _DAY = Sun(56.0, 150.0), 190  # a July morning
-_BANDS = np.array([BANDS.index(name) for name in ("B04", "B03", "B02", "B08")])
+_ORDER = ("B04", "B03", "B02", "B08")
+_BANDS = np.array([BANDS.index(name) for name in _ORDER])
 _SALT = 977  # of a city's tone curve and of a frame's light
 
 GREEN = np.isin(
@@ -95,8 +99,9 @@ def _expose(
 def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> int:
     """Write frames as JPEG-compressed GeoTIFFs, and beside each what is green in it.
 
-    Frames lie in ``folder``, named by column and row; ``green/`` holds uint8 rasters of the same
-    pixels: 1 green, 0 not, 255 outside the urban boundary.
+    Frames lie in ``folder``, named by column and row, with their items and ``catalog.json``;
+    ``green/`` holds uint8 rasters of the same pixels: 1 green, 0 not, 255 outside the urban
+    boundary.
 
     Parameters
     ----------
@@ -115,7 +120,7 @@ def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> i
 
     def frame(corner: tuple[int, int]) -> None:
         x, y = corner[0] - _LAP, corner[1] + _LAP
-        form = {
+        form: dict[str, Any] = {
             "driver": "GTiff",
             "height": side,
             "width": side,
@@ -137,7 +142,44 @@ def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> i
             folder / "green" / name, "w", count=1, nodata=255, compress="deflate", **form
         ) as file:
             file.write(np.where(inside > 0, green, 255).astype(np.uint8), 1)
+        item = _item(name, form["transform"], side)
+        (folder / f"{item['id']}.json").write_text(json.dumps(item, indent=1) + "\n")
 
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
         list(pool.map(frame, corners))
+    names = sorted(path.stem for path in folder.glob("photo_*.json"))
+    catalog = {
+        "type": "Catalog",
+        "stac_version": "1.0.0",
+        "id": "made-up-photos",
+        "description": "Orthophotos of a made-up country: no place on Earth looks like this.",
+        "links": [{"rel": "item", "href": f"./{name}.json"} for name in names],
+    }
+    (folder / "catalog.json").write_text(json.dumps(catalog, indent=1) + "\n")
     return len(corners)
+
+
+def _item(name: str, transform: Affine, side: int) -> dict[str, Any]:
+    """A frame's item: one file, four bands."""
+    left, top = transform.c, transform.f
+    outline = to_degrees(shapely.box(left, top - side, left + side, top))
+    return {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name.removesuffix(".tif"),
+        "collection": "made-up-photos",
+        "bbox": list(outline.bounds),
+        "geometry": json.loads(shapely.to_geojson(outline)),
+        "properties": {
+            "datetime": f"{date(2021, 1, 1) + timedelta(days=_DAY - 1)}T10:00:00Z",
+            "license": "CC0-1.0",
+            "proj:code": CRS,
+            "proj:shape": [side, side],
+            "proj:transform": list(transform)[:6],
+        },
+        "links": [],
+        "assets": {
+            band: {"href": f"./{name}", "type": "image/tiff; application=geotiff", "natmap:band": k}
+            for k, band in enumerate(_ORDER, 1)
+        },
+    }

@@ -20,7 +20,8 @@ from torch import nn
 from engine.errors import LabelError, RunError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_input
+from engine.models.graphs import turn
+from engine.models.inputs import prepare_batch
 from engine.models.registry import begin_with, build
 
 __all__ = ["Epoch", "Fitted", "Settings", "draw_epoch", "fit", "statistics"]
@@ -92,9 +93,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Batches:
-    """Labelled patches in memory: x uint16 (n, band, y, x), y codes 1 to 17."""
+    """Labelled examples in memory: y codes 1 to 17.
 
-    x: npt.NDArray[np.uint16]
+    x are stored patches, uint16 (n, band, y, x), or packed graphs, float16 (n, 50, 5).
+    """
+
+    x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
 
 
@@ -194,7 +198,7 @@ def fit(
     network = build(card)
     if start is not None:
         begin_with(network, start)
-    if not any(isinstance(module, nn.Conv3d) for module in network.modules()):
+    if any(isinstance(module, nn.Conv2d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.NAdam(
         [p for p in network.parameters() if p.requires_grad],
@@ -281,9 +285,11 @@ def _rate(settings: Settings, epoch: int) -> float:
 
 
 def _prepared(
-    x: npt.NDArray[np.uint16], card: ModelCard, turns: npt.NDArray[np.uint8] | None = None
+    x: npt.NDArray[Any], card: ModelCard, turns: npt.NDArray[np.uint8] | None = None
 ) -> torch.Tensor:
-    """Patches as the network is fed them, each turned as asked."""
+    """Examples as the network is fed them, each turned as asked."""
+    if x.ndim == 3:
+        return torch.from_numpy(prepare_batch(x if turns is None else turn(x, turns), card))
     if turns is not None:
         x = x.copy()
         for k in range(1, 8):
@@ -291,7 +297,7 @@ def _prepared(
             if here.any():
                 turned = np.rot90(x[here], k % 4, axes=(2, 3))
                 x[here] = turned[..., ::-1] if k >= 4 else turned
-    ready = prepare_input(x, np.asarray((x > 0).all(axis=1)), card)
+    ready = prepare_batch(x, card)
     return torch.from_numpy(ready).contiguous(memory_format=torch.channels_last)
 
 

@@ -57,6 +57,10 @@ class PatchSet:
     patch, context : pixels
     resolution : metres
     places : tuple of Place
+    nodes : float16 (n, 50, 5), optional
+        Packed graph of each patch's window, where 1 m images are beside the composites.
+    instances : dict, optional
+        How the graphs' instances were made.
     """
 
     x: Any
@@ -70,6 +74,8 @@ class PatchSet:
     context: int
     resolution: float
     places: tuple[Place, ...]
+    nodes: Any = None
+    instances: dict[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -163,8 +169,12 @@ def write_patches(path: str | Path, found: PatchSet) -> None:
         values = getattr(found, name)
         chunks = (_CHUNK, *values.shape[1:])
         inner.create_array(name, data=values, chunks=chunks)
+    if found.nodes is not None:
+        nodes = np.asarray(found.nodes[:])
+        inner.create_array("nodes", data=nodes, chunks=(_CHUNK, *nodes.shape[1:]))
     inner.attrs.update(
         {
+            "instances": found.instances,
             "bands": list(found.bands),
             "patch": found.patch,
             "context": found.context,
@@ -195,6 +205,8 @@ def open_patches(path: str | Path) -> PatchSet:
             context=int(attrs["context"]),
             resolution=float(attrs["resolution"]),
             places=tuple(Place(**place) for place in attrs["places"]),
+            nodes=group.get("nodes"),
+            instances=attrs.get("instances"),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the patch set cannot be read", got=f"{path}: {error}") from error
@@ -204,7 +216,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
     """Patch sets of several places as one, in memory."""
     first = parts[0]
     for part in parts[1:]:
-        same = ("bands", "patch", "context", "resolution")
+        same = ("bands", "patch", "context", "resolution", "instances")
         for name in same:
             if getattr(part, name) != getattr(first, name):
                 raise LabelError(
@@ -227,4 +239,6 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
         first.context,
         first.resolution,
         tuple(place for part in parts for place in part.places),
+        None if first.nodes is None else np.concatenate([part.nodes[:] for part in parts]),
+        first.instances,
     )

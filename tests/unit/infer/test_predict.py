@@ -156,11 +156,14 @@ def test_a_batch_too_large_is_halved_for_good(
         predict(batch[:32])
 
 
-def test_a_process_keeps_one_predictor(mscnn: ModelCard, sen2lcz: ModelCard) -> None:
+def test_a_process_keeps_the_predictors_of_one_recipe(mscnn: ModelCard, sen2lcz: ModelCard) -> None:
     first = get_predictor(mscnn, "cpu", "float32")
     assert get_predictor(mscnn, "cpu", "float32") is first
-    assert get_predictor(sen2lcz, "cpu", "float32") is not first
-    assert get_predictor(mscnn, "cpu", "float32") is not first
+    other = get_predictor(sen2lcz, "cpu", "float32")
+    assert other is not first
+    assert get_predictor(mscnn, "cpu", "float32") is first  # two streams take turns
+    get_predictor(mscnn, "cpu", "bfloat16")
+    assert get_predictor(mscnn, "cpu", "float32") is not first  # a third lets the oldest go
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -8,8 +8,9 @@ import torch
 
 from engine.errors import MetricError
 from engine.infer.fuse import fuse, sweep
-from engine.models.graphs import collate, nodes_of
-from engine.models.segments import SEGMENTERS, Instance, clip, merge_small, segment
+from engine.models.gcn import InstanceGraphs, adjacency, normalise
+from engine.models.graphs import nodes_of, pack, turn
+from engine.models.segments import SEGMENTERS, Instance, clip, instances_of, merge_small, segment
 from engine.synthetic.districts import World
 from engine.synthetic.photo import take_photo
 
@@ -109,16 +110,48 @@ def test_wrong_images_are_refused() -> None:
             segment(wrong)  # type: ignore[arg-type]
 
 
-def test_graphs_of_a_batch_are_padded_and_masked() -> None:
+def graphs(*sizes: int) -> list[np.ndarray]:
+    """Graphs of so many nodes, none at the very corner."""
     rng = np.random.default_rng(0)
-    graphs = [rng.random((n, 5)).astype(np.float32) for n in (3, 50, 0)]
-    found = collate(graphs)
-    assert found.nodes.shape == (3, 50, 5)
-    assert found.mask.sum(1).tolist() == [3, 50, 0]
-    torch.testing.assert_close(found.weights[0].sum(1)[:4], torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    assert not found.weights[2].any()
+    return [rng.uniform(0.05, 0.95, (n, 5)).astype(np.float32) for n in sizes]
+
+
+def test_packed_graphs_are_those_of_their_nodes_alone() -> None:
+    some = graphs(3, 50, 1)
+    packed = pack(some)
+    assert packed.shape == (3, 50, 5)
+    network = InstanceGraphs(adjacency="gaussian").eval()
+    together = network(torch.from_numpy(packed).float())[0]
+    for number, nodes in enumerate(some):
+        x = torch.from_numpy(nodes.astype(np.float16)).float()[None]
+        mask = torch.ones(1, len(nodes), dtype=torch.bool)
+        weights = normalise(adjacency(x[:, :, 3:] * 320, mask, "gaussian"))
+        alone = network.gcn(x, weights, mask)[0]
+        torch.testing.assert_close(together[number], alone[0], rtol=1e-5, atol=1e-6)
+    empty = network(torch.zeros(1, 50, 5))[0]
+    torch.testing.assert_close(empty[0], network.gcn.head.bias)
     with pytest.raises(ValueError, match="at most 50"):
-        collate([rng.random((51, 5)).astype(np.float32)])
+        pack(graphs(51))
+    for wrong in ({"bands": 4}, {"adjacency": "tree"}, {"segmenter": "x"}, {"segmentation": "no"}):
+        with pytest.raises(ValueError, match="must be one of"):
+            InstanceGraphs(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_turned_window_has_a_turned_graph(town: np.ndarray) -> None:
+    window = np.ascontiguousarray(town[:320, :320])
+    labels = np.arange(320)[:, None] // 80 * 4 + np.arange(320)[None] // 80
+    labels[:20, :30] = 16
+    packed = pack([nodes_of(window, instances_of(labels.astype(np.int32)))])
+    for k in range(8):
+        turned, image = np.rot90(labels, k % 4), np.rot90(window, k % 4)
+        if k >= 4:
+            turned, image = turned[:, ::-1], image[:, ::-1]
+        there = nodes_of(image, instances_of(np.ascontiguousarray(turned).astype(np.int32)))
+        expected = sorted(there.astype(np.float16).tolist())
+        found = turn(packed, np.array([k], np.uint8))[0]
+        known = sorted(found[found[:, 3] > 0].tolist())
+        np.testing.assert_allclose(known, expected, atol=1e-3)
+        assert (found[len(known) :] == 0).all()
 
 
 def test_fusion_has_its_ends_and_sums_to_one() -> None:

@@ -1,0 +1,188 @@
+"""Read 1 m images onto the grid: a mosaic of frames, 8 bits a band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.windows import Window
+
+from engine.cube.access import PLAIN, Access
+from engine.cube.read import Cut, Failure, Plane, attempt, resample
+from engine.cube.source import Raster, Source
+from engine.errors import ReadError
+from engine.items import Item
+
+__all__ = ["Image", "read_image"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """Frames on a window of the grid.
+
+    Attributes
+    ----------
+    bands : uint8 (band, y, x), 0 where there is none.
+    valid : bool (y, x)
+    failures : frames that could not be read.
+    fetched : bytes of images that were read for it.
+    """
+
+    bands: npt.NDArray[np.uint8]
+    valid: npt.NDArray[np.bool_]
+    failures: tuple[Failure, ...]
+    fetched: int
+
+
+def read_image(
+    items: Sequence[Item],
+    bands: Sequence[str],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    *,
+    access: Access = PLAIN,
+) -> Image:
+    """Read frames onto a window, bilinear.
+
+    Where frames overlap, the first with data wins, by item id. A pixel of a frame has data where
+    its alpha or mask says so, else where not all bands equal the declared nodata.
+
+    Parameters
+    ----------
+    items : in any order; each frame with its bands as assets.
+    bands : B-names, in the order wanted.
+    geobox : GeoBox
+        The window; its corner lies on the grid's lattice.
+    anchor : (x, y) of the grid, in metres.
+    access : Access
+
+    Returns
+    -------
+    Image; a frame that cannot be read, or has no 8 bits a band, is a recorded failure.
+    """
+    items = sorted(items, key=lambda item: item.id)
+    found = np.zeros((len(bands), *geobox.shape), np.uint8)
+    valid = np.zeros(geobox.shape, bool)
+    failures: list[Failure] = []
+    fetched = 0
+    with ThreadPoolExecutor(max_workers=1) as pool:  # one is loaded while one is resampled
+        ahead = [partial(_load, item, bands, geobox, anchor, access) for item in items]
+        coming = pool.submit(ahead.pop(0)) if ahead else None
+        for item in items:
+            assert coming is not None
+            loaded, coming = coming, pool.submit(ahead.pop(0)) if ahead else None
+            try:
+                rasters = loaded.result()
+            except ReadError as error:
+                failures.append(Failure(item.id, str(error), error.transient))
+                continue
+            fetched += sum(raster.fetched for raster in rasters.values() if raster)
+            resample(rasters, geobox, anchor, partial(_lay, found, valid, bands))
+    return Image(found, valid, tuple(failures), fetched)
+
+
+def _load(
+    item: Item,
+    bands: Sequence[str],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+    access: Access,
+) -> dict[str, Raster | None]:
+    """What a window needs of a frame; each of its files is opened once."""
+    missing = [name for name in bands if name not in item.assets]
+    if missing:
+        raise ReadError(f"the frame has no {', '.join(missing)}")
+    files: dict[str, list[str]] = {}
+    for name in bands:
+        files.setdefault(item.assets[name].href, []).append(name)
+    found: dict[str, Raster | None] = {}
+    for names in files.values():
+        indices = [item.assets[name].index for name in names]
+        claimed = {asset.index for asset in item.assets.values()}
+
+        def use(
+            source: Source, indices: list[int] = indices, claimed: set[int] = claimed
+        ) -> list[Raster | None]:
+            return _cut(source, indices, claimed, geobox, anchor)
+
+        found |= zip(names, attempt(item, names[0], access, use), strict=True)
+    return found
+
+
+def _cut(
+    source: Source,
+    indices: list[int],
+    claimed: set[int],
+    geobox: GeoBox,
+    anchor: tuple[float, float],
+) -> list[Raster | None]:
+    """Bands of one file, each one more than it is so that 0 can say: nothing here."""
+    file = source.file
+    for index in indices:
+        if not 1 <= index <= file.count:
+            raise ReadError("the frame has no such band", got=index, expected=f"1 to {file.count}")
+        kind, use = file.dtypes[index - 1], file.colorinterp[index - 1]
+        if kind != "uint8" or use == ColorInterp.palette:
+            raise ReadError(
+                "the frame is no plain image",
+                got="a palette" if use == ColorInterp.palette else kind,
+                expected="uint8 bands of red, green and blue",
+            )
+    window = source.needed(geobox, anchor)
+    if window is None:
+        return [None] * len(indices)
+    values = file.read(indices, window=window)
+    seen = _seen(source, indices[0], claimed, values, window)
+    shifted = np.where(seen, values.astype(np.uint16) + 1, 0).astype(np.uint16)
+    together = file.interleaving == Interleaving.pixel  # blocks that hold all bands count once
+    corner = int(window.row_off), int(window.col_off)
+    fetched = source.fetched(window, values.nbytes)
+    return [
+        Raster(band, corner, source.frame, 0.0, False, 0 if together and k else fetched)
+        for k, band in enumerate(shifted)
+    ]
+
+
+def _seen(
+    source: Source,
+    index: int,
+    claimed: set[int],
+    values: npt.NDArray[np.uint8],
+    window: Window,
+) -> npt.NDArray[np.bool_]:
+    """Where a frame has data, bool (y, x)."""
+    file = source.file
+    flags = file.mask_flag_enums[index - 1]
+    # a fourth band is alpha by many a file's default; where the item calls it a band it is one
+    alpha = [k for k, use in enumerate(file.colorinterp, 1) if use == ColorInterp.alpha]
+    told = alpha and not claimed & set(alpha)
+    if told or (MaskFlags.per_dataset in flags and not alpha and source.nodata is None):
+        seen: npt.NDArray[np.bool_] = file.read_masks(index, window=window) > 0
+        return seen
+    if source.nodata is None:
+        return np.ones(values.shape[1:], bool)
+    some: npt.NDArray[np.bool_] = (values != source.nodata).any(axis=0)
+    return some
+
+
+def _lay(
+    found: npt.NDArray[np.uint8],
+    valid: npt.NDArray[np.bool_],
+    bands: Sequence[str],
+    planes: Mapping[str, Plane],
+    here: Cut,
+) -> None:
+    """Put a frame's pixels where no earlier one has data."""
+    takes = ~valid[here]
+    for name in bands:
+        takes &= planes[name][1]
+    for position, name in enumerate(bands):
+        shifted = planes[name][0].astype(np.int32) - 1
+        np.copyto(found[position][here], shifted, where=takes, casting="unsafe")
+    valid[here] |= takes

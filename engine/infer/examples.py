@@ -1,0 +1,24 @@
+"""Scores of labelled examples, for reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.infer.predict import Predictor
+from engine.models.card import ModelCard
+from engine.models.inputs import prepare_batch
+
+__all__ = ["score_examples"]
+
+_BATCH = 256
+
+
+def score_examples(card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Probabilities (n, class) of stored patches with the card's context, or of packed graphs."""
+    predictor = Predictor(card, "cpu")
+    parts = (x[first : first + _BATCH] for first in range(0, len(x), _BATCH))
+    none = np.zeros((0, len(card.classes)), np.float32)
+    return np.concatenate([none, *(predictor(prepare_batch(part, card))[0] for part in parts)])

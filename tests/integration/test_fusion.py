@@ -1,0 +1,212 @@
+"""1 m images beside Sentinel-2: instances, graphs, both streams fused, trained and mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import yaml
+
+import engine
+from engine.errors import CardError, LabelError, RecipeError
+from engine.models.card import load_card
+from engine.models.graphs import nodes_of
+from engine.models.segments import clip, segment
+from engine.pipeline.status import read_status
+from engine.pipeline.train import train
+from engine.synthetic.country import Country
+from engine.synthetic.districts import World
+from engine.synthetic.make import synthesize
+
+pytestmark = pytest.mark.slow
+
+COUNTRY = Country(World(4), 4800, 3200)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small country with orthophotos, its composite and its instances."""
+    folder = tmp_path_factory.mktemp("fused")
+    synthesize(COUNTRY, folder, tile=320, orthophotos=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe(folder)))
+    assert not engine.run(folder / "recipe.yaml", workers=2).failed
+    return folder
+
+
+def recipe(folder: Path, **more: Any) -> dict[str, Any]:
+    """The country's recipe with its photos, segmented the quick way."""
+    found: dict[str, Any] = yaml.safe_load((folder / "recipe.yaml").read_text())
+    return {
+        **found,
+        "images": {"catalog": "photos/catalog.json"},
+        "instances": {"segmenter": "slic"},
+        **more,
+    }
+
+
+def mosaic(folder: Path, left: int, top: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Photos of a window and where there are any, with rasterio and numpy: the first wins."""
+    found = np.zeros((side, side, 3), np.uint8)
+    empty = np.ones((side, side), bool)
+    for path in sorted((folder / "photos").glob("*.tif")):
+        with rasterio.open(path) as file:
+            window = file.window(left, top - side, left + side, top)
+            row, col = round(window.row_off), round(window.col_off)
+            values = file.read([1, 2, 3], window=window, boundless=True, fill_value=0)
+            rows, cols = np.arange(side) + row, np.arange(side) + col
+            down, across = (rows >= 0) & (rows < file.height), (cols >= 0) & (cols < file.width)
+        takes = empty & down[:, None] & across[None]
+        found[takes] = np.moveaxis(values, 0, -1)[takes]
+        empty &= ~takes
+    return found, ~empty
+
+
+def arrays(folder: Path, store: str = "store") -> tuple[Any, float, float]:
+    """A store's tree and its upper left corner."""
+    tree = engine.open_store(folder / store, decode=False)
+    return tree, float(tree["instances"].x[0]) - 50, float(tree["instances"].y[0]) + 50
+
+
+def test_instances_are_those_of_their_block_alone(place: Path) -> None:
+    tree, left, top = arrays(place)
+    nodes, count = tree["instances"]["nodes"].values, tree["instances"]["count"].values
+    assert nodes.shape[:2] == (50, 5)
+    known = np.argwhere(count > 0)
+    assert len(known) > 300
+    rng = np.random.default_rng(0)
+    segmented: dict[tuple[int, int], Any] = {}
+    for row, col in rng.permutation(known)[:60].tolist():
+        x, y = left + 100 * col, top - 100 * row
+        block = int(x // 2000), int(-y // 2000)
+        corner = block[0] * 2000 - 110, -block[1] * 2000 + 110
+        if block not in segmented:
+            if len(segmented) == 2:
+                continue  # two blocks are witness enough, and take long
+            rgb, valid = mosaic(place, *corner, 2220)
+            segmented[block] = rgb, segment(rgb, "slic", valid)
+        rgb, instances = segmented[block]
+        i, j = round(corner[1] - (y + 110)), round(x - 110 - corner[0])
+        expected = nodes_of(rgb[i : i + 320, j : j + 320], clip(instances, i, j, 320))
+        assert count[row, col] == len(expected)
+        np.testing.assert_array_equal(nodes[: len(expected), :, row, col], expected.astype("f2"))
+        assert not nodes[len(expected) :, :, row, col].any()
+    assert (count == 0).any()  # beyond what was photographed
+
+
+def test_another_layout_gives_the_same(place: Path) -> None:
+    one, left, top = arrays(place)
+    other_recipe = recipe(place, store="wide", grid={"crs": "EPSG:3035", "tile": 480})
+    assert not engine.run(other_recipe, base=place, workers=1).failed
+    other, west, north = arrays(place, "wide")
+    down, across = round((north - top) / 100), round((left - west) / 100)
+
+    def both(name: str) -> tuple[np.ndarray, np.ndarray]:
+        """What both stores have of the same ground."""
+        first, second = (tree["instances"][name].values for tree in (one, other))
+        part = second[..., down : down + first.shape[-2], across : across + first.shape[-1]]
+        return first[..., : part.shape[-2], : part.shape[-1]], part
+
+    counts = both("count")
+    known = (counts[0] > 0) & (counts[1] > 0)
+    assert known.sum() > 300
+    np.testing.assert_array_equal(counts[0][known], counts[1][known])
+    nodes = both("nodes")
+    np.testing.assert_array_equal(nodes[0][..., known], nodes[1][..., known])
+
+
+def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
+    labels = [{"recipe": "recipe.yaml", "raster": "truth/truth-lcz.tif", "most": 400}]
+    base = {
+        "labels": labels,
+        "patches": "patches",
+        "context": 0,
+        "split": {"by": "pool", "shares": [0.6, 0.2, 0.2]},
+        "training": {"epochs": 2, "batch": 64},
+    }
+    first = {"architecture": "mscnn", "size": "small"}
+    train({**base, "name": "lcz-s2", "model": first, "out": "s2"}, base=place)
+    second = {"architecture": "gcn", "beside": "./s2"}
+    heard: list[str] = []
+    graph = {**base, "name": "lcz-graph", "model": second, "out": "graph"}
+    graph["training"] = {"preset": "df4lcz-graph", "epochs": 8}
+    found = train(graph, base=place, tell=heard.append)
+    assert any("fused with lcz-s2" in text for text in heard)
+    assert found.fusion is not None
+    by_weight = found.fusion["validation_accuracy_by_weight"]
+    assert len(by_weight) == 21
+    assert max(by_weight.values()) == by_weight[f"{found.fusion['sentinel_weight']:g}"]
+    assert {"sentinel", "graphs", "fused"} <= set(found.fusion)
+    assert found.fusion["graphs"]["oa"] > 0.15  # chance is a seventeenth
+    card = load_card(place / "graph")
+    assert card.parameters["segmenter"] == "slic"
+    assert (card.patch, card.halo, card.bands) == (320, 110, ("B04", "B03", "B02"))
+
+    weight = found.fusion["sentinel_weight"] or 0.5
+    model = {"card": "./s2", "instances": "./graph", "sentinel_weight": weight}
+    fused = recipe(place, model=model, store="fused", publish="product")
+    assert not engine.run(fused, base=place, workers=2).failed
+    tree, _, _ = arrays(place, "fused")
+    s, g, p = (tree[name]["classes"].values for name in ("scores", "graphs", "fused"))
+    both = np.isfinite(s).all(0) & np.isfinite(g).all(0)
+    assert both.sum() > 300
+    np.testing.assert_allclose(p[:, both], (weight * s + (1 - weight) * g)[:, both], atol=1e-6)
+    np.testing.assert_allclose(g[:, both].sum(0), 1, atol=1e-5)
+    alone = np.isfinite(s).all(0) & ~np.isfinite(g).all(0)
+    np.testing.assert_array_equal(p[:, alone], s[:, alone])
+    classes = tree["map"]["classes"].values
+    known = np.isfinite(p).all(0)
+    mapped = known & (classes > 0)
+    assert mapped.sum() > 300
+    np.testing.assert_array_equal(classes[mapped], 1 + p[:, mapped].argmax(0))
+    engine.publish(fused, base=place)
+    assert (place / "product" / "report.json").exists()
+
+    # another weight makes no instance and no score anew
+    changed = {**fused, "model": {**model, "sentinel_weight": 1.0}}
+    plan = engine.plan(changed, base=place)
+    stale = {stage.name for stage in plan.stages if stage.stale}
+    assert stale == {"fused"}
+    assert not engine.run(changed, base=place, workers=1).failed
+    tree, _, _ = arrays(place, "fused")
+    np.testing.assert_array_equal(tree["fused"]["classes"].values, s)
+
+    # another segmenter is not what the graphs were learnt on
+    with pytest.raises(CardError, match="trained on other instances") as caught:
+        engine.plan({**fused, "instances": {"segmenter": "felzenszwalb"}}, base=place)
+    assert "set instances.segmenter to slic" in str(caught.value)
+    with pytest.raises(CardError, match="no graph network"):
+        engine.plan({**fused, "model": {**model, "instances": "./s2"}}, base=place)
+    with pytest.raises(RecipeError, match="needs 1 m images"):
+        engine.plan({**fused, "images": None}, base=place)
+
+
+def test_a_frame_that_cannot_be_read_is_a_gap_that_is_said(place: Path) -> None:
+    path = place / "photos" / "photo_4465_2933.tif"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[:3000])
+        broken = recipe(place, store="broken")
+        assert not engine.run(broken, base=place, workers=2).failed
+        status = read_status(place / "broken")
+        assert status["stages"]["instances"]["with gaps"] > 0
+        assert path.stem in str(status["notes"])
+    finally:
+        path.write_bytes(whole)
+
+
+def test_graphs_need_instances_first(place: Path) -> None:
+    labels = [{"recipe": "bare.yaml", "raster": "truth/truth-lcz.tif"}]
+    (place / "bare.yaml").write_text(yaml.safe_dump(recipe(place, store="bare")))
+    engine.run(place / "bare.yaml", until="composite", workers=1)
+    wanted = {
+        "name": "x",
+        "labels": labels,
+        "patches": "none",
+        "model": {"architecture": "gcn"},
+        "out": "x",
+    }
+    with pytest.raises(LabelError, match="no labelled cell has instances"):
+        train(wanted, base=place)

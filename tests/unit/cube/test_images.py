@@ -1,0 +1,149 @@
+"""1 m frames onto the grid: which pixels are data, which frame wins, what is no image."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
+
+from engine.cube.images import Image, read_image
+from engine.items import Asset, Item
+
+CRS = "EPSG:32633"
+LEFT, TOP, SIDE = 400_000, 5_000_400, 60
+BANDS = ("B04", "B03", "B02")
+rng = np.random.default_rng(0)
+PIXELS = rng.integers(1, 255, (4, SIDE, SIDE)).astype(np.uint8)
+
+
+def frame(
+    folder: Path,
+    values: np.ndarray = PIXELS,
+    name: str = "a",
+    left: float = LEFT,
+    bands: tuple[str, ...] = BANDS,
+    alpha: bool = False,
+    **more: Any,
+) -> Item:
+    """A frame on disk and its item, one file for all bands."""
+    path = folder / f"{name}.tif"
+    form = {
+        "driver": "GTiff",
+        "height": values.shape[1],
+        "width": values.shape[2],
+        "count": len(values),
+        "dtype": values.dtype,
+        "crs": CRS,
+        "transform": Affine(1, 0, left, 0, -1, TOP),
+        **more,
+    }
+    with rasterio.open(path, "w", **form) as file:
+        file.write(values)
+        if alpha:
+            file.colorinterp = [
+                ColorInterp.red,
+                ColorInterp.green,
+                ColorInterp.blue,
+                ColorInterp.alpha,
+            ]
+    return Item(
+        id=name,
+        collection="photos",
+        source="own",
+        datetime=datetime(2021, 7, 9, tzinfo=UTC),
+        bbox=(-180.0, -90.0, 180.0, 90.0),
+        geometry={},
+        centroid_lon=0.0,
+        stamp=name,
+        assets={band: Asset(str(path), nodata=None, index=k) for k, band in enumerate(bands, 1)},
+    )
+
+
+def read(*items: Item, left: float = LEFT, side: int = SIDE, step: float = 1.0) -> Image:
+    box = GeoBox((side, side), Affine(step, 0, left, 0, -step, TOP), CRS)
+    return read_image(items, BANDS, box, (0.0, 0.0))
+
+
+def test_pixels_come_as_they_are(tmp_path: Path) -> None:
+    found = read(frame(tmp_path))
+    np.testing.assert_array_equal(found.bands, PIXELS[:3])
+    assert found.valid.all()
+    assert not found.failures
+    assert found.fetched > 0
+
+
+def test_beyond_the_frame_there_is_nothing_and_the_first_frame_wins(tmp_path: Path) -> None:
+    other = PIXELS[::-1].copy()
+    items = [frame(tmp_path, other, "b", LEFT + 40), frame(tmp_path)]  # in any order
+    found = read(*items, side=120)
+    assert found.valid[:60, :100].all()
+    assert not found.valid[60:].any()
+    assert not found.valid[:, 100:].any()
+    np.testing.assert_array_equal(found.bands[:, :60, :60], PIXELS[:3])
+    np.testing.assert_array_equal(found.bands[:, :60, 60:100], other[:3, :, 20:])
+    assert not found.bands[:, ~found.valid].any()
+
+
+def test_black_in_one_band_is_no_gap_and_nodata_in_all_is(tmp_path: Path) -> None:
+    values = PIXELS[:3].copy()
+    values[0, 5, 5] = 0
+    values[:, 7, 7] = 0
+    plain = read(frame(tmp_path, values))
+    assert plain.valid.all()  # nothing is declared: zeros are data
+    declared = read(frame(tmp_path, values, nodata=0))
+    assert declared.valid[5, 5]
+    assert not declared.valid[7, 7]
+    assert declared.valid.sum() == SIDE**2 - 1
+
+
+def test_an_alpha_band_says_where_data_is_unless_the_item_calls_it_a_band(tmp_path: Path) -> None:
+    values = PIXELS.copy()
+    values[3] = 255
+    values[3, 10:20] = 0
+    masked = read(frame(tmp_path, values, alpha=True))
+    assert not masked.valid[10:20].any()
+    assert masked.valid[:10].all()
+    band = read(frame(tmp_path, values, alpha=True, bands=(*BANDS, "B08")))
+    assert band.valid.all()
+
+
+def test_nodata_never_bleeds_into_its_neighbours(tmp_path: Path) -> None:
+    values = np.full((3, SIDE, SIDE), 200, np.uint8)
+    values[:, :, 30:] = 0
+    item = frame(tmp_path, values, nodata=0)
+    found = read(item, left=LEFT + 0.5, side=SIDE - 2)  # off the file's lattice: bilinear
+    assert set(np.unique(found.bands[:, found.valid])) == {200}
+    assert 28 <= found.valid[0].sum() <= 31
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "words"),
+    [
+        (PIXELS.astype(np.uint16), {}, "uint16"),
+        (PIXELS[:1], {}, "no such band"),
+        (PIXELS[:3], {"colours": True}, "palette"),
+    ],
+)
+def test_what_is_no_plain_image_is_a_recorded_failure(
+    tmp_path: Path, values: np.ndarray, more: dict[str, Any], words: str
+) -> None:
+    if more:
+        item = frame(tmp_path, values[:1], bands=("B04",), photometric="palette")
+        with rasterio.open(tmp_path / "a.tif", "r+") as file:
+            file.write_colormap(1, {k: (k, 0, 0, 255) for k in range(256)})
+        item = replace(item, assets=dict.fromkeys(BANDS, item.assets["B04"]))
+    else:
+        item = frame(tmp_path, values)
+    found = read(item, frame(tmp_path, name="b", left=LEFT + 20))
+    assert [f.item for f in found.failures] == ["a"]
+    assert words in found.failures[0].error
+    assert not found.failures[0].transient
+    assert found.valid[:, 20:].all()  # the others are used all the same
