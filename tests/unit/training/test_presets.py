@@ -29,7 +29,7 @@ def test_a_preset_says_what_a_recipe_does_not() -> None:
     )
     with pytest.raises(RecipeError, match="preset"):
         load_train_recipe(recipe(training={"preset": "imagenet"}))
-    assert set(PRESETS) == {"mscnn", "df4lcz", "so2sat"}
+    assert set(PRESETS) == {"mscnn", "df4lcz", "df4lcz-graph", "so2sat"}
 
 
 @pytest.mark.parametrize("name", SMALL)
