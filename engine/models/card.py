@@ -36,7 +36,7 @@ _EXTENSIONS = [
 ]
 
 _BLOCK = 16
-_DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 10}
+_DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
 class ModelCard(BaseModel):

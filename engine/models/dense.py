@@ -11,12 +11,15 @@ there the lattice is the patch's own and every stride is real.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Trail", "convolve", "crop", "gather", "pool", "strided", "window_mean"]
+__all__ = ["Trail", "convolve", "crop", "gather", "kept", "pool", "window_mean"]
+
+_Norm = nn.BatchNorm2d | nn.BatchNorm3d
 
 
 @dataclass
@@ -46,27 +49,40 @@ def crop(x: Tensor, rim: int) -> Tensor:
     return x[..., rim : x.shape[-2] - rim, rim : x.shape[-1] - rim] if rim else x
 
 
-def convolve(layer: nn.Conv2d | nn.Conv3d, x: Tensor, dilation: int) -> Tensor:
-    """A convolution of stride 1, not padded in the last two axes; a spectrum keeps its zeros."""
+def convolve(
+    layer: nn.Conv2d | nn.Conv3d, x: Tensor, dilation: int, norm: _Norm | None = None
+) -> Tensor:
+    """A convolution of stride 1, not padded in the last two axes; a spectrum keeps its zeros.
+
+    In evaluation a batch normalisation that follows is put into its weights: one image less.
+    """
+    weight, bias = layer.weight, layer.bias
+    if norm is not None and not norm.training:
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        weight = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+        shift = norm.bias - norm.running_mean * scale
+        bias = shift if bias is None else bias * scale + shift
     if isinstance(layer, nn.Conv3d):
-        return functional.conv3d(
-            x,
-            layer.weight,
-            layer.bias,
-            padding=(layer.kernel_size[0] // 2, 0, 0),
-            dilation=(1, dilation, dilation),
-        )
-    return functional.conv2d(x, layer.weight, layer.bias, dilation=dilation)
+        padding = (layer.kernel_size[0] // 2, 0, 0)
+        x = functional.conv3d(x, weight, bias, padding=padding, dilation=(1, dilation, dilation))
+    else:
+        x = functional.conv2d(x, weight, bias, dilation=dilation)
+    return norm(x) if norm is not None and norm.training else x
 
 
-def strided(layer: nn.Conv2d | nn.Conv3d, x: Tensor, trail: Trail) -> Tensor:
-    """A 1x1 convolution with its stride; the trail moves on. A spectrum's stride is always real."""
-    if layer.stride[-1] == 1 or trail.halves():
-        found: Tensor = layer(x)
-        return found
-    if isinstance(layer, nn.Conv3d):
-        return functional.conv3d(x, layer.weight, layer.bias, stride=(layer.stride[0], 1, 1))
-    return functional.conv2d(x, layer.weight, layer.bias)
+def kept(stride: int, trail: Trail, dims: int) -> tuple[Any, ...]:
+    """Index of the samples that a stride keeps; the trail moves on.
+
+    Layers of one sample (1x1) may so run on those alone that the next one's stride keeps. A
+    spectrum's stride, the first of three axes, is always real.
+    """
+    if stride == 1:
+        return (...,)
+    real = slice(None, None, stride) if trail.halves() else slice(None)
+    spectrum = (slice(None, None, stride),) if dims == 3 else ()
+    return (..., *spectrum, real, real)
 
 
 def pool(x: Tensor, trail: Trail) -> Tensor:

@@ -7,13 +7,13 @@ dimensions the spectrum is the third axis of a volume of one channel; stride 2 h
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from engine.models.dense import Trail, convolve, crop, gather, strided, window_mean
+from engine.models.dense import Trail, convolve, crop, gather, kept, window_mean
 
 __all__ = ["Bottleneck", "ResNet11", "ResNet11Volume"]
 
@@ -66,18 +66,27 @@ class Bottleneck(nn.Module):
         """(n, into, ...) -> (n, 4 width, ...), sides divided by the stride."""
         return torch.relu(self.body(x) + self.shortcut(x))
 
-    def lead(self, x: Tensor, trail: Trail) -> Tensor:
-        """The same with real neighbours: sides shrink by one sample of the trail each way."""
+    def lead(self, x: Tensor, trail: Trail, after: int = 1) -> Tensor:
+        """The same with real neighbours: sides shrink by one sample of the trail each way.
+
+        Parameters
+        ----------
+        x : of which only the samples are there that this block's stride keeps.
+        trail : of `x`; moved on.
+        after : the next block's stride, taken early: the last layers are of one sample each.
+        """
         parts: Any = self.body
-        first, relu, second, _, third = parts
-        before = replace(trail)
-        y = relu(first[1](strided(first[0], x, trail)))
-        y = relu(second[1](convolve(second[0], y, trail.dilation)))
-        y = third[1](third[0](y))
+        first, _, second, _, third = parts
         shortcut: Any = self.shortcut
+        dilation = trail.dilation
+        y = functional.relu(convolve(first[0], x, 1, first[1]), inplace=True)
+        y = functional.relu(convolve(second[0], y, dilation, second[1]), inplace=True)
+        here = kept(after, trail, y.dim() - 2)
+        y = convolve(third[0], y[here], 1, third[1])
+        x = crop(x, dilation)[here]
         if not isinstance(shortcut, nn.Identity):
-            x = shortcut[1](strided(shortcut[0], x, before))
-        return torch.relu(y + crop(x, trail.dilation))
+            x = convolve(shortcut[0], x, 1, shortcut[1])
+        return functional.relu(y + x, inplace=True)
 
 
 class _ResNet(nn.Module):
@@ -102,6 +111,7 @@ class _ResNet(nn.Module):
             spacing *= stride
             context += spacing
         self.context, self._spacing = context if leading else 0, spacing
+        self._strides = tuple(strides)
         self.stem = nn.Sequential(_conv_norm(dims, channels, width, 3, 1, momentum), nn.ReLU())
         blocks: list[nn.Module] = []
         into = width
@@ -141,10 +151,12 @@ class _ResNet(nn.Module):
     def _lead(self, x: Tensor, trail: Trail) -> Tensor:
         """Stem and blocks that see real neighbours."""
         stem: Any = self.stem
-        x = stem[1](stem[0][1](convolve(stem[0][0], x, 1)))
+        x = functional.relu(convolve(stem[0][0], x, 1, stem[0][1]), inplace=True)
         blocks: Any = self.blocks[: self.leading]
-        for block in blocks:
-            x = block.lead(x, trail)
+        strides = [*self._strides[: self.leading], 1]
+        x = x[kept(strides[0], trail, x.dim() - 2)]
+        for block, after in zip(blocks, strides[1:], strict=True):
+            x = block.lead(x, trail, after)
         return x
 
     def _classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
