@@ -99,6 +99,44 @@ def test_one_image_of_many_patches_gives_what_each_gives(
         assert float((one - other).abs().max()) < 1e-5 * spread
 
 
+@pytest.mark.parametrize(("name", "leading"), [("mscnn", 3), ("resnet11", 2), ("resnet11-3d", 3)])
+def test_trained_weights_too(name: str, leading: int) -> None:
+    """Weights, and statistics of the normalisations, that a few steps have moved."""
+    network = made(name, leading).train()
+    side = 32 + 2 * network.context
+    optimizer = torch.optim.NAdam(network.parameters(), lr=2e-3)
+    for _ in range(4):
+        x, y = torch.randn(8, 10, side, side) * 2 + 1, torch.randint(0, 17, (8,))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(x)[0], y).backward()
+        optimizer.step()
+    network.eval()
+    image = torch.randn(1, 10, side + 20, side + 30) * 2 + 1
+    with torch.inference_mode():
+        found = network.dense(image, 3, 4, 10, 32)[0]
+        for k in range(12):
+            i, j = 10 * (k // 4), 10 * (k % 4)
+            alone = network(image[:, :, i : i + side, j : j + side])[0][0]
+            spread = float(found.max() - found.min())
+            assert float((found[k] - alone).abs().max()) < 1e-4 * spread
+
+
+def test_a_card_runs_in_bfloat16(tmp_path: Path) -> None:
+    card = written("mscnn", 3, tmp_path)
+    side = 10 * card.block + 2 * card.halo
+    rng = np.random.default_rng(2)
+    stored = rng.integers(1000, 5000, (10, side, side)).astype(np.uint16)
+    valid = np.ones(stored.shape[1:], bool)
+    full, half, again = (
+        score_cells(stored, valid, card, Predictor(card, "cpu", precision, threads=threads)).scores
+        for precision, threads in (("float32", 2), ("bfloat16", 2), ("bfloat16", 1))
+    )
+    assert full.dtype == half.dtype == np.float32
+    assert not np.array_equal(full, half)
+    np.testing.assert_allclose(half, full, atol=0.05)
+    np.testing.assert_array_equal(half, again)
+
+
 @pytest.mark.parametrize(("name", "leading"), CASES)
 def test_the_context_is_the_receptive_field(name: str, leading: int) -> None:
     """By gradient: the outermost pixel of the context decides, and there is none beyond it."""

@@ -147,6 +147,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     wrong = json.loads(frame.rename(columns={"kind": "lcz"}).to_json())
     wrong["features"][0]["properties"]["lcz"] = 2.5
     refuse("half.geojson", json.dumps(wrong), "no LCZ type")
+    wrong["features"][0]["properties"]["lcz"] = None
+    refuse("without.geojson", json.dumps(wrong), "no LCZ type")
 
 
 def test_archives_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
