@@ -176,10 +176,29 @@ class Images(Strict):
 class Instances(Strict):
     """How 1 m images are parted into instances, the nodes of a cell's graph."""
 
-    segmenter: Literal["felzenszwalb", "slic"] = "felzenszwalb"
+    segmenter: Literal["felzenszwalb", "slic", "sam"] = "felzenszwalb"
     segmentation: Literal["shared", "per_window"] = Field(
         "shared", description="once per block of ground; or for each window, ten times the work"
     )
+    checkpoint: str | None = Field(
+        None, description="of sam: folder of config.json and model.safetensors"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Instances:
+        if (self.segmenter == "sam") != (self.checkpoint is not None):
+            raise ValueError("segmenter: sam and checkpoint go together")
+        if self.segmenter == "sam" and self.segmentation == "shared":
+            raise ValueError(
+                "segmentation: sam scales what it sees to one size, a window of 320 m; "
+                "set per_window"
+            )
+        return self
+
+    @property
+    def made(self) -> dict[str, str]:
+        """What a graph network must be told of how its instances were made."""
+        return {"segmenter": self.segmenter, "segmentation": self.segmentation}
 
 
 class Cube(Strict):

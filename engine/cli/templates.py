@@ -25,7 +25,8 @@ imagery:
   # bands: [B02, B03]    # by default the model's
 
 # images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
-# instances: {segmenter: felzenszwalb}            # or slic; segmentation: shared, or per_window
+# instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
+                                                  # and segmentation: per_window
 
 cube:
   composite: median      # or mean, medoid

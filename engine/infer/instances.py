@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from engine.infer.patches import Found
 from engine.models.graphs import nodes_of, pack
-from engine.models.segments import Image, Instance, Kind, clip, segment
+from engine.models.segments import Image, Instance, clip, segment
 
 __all__ = ["BLOCK", "CELL", "RIM", "WINDOW", "find_graphs", "score_graphs"]
 
@@ -28,7 +28,7 @@ def find_graphs(
     rgb: Image,
     valid: npt.NDArray[np.bool_],
     wanted: npt.NDArray[np.bool_],
-    kind: Kind = "felzenszwalb",
+    cut: Callable[..., tuple[Instance, ...]] = segment,
     *,
     shared: bool = True,
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8]]:
@@ -42,7 +42,7 @@ def find_graphs(
         The block at 1 m with 110 px more on each side.
     valid : bool (y, x)
     wanted : bool (rows, cols) in cells of 100 px; others get empty graphs.
-    kind : of segmenter.
+    cut : of an image and where it is valid its instances: `engine.models.segments.segment`.
     shared : segment the block once and clip windows from it, or each window alone.
 
     Returns
@@ -54,7 +54,7 @@ def find_graphs(
     seen = sliding_window_view(valid, (WINDOW, WINDOW))[::CELL, ::CELL][:rows, :cols]
     good = wanted & (seen.mean(axis=(2, 3)) >= 1 - _MOST_INVALID)
     places = np.argwhere(good)
-    whole = _Boxes(segment(rgb, kind, valid) if shared and len(places) else ())
+    whole = _Boxes(cut(rgb, valid=valid) if shared and len(places) else ())
     graphs = []
     for row, col in places.tolist():
         top, left = row * CELL, col * CELL
@@ -62,7 +62,7 @@ def find_graphs(
         if shared:
             instances = clip(whole.near(top, left, WINDOW), top, left, WINDOW)
         else:
-            instances = clip(segment(rgb[window], kind, valid[window]), 0, 0, WINDOW)
+            instances = clip(cut(rgb[window], valid=valid[window]), 0, 0, WINDOW)
         graphs.append(nodes_of(rgb[window], instances))
     packed = pack(graphs)
     nodes = np.zeros((*packed.shape[1:], rows, cols), np.float16)

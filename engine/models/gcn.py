@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.graphs import FEATURES
-from engine.models.segments import MOST, SEGMENTATIONS, SEGMENTERS
+from engine.models.segments import KINDS, MOST, SEGMENTATIONS
 
 __all__ = ["GCN", "InstanceGraphs", "adjacency", "normalise"]
 
@@ -134,7 +134,7 @@ class InstanceGraphs(nn.Module):
         for name, value, known in (
             ("bands", bands, (3,)),
             ("adjacency", adjacency, get_args(Mode)),
-            ("segmenter", segmenter, tuple(SEGMENTERS)),
+            ("segmenter", segmenter, KINDS),
             ("segmentation", segmentation, SEGMENTATIONS),
         ):
             if value not in known:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from scipy.ndimage import find_objects
 
 __all__ = [
+    "KINDS",
     "LEAST",
     "MOST",
     "SEGMENTATIONS",
@@ -38,7 +40,7 @@ SEGMENTATIONS = ("shared", "per_window")
 
 Image = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
-Kind = Literal["felzenszwalb", "slic"]
+Kind = Literal["felzenszwalb", "slic", "sam"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ class Instance:
 
 
 def segment(
-    rgb: Image, kind: Kind = "felzenszwalb", valid: npt.NDArray[np.bool_] | None = None
+    rgb: Image,
+    kind: Kind = "felzenszwalb",
+    valid: npt.NDArray[np.bool_] | None = None,
+    checkpoint: Path | None = None,
 ) -> tuple[Instance, ...]:
     """Segment an image.
 
@@ -70,9 +75,11 @@ def segment(
     ----------
     rgb : uint8 (y, x, 3)
     kind : ``felzenszwalb`` (sigma 0.8, scale 200, at least 100 px) or ``slic`` (60 segments for
-        each 320 x 320 px, compactness 10).
+        each 320 x 320 px, compactness 10): parts of the image that cover it; or ``sam``, Segment
+        Anything: things in it, which may overlap and leave gaps.
     valid : bool (y, x), optional
         Other pixels belong to no instance.
+    checkpoint : folder of the network, for ``sam``.
 
     Returns
     -------
@@ -83,10 +90,16 @@ def segment(
     ValueError
         Where there is no such segmenter, or it is no image of three bytes a pixel.
     """
-    if kind not in SEGMENTERS:
-        raise ValueError(f"unknown segmenter {kind}; there are {', '.join(SEGMENTERS)}")
+    if kind not in KINDS:
+        raise ValueError(f"unknown segmenter {kind}; there are {', '.join(KINDS)}")
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
         raise ValueError(f"an image must be uint8 (y, x, 3), got {rgb.dtype} {rgb.shape}")
+    if kind == "sam":
+        from engine.models.sam import find_masks, load_sam  # torch, which the others do without
+
+        assert checkpoint is not None
+        masks = find_masks(rgb, load_sam(checkpoint))
+        return _largest(masks if valid is None else masks & valid)
     labels = merge_small(SEGMENTERS[kind](rgb), rgb)
     if valid is not None and not valid.all():
         labels = np.where(valid, labels, -1)
@@ -110,6 +123,8 @@ def _slic(rgb: Image) -> Labels:
 
 SEGMENTERS: dict[str, Callable[[Image], Labels]] = {"felzenszwalb": _felzenszwalb, "slic": _slic}
 """Segmenters that need no weights, by name; each gives a label to every pixel."""
+KINDS = (*SEGMENTERS, "sam")
+"""All of them."""
 
 
 def merge_small(labels: Labels, rgb: Image, least: int = LEAST) -> Labels:
@@ -182,6 +197,16 @@ class _Regions:
             ends = further
         found: Labels = ends[labels].astype(np.int32)
         return found
+
+
+def _largest(masks: npt.NDArray[np.bool_]) -> tuple[Instance, ...]:
+    """Masks (n, y, x) of at least 50 px as instances, the largest first; equal ones by place."""
+    found = []
+    for mask in masks:
+        if mask.sum() >= LEAST:
+            (rows, cols), *_ = find_objects(mask.astype(np.int8))
+            found.append(Instance(rows.start, cols.start, mask[rows, cols]))
+    return tuple(sorted(found, key=lambda i: (-i.area, i.top, i.left)))
 
 
 def instances_of(labels: Labels) -> tuple[Instance, ...]:

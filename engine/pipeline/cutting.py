@@ -176,7 +176,7 @@ class _Source:
             self.recipe.grid.resolution,
             (place,),
             None if self.nodes is None else self._graphs(samples["row"], samples["col"]),
-            None if self.nodes is None else self.recipe.instances.model_dump(),
+            None if self.nodes is None else self.recipe.instances.made,
         )
 
     def _graphs(

@@ -7,10 +7,12 @@ composite.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ from engine.infer.instances import BLOCK, CELL, RIM, find_graphs, score_graphs
 from engine.items import Item
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.models.graphs import FEATURES
-from engine.models.segments import MOST, Kind
+from engine.models.segments import MOST, Kind, segment
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.kernels import gaps_of
 from engine.recipe import Images, Instances, Recipe
@@ -53,9 +55,11 @@ class FindInstances:
     kind: Kind
     shared: bool
     access: Access
+    checkpoint: Path | None = None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         n = task.grid.pixels(float(CELL))
+        cut = partial(segment, kind=self.kind, checkpoint=self.checkpoint)
         wanted = task.defined(float(CELL))
         nodes = np.zeros((MOST, len(FEATURES), n, n), np.float16)
         count = np.zeros((n, n), np.uint8)
@@ -80,9 +84,7 @@ class FindInstances:
                 here = np.s_[block.rows, block.cols]
                 cells[inner] = True if wanted is None else wanted[here]
                 rgb = np.ascontiguousarray(np.moveaxis(image.bands, 0, -1))
-                found, how_many = find_graphs(
-                    rgb, image.valid, cells, self.kind, shared=self.shared
-                )
+                found, how_many = find_graphs(rgb, image.valid, cells, cut, shared=self.shared)
                 nodes[:, :, *here] = found[:, :, *inner]
                 count[here] = how_many[inner]
         flags, note = gaps_of(tuple(dict.fromkeys(failures)))
@@ -212,7 +214,7 @@ def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCar
             got=f"{card.name}: {card.classes}",
             expected=f"{other.name}: {other.classes}",
         )
-    for key, value in instances.model_dump().items():
+    for key, value in instances.made.items():
         made = card.parameters.get(key, Instances.model_fields[key].default)
         if made != value:
             raise CardError(
@@ -224,9 +226,24 @@ def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCar
     return card
 
 
-def instance_stage(recipe: Recipe, index: ItemIndex, access: Access) -> Stage:
-    """1 m images to graphs, by cell."""
+def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access) -> Stage:
+    """1 m images to graphs, by cell.
+
+    Raises
+    ------
+    WeightsError
+        Where the segmenter's checkpoint cannot be used.
+    """
     how = recipe.instances
+    parameters: dict[str, Any] = {**how.made, "block": BLOCK}
+    checkpoint = None
+    if how.checkpoint is not None:
+        from engine.models.sam import load_sam
+
+        checkpoint = (base / how.checkpoint).resolve()
+        load_sam(checkpoint)
+        weights = (checkpoint / "model.safetensors").read_bytes()
+        parameters["checkpoint"] = hashlib.sha256(weights).hexdigest()
     n = round(recipe.grid.tile_metres / CELL)
 
     def spec(name: str, dtype: str, **more: object) -> ArraySpec:
@@ -235,9 +252,9 @@ def instance_stage(recipe: Recipe, index: ItemIndex, access: Access) -> Stage:
     leading = (("node", tuple(range(MOST))), ("feature", FEATURES))
     return Stage(
         "instances",
-        FindInstances(how.segmenter, how.segmentation == "shared", access),
+        FindInstances(how.segmenter, how.segmentation == "shared", access, checkpoint),
         (spec("nodes", "float16", leading=leading), spec("count", "uint8")),
-        parameters={**how.model_dump(), "block": BLOCK},
+        parameters=parameters,
         # a block reaches up to its own side beyond the tile
         parts=lambda tile: index.about(tile, BLOCK + RIM),
         gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,

@@ -201,7 +201,7 @@ def prepare(
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (recipe.model is None or recipe.model.instances):
         images, frames, access = find_images(recipe.images, base, area, reach, grid, tell)
-        stages += (instance_stage(recipe, frames, access),)
+        stages += (instance_stage(recipe, base, frames, access),)
     if model is not None and recipe.model is not None:
         from engine.infer.predict import choose_device  # torch, which a cube does without
 
