@@ -111,15 +111,19 @@ def make(work: Path) -> None:
         print(f"{name}: made in {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def compose(work: Path) -> None:
+def run_until_composite(recipe: Path) -> Any:
     from engine.pipeline.verbs import run
 
+    return run(recipe, until="composite", workers=1)
+
+
+def compose(work: Path) -> None:
     for name in (*TRAIN, *TEST):
         for recipe, done in (("recipe", "composed"), ("one-date", "composed-one")):
             folder = work / name
             if (folder / done).exists():
                 continue
-            summary = run(folder / f"{recipe}.yaml", until="composite", workers=1)
+            summary = run_until_composite(folder / f"{recipe}.yaml")
             assert not summary.failed, summary.failed
             (folder / done).touch()
             print(f"{name} {recipe}: composite in {summary.seconds:.0f} s", flush=True)
