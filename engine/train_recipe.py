@@ -155,6 +155,7 @@ class Training(Strict):
     factor: float = Field(0.5, gt=0, le=1, description="of schedule step: what the rate falls to")
     every: int = Field(5, gt=0, description="of schedule step: epochs")
     balance: Literal["none", "sqrt", "full"] = "sqrt"
+    class_weights: bool = Field(False, description="rare classes' losses count more; balance: none")
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
     draws: int | None = Field(None, gt=1)
@@ -171,6 +172,12 @@ class Training(Strict):
         if isinstance(values, Mapping) and values.get("preset") in PRESETS:
             return {**PRESETS[values["preset"]], **values}
         return values
+
+    @model_validator(mode="after")
+    def _once(self) -> Training:
+        if self.class_weights and self.balance != "none":
+            raise ValueError("class_weights: rare classes would count twice; set balance: none")
+        return self
 
 
 class TrainRecipe(Strict):

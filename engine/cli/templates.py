@@ -84,7 +84,7 @@ training:
   batch: 96
   rate: 0.002
   # schedule: cosine              # or constant, or step with factor and every
-  # balance: sqrt                 # chances of classes; none, full
+  # balance: sqrt                 # chances of classes; none, full; or none and class_weights: true
   # precision: bfloat16           # or float32
   # device: auto
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,43 +23,11 @@ from engine.models.card import ModelCard
 from engine.models.graphs import turn
 from engine.models.inputs import prepare_batch
 from engine.models.registry import begin_with, build
+from engine.training.settings import Settings, class_weights, draw_epoch
 
-__all__ = ["Epoch", "Fitted", "Settings", "draw_epoch", "fit", "statistics"]
+__all__ = ["Epoch", "Fitted", "Settings", "fit", "statistics"]
 
 _EVALUATED = 512  # patches at once
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a network is trained; the defaults are those of the published MSCNN as specified.
-
-    Attributes
-    ----------
-    epochs : at most.
-    patience : epochs without a better validation loss after which training stops.
-    batch : patches of a step.
-    rate : learning rate of NAdam.
-    schedule : the rate stays, falls to 0 along a cosine over all epochs, or to `factor` of itself
-        `every` so many epochs.
-    balance : chances of a class to be drawn go as its count to the power 1, 1/2 or 0.
-    augment : each patch in one of the eight symmetries of the square, by chance.
-    precision : of the arithmetic.
-    draws : patches of an epoch; by default as many as there are.
-    seed : of weights, order, augmentation and dropout.
-    """
-
-    epochs: int = 100
-    patience: int = 15
-    batch: int = 96
-    rate: float = 2e-3
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    factor: float = 0.5
-    every: int = 5
-    balance: Literal["none", "sqrt", "full"] = "sqrt"
-    augment: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-    draws: int | None = None
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,26 +93,6 @@ def statistics(
         means.append(round(mean, 6))
         deviations.append(round(max(variance, 1e-8) ** 0.5, 6))
     return tuple(means), tuple(deviations)
-
-
-def draw_epoch(
-    y: npt.NDArray[np.uint8], settings: Settings, epoch: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.uint8]]:
-    """Positions of an epoch's patches in their order, and the symmetry (0 to 7) of each.
-
-    A function of the seed and the epoch alone, so that a resumed run draws the same.
-    """
-    rng = np.random.default_rng([settings.seed, epoch])
-    count = settings.draws or len(y)
-    power = {"none": 1.0, "sqrt": 0.5, "full": 0.0}[settings.balance]
-    if settings.balance == "none" and count == len(y):
-        order = rng.permutation(len(y))
-    else:
-        counts = np.bincount(y, minlength=18).astype(float)
-        chance = counts[y] ** (power - 1)
-        order = rng.choice(len(y), count, p=chance / chance.sum())
-    turns = rng.integers(0, 8, count) if settings.augment else np.zeros(count, np.int64)
-    return order.astype(np.intp), turns.astype(np.uint8)
 
 
 def fit(
@@ -221,6 +169,9 @@ def fit(
 
     position = np.zeros(256, np.int64)
     position[list(card.classes)] = np.arange(len(card.classes))
+    shares = (
+        fabric.to_device(class_weights(card.classes, train.y)) if settings.class_weights else None
+    )
     while len(history) < settings.epochs and not _exhausted(history, settings.patience):
         number = len(history)
         torch.manual_seed(settings.seed * 100_003 + number)  # dropout
@@ -239,7 +190,7 @@ def fit(
                 continue  # batch statistics of one patch are none
             x, y = fabric.to_device(x), fabric.to_device(y)
             logits = model(x)[0]
-            loss = nn.functional.nll_loss(_log(logits, card), y)
+            loss = nn.functional.nll_loss(_log(logits, card), y, shares)
             if not torch.isfinite(loss):
                 raise RunError(
                     "training diverged",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 
 from engine.errors import MetricError
 from engine.infer.fuse import fuse, sweep
+from engine.infer.instances import find_graphs, score_graphs
 from engine.models.gcn import InstanceGraphs, adjacency, normalise
 from engine.models.graphs import nodes_of, pack, turn
 from engine.models.segments import SEGMENTERS, Instance, clip, instances_of, merge_small, segment
@@ -152,6 +155,49 @@ def test_a_turned_window_has_a_turned_graph(town: np.ndarray) -> None:
         known = sorted(found[found[:, 3] > 0].tolist())
         np.testing.assert_allclose(known, expected, atol=1e-3)
         assert (found[len(known) :] == 0).all()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_cells_of_a_block_get_the_graphs_of_their_windows(shared: bool, town: np.ndarray) -> None:
+    rgb = np.ascontiguousarray(np.pad(town, ((0, 20), (0, 20), (0, 0)), mode="reflect"))
+    valid = np.ones(rgb.shape[:2], bool)
+    valid[:, 330:] = False  # over a fifth of the right cells' windows
+    valid[:40, :40] = False
+    wanted = np.array([[True, True], [True, False]])
+    slic = partial(segment, kind="slic")
+    nodes, count = find_graphs(rgb, valid, wanted, slic, shared=shared)
+    assert nodes.shape == (50, 5, 2, 2)
+    assert (count > 0).tolist() == [[True, False], [True, False]]
+    for row in (0, 1):
+        here = np.s_[100 * row : 100 * row + 320, :320]
+        if shared:
+            found = clip(slic(rgb, valid=valid), 100 * row, 0, 320)
+        else:
+            found = clip(slic(rgb[here], valid=valid[here]), 0, 0, 320)
+        expected = nodes_of(rgb[here], found)
+        assert count[row, 0] == len(expected)
+        np.testing.assert_array_equal(nodes[: len(expected), :, row, 0], expected.astype("f2"))
+    assert not nodes[:, :, count == 0].any()
+
+
+def test_graphs_of_cells_are_scored_in_place() -> None:
+    rng = np.random.default_rng(0)
+    nodes = rng.uniform(0.1, 0.9, (50, 5, 20, 33)).astype(np.float16)
+    count = (rng.random((20, 33)) > 0.3).astype(np.uint8)
+    network = InstanceGraphs(classes=4).eval()
+
+    def predict(batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert batch.shape == (256, 50, 5)
+        with torch.inference_mode():
+            logits, features = network(torch.from_numpy(batch))
+        return torch.softmax(logits, 1).numpy(), features.numpy()
+
+    found = score_graphs(nodes, count, predict, 4)
+    assert np.isnan(found[:, count == 0]).all()
+    for row, col in np.argwhere(count)[::40].tolist():
+        with torch.inference_mode():
+            one = network(torch.from_numpy(nodes[None, :, :, row, col].astype(np.float32)))[0]
+        np.testing.assert_allclose(found[:, row, col], torch.softmax(one, 1)[0], atol=1e-6)
 
 
 def test_fusion_has_its_ends_and_sums_to_one() -> None:

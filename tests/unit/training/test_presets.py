@@ -10,7 +10,8 @@ import torch
 from engine.errors import RecipeError
 from engine.models.registry import ARCHITECTURES, measure
 from engine.train_recipe import PRESETS, SMALL, load_train_recipe
-from engine.training.fit import Settings, _rate
+from engine.training.fit import _rate
+from engine.training.settings import Settings
 
 
 def recipe(**more: Any) -> dict[str, Any]:
@@ -27,6 +28,10 @@ def test_a_preset_says_what_a_recipe_does_not() -> None:
     assert plain.model_dump(exclude={"preset"}) == load_train_recipe(recipe()).training.model_dump(
         exclude={"preset"}
     )
+    with pytest.raises(RecipeError, match="count twice"):
+        load_train_recipe(recipe(training={"class_weights": True}))
+    weighed = {"preset": "df4lcz", "class_weights": True}
+    assert load_train_recipe(recipe(training=weighed)).training.class_weights
     with pytest.raises(RecipeError, match="preset"):
         load_train_recipe(recipe(training={"preset": "imagenet"}))
     assert set(PRESETS) == {"mscnn", "df4lcz", "df4lcz-graph", "so2sat"}

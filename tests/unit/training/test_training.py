@@ -20,9 +20,10 @@ from engine.errors import LabelError, RunError
 from engine.models.card import ModelCard
 from engine.models.forest import Forest
 from engine.models.inputs import prepare_input
-from engine.training.fit import Batches, Settings, draw_epoch, fit, statistics
+from engine.training.fit import Batches, fit, statistics
 from engine.training.forest import features_of, grow
 from engine.training.patches import PatchSet, Place, cut, join, open_patches, write_patches
+from engine.training.settings import Settings, class_weights, draw_epoch
 from engine.training.splits import UNUSED, find_leaks, split_by_block, split_by_group
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -209,6 +210,16 @@ def test_draws_balance_classes_as_asked() -> None:
     assert not turns.any()
 
 
+def test_rare_classes_count_more_within_bounds() -> None:
+    y = np.repeat(np.array([2, 6, 11], np.uint8), [900, 99, 1])
+    found = class_weights((2, 6, 11, 17), y).tolist()
+    assert found == pytest.approx([1000 / 2700, 1000 / 297, 5.0, 1.0])
+    assert class_weights((2, 6), np.repeat(np.array([2, 6], np.uint8), [9, 1])).tolist() == [
+        pytest.approx(10 / 18),
+        5.0,
+    ]
+
+
 def test_a_network_learns_and_is_kept_at_its_best(tmp_path: Path) -> None:
     told = []
     found = fit(
@@ -232,7 +243,8 @@ import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
 from unit.training.test_training import card, patches
-from engine.training.fit import Settings, fit
+from engine.training.fit import fit
+from engine.training.settings import Settings
 fit(card(), patches(400), patches(60, 1), Settings(epochs=5, batch=32), Path({folder!r}),
     device="cpu", step=lambda e, b, n: print(e, b, flush=True))
 """
