@@ -95,6 +95,9 @@ def publish(
     reader = _Reader(prepared, schedule, root)
     card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
+    images = place.beside(IMAGES) if recipe.images is not None else None
+    if images is not None:
+        items += read_snapshot(images)
     seconds: dict[str, float] = {}
     for stage in prepared.stages:
         seconds[stage.name] = sum(

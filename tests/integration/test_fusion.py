@@ -162,7 +162,9 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     assert mapped.sum() > 300
     np.testing.assert_array_equal(classes[mapped], 1 + p[:, mapped].argmax(0))
     engine.publish(fused, base=place)
-    assert (place / "product" / "report.json").exists()
+    report = (place / "product" / "report.json").read_text()
+    assert "photo_4465_2933" in report  # what a map is made of, frames included
+    assert "scores fused with lcz-graph" in report
 
     # another weight makes no instance and no score anew
     changed = {**fused, "model": {**model, "sentinel_weight": 1.0}}
