@@ -78,6 +78,9 @@ class ModelWanted(Strict):
         default_factory=dict, description="of the network; they go before the size's"
     )
     bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+    inference_block: int | None = Field(
+        None, gt=0, le=128, description="cells down and across that are evaluated together"
+    )
     licence: str = "unknown"
     description: str = ""
 

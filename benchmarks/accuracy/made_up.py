@@ -163,6 +163,8 @@ def recipe_of(kind: str) -> dict[str, Any]:
             else {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
             "description": "MSCNN trained on made-up worlds only (benchmarks/accuracy): for the "
             "demo and for tests. Autumn dates, sun 32 to 38 degrees high. Not for real places.",
+            # 16 cells a block: the card serves every tile that is a multiple of 160 px
+            **({"inference_block": 16} if wide else {}),
             **licence,
         }
         base["training"] = {

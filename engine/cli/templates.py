@@ -74,6 +74,7 @@ model:
   # size: small                   # widths that a CPU can train
   # parameters: {leading: 3}      # of the network; leading: see real neighbours, run dense
   # beside: ./my-s2-model         # of a gcn: sweep the weight of both streams on validation
+  # inference_block: 16           # cells evaluated together; a tile is a whole number of them
   # start: ./another-model        # go on from its weights; frozen: true trains the last layers
   licence: CC-BY-4.0
 

@@ -52,6 +52,7 @@ class ModelCard(BaseModel):
     fill : value of invalid pixels, after standardising.
     patch : side of an input patch, px; context : px beyond it that leading blocks see.
     resolution, cell : metres of an input pixel and of an output cell.
+    inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order.
     features : length of the penultimate vector.
     output : what the network gives: "probability" or "logit".
@@ -75,6 +76,7 @@ class ModelCard(BaseModel):
     context: int = Field(0, ge=0)
     resolution: float = Field(10.0, gt=0)
     cell: float = Field(100.0, gt=0)
+    inference_block: int | None = Field(None, gt=0, le=128)
     classes: tuple[int, ...] = tuple(c.code for c in LCZ)
     features: int = Field(gt=0)
     output: str = Field("probability", pattern="^(probability|logit)$")
@@ -135,6 +137,8 @@ class ModelCard(BaseModel):
         the tile. Networks with context evaluate a block as one image: larger ones share more, and
         need more memory.
         """
+        if self.inference_block is not None:
+            return self.inference_block
         return _DENSE_BLOCKS.get(self.architecture, _BLOCK) if self.context else _BLOCK
 
     @property

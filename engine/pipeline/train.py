@@ -216,6 +216,7 @@ def _card(recipe: TrainRecipe, patches: PatchSet, x: npt.NDArray[Any], folder: P
         fill=0.0,
         patch=patches.patch,
         resolution=patches.resolution,
+        inference_block=recipe.model.inference_block,
         classes=tuple(c.code for c in LCZ),
         features=1,  # until it is measured
         licence=recipe.model.licence,

@@ -196,6 +196,18 @@ def test_bits_do_not_depend_on_threads_nor_on_the_tile(tmp_path: Path) -> None:
         np.testing.assert_array_equal(part.features, whole.features[:, top : top + n])
 
 
+def test_a_card_says_how_many_cells_go_together(tmp_path: Path) -> None:
+    card = written("mscnn", 2, tmp_path)
+    fewer = card.model_copy(update={"inference_block": 16})
+    assert (card.block, fewer.block) == (32, 16)
+    side = 320 + 2 * card.halo
+    rng = np.random.default_rng(3)
+    stored = rng.integers(1000, 5000, (10, side, side)).astype(np.uint16)
+    valid = np.ones(stored.shape[1:], bool)
+    one, other = (score_cells(stored, valid, c, Predictor(c, "cpu")).scores for c in (card, fewer))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 def test_a_card_with_another_context_is_refused(tmp_path: Path) -> None:
     card = written("mscnn", 3, tmp_path).model_copy(update={"context": 6})
     with pytest.raises(CardError, match="another context"):
