@@ -123,4 +123,4 @@ def test_what_cannot_be_gone_on_from_is_said(places: Path, abroad: Path, tmp_pat
     attempt("other bands", LabelError, model={"bands": ("B02", "B03")})
     attempt("another network's", WeightsError, model={"parameters": {"width": 5}})
     attempt("cannot be split", LabelError, split={"by": "group"})
-    attempt("cannot be read", LabelError, patches="nowhere")
+    attempt("names no labels", LabelError, patches="nowhere")
