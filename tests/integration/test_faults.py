@@ -18,6 +18,7 @@ from engine.cube.read import sample_item
 from engine.items import Item
 from engine.legend import Reason
 from engine.pipeline import prepare
+from engine.pipeline.status import read_status
 from engine.recipe import load_recipe
 from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
@@ -98,7 +99,8 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
         assert set(gaps.values()) <= {"gap"}
         different = changed_tiles(country / "store", tmp_path / "store")
-        assert different <= gaps.keys()
+        told = read_status(tmp_path / "store")["notes"], _suspects(tmp_path / "store")
+        assert different <= gaps.keys(), told
         found = composite(tmp_path / "store")
         blind = (found["observations"] == 0) & (clean["observations"] > 0)
         assert (found["reason"][blind] == Reason.READ_FAILED).all()
