@@ -1,0 +1,117 @@
+"""Losses of UGSNet, and one step of its adaptation to a city without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.models.points import sample
+from engine.models.ugsnet import Trained
+
+__all__ = ["AdaptStep", "adapt_step", "dice_loss", "green_loss"]
+
+
+def dice_loss(coarse: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - (2 sum(p y) + smooth) / (sum p + sum y + smooth), of each image, their mean.
+
+    Parameters
+    ----------
+    coarse : logits (n, 2, y / 4, x / 4); enlarged to the mask's size.
+    mask : float (n, y, x), 1 green, 0 not; NaN is not looked at.
+    smooth : float
+    """
+    wide = functional.interpolate(coarse, mask.shape[-2:], mode="bilinear", align_corners=False)
+    known = ~mask.isnan()
+    p = wide.softmax(dim=1)[:, 1] * known
+    y = torch.where(known, mask, 0.0)
+    both, total = (p * y).sum(dim=(1, 2)), (p + y).sum(dim=(1, 2))
+    return (1 - (2 * both + smooth) / (total + smooth)).mean()
+
+
+def green_loss(found: Trained, mask: Tensor) -> Tensor:
+    """Dice of the coarse map plus cross-entropy at the points (UGS-1m, equations 1 to 3).
+
+    Parameters
+    ----------
+    found : of a network in training.
+    mask : float (n, y, x), 1 green, 0 not; NaN is not looked at.
+    """
+    loss = dice_loss(found.coarse, mask)
+    if found.rend is None or found.points is None:
+        return loss
+    truth = sample(mask[:, None], found.points, "nearest")[:, 0]
+    label = torch.where(truth.isnan(), -100, truth.round()).long()  # -100: not looked at
+    if (label >= 0).any():
+        loss = loss + functional.cross_entropy(found.rend, label)
+    return loss
+
+
+class AdaptStep(NamedTuple):
+    """Losses of one step; `told` is the share of patches whose domain the discriminator knew."""
+
+    green: float
+    adversarial: float
+    discriminator: float
+    told: float
+
+
+def adapt_step(
+    network: nn.Module,
+    discriminator: nn.Module,
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
+    source: Tensor,
+    mask: Tensor,
+    target: Tensor,
+    weight: float = 1e-3,
+) -> AdaptStep:
+    """One step: the discriminator learns to tell the domains, the network to be taken for one.
+
+    Parameters
+    ----------
+    network, discriminator : in training.
+    optimizers : of the network, of the discriminator.
+    source, target : images (n, bands, y, x); `mask` (n, y, x) of the source.
+    weight : of the adversarial loss; 1 in the paper, 0.001 where it comes from.
+    """
+    size = source.shape[-2:]
+    ours, theirs = network(source), network(target)
+    maps = [
+        functional.interpolate(found.coarse, size, mode="bilinear", align_corners=False).softmax(1)
+        for found in (ours, theirs)
+    ]
+    network_step, discriminator_step = optimizers
+
+    logits = [discriminator(scores.detach()) for scores in maps]
+    lies = _as(logits[0], 1.0) / 2 + _as(logits[1], 0.0) / 2
+    discriminator_step.zero_grad()
+    lies.backward()  # type: ignore[no-untyped-call]
+    discriminator_step.step()
+
+    with _frozen(discriminator):
+        green = green_loss(ours, mask)
+        adversarial = _as(discriminator(maps[1]), 1.0)
+        network_step.zero_grad()
+        (green + weight * adversarial).backward()  # type: ignore[no-untyped-call]
+        network_step.step()
+    told = torch.cat([(logits[0] > 0).flatten(), (logits[1] <= 0).flatten()]).float().mean()
+    return AdaptStep(*(float(v.detach()) for v in (green, adversarial, lies, told)))
+
+
+def _as(logits: Tensor, domain: float) -> Tensor:
+    """Cross-entropy of logits against a domain: 1 source, 0 target."""
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, domain))
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """A module whose weights get no gradients meanwhile."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)

@@ -1,0 +1,104 @@
+"""Losses of UGSNet, the discriminator, one step of adaptation."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from engine.models.discriminator import Discriminator
+from engine.models.ugsnet import Trained, UGSNet
+from engine.training.green import adapt_step, dice_loss, green_loss
+
+
+def discs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images of 64 px with a green disc, and their masks."""
+    generator = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    masks = torch.stack([
+        ((x - 28) ** 2 + (y - 30) ** 2 < 15**2).float(),
+        ((x - 40) ** 2 + (y - 24) ** 2 < 12**2).float(),
+    ])  # fmt: skip
+    noise = 0.1 * torch.randn((2, 3, 64, 64), generator=generator)
+    return masks[:, None] * torch.tensor([0.2, 0.8, 0.3])[:, None, None] + noise, masks
+
+
+def test_dice_is_0_for_perfect_and_1_for_disjoint_maps() -> None:
+    _, masks = discs()
+    logits = torch.stack([-50 * (masks - 0.5), 50 * (masks - 0.5)], dim=1)
+    assert float(dice_loss(logits, masks)) == pytest.approx(0.0, abs=1e-3)
+    assert float(dice_loss(-logits, masks)) == pytest.approx(1.0, abs=2e-3)
+    unknown = masks.clone()
+    unknown[:, :32] = math.nan
+    wrong = logits.clone()
+    wrong[:, :, :32] *= -1
+    assert float(dice_loss(wrong, unknown)) == pytest.approx(0.0, abs=2e-3)
+
+
+def test_points_add_their_cross_entropy() -> None:
+    _, masks = discs()
+    coarse = torch.zeros(2, 2, 16, 16)
+    points = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(0))
+    rend = torch.zeros(2, 2, 50)
+    alone = green_loss(Trained(coarse, None, None), masks)
+    both = green_loss(Trained(coarse, rend, points), masks)
+    assert float(both - alone) == pytest.approx(math.log(2), abs=1e-5)
+    blind = green_loss(Trained(coarse, rend, points), torch.full_like(masks, math.nan))
+    assert torch.isfinite(blind)
+
+
+def test_the_discriminator_is_the_published_one() -> None:
+    torch.manual_seed(0)
+    network = Discriminator()
+    assert sum(p.numel() for p in network.parameters()) == 2_763_713
+    with torch.inference_mode():
+        assert network(torch.rand(1, 2, 128, 128)).shape == (1, 1, 4, 4)
+        assert network(torch.rand(1, 2, 512, 512)).shape == (1, 1, 16, 16)
+
+
+def test_one_step_moves_each_by_its_own_loss() -> None:
+    torch.manual_seed(0)
+    network, judge = UGSNet(width=16), Discriminator(width=16)
+    network.train()
+    images, masks = discs()
+    target = images.flip(3) * 0.6
+    still = torch.optim.SGD(network.parameters(), lr=0.0)
+    still_judge = torch.optim.SGD(judge.parameters(), lr=0.0)
+
+    def weights(module: nn.Module) -> torch.Tensor:
+        return torch.cat([p.detach().flatten().clone() for p in module.parameters()])
+
+    # the network's step leaves the discriminator's weights, and the other way round
+    before = weights(network), weights(judge)
+    moving = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    found = adapt_step(network, judge, (moving, still_judge), images, masks, target, 1.0)
+    assert torch.equal(weights(judge), before[1])
+    assert not torch.equal(weights(network), before[0])
+    assert found.discriminator == pytest.approx(math.log(2), abs=0.1)
+    assert 0 <= found.told <= 1
+    before = weights(network), weights(judge)
+    moving = torch.optim.Adam(judge.parameters(), lr=1e-4, betas=(0.9, 0.99))
+    adapt_step(network, judge, (still, moving), images, masks, target)
+    assert torch.equal(weights(network), before[0])
+    assert not torch.equal(weights(judge), before[1])
+    assert all(p.requires_grad for p in judge.parameters())
+
+
+@pytest.mark.slow
+def test_two_discs_are_learnt_by_heart() -> None:
+    torch.manual_seed(0)
+    network = UGSNet()  # of published size, half a minute
+    images, masks = discs()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    for _ in range(80):
+        network.train()
+        optimizer.zero_grad()
+        green_loss(network(images), masks).backward()
+        optimizer.step()
+    network.eval()
+    with torch.inference_mode():
+        green = network(images).argmax(1)
+    both = float((green * masks).sum())
+    assert 2 * both / float(green.sum() + masks.sum()) > 0.95
