@@ -8,6 +8,7 @@ from torch import nn
 
 from engine.models.points import draw_points, refine, sample, unsure
 from engine.models.ugsnet import CoordinateAttention, Trained, UGSNet
+from engine.models.unet import UNet
 
 
 def count(module: nn.Module) -> int:
@@ -125,3 +126,13 @@ def test_any_size_comes_back_and_training_gives_points(head: bool) -> None:
         assert trained.points.shape == (2, 256, 2)
     else:
         assert trained.rend is None
+
+
+def test_unet_has_its_known_size_and_any_size_comes_back() -> None:
+    torch.manual_seed(0)
+    assert count(UNet()) == 31_037_698  # that of the much used padded form with normalisation
+    network = UNet(width=8).eval()
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, 50, 37)).shape == (1, 2, 50, 37)
+    trained = network.train()(torch.rand(2, 3, 32, 32))
+    assert trained.coarse.shape == (2, 2, 32, 32)

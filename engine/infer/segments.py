@@ -1,0 +1,138 @@
+"""Segmentation of large images: windows on one lattice, overlapping, blended where they meet.
+
+Windows lie on multiples of their stride from the grid's origin, whatever the tile; a pixel adds up
+the same windows in the same order in every layout, so it gets the same bits. Logits are blended,
+not probabilities, with weights that fall smoothly to the window's border and sum to one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+__all__ = ["Lattice", "segment_image", "to_percent"]
+
+NO_SCORE = 255
+
+Read = Callable[[slice, slice], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
+"""(rows, columns) of the grid -> prepared image (band, y, x) and validity (y, x)."""
+Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""Windows (n, band, side, side) -> logit of class 1 (n, side, side); n is always the same."""
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Where windows lie: the k-th of an axis begins at pixel k x stride of the grid.
+
+    Attributes
+    ----------
+    side, overlap : pixels.
+    """
+
+    side: int = 512
+    overlap: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 <= 2 * self.overlap <= self.side:
+            raise ValueError(
+                f"windows of {self.side} px cannot overlap by {self.overlap}: half at most"
+            )
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one window to the next."""
+        return self.side - self.overlap
+
+    def meeting(self, first: int, last: int) -> range:
+        """Windows that meet the pixels from `first` up to `last`, which is none of them."""
+        return range((first - self.side) // self.stride + 1, -(-last // self.stride))
+
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float32]:
+        """Of a window's pixels, (side, side): sin^2 ramps where neighbours overlap."""
+        ramp = np.sin(np.pi / 2 * (np.arange(self.overlap) + 0.5) / max(self.overlap, 1)) ** 2
+        along = np.concatenate([ramp, np.ones(self.side - 2 * self.overlap), ramp[::-1]])
+        found: npt.NDArray[np.float32] = np.outer(along, along).astype(np.float32)
+        return found
+
+
+def segment_image(
+    read: Read,
+    rows: slice,
+    cols: slice,
+    wanted: npt.NDArray[np.bool_],
+    predict: Predict,
+    lattice: Lattice | None = None,
+    batch: int = 4,
+) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+    """Blended logits of a piece of the grid, strip by strip from the top.
+
+    Memory holds one row of windows, whatever the piece's height. A window runs where it meets a
+    pixel that is wanted; `wanted` may be left to decide what of the rest is shown.
+
+    Parameters
+    ----------
+    read : of windows that may reach beyond the piece, and beyond all imagery.
+    rows, cols : of the piece, in pixels of the grid.
+    wanted : bool (rows, cols)
+    predict : a network; it gets batches of `batch` windows, those that are missing zero.
+    lattice : Lattice, optional
+    batch : windows.
+
+    Yields
+    ------
+    rows (of the piece), logits float32 (y, x), scored bool (y, x): valid, wanted.
+    """
+    lattice = lattice or Lattice()
+    side, stride = lattice.side, lattice.stride
+    across = lattice.meeting(cols.start, cols.stop)
+    left = across.start * stride
+    width = (len(across) - 1) * stride + side
+    carried = np.zeros((lattice.overlap, width), np.float32)
+    here = slice(cols.start - left, cols.stop - left)
+    for number in lattice.meeting(rows.start, rows.stop):
+        top = number * stride
+        inside = slice(max(top, rows.start), min(top + side, rows.stop))
+        needed = wanted[inside.start - rows.start : inside.stop - rows.start]
+        total = np.zeros((side, width), np.float32)
+        total[: lattice.overlap] = carried
+        valid = np.zeros((side, width), bool)
+        runs = [
+            k for k in range(len(across)) if needed[:, _part(k * stride, side, here, cols)].any()
+        ]
+        if runs:
+            image, valid = read(slice(top, top + side), slice(left, left + width))
+            for first in range(0, len(runs), batch):
+                some = runs[first : first + batch]
+                windows = np.zeros((batch, len(image), side, side), np.float32)
+                for slot, k in enumerate(some):
+                    windows[slot] = image[:, :, k * stride : k * stride + side]
+                for k, logits in zip(some, predict(windows), strict=False):
+                    total[:, k * stride : k * stride + side] += lattice.weights * logits
+        carried = total[stride:].copy()
+        # what the next row of windows cannot reach any more
+        done = slice(max(top, rows.start), min(top + stride, rows.stop))
+        if done.start < done.stop:
+            strip = slice(done.start - top, done.stop - top)
+            piece = slice(done.start - rows.start, done.stop - rows.start)
+            yield piece, total[strip, here], valid[strip, here] & wanted[piece]
+
+
+def _part(start: int, side: int, here: slice, cols: slice) -> slice:
+    """Columns of a piece that a window covers, `start` being counted from the first window."""
+    first = max(start - here.start, 0)
+    return slice(first, max(min(start + side - here.start, cols.stop - cols.start), first))
+
+
+def to_percent(
+    logits: npt.NDArray[np.float32], scored: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Probability of class 1 in percent, 255 where there is none."""
+    percent = np.rint(100.0 * expit(logits.astype(np.float64)))
+    found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
+    return found
