@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 
 from engine.errors import LabelError, RunError
@@ -23,6 +22,7 @@ from engine.models.card import ModelCard
 from engine.models.graphs import turn
 from engine.models.inputs import prepare_batch
 from engine.models.registry import begin_with, build
+from engine.training.devices import add_up, spread
 from engine.training.settings import Settings, class_weights, draw_epoch
 
 __all__ = ["Epoch", "Fitted", "Settings", "fit", "statistics"]
@@ -119,7 +119,8 @@ def fit(
     train, validation : Batches
     settings : Settings
     folder : Path
-    device : "auto", "cpu" or "cuda"; devices : how many, through Lightning Fabric.
+    device : "auto", "cpu" or "cuda"; devices : how many, each with a process of its own and its
+        share of every batch, normalised by that share's statistics.
     start : weights to begin with wherever name and shape fit; by default random ones.
     tell : hears of each finished epoch, those of an earlier run included.
     step : hears of each batch: epoch, batch, batches.
@@ -133,15 +134,33 @@ def fit(
     """
     _require_labels(card, train, validation)
     folder.mkdir(parents=True, exist_ok=True)
+    job = _Job(card, train, validation, settings, folder, start)
+    return spread(_train, job, device, devices, settings.precision, tell, step)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a process needs to train."""
+
+    card: ModelCard
+    train: Batches
+    validation: Batches
+    settings: Settings
+    folder: Path
+    start: Mapping[str, torch.Tensor] | None
+
+
+def _train(
+    fabric: Fabric,
+    job: _Job,
+    tell: Callable[[Epoch], None],
+    step: Callable[[int, int, int], None],
+) -> Fitted:
+    """The loop. Of several devices each takes its share of every batch; the first one decides."""
+    card, train, validation = job.card, job.train, job.validation
+    settings, folder, start = job.settings, job.folder, job.start
+    rank, world = fabric.global_rank, fabric.world_size
     torch.use_deterministic_algorithms(True)
-    fabric = Fabric(
-        accelerator=device,
-        devices=devices,
-        precision="bf16-mixed" if settings.precision == "bfloat16" else "32-true",
-        # one process that starts its own: a job of SLURM's is no reason to take its tasks for ours
-        plugins=LightningEnvironment(),
-    )
-    fabric.launch()
     torch.manual_seed(settings.seed)
     network = build(card)
     if start is not None:
@@ -174,7 +193,7 @@ def fit(
     )
     while len(history) < settings.epochs and not _exhausted(history, settings.patience):
         number = len(history)
-        torch.manual_seed(settings.seed * 100_003 + number)  # dropout
+        torch.manual_seed(settings.seed * 100_003 + number + 7919 * rank)  # dropout
         rate = _rate(settings, number)
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
@@ -183,7 +202,9 @@ def fit(
         total = right = 0.0
         batches = -(-len(order) // settings.batch)
         for b in range(batches):
-            here = slice(b * settings.batch, (b + 1) * settings.batch)
+            last = min((b + 1) * settings.batch, len(order))
+            last -= (last - b * settings.batch) % world  # shares of one size: their mean is all's
+            here = slice(b * settings.batch + rank, last, world)
             x = _prepared(train.x[order[here]], card, turns[here])
             y = torch.from_numpy(position[train.y[order[here]]])
             if len(y) < 2:
@@ -203,20 +224,22 @@ def fit(
             total += float(loss.detach()) * len(y)
             right += float((logits.argmax(1) == y).sum())
             step(number + 1, b + 1, batches)
-        scores = _evaluate(model, fabric, card, validation)
+        scores = _evaluate(network, fabric, card, validation)
         truth = position[validation.y]
         picked = scores[np.arange(len(truth)), truth]
         found = np.array(card.classes)[scores.argmax(1)]
         figures = assess(confusion(validation.y, found))
         entry = Epoch(
             number + 1,
-            total / len(order),
-            right / len(order),
+            add_up(fabric, total) / len(order),
+            add_up(fabric, right) / len(order),
             float(-picked.mean()),
             figures.oa,
             figures.f1_macro,
             float(rate),
         )
+        if world > 1:  # statistics of normalisations differ a little: the first one's count
+            entry = fabric.broadcast(entry)
         if not history or entry.validation_accuracy > max(e.validation_accuracy for e in history):
             best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
         history.append(entry)
@@ -331,7 +354,9 @@ def _keep(
             "best": best,
         },
     )
-    os.replace(part, path)
+    if fabric.is_global_zero:
+        os.replace(part, path)
+    fabric.barrier()
 
 
 def _require_labels(card: ModelCard, train: Batches, validation: Batches) -> None:

@@ -20,7 +20,7 @@ from engine.errors import LabelError, RunError
 from engine.models.card import ModelCard
 from engine.models.forest import Forest
 from engine.models.inputs import prepare_input
-from engine.training.fit import Batches, fit, statistics
+from engine.training.fit import Batches, Epoch, fit, statistics
 from engine.training.forest import features_of, grow
 from engine.training.patches import PatchSet, Place, cut, join, open_patches, write_patches
 from engine.training.settings import Settings, class_weights, draw_epoch
@@ -280,6 +280,34 @@ def test_training_killed_at_random_gives_the_same_weights(tmp_path: Path) -> Non
     assert found.weights.keys() == whole.weights.keys()
     for name, values in whole.weights.items():
         assert torch.equal(values, found.weights[name]), name
+
+
+@pytest.mark.slow
+def test_two_devices_share_every_batch(tmp_path: Path) -> None:
+    settings = Settings(epochs=4, batch=50, balance="none", augment=False)
+    wanted = card(), patches(300), patches(60, 1), settings
+    heard: list[Epoch] = []
+    steps: list[tuple[int, int, int]] = []
+    alone, both = (
+        fit(
+            *wanted,
+            tmp_path / str(devices),
+            device="cpu",
+            devices=devices,
+            tell=heard.append if devices == 2 else lambda epoch: None,
+            step=lambda *at: steps.append(at),
+        )
+        for devices in (1, 2)
+    )
+    assert tuple(heard) == both.history
+    assert len(steps) == 2 * 4 * 6  # half a batch each: as many steps as alone
+    assert all(torch.isfinite(v).all() for v in both.weights.values())
+    # another normalisation, the same task learnt
+    assert both.history[-1].loss < 0.8 * both.history[0].loss
+    assert both.history[0].loss == pytest.approx(alone.history[0].loss, rel=0.3)
+    # what was kept is gone on from, on one device too
+    longer = fit(*wanted, tmp_path / "2", device="cpu")
+    assert longer.history == both.history
 
 
 def test_the_state_of_another_training_is_not_gone_on_from(tmp_path: Path) -> None:
