@@ -17,6 +17,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,10 @@ def freeze() -> None:
     print(json.dumps(result["test_worlds_together"]))
 
 
-def make(work: Path) -> None:
+def make(work: Path, names: Sequence[str] = (*TRAIN, *TEST)) -> None:
     frozen = json.loads(FROZEN.read_text())["worlds"]
-    for name, country in {**TRAIN, **TEST}.items():
-        folder = work / name
+    for name in names:
+        folder, country = work / name, (TRAIN | TEST)[name]
         if (folder / "made").exists():
             continue
         began = time.perf_counter()
@@ -117,9 +118,16 @@ def run_until_composite(recipe: Path) -> Any:
     return run(recipe, until="composite", workers=1)
 
 
-def compose(work: Path) -> None:
-    for name in (*TRAIN, *TEST):
-        for recipe, done in (("recipe", "composed"), ("one-date", "composed-one")):
+KINDS_OF_COMPOSITE = (("recipe", "composed"), ("one-date", "composed-one"))
+
+
+def compose(
+    work: Path,
+    names: Sequence[str] = (*TRAIN, *TEST),
+    kinds: Sequence[tuple[str, str]] = KINDS_OF_COMPOSITE,
+) -> None:
+    for name in names:
+        for recipe, done in kinds:
             folder = work / name
             if (folder / done).exists():
                 continue
