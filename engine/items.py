@@ -129,6 +129,8 @@ class Item:
         Processing baseline ("05.09"), MGRS tile ("33TWM"), datatake (of one overpass).
     cloud_cover : float or None
         Percent.
+    off_nadir : float or None
+        Degrees that the sensor looked aside.
     assets : dict of str to Asset
         By B-name, and ``SCL``.
     notes : tuple of str
@@ -151,6 +153,7 @@ class Item:
     tile: str | None = None
     datatake: str | None = None
     cloud_cover: float | None = None
+    off_nadir: float | None = None
     notes: tuple[str, ...] = field(default=())
     suspect: bool | None = None
     licence: str | None = None

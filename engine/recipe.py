@@ -162,6 +162,11 @@ class Images(Strict):
     catalog: str = Field(description="as in imagery; `natmap ingest` makes one of a folder")
     collection: str | None = Field(None, description="if the card offers several")
     period: Period | None = Field(None, description="by default of any day")
+    order: Literal["newest", "nadir"] | tuple[str, ...] = Field(
+        "newest",
+        description="which frame shows where several do: newest, nadir (looked aside least), or "
+        "ids of frames that go before all others",
+    )
     verify: bool = Field(False, description="as in imagery")
 
     @property

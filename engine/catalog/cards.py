@@ -46,6 +46,7 @@ class SourceCard(_Card):
     nodata : digital number without data, where item and file declare none; None: no number.
     signing : how addresses are made ready for reading.
     assets : B-name (and SCL) to the catalogue's asset key.
+    positions : B-name to the band in its file, from 1, where files hold several.
     """
 
     api: str | None = None
@@ -58,6 +59,7 @@ class SourceCard(_Card):
     s3_key_variable: str = "AWS_ACCESS_KEY_ID"
     s3_secret_variable: str = "AWS_SECRET_ACCESS_KEY"
     assets: dict[str, str]
+    positions: dict[str, int] = {}
 
 
 class BoundaryCard(_Card):

@@ -68,7 +68,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             scale=float(form.get("scale", 1e-4)) if band != SCL else 1.0,
             offset=_offset(card, properties, baseline, form) if band != SCL else 0.0,
             nodata=None if nodata is None else float(nodata),
-            index=int(found.get("natmap:band", 1)),
+            index=int(found.get("natmap:band", card.positions.get(band, 1))),
             crs=None if crs is None else _code(crs),
             transform=tuple(float(v) for v in transform[:6]) if transform else None,  # type: ignore[arg-type]
             shape=(int(size[0]), int(size[1])) if size else None,
@@ -92,7 +92,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
         ]
     )
     west, south, east, north = _bbox(geometry)
-    cloud = properties.get("eo:cloud_cover")
+    cloud, aside = properties.get("eo:cloud_cover"), properties.get("view:off_nadir")
     return Item(
         id=name,
         collection=str(raw.get("collection") or card.collection or card.name),
@@ -107,6 +107,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
         tile=_mgrs(name, properties),
         datatake=properties.get("s2:datatake_id") or properties.get("s2:datatake-id"),
         cloud_cover=None if cloud is None else float(cloud),
+        off_nadir=None if aside is None else float(aside),
         notes=tuple(notes),
         licence=properties.get("license") or card.licence,
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,13 +13,14 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
+from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
-from engine.cube.read import Cut, Failure, Plane, attempt, resample
+from engine.cube.read import Cut, Failure, Plane, attempt, footprint, resample
 from engine.cube.source import Raster, Source
 from engine.errors import ReadError
 from engine.items import Item
 
-__all__ = ["Image", "read_image"]
+__all__ = ["Image", "in_order", "read_image"]
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,38 @@ class Image:
     ----------
     bands : uint8 (band, y, x), 0 where there is none.
     valid : bool (y, x)
+    lost : bool (y, x), invalid in the footprint of a frame that could not be read.
     failures : frames that could not be read.
     fetched : bytes of images that were read for it.
     """
 
     bands: npt.NDArray[np.uint8]
     valid: npt.NDArray[np.bool_]
+    lost: npt.NDArray[np.bool_]
     failures: tuple[Failure, ...]
     fetched: int
+
+
+def in_order(items: Iterable[Item], order: str | Sequence[str] = "newest") -> list[Item]:
+    """Frames as a mosaic prefers them, the best first.
+
+    Parameters
+    ----------
+    items : in any order.
+    order : ``newest``; ``nadir``, the least looked aside, those that do not say so last; or ids
+        of frames that go before all others. Equals go by date, the newest first, then by id.
+    """
+
+    def key(item: Item) -> tuple[float, float, str]:
+        if order == "newest":
+            first = 0.0
+        elif order == "nadir":
+            first = math.inf if item.off_nadir is None else abs(item.off_nadir)
+        else:
+            first = order.index(item.id) if item.id in order else len(order)
+        return first, -item.datetime.timestamp(), item.id
+
+    return sorted(items, key=key)
 
 
 def read_image(
@@ -50,12 +75,12 @@ def read_image(
 ) -> Image:
     """Read frames onto a window, bilinear.
 
-    Where frames overlap, the first with data wins, by item id. A pixel of a frame has data where
+    Where frames overlap, the first with data wins. A pixel of a frame has data where
     its alpha or mask says so, else where not all bands equal the declared nodata.
 
     Parameters
     ----------
-    items : in any order; each frame with its bands as assets.
+    items : as `in_order` gives them; each frame with its bands as assets.
     bands : B-names, in the order wanted.
     geobox : GeoBox
         The window; its corner lies on the grid's lattice.
@@ -66,25 +91,24 @@ def read_image(
     -------
     Image; a frame that cannot be read, or has no 8 bits a band, is a recorded failure.
     """
-    items = sorted(items, key=lambda item: item.id)
     found = np.zeros((len(bands), *geobox.shape), np.uint8)
-    valid = np.zeros(geobox.shape, bool)
+    valid, lost = np.zeros(geobox.shape, bool), np.zeros(geobox.shape, bool)
     failures: list[Failure] = []
     fetched = 0
-    with ThreadPoolExecutor(max_workers=1) as pool:  # one is loaded while one is resampled
-        ahead = [partial(_load, item, bands, geobox, anchor, access) for item in items]
-        coming = pool.submit(ahead.pop(0)) if ahead else None
-        for item in items:
-            assert coming is not None
-            loaded, coming = coming, pool.submit(ahead.pop(0)) if ahead else None
-            try:
-                rasters = loaded.result()
-            except ReadError as error:
-                failures.append(Failure(item.id, str(error), error.transient))
-                continue
-            fetched += sum(raster.fetched for raster in rasters.values() if raster)
-            resample(rasters, geobox, anchor, partial(_lay, found, valid, bands))
-    return Image(found, valid, tuple(failures), fetched)
+
+    def load(item: Item) -> dict[str, Raster | None]:
+        return _load(item, bands, geobox, anchor, access)
+
+    for item, loaded in ahead(load, items):
+        try:
+            rasters = loaded.result()
+        except ReadError as error:
+            failures.append(Failure(item.id, str(error), error.transient))
+            lost |= footprint(item, geobox)
+            continue
+        fetched += sum(raster.fetched for raster in rasters.values() if raster)
+        resample(rasters, geobox, anchor, partial(_lay, found, valid, bands))
+    return Image(found, valid, lost & ~valid, tuple(failures), fetched)
 
 
 def _load(

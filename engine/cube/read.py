@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from shapely.geometry import shape
 
+from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import classify, cores, gdal_settings
@@ -35,6 +37,7 @@ __all__ = [
     "Failure",
     "Plane",
     "attempt",
+    "footprint",
     "item_key",
     "read_asset",
     "read_day",
@@ -136,37 +139,33 @@ def read_days(
     """
     days = [sorted(items, key=lambda item: item.id) for items in days]
     height, width = geobox.shape
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = [
-            partial(_load_item, item, bands, geobox, anchor, access)
-            for items in days
-            for item in items
-        ]
-        coming = pool.submit(ahead.pop(0)) if ahead else None
-        for items in days:
-            day = Day(
-                np.zeros((len(bands), height, width), np.uint16),
-                np.zeros((height, width), np.uint8),
-                np.zeros((height, width), np.uint32),
-                (),
-            )
-            failures: list[Failure] = []
-            fetched = 0
-            open_pixels = np.ones((height, width), bool)
-            lost = np.zeros((height, width), bool)
-            for item in items:
-                assert coming is not None
-                loaded, coming = coming, pool.submit(ahead.pop(0)) if ahead else None
-                try:
-                    rasters = loaded.result()
-                except ReadError as error:
-                    failures.append(Failure(item.id, str(error), error.transient))
-                    lost |= _footprint(item, geobox)
-                    continue
-                fetched += sum(raster.fetched for raster in rasters.values() if raster)
-                resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
-            day.scl[open_pixels & lost] = READ_FAILED
-            yield Day(day.bands, day.scl, day.source, tuple(failures), fetched)
+
+    def load(item: Item) -> dict[str, Raster | None]:
+        return _load_item(item, bands, geobox, anchor, access)
+
+    coming = ahead(load, (item for items in days for item in items))
+    for items in days:
+        day = Day(
+            np.zeros((len(bands), height, width), np.uint16),
+            np.zeros((height, width), np.uint8),
+            np.zeros((height, width), np.uint32),
+            (),
+        )
+        failures: list[Failure] = []
+        fetched = 0
+        open_pixels = np.ones((height, width), bool)
+        lost = np.zeros((height, width), bool)
+        for item, loaded in islice(coming, len(items)):
+            try:
+                rasters = loaded.result()
+            except ReadError as error:
+                failures.append(Failure(item.id, str(error), error.transient))
+                lost |= footprint(item, geobox)
+                continue
+            fetched += sum(raster.fetched for raster in rasters.values() if raster)
+            resample(rasters, geobox, anchor, partial(_lay, day, item, bands, open_pixels))
+        day.scl[open_pixels & lost] = READ_FAILED
+        yield Day(day.bands, day.scl, day.source, tuple(failures), fetched)
 
 
 def _load_item(
@@ -388,7 +387,7 @@ def sample_item(
     return found
 
 
-def _footprint(item: Item, geobox: GeoBox) -> npt.NDArray[np.bool_]:
+def footprint(item: Item, geobox: GeoBox) -> npt.NDArray[np.bool_]:
     """Where an item claims to have data, bool (y, x), by pixel centre."""
     crs = CRS.from_user_input(str(geobox.crs))
     polygon = reproject(shape(item.geometry), "EPSG:4326", crs)

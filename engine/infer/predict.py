@@ -21,6 +21,9 @@ __all__ = ["Predictor", "choose_device", "get_predictor"]
 _PART = 32
 """Patches that one thread of a CPU evaluates at once."""
 
+_WINDOWS = 8
+"""Windows that a GPU evaluates at once."""
+
 _CORES = torch.get_num_threads()  # before a predictor's own threads ask for one each
 
 
@@ -158,6 +161,39 @@ class Predictor:
         except torch.cuda.OutOfMemoryError as error:
             raise RunError("one block does not fit the GPU's memory") from error
 
+    def segment(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Logit of class 1 against class 0 of each pixel, float32 (n, side, side).
+
+        Parameters
+        ----------
+        windows : prepared images, float32 (n, bands, side, side)
+
+        Raises
+        ------
+        RunError
+            Where not even one window fits the device's memory.
+        """
+
+        def run(part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            batch = part
+            if len(part) < size:  # a GPU's kernels may be chosen by the batch's shape
+                batch = np.zeros((size, *part.shape[1:]), np.float32)
+                batch[: len(part)] = part
+            logits = self._apply(self.model, batch).float()
+            found: npt.NDArray[np.float32] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
+            return found[: len(part)]
+
+        while True:
+            size = 1 if self.device == "cpu" else self.size or _WINDOWS
+            parts = [windows[i : i + size] for i in range(0, len(windows), size)]
+            try:
+                return np.concatenate(list(self._map(run, parts)))
+            except torch.cuda.OutOfMemoryError as error:
+                if size == 1:
+                    raise RunError("one window does not fit the GPU's memory") from error
+                self.size = size // 2
+                torch.cuda.empty_cache()
+
     def _run(
         self, batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -166,6 +202,15 @@ class Predictor:
     def _infer(
         self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        scores, features = self._apply(evaluate, batch)
+        scores = scores.float()
+        if self.card.output == "logit":
+            scores = torch.softmax(scores, dim=1)
+        return scores.cpu().numpy(), features.float().cpu().numpy()
+
+    def _apply(
+        self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
+    ) -> Any:
         x = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device)
         x = x.contiguous(memory_format=self._format)
         half = self.precision == "bfloat16"
@@ -173,8 +218,4 @@ class Predictor:
             torch.inference_mode(),
             torch.autocast(self.device, dtype=torch.bfloat16, enabled=half),
         ):
-            scores, features = evaluate(x)
-        scores = scores.float()
-        if self.card.output == "logit":
-            scores = torch.softmax(scores, dim=1)
-        return scores.cpu().numpy(), features.float().cpu().numpy()
+            return evaluate(x)

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit
 
+from engine.ahead import ahead
+
 __all__ = ["Lattice", "segment_image", "to_percent"]
 
 NO_SCORE = 255
@@ -22,7 +24,7 @@ NO_SCORE = 255
 Read = Callable[[slice, slice], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 """(rows, columns) of the grid -> prepared image (band, y, x) and validity (y, x)."""
 Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Windows (n, band, side, side) -> logit of class 1 (n, side, side); n is always the same."""
+"""Windows (n, band, side, side) -> logit of class 1 (n, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,12 @@ def segment_image(
     wanted: npt.NDArray[np.bool_],
     predict: Predict,
     lattice: Lattice | None = None,
-    batch: int = 4,
+    batch: int = 8,
 ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
     """Blended logits of a piece of the grid, strip by strip from the top.
 
-    Memory holds one row of windows, whatever the piece's height. A window runs where it meets a
+    Memory holds two rows of windows, whatever the piece's height: one is read while one is looked
+    at. A window runs where it meets a
     pixel that is wanted; `wanted` may be left to decide what of the rest is shown.
 
     Parameters
@@ -80,9 +83,9 @@ def segment_image(
     read : of windows that may reach beyond the piece, and beyond all imagery.
     rows, cols : of the piece, in pixels of the grid.
     wanted : bool (rows, cols)
-    predict : a network; it gets batches of `batch` windows, those that are missing zero.
+    predict : a network.
     lattice : Lattice, optional
-    batch : windows.
+    batch : windows that it gets at once, at most.
 
     Yields
     ------
@@ -93,26 +96,34 @@ def segment_image(
     across = lattice.meeting(cols.start, cols.stop)
     left = across.start * stride
     width = (len(across) - 1) * stride + side
-    carried = np.zeros((lattice.overlap, width), np.float32)
     here = slice(cols.start - left, cols.stop - left)
-    for number in lattice.meeting(rows.start, rows.stop):
-        top = number * stride
-        inside = slice(max(top, rows.start), min(top + side, rows.stop))
+
+    def runs(number: int) -> list[int]:
+        """Windows of a row that meet a pixel that is wanted."""
+        inside = _inside(number, lattice, rows)
         needed = wanted[inside.start - rows.start : inside.stop - rows.start]
+        parts = (_part(k * stride, side, here, cols) for k in range(len(across)))
+        return [k for k, part in enumerate(parts) if needed[:, part].any()]
+
+    def load(number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None:
+        if not runs(number):
+            return None
+        return read(slice(number * stride, number * stride + side), slice(left, left + width))
+
+    carried = np.zeros((lattice.overlap, width), np.float32)
+    for number, coming in ahead(load, lattice.meeting(rows.start, rows.stop)):
+        top = number * stride
         total = np.zeros((side, width), np.float32)
         total[: lattice.overlap] = carried
         valid = np.zeros((side, width), bool)
-        runs = [
-            k for k in range(len(across)) if needed[:, _part(k * stride, side, here, cols)].any()
-        ]
-        if runs:
-            image, valid = read(slice(top, top + side), slice(left, left + width))
-            for first in range(0, len(runs), batch):
-                some = runs[first : first + batch]
-                windows = np.zeros((batch, len(image), side, side), np.float32)
-                for slot, k in enumerate(some):
-                    windows[slot] = image[:, :, k * stride : k * stride + side]
-                for k, logits in zip(some, predict(windows), strict=False):
+        loaded = coming.result()
+        if loaded is not None:
+            image, valid = loaded
+            some = runs(number)
+            for first in range(0, len(some), batch):
+                part = some[first : first + batch]
+                windows = np.stack([image[:, :, k * stride : k * stride + side] for k in part])
+                for k, logits in zip(part, predict(windows), strict=True):
                     total[:, k * stride : k * stride + side] += lattice.weights * logits
         carried = total[stride:].copy()
         # what the next row of windows cannot reach any more
@@ -121,6 +132,12 @@ def segment_image(
             strip = slice(done.start - top, done.stop - top)
             piece = slice(done.start - rows.start, done.stop - rows.start)
             yield piece, total[strip, here], valid[strip, here] & wanted[piece]
+
+
+def _inside(number: int, lattice: Lattice, rows: slice) -> slice:
+    """Rows of a piece that a row of windows covers."""
+    top = number * lattice.stride
+    return slice(max(top, rows.start), min(top + lattice.side, rows.stop))
 
 
 def _part(start: int, side: int, here: slice, cols: slice) -> slice:

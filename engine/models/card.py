@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
-from engine.legend import LCZ
+from engine.legend import LCZ, UGS, LandClass
 
 __all__ = [
+    "SEGMENTERS",
     "ModelCard",
     "find_card",
     "load_card",
@@ -36,6 +37,8 @@ _EXTENSIONS = [
 ]
 
 _BLOCK = 16
+SEGMENTERS = ("ugsnet", "unet")
+"""Architectures that give every pixel of a window a class; all others give one to a patch."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
@@ -50,11 +53,13 @@ class ModelCard(BaseModel):
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
     fill : value of invalid pixels, after standardising.
-    patch : side of an input patch, px; context : px beyond it that leading blocks see.
+    patch : side of an input patch, px, or of a segmenter's window; context : px beyond it that
+        leading blocks see.
+    overlap : of neighbouring windows of a segmenter, px.
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order.
-    features : length of the penultimate vector.
+    features : length of the penultimate vector; 0 of a segmenter.
     output : what the network gives: "probability" or "logit".
     weights : name of the safetensors file, in the card's folder.
     sha256 : of that file.
@@ -74,11 +79,12 @@ class ModelCard(BaseModel):
     fill: float = 0.0
     patch: int = Field(32, gt=0)
     context: int = Field(0, ge=0)
+    overlap: int = Field(0, ge=0)
     resolution: float = Field(10.0, gt=0)
     cell: float = Field(100.0, gt=0)
     inference_block: int | None = Field(None, gt=0, le=128)
     classes: tuple[int, ...] = tuple(c.code for c in LCZ)
-    features: int = Field(gt=0)
+    features: int = Field(ge=0)
     output: str = Field("probability", pattern="^(probability|logit)$")
     licence: str = "unknown"
     provenance: str = ""
@@ -108,11 +114,28 @@ class ModelCard(BaseModel):
             raise ValueError(
                 f"weights must be a file name in the card's folder; got {self.weights}"
             )
-        known = {c.code for c in LCZ}
+        known = {c.code for c in self.legend}
         given = set(self.classes)
         if not given or len(given) != len(self.classes) or not given <= known:
-            raise ValueError(f"classes must be different codes of 1..17; got {self.classes}")
+            wanted = f"{min(known)}..{max(known)}"
+            raise ValueError(f"classes must be different codes of {wanted}; got {self.classes}")
+        if self.segments and self.classes != tuple(sorted(known)):
+            raise ValueError(f"a segmenter's classes are 0 and 1, in order; got {self.classes}")
+        if self.segments == (self.features > 0):
+            raise ValueError(f"features: {self.features} of architecture {self.architecture}")
+        if 2 * self.overlap > self.patch:
+            raise ValueError(f"overlap: {self.overlap} is over half of patch: {self.patch}")
         return self
+
+    @property
+    def segments(self) -> bool:
+        """Whether it gives every pixel of a window a class."""
+        return self.architecture in SEGMENTERS
+
+    @property
+    def legend(self) -> tuple[LandClass, ...]:
+        """What its classes are of."""
+        return UGS if self.segments else LCZ
 
     @property
     def step(self) -> int:
@@ -277,14 +300,16 @@ def _require_safetensors(path: Path) -> None:
 def mlm_fields(card: ModelCard) -> dict[str, Any]:
     """What the MLM extension says of a model: properties of an item, ``mlm:name`` and on."""
     side = card.patch + 2 * card.context
+    task = "semantic-segmentation" if card.segments else "scene-classification"
+    across = [side, side] if card.segments else []
     fields: dict[str, Any] = {
         "mlm:name": card.name,
         "mlm:architecture": card.architecture,
         "mlm:framework": "PyTorch",
-        "mlm:tasks": ["scene-classification"],
+        "mlm:tasks": [task],
         "mlm:input": [
             {
-                "name": "reflectance",
+                "name": "image" if card.segments else "reflectance",
                 "bands": list(card.bands),
                 "input": {
                     "shape": [-1, len(card.bands), side, side],
@@ -297,15 +322,16 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
         "mlm:output": [
             {
                 "name": card.output,
-                "tasks": ["scene-classification"],
+                "tasks": [task],
                 "result": {
-                    "shape": [-1, len(card.classes)],
-                    "dim_order": ["batch", "class"],
+                    "shape": [-1, len(card.classes), *across],
+                    "dim_order": ["batch", "class", *(("height", "width") if across else ())],
                     "data_type": "float32",
                 },
                 "classification:classes": [
                     {"value": c.code, "name": c.name, "color_hint": c.colour}
-                    for c in (LCZ[code - 1] for code in card.classes)
+                    for c in card.legend
+                    if c.code in card.classes
                 ],
             }
         ],

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from engine.models.card import ModelCard
 
-__all__ = ["prepare_batch", "prepare_input"]
+__all__ = ["prepare_batch", "prepare_image", "prepare_input"]
 
 
 def prepare_input(
@@ -31,6 +31,30 @@ def prepare_input(
     x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
         np.clip(x, *card.clip, out=x)
+    return _standardise(x, valid, card)
+
+
+def prepare_image(
+    pixels: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_], card: ModelCard
+) -> npt.NDArray[np.float32]:
+    """8-bit pixels / 255, standardised and filled as the card says.
+
+    Parameters
+    ----------
+    pixels : uint8 (..., band, y, x), bands in the card's order.
+    valid : bool (..., y, x)
+    card : ModelCard
+
+    Returns
+    -------
+    float32 (..., band, y, x)
+    """
+    return _standardise(pixels.astype(np.float32) / np.float32(255.0), valid, card)
+
+
+def _standardise(
+    x: npt.NDArray[np.float32], valid: npt.NDArray[np.bool_], card: ModelCard
+) -> npt.NDArray[np.float32]:
     if card.mean is not None and card.std is not None:
         mean, std = (np.array(v, np.float32)[:, None, None] for v in (card.mean, card.std))
         x = (x - mean) / std

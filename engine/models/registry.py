@@ -19,6 +19,8 @@ from engine.models.mscnn import MSCNN
 from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
 from engine.models.sen2lcz import Sen2LCZ
+from engine.models.ugsnet import UGSNet
+from engine.models.unet import UNet
 
 __all__ = [
     "ARCHITECTURES",
@@ -41,6 +43,8 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "msmla": MSMLA,
     "gcn": InstanceGraphs,
     "forest": Forest,
+    "ugsnet": UGSNet,
+    "unet": UNet,
 }
 
 
@@ -180,6 +184,8 @@ def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelC
 
 def _require_outputs(model: nn.Module, card: ModelCard) -> None:
     """One patch through the network, against the card: lengths, and logits or probabilities."""
+    if card.segments:
+        return _require_windows(model, card)
     context = getattr(model, "context", 0)
     if context != card.context:
         raise CardError(
@@ -206,6 +212,20 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             "the card takes the network's output for something else",
             got=f"output: {card.output}",
             expected=f"output: {found} (they sum to {float(scores.sum()):.3g})",
+        )
+
+
+def _require_windows(model: nn.Module, card: ModelCard) -> None:
+    try:
+        with torch.inference_mode():
+            found = model(torch.zeros(1, len(card.bands), 64, 64))
+    except (ValueError, RuntimeError) as error:
+        raise CardError(f"{card.architecture} cannot take the card's bands", got=error) from error
+    if card.output != "logit" or tuple(found.shape) != (1, len(card.classes), 64, 64):
+        raise CardError(
+            "the card takes the network's output for something else",
+            got=f"output: {card.output}, {tuple(found.shape)} of a window of 64 px",
+            expected=f"logits (1, {len(card.classes)}, 64, 64)",
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,13 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from engine.ahead import ahead
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.cube.access import Access
-from engine.cube.images import Image, read_image
+from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
-from engine.errors import CardError
+from engine.errors import CardError, RecipeError
 from engine.grid.area import Area
 from engine.grid.grid import Grid
 from engine.infer.fuse import fuse
@@ -71,22 +71,18 @@ class FindInstances:
         def read(block: _Block) -> Image:
             return self._read(task.grid, block, frames)
 
-        with ThreadPoolExecutor(max_workers=1) as pool:  # one is read while one is segmented
-            coming = pool.submit(read, blocks[0]) if blocks else None
-            for number, block in enumerate(blocks):
-                assert coming is not None
-                image = coming.result()
-                coming = pool.submit(read, blocks[number + 1]) if block is not blocks[-1] else None
-                failures += image.failures
-                fetched += image.fetched
-                cells = np.zeros((BLOCK // CELL, BLOCK // CELL), bool)
-                inner = block.inner
-                here = np.s_[block.rows, block.cols]
-                cells[inner] = True if wanted is None else wanted[here]
-                rgb = np.ascontiguousarray(np.moveaxis(image.bands, 0, -1))
-                found, how_many = find_graphs(rgb, image.valid, cells, cut, shared=self.shared)
-                nodes[:, :, *here] = found[:, :, *inner]
-                count[here] = how_many[inner]
+        for block, coming in ahead(read, blocks):
+            image = coming.result()
+            failures += image.failures
+            fetched += image.fetched
+            cells = np.zeros((BLOCK // CELL, BLOCK // CELL), bool)
+            inner = block.inner
+            here = np.s_[block.rows, block.cols]
+            cells[inner] = True if wanted is None else wanted[here]
+            rgb = np.ascontiguousarray(np.moveaxis(image.bands, 0, -1))
+            found, how_many = find_graphs(rgb, image.valid, cells, cut, shared=self.shared)
+            nodes[:, :, *here] = found[:, :, *inner]
+            count[here] = how_many[inner]
         flags, note = gaps_of(tuple(dict.fromkeys(failures)))
         arrays: dict[str, npt.NDArray[Any]] = {"instances/nodes": nodes, "instances/count": count}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
@@ -191,6 +187,14 @@ def find_images(
     card, where = find_source(wanted, base)
     tell(f"searching {card.name}: {where}")
     found = search(card, where, area, wanted, RGB)
+    if unknown := set(images.order if isinstance(images.order, tuple) else ()) - {
+        item.id for item in found.items
+    }:
+        raise RecipeError(
+            "images.order names frames that are not there",
+            got=", ".join(sorted(unknown)[:5]),
+            expected=f"ids of the {len(found.items)} frames found",
+        )
     access = Access(make_signer(card), verify=images.verify)
     return found, ItemIndex(found.items, RGB, grid), access
 
@@ -235,6 +239,8 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
         Where the segmenter's checkpoint cannot be used.
     """
     how = recipe.instances
+    assert recipe.images is not None
+    order = partial(in_order, order=recipe.images.order)
     parameters: dict[str, Any] = {**how.made, "block": BLOCK}
     checkpoint = None
     if how.checkpoint is not None:
@@ -256,7 +262,7 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
         (spec("nodes", "float16", leading=leading), spec("count", "uint8")),
         parameters=parameters,
         # a block reaches up to its own side beyond the tile
-        parts=lambda tile: index.about(tile, BLOCK + RIM),
+        parts=lambda tile: index.about(tile, BLOCK + RIM, order),
         gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import shapely
@@ -62,9 +62,15 @@ class ItemIndex:
         payload = (tuple(part.payload for part in days), suspects.payload)
         return [Part(0, text + suspects.fingerprint, payload)]
 
-    def about(self, tile: Tile, reach: float) -> list[Part]:
-        """All items within `reach` metres of a tile as one part, each with its extent's bounds."""
-        found = self._near(tile, reach)
+    def about(
+        self, tile: Tile, reach: float, order: Callable[[Iterable[Item]], list[Item]]
+    ) -> list[Part]:
+        """All items within `reach` metres of a tile as one part, each with its extent's bounds.
+
+        Their `order` is in the fingerprint: another one may show another frame.
+        """
+        near = {self.items[i].id: i for i in self._near(tile, reach)}
+        found = [near[item.id] for item in order(self.items[i] for i in near.values())]
         payload = tuple((self.items[i], self._extents[i].bounds) for i in found)
         return [Part(0, self._digest(found), payload)]
 

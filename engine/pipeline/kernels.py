@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 
+from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import dilation_halo, find_usable
 from engine.cube.composite import count_dissent, explain, reduce_days
@@ -134,14 +134,9 @@ class ComposeScenes(Composer):
             bands = task.read("scenes/bands", 0, days, rows)
             return bands, task.read("scenes/scl", halo, days, wide)
 
-        tops = range(0, n if days else 0, self.strip)
-        with ThreadPoolExecutor(max_workers=1) as pool:  # a strip is read while one is sorted
-            coming = pool.submit(read, 0) if days else None
-            for top in tops:
-                assert coming is not None
-                bands, scl = coming.result()
-                coming = pool.submit(read, top + self.strip) if top + self.strip < n else None
-                self.compose(out, top, bands, scl, suspect)
+        for top, coming in ahead(read, range(0, n if days else 0, self.strip)):
+            bands, scl = coming.result()
+            self.compose(out, top, bands, scl, suspect)
         yield Output(out)
 
 

@@ -14,6 +14,8 @@ from engine.grid.grid import Grid, Tile
 
 __all__ = ["Boundary", "inside"]
 
+_SQUARE = 64  # cells down and across that are decided together where a polygon's edge is elsewhere
+
 
 class Boundary:
     """Polygons that can be asked for those near a tile.
@@ -33,13 +35,14 @@ class Boundary:
         """The polygons that meet a tile (WKB), and eight bytes that tell them apart.
 
         They are whole: cut at the tile, an edge's slope would change in its last bits, and with
-        it the side on which a centre falls.
+        it the side on which a centre falls. One that holds the whole tile is given as the tile's
+        own square: its edge elsewhere decides nothing here.
         """
         box = shapely.box(*self._grid.tile_bounds(tile))
-        found = sorted(
-            shapely.to_wkb(self._polygons[int(i)])
-            for i in self._tree.query(box, predicate="intersects")
-        )
+        near = [self._polygons[int(i)] for i in self._tree.query(box, predicate="intersects")]
+        if any(shapely.contains_properly(polygon, box) for polygon in near):
+            near = [box]
+        found = sorted(shapely.to_wkb(polygon) for polygon in near)
         return tuple(found), hashlib.blake2b(b"".join(found), digest_size=8).digest()
 
 
@@ -62,5 +65,31 @@ def inside(polygons: Sequence[bytes], grid: Grid, tile: Tile, cell: float) -> np
     for raw in polygons:
         polygon = shapely.from_wkb(raw)
         shapely.prepare(polygon)
-        found |= shapely.intersects_xy(polygon, x[None, :], y[:, None])
+        _fill(found, polygon, x, y, cell / 2)
     return found
+
+
+def _fill(
+    found: npt.NDArray[np.bool_],
+    polygon: BaseGeometry,
+    x: npt.NDArray[np.floating],
+    y: npt.NDArray[np.floating],
+    half: float,
+) -> None:
+    """Mark the centres in a polygon; of squares that it holds or misses none is looked at."""
+    tops, lefts = (np.arange(0, len(v), _SQUARE) for v in (y, x))
+    bottoms, rights = (np.minimum(v + _SQUARE, n) - 1 for v, n in ((tops, len(y)), (lefts, len(x))))
+    squares = shapely.box(
+        x[lefts][None] - half,
+        y[bottoms][:, None] - half,
+        x[rights][None] + half,
+        y[tops][:, None] + half,
+    )
+    meets = shapely.intersects(polygon, squares)
+    holds = meets & shapely.contains_properly(polygon, squares)
+    for i, j in np.argwhere(meets).tolist():
+        rows, cols = slice(tops[i], bottoms[i] + 1), slice(lefts[j], rights[j] + 1)
+        if holds[i, j]:
+            found[rows, cols] = True
+        else:
+            found[rows, cols] |= shapely.intersects_xy(polygon, x[None, cols], y[rows, None])

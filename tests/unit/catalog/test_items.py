@@ -215,7 +215,7 @@ def test_signers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_shipped_card_loads(tmp_path: Path) -> None:
-    assert len(card_names("sources")) == 4
+    assert len(card_names("sources")) == 5
     for name in card_names("sources"):
         assert load_source_card(name).name == name
     for name in card_names("boundaries"):

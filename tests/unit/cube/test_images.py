@@ -13,8 +13,10 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp
+from rasterio.warp import transform_geom
+from shapely.geometry import box, mapping
 
-from engine.cube.images import Image, read_image
+from engine.cube.images import Image, in_order, read_image
 from engine.items import Asset, Item
 
 CRS = "EPSG:32633"
@@ -60,7 +62,9 @@ def frame(
         source="own",
         datetime=datetime(2021, 7, 9, tzinfo=UTC),
         bbox=(-180.0, -90.0, 180.0, 90.0),
-        geometry={},
+        geometry=transform_geom(
+            CRS, "EPSG:4326", mapping(box(left, TOP - SIDE, left + SIDE, TOP)), precision=9
+        ),
         centroid_lon=0.0,
         stamp=name,
         assets={band: Asset(str(path), nodata=None, index=k) for k, band in enumerate(bands, 1)},
@@ -82,7 +86,7 @@ def test_pixels_come_as_they_are(tmp_path: Path) -> None:
 
 def test_beyond_the_frame_there_is_nothing_and_the_first_frame_wins(tmp_path: Path) -> None:
     other = PIXELS[::-1].copy()
-    items = [frame(tmp_path, other, "b", LEFT + 40), frame(tmp_path)]  # in any order
+    items = [frame(tmp_path), frame(tmp_path, other, "b", LEFT + 40)]
     found = read(*items, side=120)
     assert found.valid[:60, :100].all()
     assert not found.valid[60:].any()
@@ -90,6 +94,17 @@ def test_beyond_the_frame_there_is_nothing_and_the_first_frame_wins(tmp_path: Pa
     np.testing.assert_array_equal(found.bands[:, :60, :60], PIXELS[:3])
     np.testing.assert_array_equal(found.bands[:, :60, 60:100], other[:3, :, 20:])
     assert not found.bands[:, ~found.valid].any()
+
+
+def test_the_order_of_a_mosaic_is_told(tmp_path: Path) -> None:
+    day = datetime(2021, 7, 9, tzinfo=UTC)
+    frames = [
+        replace(frame(tmp_path, name=name), datetime=day.replace(year=year), off_nadir=aside)
+        for name, year, aside in [("a", 2019, 2.0), ("b", 2021, None), ("c", 2020, -1.0)]
+    ] + [replace(frame(tmp_path, name="d"), datetime=day.replace(year=2021))]
+    assert [f.id for f in in_order(frames)] == ["b", "d", "c", "a"]
+    assert [f.id for f in in_order(frames, "nadir")] == ["c", "a", "b", "d"]
+    assert [f.id for f in in_order(frames, ("a", "d"))] == ["a", "d", "b", "c"]
 
 
 def test_black_in_one_band_is_no_gap_and_nodata_in_all_is(tmp_path: Path) -> None:
@@ -147,3 +162,5 @@ def test_what_is_no_plain_image_is_a_recorded_failure(
     assert words in found.failures[0].error
     assert not found.failures[0].transient
     assert found.valid[:, 20:].all()  # the others are used all the same
+    assert found.lost[1:-1, 1:19].all()
+    assert not (found.lost & found.valid).any()

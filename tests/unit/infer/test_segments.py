@@ -32,7 +32,7 @@ def read(rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
 
 def smooth(windows: np.ndarray) -> np.ndarray:
     """A convolution that knows nothing beyond its window, as networks do."""
-    assert windows.shape[0] == 4
+    assert 0 < windows.shape[0] <= 8
     return np.stack([convolve(w[0], KERNEL, mode="constant") for w in windows]).astype(np.float32)
 
 

@@ -160,26 +160,30 @@ def test_reasons_of_cells() -> None:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.floats(-500, 4000), st.floats(-4000, 500), st.floats(100, 2000))
-def test_the_mask_goes_by_cell_centre_whatever_the_tile(x: float, y: float, radius: float) -> None:
+@given(
+    st.floats(-500, 4000), st.floats(-4000, 500), st.floats(100, 2000), st.sampled_from([10, 100])
+)
+def test_the_mask_goes_by_cell_centre_whatever_the_tile(
+    x: float, y: float, radius: float, cell: int
+) -> None:
     polygons = [shapely.Point(x, y).buffer(radius), shapely.box(100, -450, 450, -100)]
     masks = []
     for tile in (1600.0, 3200.0):
         grid = Grid.fit((0, -3200, 3200, 0), crs="EPSG:5179", tile_size=tile)
         boundary = Boundary(polygons, grid)
-        whole = np.zeros(grid.array_shape(100.0), bool)
+        whole = np.zeros(grid.array_shape(cell), bool)
         for t in grid.tiles():
-            window = grid.window(t, 100.0)
-            whole[window.rows, window.cols] = inside(boundary.near(t)[0], grid, t, 100.0)
+            window = grid.window(t, cell)
+            whole[window.rows, window.cols] = inside(boundary.near(t)[0], grid, t, cell)
         masks.append(whole)
-    centres = 50.0 + 100.0 * np.arange(32)
+    centres = cell * (0.5 + np.arange(3200 // cell))
     xx, yy = np.meshgrid(centres, -centres)
-    exact = np.zeros((32, 32), bool)
+    exact = np.zeros(xx.shape, bool)
     for polygon in polygons:
         exact |= shapely.intersects_xy(polygon, xx, yy)
     assert (masks[0] == exact).all()
     assert (masks[1] == exact).all()
-    assert exact[1:4, 1:4].all()
+    assert exact[100 // cell : 400 // cell, 100 // cell : 400 // cell].all()
 
 
 def test_a_boundary_s_fingerprint_is_local() -> None:
