@@ -253,11 +253,13 @@ class Recipe(Strict):
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    product: Literal["lcz"]
+    product: Literal["lcz", "ugs"]
     area: AreaChoice
     grid: GridChoice
-    imagery: Imagery
-    images: Images | None = None
+    imagery: Imagery | None = Field(None, description="scenes; of product lcz")
+    images: Images | None = Field(
+        None, description="of product ugs; of lcz for a model that fuses both"
+    )
     cube: Cube = Cube()
     instances: Instances = Instances()
     model: ModelChoice | None = None
@@ -275,6 +277,41 @@ class Recipe(Strict):
                 f"{self.grid.tile} px; two tiles would write one chunk"
             )
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _at_one_metre(cls, values: Any) -> Any:
+        """Of green space the pixel is 1 m and the tile 4 km, where nothing else is said."""
+        if isinstance(values, Mapping) and values.get("product") == "ugs":
+            grid = values.get("grid")
+            if isinstance(grid, Mapping):
+                grid = {"resolution": 1.0, "tile": 4000, **grid}
+                tile = grid["tile"]
+                if isinstance(tile, int) and tile > 0 and tile % 1000 == 0:
+                    grid = {"chunk": 1000, **grid}
+                return {**values, "grid": grid}
+        return values
+
+    @model_validator(mode="after")
+    def _sources(self) -> Recipe:
+        if self.product == "lcz" and self.imagery is None:
+            raise ValueError("imagery: missing; product lcz is made of scenes")
+        if self.product == "ugs":
+            if self.images is None:
+                raise ValueError("images: missing; product ugs is made of 1 m images")
+            if self.model is None:
+                raise ValueError("model: missing; product ugs needs a segmenter's card")
+            if self.imagery is not None:
+                raise ValueError("imagery: product ugs takes images, no scenes")
+            if self.model.instances or self.model.embedding:
+                raise ValueError("model: instances and embedding are of product lcz")
+        return self
+
+    @property
+    def scenes(self) -> Imagery:
+        """`imagery`, of which product lcz has some."""
+        assert self.imagery is not None
+        return self.imagery
 
     @model_validator(mode="after")
     def _streams(self) -> Recipe:

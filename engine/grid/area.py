@@ -141,6 +141,10 @@ class Area:
         west, south, east, north = self.geometry.bounds
         return west - reach, south - reach, east + reach, north + reach
 
+    def grown(self, reach: float) -> Area:
+        """The area and what lies within `reach` metres of it."""
+        return Area(self.geometry.buffer(reach), self.crs)
+
     def meets(self, grid: Grid, reach: float = 0.0) -> npt.NDArray[np.bool_]:
         """Tiles within `reach` metres (by row or column) of the area: bool (rows, cols)."""
         west, _, _, north = grid.bounds

@@ -161,7 +161,7 @@ class _Source:
         xy = np.stack(
             [left + (samples["col"] + 0.5) * _CELL, top - (samples["row"] + 0.5) * _CELL], axis=1
         )
-        period = self.recipe.imagery.period
+        period = self.recipe.scenes.period
         place = Place(self.name, f"{period.first}/{period.last}", identity["crs"])
         return PatchSet(
             x,

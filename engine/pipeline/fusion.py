@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,16 @@ from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["CELL", "RGB", "find_images", "fusion_stages", "instance_stage", "load_graph_card"]
+__all__ = [
+    "BLOCK",
+    "CELL",
+    "RGB",
+    "RIM",
+    "find_images",
+    "fusion_stages",
+    "instance_stage",
+    "load_graph_card",
+]
 
 RGB = ("B04", "B03", "B02")
 """Bands of an image, as a graph's nodes name them: red, green, blue."""
@@ -174,19 +183,15 @@ def find_images(
     images: Images,
     base: Path,
     area: Area,
-    reach: float,
+    bands: Sequence[str],
     grid: Grid,
     tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[SearchResult, ItemIndex, Access]:
-    """The frames of an area, by place, and how they are opened.
-
-    Cells up to `reach` metres beyond the area are wanted too, and of their blocks all frames.
-    """
-    area = Area(area.geometry.buffer(reach + BLOCK + RIM), area.crs)
+    """The frames of an area, by place, and how they are opened."""
     wanted = images.wanted
     card, where = find_source(wanted, base)
     tell(f"searching {card.name}: {where}")
-    found = search(card, where, area, wanted, RGB)
+    found = search(card, where, area, wanted, bands)
     if unknown := set(images.order if isinstance(images.order, tuple) else ()) - {
         item.id for item in found.items
     }:
@@ -196,7 +201,7 @@ def find_images(
             expected=f"ids of the {len(found.items)} frames found",
         )
     access = Access(make_signer(card), verify=images.verify)
-    return found, ItemIndex(found.items, RGB, grid), access
+    return found, ItemIndex(found.items, bands, grid), access
 
 
 def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCard) -> ModelCard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +18,23 @@ from engine.cube.access import Access, count_unverifiable, require_folder
 from engine.cube.clouds import widest_dilation
 from engine.cube.radiometry import find_suspect
 from engine.cube.read import sample_item
-from engine.errors import CatalogError, GridError, ReadError, RecipeError
+from engine.errors import CardError, CatalogError, GridError, ReadError, RecipeError
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.items import SCL, Item, band_name
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
-from engine.pipeline.fusion import CELL, find_images, fusion_stages, instance_stage, load_graph_card
+from engine.pipeline.fusion import (
+    BLOCK,
+    CELL,
+    RGB,
+    RIM,
+    find_images,
+    fusion_stages,
+    instance_stage,
+    load_graph_card,
+)
+from engine.pipeline.green import CELL as GREEN_CELL
+from engine.pipeline.green import green_stages, require_segmenter
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.stages import cube_stages, map_stages
 from engine.product.filter import widest_halo
@@ -139,16 +150,29 @@ def prepare(
         Before any work, with the remedy.
     """
     base = base or Path()
-    place = place_of(recipe.store, base)
+    make = _prepare_green if recipe.product == "ugs" else _prepare_zones
+    return make(recipe, base, place_of(recipe.store, base), tell)
+
+
+def _prepare_zones(
+    recipe: Recipe, base: Path, place: Place, tell: Callable[[str], None]
+) -> Prepared:
+    """Local climate zones: scenes, and images beside them where a model fuses both."""
     choice = recipe.grid
     model = load_card(find_card(recipe.model.card, base)) if recipe.model else None
-    bands = recipe.imagery.bands or (model.bands if model else None)
+    bands = recipe.scenes.bands or (model.bands if model else None)
     if bands is None:
         raise RecipeError(
             "the recipe names no bands and no model that would",
             expected="imagery.bands, or a model card",
         )
     if model is not None:
+        if model.segments:
+            raise CardError(
+                "product lcz needs a classifier of patches",
+                got=f"{model.name}: {model.architecture}",
+                remedy="product: ugs is made with segmenters",
+            )
         verify_weights(model)
         model.check_cube(bands, choice.resolution)
         _require_cells(choice, model)
@@ -160,47 +184,31 @@ def prepare(
         rules, cell = recipe.filter, model.cell
         reach += model.halo * model.resolution
         reach += cell * widest_halo(cell, rules.majority_radius)
-    grid = Grid.fit(
-        area.bounds(math.ceil(reach / cell) * cell),
-        crs=choice.crs,
-        tile_size=choice.tile_metres,
-        anchor=choice.origin,
-    )
-    if grid.n_rows * grid.n_cols > 4_000_000:
-        raise GridError(
-            "the area needs too many tiles",
-            got=f"{grid.n_rows} x {grid.n_cols}",
-            remedy="choose a larger grid.tile, or look at the area's CRS",
-        )
+    grid = _fit(area.bounds(math.ceil(reach / cell) * cell), choice)
     support = Support(area, grid, cell)
-    boundary = None
-    if recipe.mask is not None:
-        polygons, more = read_boundaries(recipe.mask.boundaries, grid.crs, area.geometry, base)
-        boundary, notes = Boundary(polygons, grid), [*notes, *more]
-    card, where = find_source(recipe.imagery, base)
+    boundary, more = _boundary(recipe, grid, area, base)
+    notes = [*notes, *more]
+    card, where = find_source(recipe.scenes, base)
     tell(f"searching {card.name}: {where}")
     names = [band_name(band) for band in bands]
-    found = search(card, where, area, recipe.imagery, names)
+    found = search(card, where, area, recipe.scenes, names)
     sign = make_signer(card)
-    items = _decide(found.items, Access(sign, verify=recipe.imagery.verify), _known(place))
+    items = _decide(found.items, Access(sign, verify=recipe.scenes.verify), _known(place))
     suspects = [item.id for item in items if item.suspect]
     if suspects:
         notes = [*notes, f"radiometry suspect, left out: {', '.join(suspects)}"]
     if len(suspects) == len(items):
         raise CatalogError("all items found have a suspect radiometry", got=", ".join(suspects[:5]))
     found = replace(found, items=items)
-    if recipe.imagery.verify:
-        require_folder()
-        of, unverifiable = count_unverifiable(items, [*names, SCL])
-        if unverifiable:
-            text = f"verify: {unverifiable} of {of} files have no file:checksum and go unchecked"
-            notes = [*notes, text]
+    if recipe.scenes.verify:
+        notes = [*notes, *_verifiable(items, [*names, SCL])]
     index = ItemIndex(items, names, grid)
     stages = tuple(cube_stages(recipe, bands, index, sign))
     images = None
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (recipe.model is None or recipe.model.instances):
-        images, frames, access = find_images(recipe.images, base, area, reach, grid, tell)
+        around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
+        images, frames, access = find_images(recipe.images, base, around, RGB, grid, tell)
         stages += (instance_stage(recipe, base, frames, access),)
     if model is not None and recipe.model is not None:
         from engine.infer.predict import choose_device  # torch, which a cube does without
@@ -214,6 +222,67 @@ def prepare(
             notes = [*notes, f"scores fused with {graph.name}, which counts {1 - share:.0%}"]
         stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary, fused))
     return Prepared(recipe, area, grid, support, bands, found, stages, place, tuple(notes), images)
+
+
+def _prepare_green(
+    recipe: Recipe, base: Path, place: Place, tell: Callable[[str], None]
+) -> Prepared:
+    """Urban green space: images alone."""
+    assert recipe.model is not None
+    assert recipe.images is not None
+    choice = recipe.grid
+    model = load_card(find_card(recipe.model.card, base))
+    require_segmenter(model, choice)
+    verify_weights(model)
+    area, notes = resolve_area(recipe.area, choice.crs, base)
+    grid = _fit(area.bounds(), choice)
+    boundary, more = _boundary(recipe, grid, area, base)
+    wide = model.patch * model.resolution  # a pixel's windows reach up to their own side beyond it
+    images, index, access = find_images(
+        recipe.images, base, area.grown(wide), model.bands, grid, tell
+    )
+    notes = [*notes, *more]
+    if recipe.images.verify:
+        notes = [*notes, *_verifiable(images.items, model.bands)]
+    from engine.infer.predict import choose_device
+
+    device = choose_device(recipe.model.device)
+    own = Boundary([area.geometry], grid)
+    stages = green_stages(recipe, model, device, index, access, own, boundary)
+    # in cells of the green fraction; the kernel cuts its pixels by the area itself
+    support = Support(area.grown(GREEN_CELL), grid, float(GREEN_CELL))
+    return Prepared(
+        recipe, area, grid, support, model.bands, images, tuple(stages), place, tuple(notes)
+    )
+
+
+def _fit(bounds: tuple[float, float, float, float], choice: GridChoice) -> Grid:
+    grid = Grid.fit(bounds, crs=choice.crs, tile_size=choice.tile_metres, anchor=choice.origin)
+    if grid.n_rows * grid.n_cols > 4_000_000:
+        raise GridError(
+            "the area needs too many tiles",
+            got=f"{grid.n_rows} x {grid.n_cols}",
+            remedy="choose a larger grid.tile, or look at the area's CRS",
+        )
+    return grid
+
+
+def _boundary(
+    recipe: Recipe, grid: Grid, area: Area, base: Path
+) -> tuple[Boundary | None, Sequence[str]]:
+    """The product mask, and what was repaired of it."""
+    if recipe.mask is None:
+        return None, ()
+    polygons, notes = read_boundaries(recipe.mask.boundaries, grid.crs, area.geometry, base)
+    return Boundary(polygons, grid), notes
+
+
+def _verifiable(items: Iterable[Item], names: Sequence[str]) -> list[str]:
+    require_folder()
+    of, unverifiable = count_unverifiable(items, names)
+    if not unverifiable:
+        return []
+    return [f"verify: {unverifiable} of {of} files have no file:checksum and go unchecked"]
 
 
 def _require_cells(choice: GridChoice, model: ModelCard) -> None:

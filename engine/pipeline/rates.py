@@ -87,9 +87,12 @@ class Rates:
             values = grid.pixels(spec.resolution) ** 2 * math.prod(spec.lead_shape)
             held += values * np.dtype(spec.dtype).itemsize
             planes += values if spec.name == "bands" else 0.0
+        guess = (
+            _SECONDS.get(stage.name, 5.0) / _SQUARE if stage.guess is None else stage.guess / 1e6
+        )
         reads = not stage.inputs  # nothing of the store: images
         return Cost(
-            parts * _SECONDS.get(stage.name, 5.0) * grid.tile_size**2 / _SQUARE,
+            parts * guess * grid.tile_size**2,
             parts * planes * _READ * (1 if stage.daily else days) if reads else 0.0,
             parts * held * _STORED,
             (stage.name,),

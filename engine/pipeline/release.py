@@ -105,7 +105,7 @@ def publish(
         )
     facts = Facts(
         name=recipe.name,
-        period=(recipe.imagery.period.first, recipe.imagery.period.last),
+        period=(recipe.scenes.period.first, recipe.scenes.period.last),
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
         software={name: version(name) for name in _SOFTWARE},
         model=mlm_fields(card),
@@ -126,7 +126,7 @@ def publish(
 def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
     """The recipe's sources, with what the last run found as their catalogues."""
     found: dict[str, Any] = {
-        "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
+        "imagery": recipe.scenes.model_copy(update={"catalog": str(snapshot.resolve())})
     }
     images = place.beside(IMAGES)
     if recipe.images is not None and images is not None:

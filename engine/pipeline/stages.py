@@ -28,7 +28,7 @@ from engine.recipe import ModelChoice, Recipe
 from engine.runs.stage import Input, Part, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["cube_stages", "map_stages"]
+__all__ = ["REASON_ATTRS", "cube_stages", "map_stages"]
 
 _SCL_ATTRS = {
     "long_name": "scene classification of the item that supplied the pixel",
@@ -36,7 +36,7 @@ _SCL_ATTRS = {
     "flag_meanings": "read_failed item_without_scl",
 }
 _DISSENT = "usable days that depart from the composite in the blue: missed cloud, snow or change"
-_REASON_ATTRS = {
+REASON_ATTRS = {
     "flag_values": [int(r) for r in Reason],
     "flag_meanings": " ".join(r.name.lower() for r in Reason),
 }
@@ -54,7 +54,7 @@ def cube_stages(
     index : ItemIndex
     sign : makes an address ready, in the worker.
     """
-    verify = recipe.imagery.verify
+    verify = recipe.scenes.verify
     access = Access(sign, verify=verify)
     names = tuple(band_name(band) for band in bands)
     resolution, chunk = recipe.grid.resolution, recipe.grid.chunk_pixels
@@ -73,7 +73,7 @@ def cube_stages(
             "uint8",
             int(Reason.NOT_COMPUTED),
             outside=int(Reason.OUTSIDE_AREA),
-            attrs=_REASON_ATTRS,
+            attrs=REASON_ATTRS,
         ),
     )
     parameters = {
@@ -236,7 +236,7 @@ def map_stages(
                 spec("map/confidence", "uint8", 255, attrs={"units": "percent"}),
                 spec("map/observations", "uint16", 0),
                 spec("map/dissent", "uint8", 255, attrs={"units": "percent"}),
-                spec("map/reason", "uint8", 255, outside=outside, attrs=_REASON_ATTRS),
+                spec("map/reason", "uint8", 255, outside=outside, attrs=REASON_ATTRS),
             ),
             (
                 Input(make.scores, widest_halo(cell, rules.majority_radius) * cell),

@@ -107,6 +107,8 @@ class Stage:
     resource : {"cpu", "gpu"}
     gigabytes : float
         Memory that a task needs at most.
+    guess : float, optional
+        Seconds that two cores take for a square kilometre, where no run has told yet.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Stage:
     daily: bool = False
     resource: Literal["cpu", "gpu"] = "cpu"
     gigabytes: float = 1.0
+    guess: float | None = None
 
     def __post_init__(self) -> None:
         strange = [spec.path for spec in self.outputs if spec.group != self.name]

@@ -1,0 +1,277 @@
+"""UGS: 1 m images to scores, window by window, and to a map - halos, arrays, parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from engine.cube.access import Access
+from engine.cube.images import in_order, read_image
+from engine.cube.read import Failure
+from engine.errors import CardError, RecipeError
+from engine.grid.grid import Tile
+from engine.infer.segments import NO_SCORE, Lattice, segment_image, to_percent
+from engine.items import Item
+from engine.legend import UGS, Reason
+from engine.models.card import ModelCard
+from engine.models.inputs import prepare_image
+from engine.pipeline.items import ItemIndex
+from engine.pipeline.kernels import gaps_of
+from engine.pipeline.stages import REASON_ATTRS
+from engine.product.mask import Boundary, inside
+from engine.product.ugs import NO_GREEN, classify_green, green_fraction
+from engine.recipe import GridChoice, Recipe
+from engine.runs.stage import Input, Output, Part, Stage
+from engine.runs.task import TileTask
+from engine.store.arrays import ArraySpec
+
+__all__ = ["CELL", "green_stages", "require_segmenter"]
+
+CELL = 100
+"""Side of a cell of the green fraction, in metres."""
+
+_SLACK = 10.0  # metres about windows that resampling may look at
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a tile takes from outside: frames, the best first, and polygons as WKB.
+
+    `boundary` is None where nothing is masked.
+    """
+
+    frames: tuple[tuple[Item, tuple[float, ...]], ...]
+    area: tuple[bytes, ...]
+    boundary: tuple[bytes, ...] | None
+
+
+@dataclass(frozen=True)
+class ScoreWindows:
+    """1 m images -> scores/probability, scores/reason; the images are not stored.
+
+    Windows lie on multiples of their stride from the grid's anchor and run where they meet a
+    pixel that is wanted: in the area, inside of the boundary.
+    """
+
+    card: ModelCard
+    device: str
+    precision: str
+    access: Access
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        # torch costs a process a second and 150 MB: the driver and readers do without
+        from engine.infer.predict import get_predictor
+
+        ground: _Ground = task.parts[0].payload
+        metres = self.card.resolution
+        n = task.grid.pixels(metres)
+        percent = np.full((n, n), NO_SCORE, np.uint8)
+        reason, wanted = self._wanted(task, ground)
+        failures: list[Failure] = []
+        fetched = 0
+        west, _, _, north = task.grid.tile_bounds(task.tile)
+        x0, y0 = task.grid.anchor
+        top, left = round((y0 - north) / metres), round((west - x0) / metres)
+
+        def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+            nonlocal fetched
+            corner = Affine(
+                metres, 0, x0 + cols.start * metres, 0, -metres, y0 - rows.start * metres
+            )
+            box = GeoBox((rows.stop - rows.start, cols.stop - cols.start), corner, task.grid.crs)
+            near = _near(ground.frames, box.boundingbox.bbox)
+            image = read_image(near, self.card.bands, box, task.grid.anchor, access=self.access)
+            failures.extend(image.failures)
+            fetched += image.fetched
+            here = slice(max(rows.start - top, 0), min(rows.stop - top, n))
+            there = slice(left - cols.start, left - cols.start + n)
+            lost = image.lost[here.start + top - rows.start : here.stop + top - rows.start, there]
+            reason[here][lost & wanted[here]] = Reason.READ_FAILED
+            return prepare_image(image.bands, image.valid, self.card), image.valid
+
+        if wanted.any():
+            strips = segment_image(
+                read,
+                slice(top, top + n),
+                slice(left, left + n),
+                wanted,
+                get_predictor(self.card, self.device, self.precision).segment,
+                Lattice(self.card.patch, self.card.overlap),
+            )
+            for rows, logits, scored in strips:
+                percent[rows] = to_percent(logits, scored)
+                reason[rows][scored] = Reason.DATA
+        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        arrays = {"scores/probability": percent, "scores/reason": reason}
+        yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+    def _wanted(
+        self, task: TileTask, ground: _Ground
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Why pixels have no score as long as no image says otherwise, and which are to have one."""
+        metres = self.card.resolution
+        n = task.grid.pixels(metres)
+        reason = np.full((n, n), Reason.NO_SCENE, np.uint8)
+        if ground.boundary is not None:
+            masked = inside(ground.boundary, task.grid, task.tile, metres)
+            reason[~masked] = Reason.OUTSIDE_MASK
+        area = inside(ground.area, task.grid, task.tile, metres)
+        defined = task.defined(metres)
+        if defined is not None:
+            area &= defined
+        reason[~area] = Reason.OUTSIDE_AREA
+        return reason, reason == Reason.NO_SCENE
+
+
+@dataclass(frozen=True)
+class MapGreen:
+    """scores -> map/classes, map/reason, map/green: what is green, and how much of each cell."""
+
+    factor: int  # pixels along a cell
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        classes = classify_green(task.read("scores/probability"))
+        yield Output(
+            {
+                "map/classes": classes,
+                "map/reason": task.read("scores/reason"),
+                "map/green": green_fraction(classes, self.factor),
+            }
+        )
+
+
+def _near(
+    frames: tuple[tuple[Item, tuple[float, ...]], ...], box: tuple[float, float, float, float]
+) -> list[Item]:
+    left, bottom, right, top = box
+    return [
+        item
+        for item, (west, south, east, north) in frames
+        if west < right and east > left and south < top and north > bottom
+    ]
+
+
+def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
+    """Refuse a card or a grid that green space cannot be made with.
+
+    Raises
+    ------
+    CardError, RecipeError
+    """
+    if not card.segments:
+        raise CardError(
+            "product ugs needs a segmenter",
+            got=f"{card.name}: {card.architecture}",
+            expected="ugsnet or unet",
+        )
+    card.check_cube(card.bands, choice.resolution)
+    unit = CELL / choice.resolution
+    if unit != round(unit) or choice.tile % round(unit):
+        raise RecipeError(
+            "grid.tile is no whole number of cells of 100 m",
+            got=f"{choice.tile} px of {choice.resolution:g} m",
+            expected="a multiple of 100 m",
+            remedy="grid: {resolution: 1, tile: 4000}",
+        )
+    if card.patch * card.resolution > choice.tile_metres:
+        raise RecipeError(
+            "grid.tile is smaller than the model's window",
+            got=f"{choice.tile} px",
+            expected=f"{card.patch} px or more",
+        )
+
+
+def green_stages(
+    recipe: Recipe,
+    card: ModelCard,
+    device: str,
+    index: ItemIndex,
+    access: Access,
+    area: Boundary,
+    boundary: Boundary | None,
+) -> list[Stage]:
+    """The stages of green space.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    card : of a segmenter.
+    device : {"cpu", "cuda"}
+    index : of the frames.
+    access : how they are opened.
+    area : the wanted area's own polygons.
+    boundary : of the product mask, optional
+    """
+    choice, images = recipe.model, recipe.images
+    assert choice is not None
+    assert images is not None
+    metres, n = card.resolution, recipe.grid.tile
+    cells = round(recipe.grid.tile_metres / CELL)
+    outside = int(Reason.OUTSIDE_AREA)
+    order = partial(in_order, order=images.order)
+    # a pixel's windows begin up to a window before it
+    reach = (card.patch - 1) * metres + _SLACK
+
+    def ground(tile: Tile) -> list[Part]:
+        frames = index.about(tile, reach, order)[0]
+        near, inner = area.near(tile)
+        polygons, outer = (None, b"") if boundary is None else boundary.near(tile)
+        if polygons == () or not near:
+            frames = Part()  # nothing is looked at: what is there does not matter
+        digest = hashlib.blake2b(frames.fingerprint + inner + outer, digest_size=16).digest()
+        return [Part(0, digest, _Ground(frames.payload or (), near, polygons))]
+
+    def spec(path: str, fill: int, **more: Any) -> ArraySpec:
+        return ArraySpec(path, "uint8", metres, recipe.grid.chunk_pixels, fill, **more)
+
+    percent = {"units": "percent", "valid_max": 100}
+    classes = {
+        "flag_values": [c.code for c in UGS],
+        "flag_meanings": " ".join(c.name for c in UGS),
+        "flag_colors": " ".join(f"#{c.colour}" for c in UGS),
+    }
+    window = card.patch**2 * 4 * 256 / 1e9  # of activations, roughly, in each thread
+    return [
+        Stage(
+            "scores",
+            ScoreWindows(card, device, choice.precision, access),
+            (
+                spec("scores/probability", NO_SCORE, attrs=percent),
+                spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
+            ),
+            parameters={
+                "model": card.key,
+                "precision": choice.precision,
+                "mask": None if recipe.mask is None else recipe.mask.outside,
+            },
+            parts=ground,
+            outside="frame, boundary or area",
+            resource="gpu" if device == "cuda" else "cpu",
+            # two rows of windows, as pixels and as numbers, and the tile's own planes
+            gigabytes=1.5
+            + 2 * window
+            + 2 * card.patch * (n + 2 * card.patch) * len(card.bands) * 6 / 1e9
+            + 8 * n * n / 1e9,
+            guess=10.0,
+        ),
+        Stage(
+            "map",
+            MapGreen(round(CELL / metres)),
+            (
+                spec("map/classes", NO_GREEN, attrs=classes),
+                spec("map/reason", 255, outside=outside, attrs=REASON_ATTRS),
+                ArraySpec("map/green", "uint8", float(CELL), cells, NO_GREEN, attrs=percent),
+            ),
+            (Input("scores"),),
+            gigabytes=0.5 + 12 * n * n / 1e9,
+            guess=0.05,
+        ),
+    ]
