@@ -245,8 +245,10 @@ def _model(recipe: Recipe, base: Path) -> str:
 
 def _catalogue(recipe: Recipe, base: Path) -> str:
     """A search, and a look into one image: address, token and network in one."""
-    imagery = recipe.imagery or (recipe.images and recipe.images.wanted)
-    assert imagery is not None
+    imagery = recipe.imagery
+    if imagery is None:
+        assert recipe.images is not None
+        imagery = recipe.images.wanted
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
     names = [band_name(band) for band in imagery.bands or ()]

@@ -116,7 +116,7 @@ class ScoreWindows:
     def _wanted(
         self, task: TileTask, ground: _Ground
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Why pixels have no score as long as no image says otherwise, and which are to have one."""
+        """Why pixels have no score until an image says otherwise, and which are to have one."""
         metres = self.card.resolution
         n = task.grid.pixels(metres)
         reason = np.full((n, n), Reason.NO_SCENE, np.uint8)
@@ -172,14 +172,15 @@ def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
             got=f"{card.name}: {card.architecture}",
             expected="ugsnet or unet",
         )
+    if card.resolution != 1.0:
+        raise CardError("product ugs is made at 1 m", got=f"{card.name}: {card.resolution:g} m")
     card.check_cube(card.bands, choice.resolution)
-    unit = CELL / choice.resolution
-    if unit != round(unit) or choice.tile % round(unit):
+    if choice.tile % CELL:
         raise RecipeError(
             "grid.tile is no whole number of cells of 100 m",
-            got=f"{choice.tile} px of {choice.resolution:g} m",
-            expected="a multiple of 100 m",
-            remedy="grid: {resolution: 1, tile: 4000}",
+            got=f"{choice.tile} px",
+            expected="a multiple of 100 px",
+            remedy="leave grid.tile out: 4000",
         )
     if card.patch * card.resolution > choice.tile_metres:
         raise RecipeError(

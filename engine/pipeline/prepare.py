@@ -250,7 +250,7 @@ def _prepare_green(
     own = Boundary([area.geometry], grid)
     stages = green_stages(recipe, model, device, index, access, own, boundary)
     # in cells of the green fraction; the kernel cuts its pixels by the area itself
-    support = Support(area.grown(GREEN_CELL), grid, float(GREEN_CELL))
+    support = Support(area.grown(0.75 * GREEN_CELL), grid, float(GREEN_CELL))
     return Prepared(
         recipe, area, grid, support, model.bands, images, tuple(stages), place, tuple(notes)
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ from engine.catalog.items import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
+from engine.items import Item
 from engine.legend import Reason
 from engine.models.card import find_card, load_card, mlm_fields, weights_asset
 from engine.pipeline.prepare import IMAGES, SNAPSHOT, Prepared, prepare
 from engine.pipeline.verbs import load
-from engine.publishing.product import Facts, write_lcz_product
+from engine.publishing.forms import LCZ_FORM, UGS_FORM, Form
+from engine.publishing.product import Facts, write_product
 from engine.publishing.upload import upload
 from engine.recipe import Recipe
 from engine.runs.schedule import Schedule
@@ -30,14 +34,29 @@ from engine.store.repository import Store
 
 __all__ = ["publish"]
 
-_ARRAYS = {
-    "map": "map/filtered",
-    "classes": "map/classes",
-    "confidence": "map/confidence",
-    "observations": "map/observations",
-    "dissent": "map/dissent",
-    "reason": "map/reason",
+_FORMS: dict[str, tuple[Form, dict[str, str]]] = {
+    "lcz": (
+        LCZ_FORM,
+        {
+            "map": "map/filtered",
+            "classes": "map/classes",
+            "confidence": "map/confidence",
+            "observations": "map/observations",
+            "dissent": "map/dissent",
+            "reason": "map/reason",
+        },
+    ),
+    "ugs": (
+        UGS_FORM,
+        {
+            "map": "map/classes",
+            "probability": "scores/probability",
+            "reason": "map/reason",
+            "green": "map/green",
+        },
+    ),
 }
+"""What each product is published as, and the array of each layer."""
 _SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
 
 
@@ -92,7 +111,8 @@ def publish(
     schedule = prepared.schedule(store)
     if not (schedule.ledger.states("map") == State.DONE).any():
         raise PublishError("there is no map yet", got=place, remedy="`natmap run` first")
-    reader = _Reader(prepared, schedule, root)
+    form, arrays = _FORMS[recipe.product]
+    reader = _Reader(prepared, schedule, root, form, arrays)
     card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
     images = place.beside(IMAGES) if recipe.images is not None else None
@@ -105,7 +125,7 @@ def publish(
         )
     facts = Facts(
         name=recipe.name,
-        period=(recipe.scenes.period.first, recipe.scenes.period.last),
+        period=_period(recipe, items),
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
         software={name: version(name) for name in _SOFTWARE},
         model=mlm_fields(card),
@@ -117,16 +137,29 @@ def publish(
         notes=prepared.notes,
     )
     if isinstance(target, Folder):
-        return write_lcz_product(target.path, reader.box, reader, facts)
+        return write_product(target.path, form, reader.box, reader, facts)
     with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
-        upload(write_lcz_product(Path(scratch) / "product", reader.box, reader, facts), target)
+        product = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
+        upload(product, target)
     return str(target)
+
+
+def _period(recipe: Recipe, items: Sequence[Item]) -> tuple[date, date]:
+    """First and last day of imagery: as asked for, or else as found."""
+    asked = recipe.imagery.period if recipe.imagery else recipe.images and recipe.images.period
+    if asked:
+        return asked.first, asked.last
+    days = sorted(item.solar_day for item in items)
+    return days[0], days[-1]
 
 
 def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
     """The recipe's sources, with what the last run found as their catalogues."""
+    if recipe.imagery is None:
+        assert recipe.images is not None
+        return {"images": recipe.images.model_copy(update={"catalog": str(snapshot.resolve())})}
     found: dict[str, Any] = {
-        "imagery": recipe.scenes.model_copy(update={"catalog": str(snapshot.resolve())})
+        "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
     }
     images = place.beside(IMAGES)
     if recipe.images is not None and images is not None:
@@ -135,22 +168,34 @@ def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Rows of the map's arrays, cut to the area, with the ledger's word on tiles that failed."""
+    """Parts of the map's layers, cut to the area, with the ledger's word on tiles that failed."""
 
-    def __init__(self, prepared: Prepared, schedule: Schedule, root: zarr.Group) -> None:
-        self._root = root
-        grid, cell = prepared.grid, prepared.support.cell
+    def __init__(
+        self,
+        prepared: Prepared,
+        schedule: Schedule,
+        root: zarr.Group,
+        form: Form,
+        arrays: Mapping[str, str],
+    ) -> None:
+        grid = prepared.grid
+        self._arrays: dict[str, Any] = {key: root[path] for key, path in arrays.items()}
+        self._factors = {layer.key: layer.factor for layer in form.layers}
+        specs = {spec.path: spec for spec in prepared.specs}
+        self._pixel = specs[arrays["map"]].resolution
+        unit = self._pixel * form.coarsest
         west, south, east, north = prepared.area.bounds()
         left, _, _, top = grid.bounds
-        self._first_col = int(np.floor((west - left) / cell))
-        self._first_row = int(np.floor((top - north) / cell))
-        width = int(np.ceil((east - left) / cell)) - self._first_col
-        height = int(np.ceil((top - south) / cell)) - self._first_row
-        whole = grid.geobox(cell)
+        # whole pixels of the coarsest layer, so that all layers cover the same ground
+        self._first_col = int(np.floor((west - left) / unit)) * form.coarsest
+        self._first_row = int(np.floor((top - north) / unit)) * form.coarsest
+        width = int(np.ceil((east - left) / unit)) * form.coarsest - self._first_col
+        height = int(np.ceil((top - south) / unit)) * form.coarsest - self._first_row
+        whole = grid.geobox(self._pixel)
         self.box = whole[
             self._first_row : self._first_row + height, self._first_col : self._first_col + width
         ]
-        self._tile = grid.pixels(cell)
+        self._tile = grid.pixels(self._pixel)
         states = schedule.ledger.states("map")
         needed = prepared.support.meets(0.0)
         override = np.full(grid.shape, -1, np.int16)
@@ -162,25 +207,25 @@ class _Reader:
         self._override = override
         self._support, self._unmade = prepared.support, needed & (override >= 0)
 
-    def __call__(self, key: str, rows: slice) -> npt.NDArray[Any]:
-        array: Any = self._root[_ARRAYS[key]]
-        first, last = self._first_row + rows.start, self._first_row + rows.stop
-        cols = slice(self._first_col, self._first_col + self.box.shape[1])
-        found: npt.NDArray[Any] = np.array(array[first:last, cols])
-        tiles = np.ix_(
-            np.arange(first, last) // self._tile, np.arange(cols.start, cols.stop) // self._tile
-        )
+    def __call__(self, key: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        array, factor = self._arrays[key], self._factors[key]
+        tile = self._tile // factor
+        first, left = self._first_row // factor, self._first_col // factor
+        first, last = first + rows.start, first + rows.stop
+        left, right = left + cols.start, left + cols.stop
+        found: npt.NDArray[Any] = np.array(array[first:last, left:right])
+        tiles = np.ix_(np.arange(first, last) // tile, np.arange(left, right) // tile)
         gone = self._override[tiles]
         found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
         if key == "reason":
             # what lies outside the area is that first, also in a tile that failed
-            band = slice(first // self._tile, -(-last // self._tile))
-            for row, col in np.argwhere(self._unmade[band]).tolist():
-                tile = Tile(row + band.start, col)
-                outside = ~self._support.mask(tile, self._support.cell)
-                top, left = tile.row * self._tile - first, tile.col * self._tile - cols.start
-                here = found[max(top, 0) : top + self._tile, max(left, 0) : left + self._tile]
-                if top + self._tile > 0 and left + self._tile > 0 and here.size:
-                    part = outside[max(-top, 0) :, max(-left, 0) :]
-                    here[part[: here.shape[0], : here.shape[1]]] = Reason.OUTSIDE_AREA
+            down = slice(first // tile, -(-last // tile))
+            across = slice(left // tile, -(-right // tile))
+            for row, col in np.argwhere(self._unmade[down, across]).tolist():
+                where = Tile(row + down.start, col + across.start)
+                outside = ~self._support.mask(where, self._pixel)
+                y, x = where.row * tile - first, where.col * tile - left
+                here = found[max(y, 0) : y + tile, max(x, 0) : x + tile]
+                part = outside[max(-y, 0) :, max(-x, 0) :]
+                here[part[: here.shape[0], : here.shape[1]]] = Reason.OUTSIDE_AREA
         return found

@@ -29,10 +29,11 @@ class Layer:
 
     Attributes
     ----------
-    key : its asset key, as `LAYERS` of the product has it.
+    key : its asset key, as the product's form has it.
     suffix : of the file's name, after the product's.
     overview : how overviews are made; classes must not be averaged.
     colours : code to RRGGBB, for rasters of codes.
+    factor : pixels of the product along one of this layer's.
     """
 
     key: str
@@ -42,6 +43,7 @@ class Layer:
     nodata: float | None
     overview: Literal["mode", "nearest", "average"] = "nearest"
     colours: Mapping[int, str] | None = None
+    factor: int = 1
 
 
 def write_cog(

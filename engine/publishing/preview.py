@@ -25,6 +25,7 @@ def draw_preview(
     title: str,
     subtitle: str,
     licence: str,
+    nodata: int = 0,
 ) -> None:
     """Draw a map.
 
@@ -32,10 +33,11 @@ def draw_preview(
     ----------
     path : of the PNG.
     classes : uint8 (y, x)
-        Codes, 0 nodata; already at the size of a picture or below.
+        Codes; already at the size of a picture or below.
     metres : side of a pixel.
     legend : (code, label, title, RRGGBB) in order; only classes on the map are drawn strong.
     title, subtitle, licence : lines of text.
+    nodata : code of pixels without a class.
     """
     height, width = classes.shape
     zoom = _MAP / max(height, width)
@@ -58,7 +60,7 @@ def draw_preview(
     pen.text((left, _MARGIN + 40), subtitle, _SOFT, _font(19))
     pen.rectangle((left - 1, top - 1, right, bottom), fill=_VOID, outline="#c9ced6", width=1)
     sheet.paste(picture, (left + (frame[0] - size[0]) // 2, top + (frame[1] - size[1]) // 2))
-    _draw_legend(pen, (right + _MARGIN, top), classes, legend)
+    _draw_legend(pen, (right + _MARGIN, top), classes, legend, nodata)
     _draw_scale(pen, (left, bottom + 22), metres / zoom)
     x, y = right - 14, bottom + 18
     pen.polygon([(x, y), (x - 8, y + 22), (x, y + 16), (x + 8, y + 22)], fill=_INK)
@@ -72,9 +74,10 @@ def _draw_legend(
     at: tuple[int, int],
     classes: npt.NDArray[np.uint8],
     legend: Sequence[tuple[int, str, str, str]],
+    nodata: int,
 ) -> None:
     x, y = at
-    total = max(int((classes > 0).sum()), 1)
+    total = max(int((classes != nodata).sum()), 1)
     for code, label, title, colour in legend:
         share = 100.0 * float((classes == code).sum()) / total
         ink = _INK if share else "#b6bcc6"

@@ -1,11 +1,10 @@
-"""The product folder of an LCZ run: built beside, then put in place whole."""
+"""The product folder of a run: built beside, then put in place whole."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -18,35 +17,18 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError
-from engine.legend import LCZ, REASON_COLOURS, Reason
-from engine.publishing.cog import Layer, write_cog
+from engine.legend import Reason
+from engine.publishing.cog import write_cog
+from engine.publishing.forms import UGS_FORM, Form
 from engine.publishing.preview import draw_preview
-from engine.publishing.report import Tally, build_report, redact
+from engine.publishing.report import Counts, Tally, build_report, redact
+from engine.publishing.sheets import Sheet, coarser, cut_sheets, write_mosaic
 from engine.publishing.stac import write_stac
 
-__all__ = ["LAYERS", "Facts", "write_lcz_product"]
+__all__ = ["Facts", "write_product"]
 
-_CLASSES = {0: "FFFFFF", **{c.code: c.colour for c in LCZ}}
-
-LAYERS = (
-    Layer("map", "", "Local climate zones, filtered and masked", "uint8", 0, "mode", _CLASSES),
-    Layer("classes", "-classes", "Local climate zones, unfiltered", "uint8", 0, "mode", _CLASSES),
-    Layer("confidence", "-confidence", "Confidence, percent", "uint8", 255, "average"),
-    Layer("observations", "-observations", "Clear days", "uint16", None, "nearest"),
-    Layer("dissent", "-dissent", "Days that depart from the others, percent", "uint8", 255),
-    Layer(
-        "reason",
-        "-reason",
-        "Why a cell has no data",
-        "uint8",
-        None,
-        "mode",
-        {int(r): colour for r, colour in REASON_COLOURS.items()},
-    ),
-)
-"""Rasters of the product folder, in the order of its assets."""
-
-Read = Callable[[str, slice], npt.NDArray[Any]]
+Read = Callable[[str, slice, slice], npt.NDArray[Any]]
+"""(key of a layer, rows, columns) in the layer's own pixels -> its values."""
 
 _PICTURE = 2000  # cells; a larger map is thinned for the preview
 _STRIP = 1024  # rows read at once
@@ -84,14 +66,17 @@ class Facts:
     weights: Mapping[str, Any] | None = None
 
 
-def write_lcz_product(folder: Path, box: GeoBox, read: Read, facts: Facts) -> Path:
+def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> Path:
     """Write COGs, STAC, preview and report.
+
+    A product of over 10^10 pixels is written in sheets of 100 km, with a VRT for each layer.
 
     Parameters
     ----------
     folder : of the product; one that is there is replaced once the new one is whole.
-    box : GeoBox of the rasters.
-    read : gives rows of a layer by its key, (rows, x).
+    form : what the product consists of.
+    box : GeoBox of the layer ``map``; a whole number of pixels of the coarsest layer.
+    read : gives a part of a layer.
     facts : Facts
 
     Returns
@@ -109,7 +94,7 @@ def write_lcz_product(folder: Path, box: GeoBox, read: Read, facts: Facts) -> Pa
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _fill(part, box, read, facts)
+            _fill(part, form, box, read, facts)
             part.chmod(0o755)  # mkdtemp's are for their owner alone
             _swap(part, folder)
         finally:
@@ -135,30 +120,20 @@ def _require_ours(folder: Path) -> None:
         )
 
 
-def _fill(folder: Path, box: GeoBox, read: Read, facts: Facts) -> None:
+def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None:
     tags = {"TIFFTAG_SOFTWARE": "natmap", "licence": facts.licence}
-    for layer in LAYERS:
-        path = folder / f"{facts.name}{layer.suffix}.tif"
-        write_cog(path, layer, box, partial(read, layer.key), tags)
-    classes, reasons, dissent, picture = Tally(), Tally(), Tally(), []
-    days: Counter[int] = Counter()
-    step = max(-(-max(box.shape) // _PICTURE), 1)
-    for top in range(0, box.shape[0], _STRIP):
-        rows = slice(top, min(top + _STRIP, box.shape[0]))
-        block = read("map", rows)
-        classes.add(block)
-        why = read("reason", rows)
-        reasons.add(why)
-        wanted = (why != Reason.OUTSIDE_AREA) & (why != Reason.OUTSIDE_MASK)
-        dissent.add(read("dissent", rows)[wanted])
-        seen, cells = np.unique(read("observations", rows)[wanted], return_counts=True)
-        days.update(dict(zip(seen.tolist(), cells.tolist(), strict=True)))
-        picture.append(block[-top % step :: step, ::step])
+    sheets = cut_sheets(facts.name, box, form.coarsest)
+    for layer in form.layers:
+        for sheet in sheets:
+            rows, cols = sheet.within(layer)
+            part = coarser(box, layer.factor)[rows, cols]
+            path = folder / f"{sheet.name}{layer.suffix}.tif"
+            write_cog(path, layer, part, partial(_strip_of, read, layer.key, rows, cols), tags)
+        if len(sheets) > 1:
+            write_mosaic(folder, facts.name, layer, box, sheets)
     report = build_report(
-        classes,
-        reasons,
-        days,
-        dissent,
+        _count(form, sheets, read),
+        form.legend,
         float(box.resolution.x),
         name=facts.name,
         period=facts.period,
@@ -172,22 +147,13 @@ def _fill(folder: Path, box: GeoBox, read: Read, facts: Facts) -> None:
         release=facts.version,
     )
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    first, last = facts.period
-    draw_preview(
-        folder / "preview.png",
-        np.concatenate(picture),
-        float(box.resolution.x) * step,
-        [(c.code, c.label, c.title, c.colour) for c in LCZ],
-        title=facts.name,
-        subtitle=f"Local climate zones at {box.resolution.x:g} m, {first} to {last}, "
-        f"{len(facts.sources)} scene{'s' if len(facts.sources) != 1 else ''}",
-        licence=f"{facts.licence}. Made with natmap.",
-    )
+    _draw(folder / "preview.png", form, box, read, facts)
     write_stac(
         folder,
         facts.name,
         box,
-        LAYERS,
+        form,
+        sheets,
         period=facts.period,
         sources=[(identity, redact(href)) for identity, href in facts.sources],
         software=facts.software,
@@ -195,6 +161,60 @@ def _fill(folder: Path, box: GeoBox, read: Read, facts: Facts) -> None:
         weights=facts.weights,
         version=facts.version,
         licence=facts.licence,
+    )
+
+
+def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:
+    """Rows of a sheet, counted from its own first."""
+    return read(key, slice(rows.start + part.start, rows.start + part.stop), cols)
+
+
+def _count(form: Form, sheets: Sequence[Sheet], read: Read) -> Counts:
+    found = Counts(Tally(), Tally(), Tally() if form.observed else None)
+    for sheet in sheets:
+        for top in range(sheet.rows.start, sheet.rows.stop, _STRIP):
+            part = slice(top, min(top + _STRIP, sheet.rows.stop)), sheet.cols
+            found.classes.add(read("map", *part))
+            why = read("reason", *part)
+            found.reasons.add(why)
+            if found.dissent is not None:
+                wanted = (why != Reason.OUTSIDE_AREA) & (why != Reason.OUTSIDE_MASK)
+                found.dissent.add(read("dissent", *part)[wanted])
+                seen, cells = np.unique(read("observations", *part)[wanted], return_counts=True)
+                found.days.update(dict(zip(seen.tolist(), cells.tolist(), strict=True)))
+    return found
+
+
+def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None:
+    """The preview: the map itself, or of a large one with an overview that."""
+    key, legend, nodata = "map", form.legend, form.nodata
+    shares = form.overview is not None and max(box.shape) > _PICTURE
+    if shares and form.overview is not None:
+        key, legend, nodata = form.overview, form.shades, 0
+    layer = next(layer for layer in form.layers if layer.key == key)
+    whole = coarser(box, layer.factor)
+    height, width = whole.shape
+    step = max(-(-max(height, width) // _PICTURE), 1)
+    strips = (slice(top, min(top + _STRIP, height)) for top in range(0, height, _STRIP))
+    every = slice(0, width)
+    picture = np.concatenate([read(key, s, every)[-s.start % step :: step, ::step] for s in strips])
+    if shares:
+        picture = np.where(picture > 100, 0, np.minimum(picture // 20 + 1, 5)).astype(np.uint8)
+    first, last = facts.period
+    words = f"{form.title} at {box.resolution.x:g} m"
+    if shares:
+        words = f"{form.title}: share of cells of {whole.resolution.x:g} m"
+    source = "image" if form is UGS_FORM else "scene"
+    draw_preview(
+        path,
+        picture,
+        float(whole.resolution.x) * step,
+        [(c.code, c.label, c.title, c.colour) for c in legend],
+        title=facts.name,
+        subtitle=f"{words}, {first} to {last}, "
+        f"{len(facts.sources)} {source}{'s' if len(facts.sources) != 1 else ''}",
+        licence=f"{facts.licence}. Made with natmap.",
+        nodata=nodata,
     )
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from engine.legend import LCZ, Reason
+from engine.legend import LandClass, Reason
 
-__all__ = ["SCHEMA", "Tally", "build_report", "redact"]
+__all__ = ["SCHEMA", "Counts", "Tally", "build_report", "redact"]
 
 SCHEMA = "natmap-report/1"
 
@@ -36,11 +38,27 @@ class Tally:
         self.counts += np.bincount(block.ravel(), minlength=256)
 
 
+@dataclass
+class Counts:
+    """What a finished map holds.
+
+    Attributes
+    ----------
+    classes, reasons : of all its cells.
+    dissent : of the wanted cells: percent of their observations that depart from the composite;
+        None where a product has no days.
+    days : wanted cells by the number of clear days that they were seen on.
+    """
+
+    classes: Tally
+    reasons: Tally
+    dissent: Tally | None
+    days: Counter[int] = field(default_factory=Counter)
+
+
 def build_report(
-    classes: Tally,
-    reasons: Tally,
-    days: Mapping[int, int],
-    dissent: Tally,
+    counts: Counts,
+    legend: Sequence[LandClass],
     cell: float,
     *,
     name: str,
@@ -58,9 +76,8 @@ def build_report(
 
     Parameters
     ----------
-    classes, reasons : of the finished map.
-    days : wanted cells by the number of clear days that they were seen on.
-    dissent : of the wanted cells: percent of their observations that depart from the composite.
+    counts : of the finished map.
+    legend : its classes.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
     name, period, recipe, software, seconds, model, items, licences, notes, release
         What the run says of itself.
@@ -68,10 +85,11 @@ def build_report(
     Returns
     -------
     dict, schema `SCHEMA`. ``coverage`` is the share of the wanted cells (in the area and not
-    outside the mask) that have a class; 0 where none is wanted. ``observations`` shows
-    cloud that the scene classification missed: cells by clear days, and the dissent of the days.
+    outside the mask) that have a class; 0 where none is wanted. ``observations``, of products that
+    have days, shows cloud that the scene classification missed: cells by clear days, and the
+    dissent of the days.
     """
-    found = reasons.counts
+    found = counts.reasons.counts
     wanted = int(found.sum() - found[Reason.OUTSIDE_AREA] - found[Reason.OUTSIDE_MASK])
     square_km = cell**2 / 1e6
     report: dict[str, Any] = redact(
@@ -79,9 +97,15 @@ def build_report(
             "schema": SCHEMA,
             "name": name,
             "period": [str(day) for day in period],
-            "area_km2": {c.name: round(float(classes.counts[c.code]) * square_km, 4) for c in LCZ},
+            "area_km2": {
+                c.name: round(float(counts.classes.counts[c.code]) * square_km, 4) for c in legend
+            },
             "coverage": round(float(found[Reason.DATA]) / wanted, 6) if wanted else 0.0,
-            "observations": _observations(days, dissent.counts),
+            **(
+                {}
+                if counts.dissent is None
+                else {"observations": _observations(counts.days, counts.dissent.counts)}
+            ),
             "cells_by_reason": {r.name.lower(): int(found[r]) for r in Reason},
             "recipe": dict(recipe),
             "versions": dict(software),

@@ -1,4 +1,4 @@
-"""The product as a STAC collection: one item of COGs, linked to the scenes it came from."""
+"""The product as a STAC collection: items of COGs, linked to the images they came from."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
-from engine.legend import LCZ, REASON_TEXTS
+from engine.legend import REASON_TEXTS
 from engine.publishing.cog import Layer
+from engine.publishing.forms import Form
+from engine.publishing.sheets import Sheet, coarser
 
 __all__ = ["write_stac"]
 
@@ -34,7 +36,8 @@ def write_stac(
     folder: Path,
     name: str,
     box: GeoBox,
-    layers: Sequence[Layer],
+    form: Form,
+    sheets: Sequence[Sheet],
     *,
     period: tuple[date, date],
     sources: Sequence[tuple[str, str]],
@@ -44,14 +47,15 @@ def write_stac(
     version: str,
     licence: str,
 ) -> None:
-    """Write ``collection.json`` and ``items/NAME.json`` beside the rasters.
+    """Write ``collection.json`` and an item for each sheet, ``items/NAME.json``, by the rasters.
 
     Parameters
     ----------
     folder : the product's, rasters in it.
     name : the run's.
-    box : of the rasters.
-    layers : written.
+    box : of the whole product.
+    form : what it consists of.
+    sheets : its parts, whose rasters are written.
     period : first and last day of imagery.
     sources : (id, address) of the items it is derived from, unsigned.
     software : name to version.
@@ -62,78 +66,108 @@ def write_stac(
     licence : of the imagery.
     """
     crs = CRS.from_user_input(str(box.crs))
-    west, south, east, north = box.boundingbox.bbox
-    bbox = list(transform_bounds(crs.to_wkt(), "EPSG:4326", west, south, east, north))
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    geometry = transform_geom(crs.to_wkt(), "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
     start, end = (
         f"{day}T{hour}Z" for day, hour in zip(period, ("00:00:00", "23:59:59"), strict=True)
     )
     described = weights is not None and set(model) >= _MLM_REQUIRED
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    item = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": [*_EXTENSIONS, _MLM] if described else _EXTENSIONS,
-        "id": name,
-        "collection": name,
-        "geometry": geometry,
-        "bbox": bbox,
-        "properties": {
-            "datetime": None,
-            "start_datetime": start,
-            "end_datetime": end,
-            "created": now,
-            "license": "other",
-            **_projection(crs),
-            "proj:shape": list(box.shape),
-            "proj:transform": list(box.transform)[:6],
-            "processing:level": "L4",
-            "processing:software": dict(software),
-            "processing:lineage": f"local climate zones of {name}, natmap; {licence}",
-            "processing:datetime": now,
-            "version": version,
-            **_without_bands(model),
-        },
-        "links": [
-            {"rel": "root", "href": "../collection.json", "type": "application/json"},
-            {"rel": "collection", "href": "../collection.json", "type": "application/json"},
-            {"rel": "parent", "href": "../collection.json", "type": "application/json"},
-            {"rel": "processing-execution", "href": "../report.json", "type": "application/json"},
-            *(
-                {"rel": "derived_from", "href": href, "title": identity}
-                for identity, href in sources
-            ),
-        ],
-        "assets": {layer.key: _asset(folder, name, layer, box) for layer in layers}
-        | {
-            "preview": {
-                "href": "../preview.png",
-                "type": "image/png",
-                "roles": ["overview"],
-                "title": "Preview",
+    derived = [
+        {"rel": "derived_from", "href": href, "title": identity} for identity, href in sources
+    ]
+    (folder / "items").mkdir(exist_ok=True)
+    for sheet in sheets:
+        part = box[sheet.rows, sheet.cols]
+        item = {
+            "type": "Feature",
+            "stac_version": "1.1.0",
+            "stac_extensions": [*_EXTENSIONS, _MLM] if described else _EXTENSIONS,
+            "id": sheet.name,
+            "collection": name,
+            **_place(part, crs),
+            "properties": {
+                "datetime": None,
+                "start_datetime": start,
+                "end_datetime": end,
+                "created": now,
+                "license": "other",
+                **_projection(crs),
+                "proj:shape": list(part.shape),
+                "proj:transform": list(part.transform)[:6],
+                "processing:level": "L4",
+                "processing:software": dict(software),
+                "processing:lineage": f"{form.words} of {name}, natmap; {licence}",
+                "processing:datetime": now,
+                "version": version,
+                **_without_bands(model),
+            },
+            "links": [
+                {"rel": "root", "href": "../collection.json", "type": "application/json"},
+                {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+                {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+                {
+                    "rel": "processing-execution",
+                    "href": "../report.json",
+                    "type": "application/json",
+                },
+                *(derived if len(sheets) == 1 else ()),
+            ],
+            "assets": {layer.key: _asset(folder, sheet, layer, form, box) for layer in form.layers}
+            | {
+                "preview": {
+                    "href": "../preview.png",
+                    "type": "image/png",
+                    "roles": ["overview"],
+                    "title": "Preview",
+                }
             }
+            | ({"model": dict(weights)} if weights is not None else {}),
         }
-        | ({"model": dict(weights)} if weights is not None else {}),
-    }
+        _write(folder / "items" / f"{sheet.name}.json", item)
     collection = {
         "type": "Collection",
         "stac_version": "1.1.0",
         "stac_extensions": [],
         "id": name,
-        "title": f"Local climate zones: {name}",
-        "description": "Local climate zones at 100 m, made by natmap.",
+        "title": f"{form.title}: {name}",
+        "description": f"{form.title} at {box.resolution.x:g} m, made by natmap.",
         "license": "other",
-        "keywords": ["local climate zones", "land cover", "urban climate"],
-        "extent": {"spatial": {"bbox": [bbox]}, "temporal": {"interval": [[start, end]]}},
+        "keywords": list(form.keywords),
+        "extent": {
+            "spatial": {"bbox": [_place(box, crs)["bbox"]]},
+            "temporal": {"interval": [[start, end]]},
+        },
         "links": [
             {"rel": "root", "href": "./collection.json", "type": "application/json"},
-            {"rel": "item", "href": f"./items/{name}.json", "type": "application/geo+json"},
+            *(
+                {"rel": "item", "href": f"./items/{s.name}.json", "type": "application/geo+json"}
+                for s in sheets
+            ),
+            # of several sheets once, and not with each
+            *(derived if len(sheets) > 1 else ()),
         ],
     }
-    (folder / "items").mkdir(exist_ok=True)
-    _write(folder / "items" / f"{name}.json", item)
+    if len(sheets) > 1:
+        collection["assets"] = {
+            f"{layer.key}-mosaic": {
+                "href": f"./{name}{layer.suffix}.vrt",
+                "type": "application/xml",
+                "title": f"{layer.title}: all sheets",
+                "roles": ["data", "virtual"],
+            }
+            for layer in form.layers
+        }
     _write(folder / "collection.json", collection)
+
+
+def _place(box: GeoBox, crs: CRS) -> dict[str, Any]:
+    """Footprint and bounding box in degrees."""
+    west, south, east, north = box.boundingbox.bbox
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    outline = {"type": "Polygon", "coordinates": [ring]}
+    return {
+        "geometry": transform_geom(crs.to_wkt(), "EPSG:4326", outline),
+        "bbox": list(transform_bounds(crs.to_wkt(), "EPSG:4326", west, south, east, north)),
+    }
 
 
 def _projection(crs: CRS) -> dict[str, Any]:
@@ -163,12 +197,12 @@ def _without_bands(model: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _asset(folder: Path, name: str, layer: Layer, box: GeoBox) -> dict[str, Any]:
-    path = folder / f"{name}{layer.suffix}.tif"
+def _asset(folder: Path, sheet: Sheet, layer: Layer, form: Form, box: GeoBox) -> dict[str, Any]:
+    path = folder / f"{sheet.name}{layer.suffix}.tif"
     band: dict[str, Any] = {
         "name": layer.key,
         "data_type": layer.dtype,
-        "raster:spatial_resolution": float(box.resolution.x),
+        "raster:spatial_resolution": float(box.resolution.x) * layer.factor,
     }
     if layer.nodata is not None:
         band["nodata"] = layer.nodata
@@ -181,10 +215,14 @@ def _asset(folder: Path, name: str, layer: Layer, box: GeoBox) -> dict[str, Any]
         "file:checksum": "1220" + _sha256(path),
         "file:size": path.stat().st_size,
     }
-    if layer.key in ("map", "classes"):
+    if layer.factor > 1:  # the item's own are those of its finest raster
+        whole = coarser(box, layer.factor)[sheet.within(layer)]
+        asset |= {"proj:shape": list(whole.shape), "proj:transform": list(whole.transform)[:6]}
+    if classes := form.classes_of(layer):
         asset["classification:classes"] = [
-            {"value": c.code, "name": c.name, "title": c.title, "color_hint": c.colour} for c in LCZ
-        ] + [{"value": 0, "name": "nodata", "title": "No data", "nodata": True}]
+            {"value": c.code, "name": c.name, "title": c.title, "color_hint": c.colour}
+            for c in classes
+        ] + [{"value": form.nodata, "name": "nodata", "title": "No data", "nodata": True}]
     elif layer.key == "reason":
         asset["classification:classes"] = [
             {"value": int(r), "name": r.name.lower(), "title": text}

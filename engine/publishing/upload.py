@@ -24,7 +24,7 @@ def upload(folder: Path, target: Bucket) -> None:
 
     Parameters
     ----------
-    folder : as `write_lcz_product` left it.
+    folder : as `write_product` left it.
     target : Bucket
 
     Raises

@@ -17,9 +17,9 @@ from rio_cogeo.cogeo import cog_validate
 from engine.errors import PublishError
 from engine.legend import LCZ
 from engine.publishing.cog import Layer, write_cog
-from engine.publishing.product import LAYERS
+from engine.publishing.forms import LCZ_FORM
 
-MAP, CONFIDENCE = LAYERS[0], LAYERS[2]
+MAP, CONFIDENCE = LCZ_FORM.layers[0], LCZ_FORM.layers[2]
 
 
 def box(height: int, width: int) -> GeoBox:
@@ -27,7 +27,7 @@ def box(height: int, width: int) -> GeoBox:
     return GeoBox.from_bbox(bounds, "EPSG:5179", resolution=100, tight=True)
 
 
-@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.key)
+@pytest.mark.parametrize("layer", LCZ_FORM.layers, ids=lambda layer: layer.key)
 @pytest.mark.parametrize("shape", [(3, 5), (1500, 1100)])
 def test_a_layer_reads_back(tmp_path: Path, layer: Layer, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)

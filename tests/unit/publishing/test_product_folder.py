@@ -24,8 +24,10 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from engine.errors import PublishError
 from engine.legend import LCZ, Reason
 from engine.publishing import preview
-from engine.publishing.product import LAYERS, Facts, write_lcz_product
+from engine.publishing.forms import LCZ_FORM, UGS_FORM
+from engine.publishing.product import Facts, write_product
 from engine.publishing.report import Tally, redact
+from engine.publishing.sheets import cut_sheets
 
 SHAPE = (1300, 900)
 BOX = GeoBox.from_bbox(
@@ -99,19 +101,21 @@ def layers() -> dict[str, np.ndarray]:
     }
 
 
-def reader(layers: dict[str, np.ndarray]) -> Callable[[str, slice], np.ndarray]:
-    return lambda key, rows: layers[key][rows]
+def reader(layers: dict[str, np.ndarray]) -> Callable[[str, slice, slice], np.ndarray]:
+    return lambda key, rows, cols: layers[key][rows, cols]
 
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory, layers: dict[str, np.ndarray]) -> Path:
-    return write_lcz_product(tmp_path_factory.mktemp("publish") / "toy", BOX, reader(layers), FACTS)
+    return write_product(
+        tmp_path_factory.mktemp("publish") / "toy", LCZ_FORM, BOX, reader(layers), FACTS
+    )
 
 
 def test_the_folder_holds_what_the_design_lists(
     product: Path, layers: dict[str, np.ndarray]
 ) -> None:
-    rasters = {f"toy{layer.suffix}.tif" for layer in LAYERS}
+    rasters = {f"toy{layer.suffix}.tif" for layer in LCZ_FORM.layers}
     assert rasters == {
         "toy.tif",
         "toy-classes.tif",
@@ -127,7 +131,7 @@ def test_the_folder_holds_what_the_design_lists(
         "report.json",
     }
     assert [p.name for p in product.parent.iterdir()] == ["toy"]
-    for layer in LAYERS:
+    for layer in LCZ_FORM.layers:
         with rasterio.open(product / f"toy{layer.suffix}.tif") as file:
             assert (file.read(1) == layers[layer.key]).all()
 
@@ -189,8 +193,8 @@ def test_the_stac_is_valid_and_says_what_it_came_from(
     west, south, east, north = raw["bbox"]
     assert 126 < west < 128 < 129 > east
     assert 36 < south < 37 < north < 38
-    assert set(item.assets) == {layer.key for layer in LAYERS} | {"preview", "model"}
-    for layer in LAYERS:
+    assert set(item.assets) == {layer.key for layer in LCZ_FORM.layers} | {"preview", "model"}
+    for layer in LCZ_FORM.layers:
         asset = item.assets[layer.key]
         path = Path(asset.get_absolute_href())
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -218,7 +222,7 @@ def test_the_model_is_described_as_its_extension_asks(
     assert "mlm:hyperparameters" not in item["properties"]
     models = [a for a in item["assets"].values() if "mlm:model" in a["roles"]]
     assert [m["mlm:artifact_type"] for m in models] == ["safetensors"]
-    write_lcz_product(tmp_path / "bare", BOX, reader(layers), replace(FACTS, weights=None))
+    write_product(tmp_path / "bare", LCZ_FORM, BOX, reader(layers), replace(FACTS, weights=None))
     item = json.loads((tmp_path / "bare" / "items" / "toy.json").read_text())
     assert mlm not in item["stac_extensions"]
 
@@ -227,7 +231,7 @@ def test_a_crs_without_a_code_is_written_out(tmp_path: Path, layers: dict[str, n
     own = GeoBox(
         (1300, 900), BOX.transform, "+proj=laea +lat_0=36 +lon_0=127.5 +x_0=0 +y_0=0 +units=m"
     )
-    write_lcz_product(tmp_path / "p", own, reader(layers), FACTS)
+    write_product(tmp_path / "p", LCZ_FORM, own, reader(layers), FACTS)
     properties = json.loads((tmp_path / "p" / "items" / "toy.json").read_text())["properties"]
     assert properties["proj:code"] is None
     assert "Lambert Azimuthal Equal Area" in properties["proj:wkt2"]
@@ -239,7 +243,7 @@ def test_publishing_again_replaces_the_whole(
     folder = tmp_path / "again"
     shutil.copytree(product, folder)
     (folder / "left-over.txt").write_text("of an older release")
-    write_lcz_product(folder, BOX, reader(layers), replace(FACTS, version="v2"))
+    write_product(folder, LCZ_FORM, BOX, reader(layers), replace(FACTS, version="v2"))
     assert not (folder / "left-over.txt").exists()
     assert json.loads((folder / "report.json").read_text())["release"] == "v2"
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
@@ -252,13 +256,13 @@ def test_a_failure_leaves_the_old_product(
     shutil.copytree(product, folder)
     before = (folder / "report.json").read_bytes()
 
-    def read(key: str, rows: slice) -> np.ndarray:
+    def read(key: str, rows: slice, cols: slice) -> np.ndarray:
         if key == "reason":
             raise OSError(28, "No space left on device")
-        return layers[key][rows]
+        return layers[key][rows, cols]
 
     with pytest.raises(PublishError, match="No space left"):
-        write_lcz_product(folder, BOX, read, FACTS)
+        write_product(folder, LCZ_FORM, BOX, read, FACTS)
     assert (folder / "report.json").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["kept"]
 
@@ -274,7 +278,7 @@ def test_another_s_folder_is_left_alone(
         place.mkdir()
         (place / "letter.txt").write_text("a letter")
     with pytest.raises(PublishError, match="holds something else"):
-        write_lcz_product(place, BOX, reader(layers), FACTS)
+        write_product(place, LCZ_FORM, BOX, reader(layers), FACTS)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]
 
 
@@ -301,10 +305,11 @@ def test_a_large_map_is_thinned_evenly(tmp_path: Path, monkeypatch: pytest.Monke
     whole = np.random.default_rng(0).integers(1, 18, shape).astype(np.uint8)
     box = GeoBox.from_bbox((0, -410_000, 4000, 0), "EPSG:5179", resolution=100, tight=True)
     zeros = np.zeros(shape, np.uint16)
-    write_lcz_product(
+    write_product(
         tmp_path / "p",
+        LCZ_FORM,
         box,
-        lambda key, rows: (whole if key == "map" else zeros.astype(np.uint8))[rows],
+        lambda key, rows, cols: (whole if key == "map" else zeros.astype(np.uint8))[rows, cols],
         FACTS,
     )
     assert (seen[0] == whole[::3, ::3]).all()
@@ -332,3 +337,75 @@ def test_a_map_of_any_shape_leaves_room_for_the_words(
     assert (picture[:, :margin] == 255).all()
     assert (picture[:, -margin + 5 :] == 255).all()
     assert (picture[-10:] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def green() -> dict[str, np.ndarray]:
+    """Green space of 2.6 x 2.1 km: the map, and what follows from it."""
+    rng = np.random.default_rng(1)
+    percent = np.kron(rng.integers(0, 101, (21, 26)), np.ones((100, 100), int)).astype(np.uint8)
+    percent[:300] = 255
+    classes = np.where(percent == 255, 255, percent >= 50).astype(np.uint8)
+    return {
+        "map": classes,
+        "probability": percent,
+        "reason": np.where(percent == 255, Reason.OUTSIDE_MASK, 0).astype(np.uint8),
+        "green": np.where(classes == 255, 255, 100 * classes)[::100, ::100].astype(np.uint8),
+    }
+
+
+def test_green_space_is_a_product_of_its_own(tmp_path: Path, green: dict[str, np.ndarray]) -> None:
+    corner = (500_000, 4_000_100, 502_600, 4_002_200)
+    box = GeoBox.from_bbox(corner, "EPSG:32633", resolution=1, tight=True)
+    folder = write_product(tmp_path / "green", UGS_FORM, box, reader(green), FACTS)
+    with rasterio.open(folder / "toy.tif") as file:
+        assert file.nodata == 255
+        assert file.colormap(1)[1][:3] == (0x33, 0xA0, 0x2C)
+        np.testing.assert_array_equal(file.read(1), green["map"])
+    with rasterio.open(folder / "toy-green-fraction-100m.tif") as file:
+        assert file.res == (100.0, 100.0)
+        assert tuple(file.bounds) == corner
+        np.testing.assert_array_equal(file.read(1), green["green"])
+    report = json.loads((folder / "report.json").read_text())
+    area = report["area_km2"]
+    assert area["green"] == round(float((green["map"] == 1).sum()) / 1e6, 4)
+    assert area["not_green"] == round(float((green["map"] == 0).sum()) / 1e6, 4)
+    assert report["coverage"] == 1.0
+    assert "observations" not in report
+    item = json.loads((folder / "items" / "toy.json").read_text())
+    assert item["assets"]["green"]["proj:shape"] == [21, 26]
+    values = [c["value"] for c in item["assets"]["map"]["classification:classes"]]
+    assert values == [0, 1, 255]
+    picture = np.array(Image.open(folder / "preview.png").convert("RGB"))
+    assert (picture == (0x1F, 0x7A, 0x33)).all(axis=2).sum() > 10_000  # cells of over four fifths
+
+
+def test_what_one_file_cannot_bear_is_cut_into_sheets(
+    tmp_path: Path, green: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = GeoBox.from_bbox(
+        (500_000, 4_000_100, 502_600, 4_002_200), "EPSG:32633", resolution=1, tight=True
+    )
+    monkeypatch.setattr(
+        "engine.publishing.product.cut_sheets",
+        lambda name, box, unit: cut_sheets(name, box, unit, side=1000.0, most=10**6),
+    )
+    folder = write_product(tmp_path / "green", UGS_FORM, box, reader(green), FACTS)
+    sheets = sorted(path.name for path in (folder / "items").iterdir())
+    assert len(sheets) == 9  # of 3 x 3 squares of a kilometre, those at the edge cut
+    assert {"toy_x500y4002.json", "toy_x502y4000.json"} <= set(sheets)
+    for layer in UGS_FORM.layers:  # together they are the whole
+        with rasterio.open(folder / f"toy{layer.suffix}.vrt") as file:
+            assert tuple(file.bounds) == tuple(box.boundingbox.bbox)
+            assert file.nodata == layer.nodata
+            np.testing.assert_array_equal(file.read(1), green[layer.key])
+    with rasterio.open(folder / "toy_x501y4001.tif") as file:
+        assert tuple(file.bounds) == (501_000, 4_001_000, 502_000, 4_002_000)
+    collection = pystac.Collection.from_file(str(folder / "collection.json"))
+    assert len(list(collection.get_items())) == 9
+    assert len(collection.get_links("derived_from")) == 2
+    for item in collection.get_items():
+        assert not item.get_links("derived_from")
+        for name, asset in item.assets.items():
+            if name not in ("preview", "model"):
+                assert (folder / "items" / asset.href).exists()
