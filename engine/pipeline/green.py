@@ -133,19 +133,19 @@ class ScoreWindows:
 
 @dataclass(frozen=True)
 class MapGreen:
-    """scores -> map/classes, map/reason, map/green: what is green, and how much of each cell."""
-
-    factor: int  # pixels along a cell
+    """scores -> map/classes, map/reason."""
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         classes = classify_green(task.read("scores/probability"))
-        yield Output(
-            {
-                "map/classes": classes,
-                "map/reason": task.read("scores/reason"),
-                "map/green": green_fraction(classes, self.factor),
-            }
-        )
+        yield Output({"map/classes": classes, "map/reason": task.read("scores/reason")})
+
+
+@dataclass(frozen=True)
+class ShareCells:
+    """map -> fraction/green, of each cell of 100 m."""
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        yield Output({"fraction/green": green_fraction(task.read("map/classes"), CELL)})
 
 
 def _near(
@@ -265,14 +265,21 @@ def green_stages(
         ),
         Stage(
             "map",
-            MapGreen(round(CELL / metres)),
+            MapGreen(),
             (
                 spec("map/classes", NO_GREEN, attrs=classes),
                 spec("map/reason", 255, outside=outside, attrs=REASON_ATTRS),
-                ArraySpec("map/green", "uint8", float(CELL), cells, NO_GREEN, attrs=percent),
             ),
             (Input("scores"),),
-            gigabytes=0.5 + 12 * n * n / 1e9,
+            gigabytes=0.5 + 8 * n * n / 1e9,
             guess=0.05,
+        ),
+        Stage(
+            "fraction",
+            ShareCells(),
+            (ArraySpec("fraction/green", "uint8", float(CELL), cells, NO_GREEN, attrs=percent),),
+            (Input("map"),),
+            gigabytes=0.5 + 8 * n * n / 1e9,
+            guess=0.02,
         ),
     ]

@@ -52,11 +52,12 @@ _FORMS: dict[str, tuple[Form, dict[str, str]]] = {
             "map": "map/classes",
             "probability": "scores/probability",
             "reason": "map/reason",
-            "green": "map/green",
+            "green": "fraction/green",
         },
     ),
 }
 """What each product is published as, and the array of each layer."""
+_SLIVER = 1e-3  # of a pixel: an area that reaches no further into one leaves it out
 _SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
 
 
@@ -187,10 +188,10 @@ class _Reader:
         west, south, east, north = prepared.area.bounds()
         left, _, _, top = grid.bounds
         # whole pixels of the coarsest layer, so that all layers cover the same ground
-        self._first_col = int(np.floor((west - left) / unit)) * form.coarsest
-        self._first_row = int(np.floor((top - north) / unit)) * form.coarsest
-        width = int(np.ceil((east - left) / unit)) * form.coarsest - self._first_col
-        height = int(np.ceil((top - south) / unit)) * form.coarsest - self._first_row
+        self._first_col = int(np.floor((west - left) / unit + _SLIVER)) * form.coarsest
+        self._first_row = int(np.floor((top - north) / unit + _SLIVER)) * form.coarsest
+        width = int(np.ceil((east - left) / unit - _SLIVER)) * form.coarsest - self._first_col
+        height = int(np.ceil((top - south) / unit - _SLIVER)) * form.coarsest - self._first_row
         whole = grid.geobox(self._pixel)
         self.box = whole[
             self._first_row : self._first_row + height, self._first_col : self._first_col + width

@@ -1,0 +1,229 @@
+"""Urban green space at 1 m: the map against numpy written straight, in every layout."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import torch
+from cards import RGB, write_segmenter
+from pyproj import Transformer
+
+import engine
+from engine.errors import CardError, RecipeError
+from engine.legend import Reason
+from engine.models.registry import load_model
+from engine.synthetic.country import Country
+from engine.synthetic.districts import World
+from engine.synthetic.photo import write_photos
+from engine.synthetic.scene import CRS
+
+pytestmark = pytest.mark.slow
+
+COUNTRY = Country(World(4), 3200, 3200)
+WEST, SOUTH, EAST, NORTH = COUNTRY.bounds
+SIDE, OVERLAP = 128, 32
+TOWNS = [  # one curved, one of two islands with a hole, one across the country's edge
+    shapely.Point(WEST + 900, SOUTH + 900).buffer(700, 64),
+    shapely.Point(WEST + 2200, NORTH - 700).buffer(300)
+    - shapely.Point(WEST + 2250, NORTH - 700).buffer(120),
+    shapely.box(EAST - 150.3, SOUTH + 400.7, EAST + 500, SOUTH + 700),
+]
+AREA = shapely.box(WEST, SOUTH, EAST, NORTH) - shapely.Point(WEST + 200, SOUTH).buffer(600, 64)
+
+
+def write_polygons(path: Path, shapes: list[Any]) -> str:
+    move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    moved = [
+        shapely.transform(s, lambda xy: np.column_stack(move.transform(*xy.T))) for s in shapes
+    ]
+    features = [
+        {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(s))}
+        for s in moved
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Orthophotos, polygons, a network of random weights."""
+    folder = tmp_path_factory.mktemp("green")
+    write_photos(COUNTRY, folder / "photos", [])
+    (folder / "photos" / f"photo_{(WEST + 1000) // 1000}_{NORTH // 1000}.json").unlink()
+    catalog = json.loads((folder / "photos" / "catalog.json").read_text())
+    catalog["links"] = [
+        link for link in catalog["links"] if (folder / "photos" / link["href"]).exists()
+    ]
+    (folder / "photos" / "catalog.json").write_text(json.dumps(catalog))
+    write_polygons(folder / "towns.geojson", TOWNS)
+    write_polygons(folder / "area.geojson", [AREA])
+    write_segmenter(folder / "net", patch=SIDE, overlap=OVERLAP)
+    return folder
+
+
+def recipe(place: Path, name: str = "green", **grid: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "product": "ugs",
+        "area": {"file": str(place / "area.geojson")},
+        "grid": {"crs": CRS, "tile": 1000, **grid},
+        "images": {"catalog": str(place / "photos" / "catalog.json")},
+        "model": {"card": str(place / "net")},
+        "mask": {"boundaries": str(place / "towns.geojson")},
+        "store": str(place / name),
+        "publish": str(place / f"{name}-product"),
+    }
+
+
+@pytest.fixture(scope="module")
+def product(place: Path) -> Path:
+    summary = engine.run(recipe(place), workers=2)
+    assert not summary.failed
+    return Path(engine.publish(recipe(place)))
+
+
+def layer(product: Path, suffix: str = "") -> np.ndarray:
+    name = product.name.removesuffix("-product")
+    with rasterio.open(product / f"{name}{suffix}.tif") as file:
+        found: np.ndarray = file.read(1)
+        assert tuple(file.bounds) == COUNTRY.bounds
+        return found
+
+
+@cache
+def ground(place: Path) -> tuple[np.ndarray, np.ndarray]:
+    """All photos with numpy alone, a kilometre more each side: the first by name wins."""
+    more = 1000
+    side = 3200 + 2 * more
+    rgb, empty = np.zeros((3, side, side), np.uint8), np.ones((side, side), bool)
+    for path in sorted((place / "photos").glob("photo_*.json")):
+        with rasterio.open(path.with_suffix(".tif")) as file:
+            row, col = round(NORTH + more - file.bounds.top), round(file.bounds.left - WEST + more)
+            here = np.s_[row : row + file.height, col : col + file.width]
+            takes = empty[here].copy()
+            rgb[:, *here][:, takes] = file.read([1, 2, 3])[:, takes]
+        empty[here] = False
+    return rgb, ~empty
+
+
+def test_the_map_is_that_of_windows_blended_by_hand(place: Path, product: Path) -> None:
+    card = engine_card(place)
+    network = load_model(card)
+    rgb, valid = ground(place)
+    x = (rgb.astype(np.float32) / 255 - 0.4) / 0.2
+    x[:, ~valid] = 0
+    ramp = np.sin(np.pi / 2 * (np.arange(OVERLAP) + 0.5) / OVERLAP) ** 2
+    along = np.concatenate([ramp, np.ones(SIDE - 2 * OVERLAP), ramp[::-1]])
+    total, weight = np.zeros(valid.shape), np.zeros(valid.shape)
+    step = SIDE - OVERLAP
+    left, top = WEST - 1000, -(NORTH + 1000)  # in the grid's pixels, whose anchor is 0, 0
+    with torch.inference_mode():
+        for row in range(-(-top // step) * step - top, 5200 - SIDE + 1, step):
+            for col in range(-(-left // step) * step - left, 5200 - SIDE + 1, step):
+                here = np.s_[row : row + SIDE, col : col + SIDE]
+                logits = network(torch.from_numpy(x[None, :, *here].copy()))[0].numpy()
+                total[here] += np.outer(along, along) * (logits[1] - logits[0])
+                weight[here] += np.outer(along, along)
+    inner = np.s_[1000:4200, 1000:4200]
+    assert np.allclose(weight[inner], 1)
+    percent = 100 / (1 + np.exp(-total[inner]))
+    mine = layer(product, "-probability")
+    known = mine != 255
+    centres = np.arange(3200) + 0.5
+    xx, yy = WEST + centres[None], NORTH - centres[:, None]
+    wanted = shapely.intersects_xy(shapely.union_all(TOWNS), xx, yy)
+    inside = shapely.intersects_xy(AREA, xx, yy)
+    # degrees and back move a polygon's edge by millimetres: a few centres change sides
+    assert (known != (wanted & inside & valid[inner])).sum() < 20
+    off = np.abs(mine[known] - percent[known])
+    assert off.max() < 0.51
+    reason = layer(product, "-reason")
+    assert (reason == np.where(known, 0, reason)).all()
+    told = np.where(~inside, 1, np.where(~wanted, 5, 2))
+    assert (reason != np.where(known, 0, told)).sum() < 20
+    assert (reason == Reason.NO_SCENE).sum() > 10_000  # the frame that was taken away
+
+
+def test_classes_and_fractions_follow_from_the_probability(product: Path) -> None:
+    percent, classes = layer(product, "-probability"), layer(product)
+    np.testing.assert_array_equal(classes, np.where(percent == 255, 255, percent >= 50))
+    assert set(np.unique(classes)) == {0, 1, 255}
+    share = layer(product, "-green-fraction-100m")
+    for row, col in np.ndindex(32, 32):
+        cell = classes[100 * row : 100 * row + 100, 100 * col : 100 * col + 100]
+        known = cell[cell != 255]
+        assert share[row, col] == (np.rint(100 * (known == 1).mean()) if len(known) else 255)
+
+
+@pytest.mark.parametrize(
+    ("name", "workers", "grid"),
+    [
+        ("wide", 1, {"tile": 2000}),
+        ("whole", 2, {"tile": 4000}),
+        ("shifted", 2, {"tile": 1500, "origin": [300, 700]}),
+    ],
+)
+def test_the_map_does_not_depend_on_the_tiles(
+    place: Path, product: Path, name: str, workers: int, grid: dict[str, Any]
+) -> None:
+    if "origin" in grid:  # a lattice elsewhere is another map, but of the same pixels
+        plain = recipe(place, "shifted-small", tile=500, origin=[300, 700])
+        assert not engine.run(plain, workers=2).failed
+        product = Path(engine.publish(plain))
+    other = recipe(place, name, **grid)
+    assert not engine.run(other, workers=workers).failed
+    published = Path(engine.publish(other))
+    for suffix in ("", "-probability", "-reason", "-green-fraction-100m"):
+        np.testing.assert_array_equal(layer_any(product, suffix), layer_any(published, suffix))
+
+
+def layer_any(product: Path, suffix: str) -> np.ndarray:
+    with rasterio.open(product / f"{product.name.removesuffix('-product')}{suffix}.tif") as file:
+        found: np.ndarray = file.read(1)
+        return found
+
+
+def engine_card(place: Path) -> Any:
+    from engine.models.card import load_card
+
+    return load_card(place / "net")
+
+
+def test_only_what_changed_runs_again(place: Path, product: Path) -> None:
+    again = engine.plan(recipe(place))
+    assert all(not stage.stale for stage in again.stages)
+    moved = recipe(place) | {"mask": {"boundaries": str(place / "moved.geojson")}}
+    smaller = shapely.box(EAST - 90, SOUTH + 400, EAST, SOUTH + 500)
+    write_polygons(place / "moved.geojson", [*TOWNS[:2], smaller])
+    stale = {stage.name: stage.stale for stage in engine.plan(moved).stages}
+    assert sum(stale["scores"].values()) == 1, stale
+    older = recipe(place)
+    older["images"] = {**older["images"], "order": ["photo_401_5201"]}
+    with pytest.raises(RecipeError, match="frames that are not there"):
+        engine.plan(older)
+
+
+def test_what_does_not_fit_is_said_before_work(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="imagery: product ugs takes images"):
+        engine.plan(
+            recipe(place) | {"imagery": {"catalog": "x", "period": "2021-01-01/2021-01-02"}}
+        )
+    with pytest.raises(RecipeError, match="images: missing"):
+        engine.plan({k: v for k, v in recipe(place).items() if k != "images"})
+    with pytest.raises(RecipeError, match="multiple of 100 px"):
+        engine.plan(recipe(place, tile=1050, chunk=350))
+    with pytest.raises(CardError, match="needs a segmenter"):
+        engine.plan(recipe(place) | {"model": {"card": "lcz-made-up"}})
+    with pytest.raises(CardError, match="made for another resolution"):
+        engine.plan(recipe(place, resolution=10, tile=1000))
+    write_segmenter(tmp_path / "deep", patch=1024, overlap=0)
+    with pytest.raises(RecipeError, match="smaller than the model's window"):
+        engine.plan(recipe(place) | {"model": {"card": str(tmp_path / "deep")}})
+    assert engine_card(place).bands == RGB
