@@ -24,6 +24,7 @@ __all__ = [
     "Accuracy",
     "Stratified",
     "assess",
+    "binary",
     "bootstrap",
     "confusion",
     "similarity",
@@ -288,3 +289,28 @@ def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
         areas=total * area.sum(),
         areas_ci=1.96 * share_se * area.sum(),
     )
+
+
+def binary(counts: npt.ArrayLike) -> dict[str, float]:
+    """Figures of a map of one class, pooled over pixels.
+
+    Parameters
+    ----------
+    counts : int (2, 2), rows reference, columns map; position 1 is the class.
+
+    Returns
+    -------
+    precision, recall, f1, iou, oa: each 0 to 1, NaN where it has no meaning.
+    """
+    (tn, fp), (fn, tp) = np.asarray(counts, np.float64)
+
+    def share(part: float, whole: float) -> float:
+        return float(part / whole) if whole else float("nan")
+
+    return {
+        "precision": share(tp, tp + fp),
+        "recall": share(tp, tp + fn),
+        "f1": share(2 * tp, 2 * tp + fp + fn),
+        "iou": share(tp, tp + fp + fn),
+        "oa": share(tp + tn, tp + tn + fp + fn),
+    }

@@ -37,6 +37,7 @@ __all__ = [
     "Recipe",
     "Strict",
     "load_recipe",
+    "product_of",
     "read_recipe",
 ]
 
@@ -337,7 +338,17 @@ def load_recipe(
     RecipeError
         With the path of every wrong field, what was got and what was expected.
     """
-    return read_recipe(Recipe, source, overrides, template="lcz")
+    named = source.get("product") if isinstance(source, Mapping) else product_of(source)
+    return read_recipe(Recipe, source, overrides, template="ugs" if named == "ugs" else "lcz")
+
+
+def product_of(path: str | Path) -> str:
+    """The product that a recipe file names, of whatever schema; "" where it names none."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError):
+        return ""  # whoever reads the recipe says what is wrong with it
+    return str(values.get("product", "")) if isinstance(values, dict) else ""
 
 
 def read_recipe(

@@ -32,7 +32,7 @@ Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c00
 
 
 @app.command()
-def init(product: Annotated[str, typer.Argument(help="lcz, train")]) -> None:
+def init(product: Annotated[str, typer.Argument(help="lcz, ugs, train, train-ugs, adapt")]) -> None:
     """Print a commented recipe to start from."""
     from engine.cli.templates import TEMPLATES
 
@@ -181,14 +181,54 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
     """Train a model from labels and composites; a killed training goes on where it was."""
     from engine.cli.render import say, training
     from engine.pipeline.train import train as start
+    from engine.recipe import product_of
     from engine.train_recipe import load_train_recipe
 
+    if product_of(recipe) == "ugs":
+        _train_green(recipe, overrides)
+        return
     wanted = load_train_recipe(recipe, _overrides(overrides))
     with training(wanted.training.epochs) as (epoch, step):
         found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
     if found.figures:
         say(f"test patches: accuracy {found.figures['oa']:.3f}, kappa {found.figures['kappa']:.3f}")
     sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+def _train_green(recipe: Path, overrides: list[str] | None) -> None:
+    from engine.cli.render import say, training
+    from engine.green_recipe import load_green_recipe
+    from engine.pipeline.train_green import train_green
+
+    wanted = load_green_recipe(recipe, _overrides(overrides))
+    with training(wanted.training.epochs) as (epoch, step):
+        found = train_green(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
+    if found.figures:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in found.figures.items())
+        say(f"test chips: {figures}")
+    sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+@app.command()
+def adapt(recipe: RecipePath, overrides: Set = None) -> None:
+    """Adapt a segmenter of green space to a city that nobody has labelled."""
+    from engine.cli.render import say
+    from engine.green_recipe import load_adapt_recipe
+    from engine.pipeline.train_green import adapt_green
+
+    wanted = load_adapt_recipe(recipe, _overrides(overrides))
+    card, found = adapt_green(
+        wanted,
+        base=recipe.parent,
+        tell=say,
+        look=lambda look: say(
+            f"step {look.step} of {wanted.training.steps}: green {look.green:.3f}, adversarial "
+            f"{look.adversarial:.3f}, told {look.told:.2f}, F1 of the source {look.source_f1:.1f}"
+        ),
+    )
+    last = found.history[-1]
+    say(f"kept step {found.step}; F1 of the source {found.before:.1f}, then {last.source_f1:.1f}")
+    sys.stdout.write(f"{card.folder / 'card.json'}\n")
 
 
 @app.command()

@@ -91,4 +91,92 @@ training:
 
 out: ./my-lcz-model               # card.json, weights, report.json, curves.png, confusion.png
 """,
+    "ugs": """\
+# Urban green space at 1 m. Lines that begin with # may be uncommented.
+name: my-city-green-2023
+product: ugs
+
+area: {bbox: [13.35, 52.50, 13.40, 52.53]}   # or file: POLYGONS, or country: ISO CODE
+
+grid:
+  crs: EPSG:25833        # projected, in metres
+  # tile: 4000           # pixels of 1 m; a multiple of 100, and no smaller than a window
+  # chunk: 1000          # pixels; divides the tile
+
+images:
+  catalog: ./photos-stac/catalog.json   # natmap ingest FOLDER makes one; or a card (naip), or the
+                                        # path or address of a STAC catalogue
+  # period: 2021-01-01/2023-12-31       # by default of any day
+  # order: newest        # which frame shows where several do; or nadir; or [ids that go first]
+
+model:
+  card: ./my-green       # folder of a segmenter's card
+  device: auto           # cpu, cuda
+  # precision: float32   # or bfloat16
+
+mask: {boundaries: gub-2018}   # urban boundaries: a card, or any polygon file; only they are run
+
+store: ./my-city-green
+publish: ./my-city-green-product
+# price_per_worker_hour: 0.10
+""",
+    "train-ugs": """\
+# Training of a segmenter of urban green space.
+name: my-green
+product: ugs
+
+# Folders like UGSet's, and places of one's own: images by a map recipe, and what is green in them.
+labels:
+  - ugset: ./UGSet                # train, val and test, each with images and labels (0 and 255)
+  # - recipe: ./my-city.yaml      # product: ugs
+  #   raster: ./green.tif         # 1 green, 0 not, 255 unknown; or
+  #   polygons: ./parks.gpkg      # green space, and
+  #   within: ./looked-at.gpkg    # where everything else is none
+  #   most: 500                   # chips of this place, drawn by chance
+
+chips: ./chips                    # the chip set (Zarr), cut once
+side: 512                         # of a chip, in pixels; a multiple of 16
+
+split: {by: own}                  # as UGSet came; or
+# split: {by: block, side: 2000}  # blocks of ground, in metres; or by: place
+# split: {by: place, validation: [b], test: [c]}
+
+model:
+  architecture: ugsnet            # or unet
+  # size: small                   # a quarter of the width, for CPUs
+  # parameters: {attention: false, point_head: false}
+  # imagenet: ./resnet50.safetensors   # weights to begin with, torchvision's names
+  # start: ./another-model        # go on from its weights
+  # overlap: 64                   # of neighbouring windows of a map, in pixels
+  licence: CC-BY-4.0
+
+training:                         # the published settings
+  epochs: 200
+  batch: 8
+  rate: 0.0001                    # falls to 0 over the second half
+  # precision: bfloat16           # or float32
+  # device: auto
+
+out: ./my-green                   # card.json, weights, report.json, curves.png
+""",
+    "adapt": """\
+# Adaptation of a segmenter to a city that nobody has labelled.
+name: my-green-elsewhere
+product: ugs
+
+model: ./my-green                 # the card to adapt
+chips: ./chips                    # the chip set that it was trained on
+target: ./elsewhere.yaml          # a map recipe: chips are drawn inside of its mask's boundary
+most: 500                         # of them
+
+training:
+  # preset: paper                 # adversarial_weight 1, 10000 steps
+  steps: 10000
+  batch: 2                        # chips of each side
+  adversarial_weight: 0.001
+  guard: 5                        # points of F1 that the source may lose; beyond, it ends
+  check: 250                      # steps between looks at the source
+
+out: ./my-green-elsewhere
+""",
 }

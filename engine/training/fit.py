@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from engine.models.inputs import prepare_batch
 from engine.models.registry import begin_with, build
 from engine.training.devices import add_up, spread
 from engine.training.settings import Settings, class_weights, draw_epoch
+from engine.training.state import keep, resume
 
 __all__ = ["Epoch", "Fitted", "Settings", "fit", "statistics"]
 
@@ -175,7 +175,7 @@ def _train(
     )
     model, optimizer = fabric.setup(network, optimizer)
     key = _key(card, train, validation, settings, start)
-    state = _resume(folder / "state.pt", key)
+    state = resume(folder / "state.pt", key)
     history: list[Epoch] = []
     best: dict[str, torch.Tensor] = {}
     if state is not None:
@@ -243,7 +243,13 @@ def _train(
         if not history or entry.validation_accuracy > max(e.validation_accuracy for e in history):
             best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
         history.append(entry)
-        _keep(folder / "state.pt", fabric, key, network, optimizer, history, best)
+        reached = {
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(entry) for entry in history],
+            "best": best,
+        }
+        keep(folder / "state.pt", fabric, key, reached)
         tell(entry)
     number = int(np.argmax([entry.validation_accuracy for entry in history])) + 1
     return Fitted(best, number, tuple(history))
@@ -319,44 +325,6 @@ def _key(
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
     return digest.hexdigest()
-
-
-def _resume(path: Path, key: str) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    if state["key"] != key:
-        raise RunError(
-            "the folder holds the state of another training",
-            got=str(path),
-            remedy="remove it to start anew, or write to another folder",
-        )
-    return state
-
-
-def _keep(
-    path: Path,
-    fabric: Fabric,
-    key: str,
-    network: nn.Module,
-    optimizer: Any,
-    history: Sequence[Epoch],
-    best: dict[str, torch.Tensor],
-) -> None:
-    part = path.with_suffix(".part")
-    fabric.save(
-        part,
-        {
-            "key": key,
-            "model": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "history": [asdict(entry) for entry in history],
-            "best": best,
-        },
-    )
-    if fabric.is_global_zero:
-        os.replace(part, path)
-    fabric.barrier()
 
 
 def _require_labels(card: ModelCard, train: Batches, validation: Batches) -> None:

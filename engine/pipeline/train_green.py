@@ -1,0 +1,269 @@
+"""Train a segmenter from labelled images, and adapt one to a city without labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from engine.errors import CardError, WeightsError
+from engine.green_recipe import (
+    AdaptRecipe,
+    GreenRecipe,
+    load_adapt_recipe,
+    load_green_recipe,
+)
+from engine.infer.predict import choose_device
+from engine.metrics import binary
+from engine.models.card import ModelCard, find_card, load_card, write_card
+from engine.models.registry import build, load_model, load_weights
+from engine.pipeline.chips import City, cut_chips
+from engine.publishing.charts import draw_curves
+from engine.training.adapt import Adapted, AdaptSettings, Checked, adapt
+from engine.training.chips import ChipSet, open_chips
+from engine.training.fit import Epoch
+from engine.training.segmenters import Chips, GreenSettings, count_pixels, fit_segmenter
+from engine.training.splits import SPLITS
+
+__all__ = ["TrainedGreen", "adapt_green", "train_green"]
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's pictures, by red, green and blue; UGS-1m standardises by them."""
+
+
+@dataclass(frozen=True)
+class TrainedGreen:
+    """A segmenter, and its figures on the test chips, None where there are none."""
+
+    card: ModelCard
+    figures: dict[str, float] | None
+
+
+def train_green(
+    recipe: GreenRecipe | str | Path | Mapping[str, Any],
+    *,
+    base: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    epoch: Callable[[Epoch], None] = lambda entry: None,
+    step: Callable[[int, int, int], None] = lambda number, batch, batches: None,
+) -> TrainedGreen:
+    """Train a segmenter: cut chips unless they are cut, fit, write card, weights and report.
+
+    Parameters and errors as of `engine.pipeline.train.train`.
+    """
+    if not isinstance(recipe, GreenRecipe):
+        if base is None and isinstance(recipe, str | Path):
+            base = Path(recipe).parent
+        recipe = load_green_recipe(recipe)
+    base = base or Path()
+    chips = cut_chips(recipe, base, tell=tell)
+    folder = base / recipe.out
+    folder.mkdir(parents=True, exist_ok=True)
+    card = _card(recipe, chips, folder)
+    start = _start(recipe, card, base)
+    parts = {name: Chips(*chips.of(name)) for name in SPLITS}
+    others = {"device", "devices"}
+    settings = GreenSettings(**recipe.training.model_dump(exclude=others))
+    tell(f"training {card.architecture} on {len(parts['train'].x)} chips of {chips.side} px")
+    found = fit_segmenter(
+        card,
+        parts["train"],
+        parts["validation"],
+        settings,
+        folder,
+        device=recipe.training.device,
+        devices=recipe.training.devices,
+        start=start,
+        tell=epoch,
+        step=step,
+    )
+    card = _write(card, found.weights, folder)
+    draw_curves([asdict(entry) for entry in found.history], found.best, folder / "curves.png")
+    test = parts["test"]
+    figures = None
+    if len(test.x):
+        figures = binary(count_pixels(load_model(card), None, card, test)[0])
+    _report(
+        folder,
+        recipe=recipe.model_dump(mode="json"),
+        places=list(chips.places),
+        chips={name: len(part.x) for name, part in parts.items()},
+        best_epoch=found.best,
+        history=[asdict(entry) for entry in found.history],
+        test=figures,
+    )
+    (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
+    return TrainedGreen(card, figures)
+
+
+def adapt_green(
+    recipe: AdaptRecipe | str | Path | Mapping[str, Any],
+    *,
+    base: Path | None = None,
+    tell: Callable[[str], None] = lambda text: None,
+    look: Callable[[Checked], None] = lambda entry: None,
+) -> tuple[ModelCard, Adapted]:
+    """Adapt a segmenter to a city; where its source loses too much, the card is as it was.
+
+    Parameters and errors as of `engine.pipeline.train.train`; `look` hears of each look at the
+    source.
+    """
+    if not isinstance(recipe, AdaptRecipe):
+        if base is None and isinstance(recipe, str | Path):
+            base = Path(recipe).parent
+        recipe = load_adapt_recipe(recipe)
+    base = base or Path()
+    old = load_card(find_card(recipe.model, base))
+    if not old.segments:
+        raise CardError(
+            "only segmenters are adapted", got=f"{old.name}: {old.architecture}", expected="ugsnet"
+        )
+    chips = open_chips(base / recipe.chips)
+    if chips.bands != old.bands:
+        raise CardError(
+            "the chips have other bands than the model",
+            got=", ".join(chips.bands),
+            expected=", ".join(old.bands),
+        )
+    city = City(base / recipe.target, old.bands)
+    tell(f"drawing chips of {city.name}")
+    target = city.draw(chips.side, recipe.most, recipe.training.seed)
+    settings = AdaptSettings(**recipe.training.model_dump(exclude={"preset", "device"}))
+    tell(f"adapting {old.name} to {len(target)} chips of {city.name}")
+    found = adapt(
+        old,
+        load_weights(old),
+        Chips(*chips.of("train")),
+        Chips(*chips.of("validation")),
+        target,
+        settings,
+        device=choose_device(recipe.training.device),
+        tell=look,
+    )
+    if not found.step:
+        tell(f"the source lost over {settings.guard:g} points of F1 at once: not adapted")
+    folder = base / recipe.out
+    folder.mkdir(parents=True, exist_ok=True)
+    words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, not adapted"
+    card = old.model_copy(
+        update={"name": recipe.name, "provenance": f"{words}; {old.provenance}", "version": "1"}
+    )
+    card = _write(card, found.weights, folder)
+    _report(
+        folder,
+        recipe=recipe.model_dump(mode="json"),
+        chips={"source": int((chips.split == 0).sum()), "target": len(target)},
+        source_f1_before=found.before,
+        step=found.step,
+        history=[asdict(entry) for entry in found.history],
+    )
+    return card, found
+
+
+def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
+    """The card before the weights are there."""
+    model = recipe.model
+    if chips.bands != model.bands:
+        raise CardError(
+            "the chips have other bands than the model",
+            got=", ".join(chips.bands),
+            expected=", ".join(model.bands),
+        )
+    mean, std = MEAN, STD
+    if model.bands != ("B04", "B03", "B02"):  # what ImageNet says nothing of is measured
+        part = chips.of("train")[0] / np.float32(255)
+        mean = tuple(round(float(v), 4) for v in part.mean(axis=(0, 2, 3)))  # type: ignore[assignment]
+        std = tuple(round(float(v), 4) for v in part.std(axis=(0, 2, 3)))  # type: ignore[assignment]
+    places = ", ".join(chips.places)
+    window = model.window or chips.side
+    return ModelCard(
+        name=recipe.name,
+        architecture=model.architecture,
+        parameters=model.parameters,
+        bands=model.bands,
+        mean=mean,
+        std=std,
+        patch=window,
+        overlap=min(model.overlap, window // 2),
+        resolution=1.0,
+        cell=1.0,
+        classes=(0, 1),
+        features=0,
+        output="logit",
+        licence=model.licence,
+        provenance=model.description or f"trained on chips of {places}",
+        weights=f"{recipe.name}.safetensors",
+        sha256="0" * 64,
+        folder=folder,
+    )
+
+
+def _start(recipe: GreenRecipe, card: ModelCard, base: Path) -> dict[str, Tensor] | None:
+    model = recipe.model
+    if model.start is not None:
+        other = load_card(find_card(model.start, base))
+        if other.architecture != card.architecture or other.bands != card.bands:
+            raise CardError(
+                "the model to start from is another one",
+                got=f"{other.architecture} of {', '.join(other.bands)}",
+                expected=f"{card.architecture} of {', '.join(card.bands)}",
+            )
+        return load_weights(other)
+    if model.imagenet is None:
+        return None
+    path = base / model.imagenet
+    if path.suffix != ".safetensors":
+        raise WeightsError(
+            "weights of ImageNet are read from safetensors alone",
+            got=path.name,
+            expected="a .safetensors file with torchvision's names",
+        )
+    try:
+        given = load_file(path)
+    except Exception as error:
+        raise WeightsError("the weights cannot be read", got=f"{path.name}: {error}") from error
+    wanted = build(card).state_dict()
+    found = {
+        f"encoder.{name}": value
+        for name, value in given.items()
+        if f"encoder.{name}" in wanted and wanted[f"encoder.{name}"].shape == value.shape
+    }
+    needed = [n for n in wanted if n.startswith(("encoder.conv1", "encoder.layer"))]
+    missing = [n for n in needed if n not in found and "num_batches" not in n]
+    if missing:
+        raise WeightsError(
+            "the file is no ResNet-50 of this width",
+            got=f"{len(missing)} of {len(needed)} weights missing, as {missing[0]}",
+            expected="torchvision's names and shapes; size: published",
+        )
+    # the rest of the network stays as it is drawn
+    return found
+
+
+def _write(card: ModelCard, weights: Mapping[str, Tensor], folder: Path) -> ModelCard:
+    target = folder / f"{card.name}.safetensors"
+    save_file({k: v.contiguous() for k, v in weights.items() if "num_batches" not in k}, target)
+    target.chmod(0o644)  # safetensors writes for the owner alone
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    card = card.model_copy(update={"weights": target.name, "sha256": digest, "folder": folder})
+    write_card(card, folder)
+    return card
+
+
+def _report(folder: Path, **found: Any) -> None:
+    report = {
+        "schema": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        **found,
+        "software": {name: version(name) for name in ("torch", "numpy")},
+    }
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

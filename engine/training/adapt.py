@@ -1,0 +1,194 @@
+"""Adaptation of a segmenter to a city without labels: an adversarial loop, the source guarded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from engine.errors import LabelError, RunError
+from engine.metrics import binary
+from engine.models.card import ModelCard
+from engine.models.discriminator import Discriminator
+from engine.models.registry import build
+from engine.training.green import adapt_step
+from engine.training.segmenters import (
+    Chips,
+    as_mask,
+    augment,
+    count_pixels,
+    prepare_chips,
+)
+
+__all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """How a segmenter is adapted.
+
+    Attributes
+    ----------
+    steps : each with `batch` chips of the source and as many of the target.
+    rate : of Adam, for the network; `discriminator_rate` for the discriminator.
+    adversarial_weight : of the adversarial loss. 1 in UGS-1m, 0.001 where it comes from.
+    freeze_statistics : normalisations keep the statistics they were trained with.
+    check : steps after which the source is looked at.
+    guard : points of F1 on the source's validation chips that may be lost; beyond, it ends.
+    augment, precision, seed : as of a training.
+    """
+
+    steps: int = 10_000
+    batch: int = 2
+    rate: float = 1e-4
+    discriminator_rate: float = 1e-4
+    adversarial_weight: float = 1e-3
+    freeze_statistics: bool = True
+    check: int = 250
+    guard: float = 5.0
+    augment: bool = True
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A look after some steps: means of the losses since the last one, F1 on the source.
+
+    `told` is the share of patches whose domain the discriminator knew: 0.5 is a guess.
+    """
+
+    step: int
+    green: float
+    adversarial: float
+    discriminator: float
+    told: float
+    source_f1: float
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What came of it.
+
+    Attributes
+    ----------
+    weights : of the last look at which the source was within its guard; those it began with where
+        there was none.
+    step : of that look, 0 for none.
+    before : F1 on the source before any step.
+    history : all looks.
+    """
+
+    weights: dict[str, Tensor]
+    step: int
+    before: float
+    history: tuple[Checked, ...]
+
+
+def adapt(
+    card: ModelCard,
+    start: Mapping[str, Tensor],
+    source: Chips,
+    validation: Chips,
+    target: npt.NDArray[np.uint8],
+    settings: AdaptSettings,
+    *,
+    device: str = "cpu",
+    tell: Callable[[Checked], None] = lambda look: None,
+) -> Adapted:
+    """Adapt a network to images of another city.
+
+    Parameters
+    ----------
+    card : of the network; `start` its weights.
+    source, validation : labelled chips that it was trained on, and others of the same kind.
+    target : images of the city, uint8 (n, band, side, side).
+    settings : AdaptSettings
+    device : {"cpu", "cuda"}
+    tell : hears of each look.
+
+    Raises
+    ------
+    LabelError
+        Where there are fewer than two chips of a side.
+    RunError
+        Where it diverges.
+    """
+    if min(len(source.x), len(target)) < 2 or not len(validation.x):
+        raise LabelError(
+            "there are too few chips to adapt with",
+            got=f"{len(source.x)} of the source, {len(validation.x)} to guard it, {len(target)} "
+            "of the target",
+            expected="two, one, two at least",
+        )
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(settings.seed)
+    network = build(card)
+    network.load_state_dict(dict(start), strict=False)
+    network = network.to(device)
+    discriminator = Discriminator(len(card.classes)).to(device)
+    optimizers = (
+        torch.optim.Adam(network.parameters(), lr=settings.rate, betas=(0.9, 0.99)),
+        torch.optim.Adam(
+            discriminator.parameters(), lr=settings.discriminator_rate, betas=(0.9, 0.99)
+        ),
+    )
+
+    def look() -> float:
+        counts, _ = count_pixels(network, None, card, validation)
+        return 100 * float(np.nan_to_num(binary(counts)["f1"]))
+
+    before = look()
+    kept, reached = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}, 0
+    history: list[Checked] = []
+    sums = np.zeros(4)
+    rng = np.random.default_rng(settings.seed)
+    for number in range(1, settings.steps + 1):
+        _train_mode(network, settings.freeze_statistics)
+        ours = rng.choice(len(source.x), settings.batch, replace=False)
+        theirs = rng.choice(len(target), settings.batch, replace=False)
+        x, mask = prepare_chips(source.x[ours], card), as_mask(source.y[ours])
+        z = prepare_chips(target[theirs], card)
+        if settings.augment:
+            x, mask = augment(x, mask, rng.random((len(x), 4)))
+            z, _ = augment(z, torch.zeros(z.shape[0], *z.shape[2:]), rng.random((len(z), 4)))
+        found = adapt_step(
+            network,
+            discriminator,
+            optimizers,
+            x.to(device),
+            mask.to(device),
+            z.to(device),
+            settings.adversarial_weight,
+        )
+        sums += found
+        if not np.isfinite(sums).all():
+            raise RunError(
+                "adaptation diverged",
+                got=f"losses {tuple(found)} at step {number}",
+                remedy="lower the learning rate or adversarial_weight",
+            )
+        if number % settings.check == 0 or number == settings.steps:
+            since = number - (history[-1].step if history else 0)
+            green, adversarial, lies, told = (sums / since).tolist()
+            entry = Checked(number, green, adversarial, lies, told, look())
+            sums[:] = 0
+            history.append(entry)
+            tell(entry)
+            if before - entry.source_f1 > settings.guard:
+                break  # what is lost at home is not won abroad
+            kept = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+            reached = number
+    return Adapted(kept, reached, before, tuple(history))
+
+
+def _train_mode(network: nn.Module, frozen: bool) -> None:
+    """Train; normalisations as they are evaluated, where their statistics stay."""
+    network.train()
+    if frozen:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()

@@ -1,0 +1,233 @@
+"""Chip sets: pieces of 1 m images with the green space in them, kept in Zarr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import zarr
+
+from engine.errors import LabelError
+from engine.training.splits import SPLITS, UNUSED
+
+__all__ = [
+    "UNKNOWN",
+    "ChipSet",
+    "import_ugset",
+    "join_chips",
+    "open_chips",
+    "require_masks",
+    "unsplit",
+    "write_chips",
+]
+
+UNKNOWN = 255
+"""Of a mask: nobody has said what this pixel is."""
+
+_CHUNK = 16
+_IMAGES, _MASKS = ("image", "images", "img", "A"), ("label", "labels", "gt", "mask", "masks")
+_FOLDERS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+_RGB = ("B04", "B03", "B02")
+
+
+@dataclass(frozen=True)
+class ChipSet:
+    """Labelled images of one size.
+
+    Attributes
+    ----------
+    x : uint8 (n, band, side, side); a Zarr array or one in memory.
+    y : uint8 (n, side, side), 1 green, 0 not, 255 unknown.
+    xy : float64 (n, 2), centres in metres of their place's CRS; NaN where nobody knows.
+    place : uint16 (n,), position in `places`.
+    split : uint8 (n,), positions in `splits.SPLITS`, 255 for none.
+    bands : B-names
+    places : tuple of str
+    """
+
+    x: Any
+    y: Any
+    xy: npt.NDArray[np.float64]
+    place: npt.NDArray[np.uint16]
+    split: npt.NDArray[np.uint8]
+    bands: tuple[str, ...]
+    places: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @property
+    def side(self) -> int:
+        """Pixels."""
+        return int(self.x.shape[-1])
+
+    def of(self, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """Images and masks of a split, in memory."""
+        where = np.flatnonzero(self.split == SPLITS.index(split))
+        return np.asarray(self.x[:])[where], np.asarray(self.y[:])[where]
+
+
+def write_chips(path: str | Path, found: ChipSet, **attrs: object) -> None:
+    """Write a chip set, in place of what is there; `attrs` are kept with it."""
+    group: Any = zarr.open_group(str(path), mode="w").create_group("chips")
+    for name in ("x", "y", "xy", "place", "split"):
+        values = np.asarray(getattr(found, name)[:])
+        chunks = (min(_CHUNK, max(len(values), 1)), *values.shape[1:]) if name in "xy" else "auto"
+        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+        array[:] = values
+    group.attrs.update({"bands": list(found.bands), "places": list(found.places), **attrs})
+
+
+def open_chips(path: str | Path) -> ChipSet:
+    """Open a chip set; images stay on disk.
+
+    Raises
+    ------
+    LabelError
+    """
+    try:
+        group: Any = zarr.open_group(str(path), mode="r")["chips"]
+        arrays = {name: np.asarray(group[name][:]) for name in ("xy", "place", "split")}
+        bands, places = tuple(group.attrs["bands"]), tuple(group.attrs["places"])
+        return ChipSet(group["x"], group["y"], **arrays, bands=bands, places=places)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise LabelError("the chip set cannot be read", got=f"{path}: {error}") from error
+
+
+def import_ugset(folder: str | Path) -> ChipSet:
+    """UGSet, or a set laid out like it, as a chip set in memory.
+
+    Images and masks are told by the names of their folders (``train/images``, ``train/labels`` and
+    so on) and belong together by the names of their files. Masks are 0 and 255.
+
+    Parameters
+    ----------
+    folder : with ``train``, ``val`` and ``test``, or at least one of them.
+
+    Raises
+    ------
+    LabelError
+        Where a folder, an image or its mask is missing, sizes differ, or a mask has other values.
+    """
+    folder = Path(folder)
+    images: list[npt.NDArray[np.uint8]] = []
+    masks: list[npt.NDArray[np.uint8]] = []
+    split: list[int] = []
+    for number, name in enumerate(SPLITS):
+        part = _named(folder, _FOLDERS[name])
+        if part is None:
+            continue
+        pictures, labels = _named(part, _IMAGES), _named(part, _MASKS)
+        if pictures is None or labels is None:
+            raise LabelError(
+                "a split lacks its images or its masks",
+                got=", ".join(sorted(p.name for p in part.iterdir())),
+                expected=f"one of {', '.join(_IMAGES)} and one of {', '.join(_MASKS)}",
+            )
+        beside = {path.stem: path for path in labels.iterdir() if path.is_file()}
+        for path in sorted(p for p in pictures.iterdir() if p.is_file()):
+            if path.stem not in beside:
+                raise LabelError("an image has no mask", got=f"{name}: {path.name}")
+            images.append(_read(path, 3))
+            masks.append(_binary(_read(beside[path.stem], 1)[0], beside[path.stem]))
+            if images[-1].shape != images[0].shape or masks[-1].shape != images[-1].shape[1:]:
+                raise LabelError(
+                    "images and masks are not of one size",
+                    got=f"{path.name}: {images[-1].shape[1:]}, its mask {masks[-1].shape}",
+                    expected=str(images[0].shape[1:]),
+                )
+            split.append(number)
+    if not images:
+        raise LabelError(
+            "there are no splits in the folder",
+            got=str(folder),
+            expected="train, val and test, each with images and masks",
+        )
+    n = len(images)
+    return ChipSet(
+        np.stack(images),
+        np.stack(masks),
+        np.full((n, 2), np.nan),
+        np.zeros(n, np.uint16),
+        np.array(split, np.uint8),
+        _RGB,
+        (folder.name,),
+    )
+
+
+def join_chips(parts: Sequence[ChipSet]) -> ChipSet:
+    """Chip sets of several places as one, in memory."""
+    offsets = np.cumsum([0, *[len(part.places) for part in parts]])
+    return ChipSet(
+        np.concatenate([np.asarray(part.x[:]) for part in parts]),
+        np.concatenate([np.asarray(part.y[:]) for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+        np.concatenate(
+            [part.place + np.uint16(n) for part, n in zip(parts, offsets, strict=False)]
+        ),
+        np.concatenate([part.split for part in parts]),
+        parts[0].bands,
+        tuple(name for part in parts for name in part.places),
+    )
+
+
+def require_masks(masks: npt.NDArray[np.uint8], name: str) -> None:
+    """Refuse masks with other values than 0, 1 and 255.
+
+    Raises
+    ------
+    LabelError
+    """
+    strange = sorted(set(np.unique(masks).tolist()) - {0, 1, UNKNOWN})
+    if strange:
+        raise LabelError(
+            f"labels of {name} have other values than they may",
+            got=", ".join(map(str, strange[:8])),
+            expected="1 green, 0 not, 255 unknown",
+        )
+
+
+def unsplit(n: int) -> npt.NDArray[np.uint8]:
+    """Of chips that are in no split yet."""
+    return np.full(n, UNUSED, np.uint8)
+
+
+def _named(folder: Path, names: Iterable[str]) -> Path | None:
+    inside = {p.name.lower(): p for p in sorted(folder.iterdir()) if p.is_dir()}
+    return next((inside[name.lower()] for name in names if name.lower() in inside), None)
+
+
+def _read(path: Path, bands: int) -> npt.NDArray[np.uint8]:
+    try:
+        with rasterio.open(path) as file:
+            if file.count < bands or file.dtypes[0] != "uint8":
+                raise LabelError(
+                    "a file is no 8-bit picture",
+                    got=f"{path.name}: {file.count} bands of {file.dtypes[0]}",
+                    expected=f"{bands} bands of uint8",
+                )
+            found: npt.NDArray[np.uint8] = file.read(list(range(1, bands + 1)))
+            return found
+    except rasterio.errors.RasterioError as error:
+        raise LabelError("a picture cannot be read", got=f"{path.name}: {error}") from error
+
+
+def _binary(mask: npt.NDArray[np.uint8], path: Path) -> npt.NDArray[np.uint8]:
+    strange = sorted(set(np.unique(mask).tolist()) - {0, 255})
+    if strange:
+        raise LabelError(
+            "a mask has other values than it may",
+            got=f"{path.name}: {', '.join(map(str, strange[:8]))}",
+            expected="0 and 255",
+        )
+    found: npt.NDArray[np.uint8] = (mask == 255).astype(np.uint8)
+    return found

@@ -1,0 +1,290 @@
+"""The training loop of segmenters: images and masks, resumable, on one device or several."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engine.errors import LabelError, RunError
+from engine.metrics import binary
+from engine.models.card import ModelCard
+from engine.models.inputs import prepare_image
+from engine.models.registry import begin_with, build
+from engine.training.chips import UNKNOWN
+from engine.training.devices import add_up, spread
+from engine.training.fit import Epoch, Fitted
+from engine.training.green import green_loss
+from engine.training.state import keep, resume
+
+__all__ = ["Chips", "GreenSettings", "augment", "count_pixels", "fit_segmenter", "prepare_chips"]
+
+_EVALUATED = 8  # chips at once
+
+
+@dataclass(frozen=True)
+class Chips:
+    """Images uint8 (n, band, side, side) and masks uint8 (n, side, side): 1, 0, 255 unknown."""
+
+    x: npt.NDArray[np.uint8]
+    y: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class GreenSettings:
+    """How a segmenter is trained; the defaults are those of UGS-1m.
+
+    Attributes
+    ----------
+    epochs : all of them run; the best on validation counts.
+    batch : chips of a step, two at least.
+    rate : learning rate of Adam: constant for the first half, then falling to 0 in a line.
+    augment : each chip scaled by 0.75 to 1.25, turned and mirrored, by chance.
+    precision : of the arithmetic.
+    seed : of weights, order, augmentation, points.
+    """
+
+    epochs: int = 200
+    batch: int = 8
+    rate: float = 1e-4
+    augment: bool = True
+    precision: str = "float32"
+    seed: int = 0
+
+
+def prepare_chips(x: npt.NDArray[np.uint8], card: ModelCard) -> Tensor:
+    """Images as the network is fed them, all of their pixels valid."""
+    seen = np.ones((len(x), *x.shape[2:]), bool)
+    return torch.from_numpy(prepare_image(x, seen, card))
+
+
+def as_mask(y: npt.NDArray[np.uint8]) -> Tensor:
+    """Masks as `green_loss` takes them: float, NaN unknown."""
+    return torch.from_numpy(np.where(y == UNKNOWN, np.nan, y).astype(np.float32))
+
+
+def augment(x: Tensor, mask: Tensor, draws: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
+    """Scale, shift, turn and mirror each chip.
+
+    Parameters
+    ----------
+    x : (n, band, side, side); `mask` (n, side, side), NaN unknown.
+    draws : (n, 4) in [0, 1): scale 0.75 to 1.25, shift in y and x where it was enlarged, symmetry.
+
+    Returns
+    -------
+    Of the same shapes; beyond its edge a chip is mirrored.
+    """
+    scale = torch.from_numpy(1 / (0.75 + 0.5 * draws[:, 0])).to(x)
+    room = (1 - scale).clamp(min=0)
+    theta = torch.zeros(len(x), 2, 3).to(x)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, 0, 2] = room * torch.from_numpy(2 * draws[:, 2] - 1).to(x)
+    theta[:, 1, 2] = room * torch.from_numpy(2 * draws[:, 1] - 1).to(x)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+
+    def take(values: Tensor, mode: str) -> Tensor:
+        return functional.grid_sample(
+            values, grid, mode=mode, padding_mode="reflection", align_corners=False
+        )
+
+    moved, label = take(x, "bilinear"), take(mask[:, None], "nearest")
+    symmetry = (8 * draws[:, 3]).astype(int)
+    for k in range(len(x)):
+        for values in (moved, label):
+            turned = torch.rot90(values[k], int(symmetry[k]) % 4, (1, 2))
+            values[k] = turned.flip(2) if symmetry[k] >= 4 else turned
+    return moved, label[:, 0]
+
+
+def fit_segmenter(
+    card: ModelCard,
+    train: Chips,
+    validation: Chips,
+    settings: GreenSettings,
+    folder: Path,
+    *,
+    device: str = "auto",
+    devices: int = 1,
+    start: Mapping[str, Tensor] | None = None,
+    tell: Callable[[Epoch], None] = lambda epoch: None,
+    step: Callable[[int, int, int], None] = lambda epoch, batch, batches: None,
+) -> Fitted:
+    """Train a segmenter's network; as `engine.training.fit.fit` does that of a classifier.
+
+    The weights are those of the epoch with the best F1 on validation, pooled over pixels.
+
+    Raises
+    ------
+    LabelError
+        Where there are fewer than two chips to train on, or none to validate on.
+    RunError
+        Where training diverges.
+    """
+    if len(train.x) < 2 or not len(validation.x):
+        raise LabelError(
+            "there are too few chips",
+            got=f"{len(train.x)} to train on, {len(validation.x)} to validate on",
+            expected="two or more, and one or more: statistics of one chip are none",
+            remedy="look at the split's shares, or label more",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    job = _Job(card, train, validation, settings, folder, start)
+    return spread(_train, job, device, devices, settings.precision, tell, step)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """All that a process needs to train."""
+
+    card: ModelCard
+    train: Chips
+    validation: Chips
+    settings: GreenSettings
+    folder: Path
+    start: Mapping[str, Tensor] | None
+
+
+def _train(
+    fabric: Fabric,
+    job: _Job,
+    tell: Callable[[Epoch], None],
+    step: Callable[[int, int, int], None],
+) -> Fitted:
+    settings, chips = job.settings, job.train
+    rank, world = fabric.global_rank, fabric.world_size
+    # sampling at points has no deterministic gradient on GPUs
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(settings.seed)
+    network = build(job.card)
+    if job.start is not None:
+        begin_with(network, job.start)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
+    model, optimizer = fabric.setup(network, optimizer)
+    key = _key(job)
+    history: list[Epoch] = []
+    best: dict[str, Tensor] = {}
+    state = resume(job.folder / "state.pt", key)
+    if state is not None:
+        network.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history = [Epoch(**entry) for entry in state["history"]]
+        best = state["best"]
+        for entry in history:
+            tell(entry)
+    while len(history) < settings.epochs:
+        number = len(history)
+        torch.manual_seed(settings.seed * 100_003 + number + 7919 * rank)  # points, dropout
+        rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        rng = np.random.default_rng([settings.seed, number])
+        order, draws = rng.permutation(len(chips.x)), rng.random((len(chips.x), 4))
+        model.train()
+        total = right = looked = 0.0
+        batches = -(-len(order) // settings.batch)
+        for b in range(batches):
+            last = min((b + 1) * settings.batch, len(order))
+            last -= (last - b * settings.batch) % world  # shares of one size: their mean is all's
+            here = slice(b * settings.batch + rank, last, world)
+            if len(order[here]) < 2:
+                continue  # batch statistics of one chip are none
+            x, mask = prepare_chips(chips.x[order[here]], job.card), as_mask(chips.y[order[here]])
+            if settings.augment:
+                x, mask = augment(x, mask, draws[here])
+            x = fabric.to_device(x.contiguous(memory_format=torch.channels_last))
+            mask = fabric.to_device(mask)
+            found = model(x)
+            loss = green_loss(found, mask)
+            if not torch.isfinite(loss):
+                raise RunError(
+                    "training diverged",
+                    got=f"loss {float(loss)} in epoch {number + 1}",
+                    remedy="lower the learning rate, or look at the chips",
+                )
+            optimizer.zero_grad()
+            fabric.backward(loss)
+            optimizer.step()
+            total += float(loss.detach()) * len(x)
+            size = found.coarse.shape[-2:]
+            small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
+            known = ~small.isnan()
+            right += float((found.coarse.argmax(1) == small)[known].sum())
+            looked += float(known.sum())
+            step(number + 1, b + 1, batches)
+        counts, loss_there = count_pixels(network, fabric, job.card, job.validation)
+        figures = binary(counts)
+        entry = Epoch(
+            number + 1,
+            add_up(fabric, total) / len(order),
+            add_up(fabric, right) / max(add_up(fabric, looked), 1),
+            loss_there,
+            figures["oa"],
+            float(np.nan_to_num(figures["f1"])),
+            rate,
+        )
+        if world > 1:
+            entry = fabric.broadcast(entry)
+        if not history or entry.validation_f1 > max(e.validation_f1 for e in history):
+            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+        history.append(entry)
+        reached = {
+            "model": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "history": [asdict(entry) for entry in history],
+            "best": best,
+        }
+        keep(job.folder / "state.pt", fabric, key, reached)
+        tell(entry)
+    number = int(np.argmax([entry.validation_f1 for entry in history])) + 1
+    return Fitted(best, number, tuple(history))
+
+
+def count_pixels(
+    network: nn.Module, fabric: Fabric | None, card: ModelCard, chips: Chips
+) -> tuple[npt.NDArray[np.int64], float]:
+    """Pixels by reference (rows) and class found (columns), and their mean cross-entropy."""
+    network.eval()
+    counts = np.zeros((2, 2), np.int64)
+    loss = looked = 0.0
+    with torch.no_grad():
+        for first in range(0, len(chips.x), _EVALUATED):
+            part = slice(first, first + _EVALUATED)
+            x, mask = prepare_chips(chips.x[part], card), as_mask(chips.y[part])
+            if fabric is not None:
+                x, mask = fabric.to_device(x), fabric.to_device(mask)
+            logits = network(x).float()
+            known = ~mask.isnan()
+            truth, found = mask[known].long(), logits.argmax(1)[known]
+            pairs = torch.bincount(2 * truth + found, minlength=4)
+            counts += pairs.cpu().numpy().reshape(2, 2)
+            label = torch.where(known, mask, -100).long()
+            if known.any():
+                loss += float(functional.cross_entropy(logits, label, reduction="sum"))
+                looked += float(known.sum())
+    return counts, loss / max(looked, 1)
+
+
+def _key(job: _Job) -> str:
+    """What decides the weights."""
+    digest = hashlib.sha256()
+    parts = job.card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
+    text = json.dumps([parts, asdict(job.settings)], sort_keys=True, default=str)
+    digest.update(text.encode())
+    for chips in (job.train, job.validation):
+        for values in (chips.x, chips.y):
+            digest.update(np.ascontiguousarray(values).data)
+    for name, value in sorted((job.start or {}).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
+    return digest.hexdigest()

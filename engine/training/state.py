@@ -1,0 +1,43 @@
+"""The state of a training on disk, from which a killed one goes on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from engine.errors import RunError
+
+__all__ = ["keep", "resume"]
+
+
+def resume(path: Path, key: str) -> dict[str, Any] | None:
+    """What `keep` wrote, None where nothing is there.
+
+    Raises
+    ------
+    RunError
+        Where it is another training's.
+    """
+    if not path.exists():
+        return None
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    if state["key"] != key:
+        raise RunError(
+            "the folder holds the state of another training",
+            got=str(path),
+            remedy="remove it to start anew, or write to another folder",
+        )
+    return state
+
+
+def keep(path: Path, fabric: Fabric, key: str, state: dict[str, Any]) -> None:
+    """Write a training's state, whole or not at all; `key` says whose it is."""
+    part = path.with_suffix(".part")
+    fabric.save(part, {"key": key, **state})
+    if fabric.is_global_zero:
+        os.replace(part, path)
+    fabric.barrier()

@@ -1,0 +1,180 @@
+"""Chips, their augmentation, the loop of segmenters, and adaptation with its guard."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from cards import RGB, write_segmenter
+
+from engine.errors import LabelError, RunError
+from engine.metrics import binary
+from engine.models.card import ModelCard
+from engine.models.registry import build
+from engine.training.adapt import AdaptSettings, adapt
+from engine.training.chips import ChipSet, import_ugset, open_chips, write_chips
+from engine.training.segmenters import (
+    Chips,
+    GreenSettings,
+    augment,
+    count_pixels,
+    fit_segmenter,
+)
+
+SIDE = 64
+
+
+def discs(n: int, seed: int = 0, tint: float = 0.0) -> Chips:
+    """Green discs on grey ground; `tint` moves all colours."""
+    rng = np.random.default_rng(seed)
+    x = np.full((n, 3, SIDE, SIDE), 120.0) + rng.normal(0, 12, (n, 3, SIDE, SIDE))
+    y = np.zeros((n, SIDE, SIDE), np.uint8)
+    yy, xx = np.mgrid[:SIDE, :SIDE]
+    for k in range(n):
+        for _ in range(3):
+            row, col, radius = *rng.integers(0, SIDE, 2).tolist(), int(rng.integers(6, 16))
+            y[k][(yy - row) ** 2 + (xx - col) ** 2 < radius**2] = 1
+        x[k, 1][y[k] == 1] += 50
+        x[k, 0][y[k] == 1] -= 40
+    return Chips(np.clip(x + tint, 0, 255).astype(np.uint8), y)
+
+
+@pytest.fixture
+def card(tmp_path: Path) -> ModelCard:
+    return write_segmenter(tmp_path / "net", "ugsnet", SIDE, 16, width=8, points=256)
+
+
+def test_figures_of_one_class_by_hand() -> None:
+    found = binary([[50, 10], [20, 40]])
+    assert found["precision"] == pytest.approx(40 / 50)
+    assert found["recall"] == pytest.approx(40 / 60)
+    assert found["f1"] == pytest.approx(80 / 110)
+    assert found["iou"] == pytest.approx(found["f1"] / (2 - found["f1"]))
+    assert found["oa"] == pytest.approx(90 / 120)
+    assert np.isnan(binary([[5, 0], [0, 0]])["recall"])
+
+
+def test_augmenting_moves_image_and_mask_together() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random((6, SIDE // 8, SIDE // 8)) < 0.5).repeat(8, 1).repeat(8, 2)
+    mask = torch.from_numpy(y.astype(np.float32))
+    draws = rng.random((6, 4))
+    moved, label = augment(mask[:, None].repeat(1, 3, 1, 1), mask, draws)
+    assert moved.shape == (6, 3, SIDE, SIDE)
+    assert ((moved[:, 0] > 0.5).float() == label).float().mean() > 0.97  # but at edges
+    draws[:, 0], draws[:, 3] = 0.5, 0.0  # as large as it was, unturned
+    same, label = augment(mask[:, None], mask, draws)
+    assert torch.allclose(same[:, 0], mask, atol=1e-4)
+    assert torch.equal(label, mask)
+    draws[:, 3] = 0.3  # turned twice
+    assert torch.equal(augment(mask[:, None], mask, draws)[1], torch.rot90(mask, 2, (1, 2)))
+    unknown = torch.full_like(mask, float("nan"))
+    assert augment(mask[:, None], unknown, draws)[1].isnan().all()
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(card: ModelCard, tmp_path: Path) -> None:
+    chips, settings = discs(6), GreenSettings(epochs=3, batch=3, rate=1e-3)
+    whole = fit_segmenter(card, chips, discs(2, 9), settings, tmp_path / "whole", device="cpu")
+    rates = [entry.rate for entry in whole.history]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3 * 2 / 3])
+
+    def die(entry: Any) -> None:
+        if entry.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_segmenter(card, chips, discs(2, 9), settings, tmp_path / "cut", device="cpu", tell=die)
+    again = fit_segmenter(card, chips, discs(2, 9), settings, tmp_path / "cut", device="cpu")
+    assert [e.loss for e in again.history] == [e.loss for e in whole.history]
+    for name, value in whole.weights.items():
+        assert torch.equal(value, again.weights[name]), name
+    with pytest.raises(RunError, match="another training"):
+        fit_segmenter(
+            card, chips, discs(2, 9), replace(settings, seed=1), tmp_path / "cut", device="cpu"
+        )
+
+
+def test_one_chip_cannot_be_trained_on(card: ModelCard, tmp_path: Path) -> None:
+    with pytest.raises(LabelError, match="too few chips"):
+        fit_segmenter(card, discs(1), discs(1), GreenSettings(epochs=1), tmp_path, device="cpu")
+
+
+def test_unknown_pixels_are_not_judged(card: ModelCard) -> None:
+    chips = discs(2)
+    half = chips.y.copy()
+    half[:, :, 32:] = 255
+    counts, _ = count_pixels(build(card), None, card, Chips(chips.x, half))
+    assert counts.sum() == 2 * SIDE * 32
+    assert (counts.sum(axis=1) == np.bincount(chips.y[:, :, :32].ravel(), minlength=2)).all()
+
+
+def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Path) -> None:
+    source, there = discs(8), discs(8, 5, tint=60.0)
+    fitted = fit_segmenter(
+        card, source, discs(3, 9), GreenSettings(epochs=12, batch=4, rate=2e-3, augment=False),
+        tmp_path / "fit", device="cpu",
+    )  # fmt: skip
+    settings = AdaptSettings(steps=6, check=3, rate=1e-4, guard=100.0)
+    found = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
+    assert found.step == 6
+    assert [look.step for look in found.history] == [3, 6]
+    statistics = "encoder.bn1.running_mean"
+    assert torch.equal(found.weights[statistics], fitted.weights[statistics])
+    assert not torch.equal(
+        found.weights["encoder.conv1.weight"], fitted.weights["encoder.conv1.weight"]
+    )
+    again = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
+    assert [look.green for look in again.history] == [look.green for look in found.history]
+    # steps so long that the source is lost: the weights are those it began with
+    wild = replace(settings, rate=0.03, guard=1.0, steps=4, check=4)
+    lost = adapt(card, fitted.weights, source, discs(3, 9), there.x, wild)
+    assert lost.step == 0
+    for name, value in fitted.weights.items():
+        assert torch.equal(lost.weights[name], value), name
+    with pytest.raises(LabelError, match="too few chips"):
+        adapt(card, fitted.weights, source, discs(3, 9), there.x[:1], settings)
+
+
+def write_set(folder: Path, names: tuple[str, str, str] = ("train", "val", "test")) -> None:
+    """A set laid out as UGSet may be: each split with images and labels."""
+    for number, split in enumerate(names):
+        chips = discs(3 - number, number)
+        for kind in ("images", "labels"):
+            (folder / split / kind).mkdir(parents=True)
+        for k, (image, mask) in enumerate(zip(chips.x, chips.y, strict=True)):
+            form = {"driver": "PNG", "height": SIDE, "width": SIDE, "dtype": "uint8"}
+            with rasterio.open(folder / split / "images" / f"{k}.png", "w", count=3, **form) as f:
+                f.write(image)
+            with rasterio.open(folder / split / "labels" / f"{k}.png", "w", count=1, **form) as f:
+                f.write(255 * mask, 1)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_set_like_ugset_is_read_and_what_is_wrong_with_it_is_said(tmp_path: Path) -> None:
+    write_set(tmp_path / "UGSet")
+    found = import_ugset(tmp_path / "UGSet")
+    assert found.split.tolist() == [0, 0, 0, 1, 1, 2]
+    np.testing.assert_array_equal(found.y[:3], discs(3, 0).y)
+    np.testing.assert_array_equal(found.x[5], discs(1, 2).x[0])
+    write_chips(tmp_path / "chips", found)
+    again = open_chips(tmp_path / "chips")
+    np.testing.assert_array_equal(again.of("validation")[0], found.x[3:5])
+    assert again.bands == RGB
+    form = {"driver": "PNG", "height": SIDE, "width": SIDE, "dtype": "uint8", "count": 1}
+    with rasterio.open(tmp_path / "UGSet/val/labels/0.png", "w", **form) as file:
+        file.write(np.full((SIDE, SIDE), 7, np.uint8), 1)
+    with pytest.raises(LabelError, match=r"other values(.|\n)*0.png: 7"):
+        import_ugset(tmp_path / "UGSet")
+    (tmp_path / "UGSet/val/labels/0.png").unlink()
+    with pytest.raises(LabelError, match="no mask"):
+        import_ugset(tmp_path / "UGSet")
+    with pytest.raises(LabelError, match="no splits"):
+        import_ugset(tmp_path / "UGSet/val")
+    with pytest.raises(LabelError, match="cannot be read"):
+        open_chips(tmp_path / "none")
+    assert isinstance(found, ChipSet)
