@@ -8,7 +8,7 @@ cells that are built in the reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -183,7 +183,11 @@ def assess(counts: npt.ArrayLike) -> Accuracy:
 
 
 def bootstrap(
-    groups: Mapping[str, npt.ArrayLike], repeats: int = 25, seed: int = 0
+    groups: Mapping[str, npt.ArrayLike],
+    repeats: int = 25,
+    seed: int = 0,
+    judge: Callable[[npt.ArrayLike], dict[str, float]] = lambda counts: assess(counts).figures(),
+    bounds: tuple[float, float] = (0.25, 0.75),
 ) -> dict[str, tuple[float, float, float]]:
     """Mean and quartiles of the figures over resampled groups (polygons, blocks, worlds).
 
@@ -192,6 +196,8 @@ def bootstrap(
     groups : confusion matrix of each group; groups are drawn with replacement, never cells.
     repeats : int
     seed : int
+    judge : figures of a confusion matrix.
+    bounds : quantiles in place of the quartiles.
 
     Returns
     -------
@@ -202,7 +208,7 @@ def bootstrap(
     matrices = np.stack([np.asarray(m, np.float64) for m in groups.values()])
     rng = np.random.default_rng(seed)
     drawn = [
-        assess(matrices[rng.integers(0, len(matrices), len(matrices))].sum(axis=0)).figures()
+        judge(matrices[rng.integers(0, len(matrices), len(matrices))].sum(axis=0))
         for _ in range(repeats)
     ]
     found: dict[str, tuple[float, float, float]] = {}
@@ -210,7 +216,7 @@ def bootstrap(
         values = np.array([figures[name] for figures in drawn])
         known = values[np.isfinite(values)]
         if known.size:
-            low, high = np.quantile(known, [0.25, 0.75])
+            low, high = np.quantile(known, bounds)
             found[name] = float(known.mean()), float(low), float(high)
         else:
             found[name] = np.nan, np.nan, np.nan

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.errors import RecipeError
@@ -21,16 +24,22 @@ __all__ = ["Ingested", "ingest"]
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+_RGB = ("B04", "B03", "B02")
+_AT_ONCE = 8  # files
 _DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What was written: the catalogue, its files, and what had to be assumed."""
+    """What was written: the catalogue, its files, and what had to be assumed.
+
+    `skipped` are files that could not be described, with the reason.
+    """
 
     catalog: Path
     files: int
     notes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
 
 def ingest(
@@ -42,6 +51,7 @@ def ingest(
     scale: float | None = None,
     offset: float | None = None,
     nodata: float | None = None,
+    skip: bool = False,
 ) -> Ingested:
     """Describe a folder of rasters as a STAC catalogue.
 
@@ -49,17 +59,19 @@ def ingest(
     ----------
     folder : with GeoTIFF, JPEG 2000 or VRT files; searched through.
     out : folder of the catalogue; by default ``FOLDER-stac`` beside it.
-    bands : names of the files' bands; by default what the files say, or, for ten unnamed bands,
-        the order of So2Sat.
+    bands : names of the files' bands; by default what the files say: names, or colours, a fourth
+        band beside red, green and blue being near infrared; or, for ten unnamed bands, the order
+        of So2Sat. Alpha is no band.
     when : a date (2024-10-24), or a file name pattern such as ``*_{year}_*``; by default the date
         in the file's name or its time tag.
     scale, offset : reflectance = DN * scale + offset; by default 1e-4 and 0.
     nodata : digital number without data; by default none is declared.
+    skip : leave out files that cannot be described, and list them.
 
     Raises
     ------
     RecipeError
-        Where a file cannot be described; nothing is written then.
+        Where files cannot be described, with all of them; nothing is written then.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -78,8 +90,28 @@ def ingest(
     date_of = _dater(when)
     notes: list[str] = []
     names = tuple(band_name(b) for b in bands) if bands else None
-    items = [_describe(p, names, date_of, scale, offset, nodata, notes.append) for p in files]
-    twice = {i["id"] for i in items if [j["id"] for j in items].count(i["id"]) > 1}
+
+    def describe(path: Path) -> dict[str, Any] | RecipeError:
+        try:
+            return _describe(path, names, date_of, scale, offset, nodata, notes.append)
+        except RecipeError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:  # thousands, maybe of a network's disk
+        found = list(pool.map(describe, files))
+    items = [item for item in found if isinstance(item, dict)]
+    wrong = [error for error in found if isinstance(error, RecipeError)]
+    if wrong and not (skip and items):
+        more = (
+            [f"{len(wrong) - 1} more of {len(files)} files, as {wrong[1].got}"] if wrong[1:] else []
+        )
+        raise RecipeError(
+            wrong[0].what,
+            got="; ".join([str(wrong[0].got), *more]),
+            expected=wrong[0].expected,
+            remedy=wrong[0].remedy or "leave it out, or say --skip",
+        )
+    twice = [name for name, n in Counter(item["id"] for item in items).items() if n > 1]
     if twice:
         raise RecipeError("two files have one name", got=", ".join(sorted(twice)[:5]))
     target.mkdir(parents=True, exist_ok=True)
@@ -96,7 +128,8 @@ def ingest(
     }
     path = target / "catalog.json"
     path.write_text(json.dumps(catalog, indent=1), encoding="utf-8")
-    return Ingested(path, len(items), tuple(dict.fromkeys(notes)))
+    skipped = tuple(f"{error.what}: {error.got}" for error in wrong)
+    return Ingested(path, len(items), tuple(sorted(set(notes))), skipped)
 
 
 def _describe(
@@ -118,8 +151,19 @@ def _describe(
                 )
             if file.transform.b or file.transform.d:
                 raise RecipeError("a file is rotated", got=path.name, expected="north-up")
-            names = bands or _names(path, file.descriptions, note)
-            if len(names) != file.count:
+            if 0 in file.shape:
+                raise RecipeError("a file is empty", got=f"{path.name}: {file.shape} pixels")
+            colours = file.colorinterp
+            if colours[0] == ColorInterp.palette:
+                raise RecipeError(
+                    "a file's pixels are positions in a palette",
+                    got=path.name,
+                    remedy="write it as red, green and blue (gdal_translate -expand rgb)",
+                )
+            names = bands or _names(path, file.descriptions, colours, note)
+            if len(names) != file.count - colours.count(ColorInterp.alpha) and (
+                len(names) != file.count
+            ):
                 raise RecipeError(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
@@ -159,13 +203,25 @@ def _describe(
 
 
 def _names(
-    path: Path, descriptions: Sequence[str | None], note: Callable[[str], None]
+    path: Path,
+    descriptions: Sequence[str | None],
+    colours: Sequence[ColorInterp],
+    note: Callable[[str], None],
 ) -> tuple[str, ...]:
     if all(descriptions):
         try:
             return tuple(band_name(str(d).strip()) for d in descriptions)
         except RecipeError:
             pass
+    if len(colours) <= 4 and tuple(colours[:3]) == (
+        ColorInterp.red,
+        ColorInterp.green,
+        ColorInterp.blue,
+    ):
+        if len(colours) == 4 and colours[3] != ColorInterp.alpha:
+            note("the fourth band beside red, green and blue is taken as near infrared")
+            return (*_RGB, "B08")
+        return _RGB
     if len(descriptions) == len(_TEN):
         note(f"ten unnamed bands are taken as {' '.join(_TEN)}")
         return _TEN

@@ -24,6 +24,7 @@ from engine.legend import LCZ
 if TYPE_CHECKING:
     from engine.pipeline.changes import Difference
     from engine.pipeline.evaluate import Evaluation
+    from engine.pipeline.evaluate_green import GreenEvaluation
     from engine.pipeline.judge import Judged
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
@@ -172,6 +173,24 @@ def draw_evaluation(found: Evaluation) -> None:
         say(f"of its days {agree} depart from the others: accuracy {oa:.3f} of {cells} cells")
     if found.folder is not None:
         say(f"report: {found.folder}")
+
+
+def draw_green(found: GreenEvaluation) -> None:
+    """Figures of a map of green space with their 95 % intervals, on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("figure", "left"), ("value", "right"), ("95 %", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, value in found.figures.items():
+        _, low, high = found.intervals[name]
+        table.add_row(
+            name.upper() if len(name) < 4 else name, f"{value:.3f}", f"{low:.3f} to {high:.3f}"
+        )
+    out.print(table)
+    out.print(
+        f"green space: {found.areas['map']:.3f} km2 on the map, "
+        f"{found.areas['reference']:.3f} km2 in the reference"
+    )
+    say(f"{found.counts.sum():,} pixels in {found.groups} squares; {found.unknown:,} unknown")
 
 
 def draw_judged(found: Judged) -> None:

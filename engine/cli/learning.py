@@ -1,0 +1,170 @@
+"""Verbs that learn and judge: train, adapt, evaluate, areas, sample."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import Json, RecipePath, Set, read_overrides
+from engine.errors import RecipeError
+
+__all__ = ["VERBS"]
+
+
+def train(recipe: RecipePath, overrides: Set = None) -> None:
+    """Train a model from labels and composites; a killed training goes on where it was."""
+    from engine.cli.render import say, training
+    from engine.pipeline.train import train as start
+    from engine.recipe import product_of
+    from engine.train_recipe import load_train_recipe
+
+    if product_of(recipe) == "ugs":
+        _train_green(recipe, overrides)
+        return
+    wanted = load_train_recipe(recipe, read_overrides(overrides))
+    with training(wanted.training.epochs) as (epoch, step):
+        found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
+    if found.figures:
+        say(f"test patches: accuracy {found.figures['oa']:.3f}, kappa {found.figures['kappa']:.3f}")
+    sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+def _train_green(recipe: Path, overrides: list[str] | None) -> None:
+    from engine.cli.render import say, training
+    from engine.green_recipe import load_green_recipe
+    from engine.pipeline.train_green import train_green
+
+    wanted = load_green_recipe(recipe, read_overrides(overrides))
+    with training(wanted.training.epochs) as (epoch, step):
+        found = train_green(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
+    if found.figures:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in found.figures.items())
+        say(f"test chips: {figures}")
+    sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+def adapt(recipe: RecipePath, overrides: Set = None) -> None:
+    """Adapt a segmenter of green space to a city that nobody has labelled."""
+    from engine.cli.render import say
+    from engine.green_recipe import load_adapt_recipe
+    from engine.pipeline.train_green import adapt_green
+
+    wanted = load_adapt_recipe(recipe, read_overrides(overrides))
+    card, found = adapt_green(
+        wanted,
+        base=recipe.parent,
+        tell=say,
+        look=lambda look: say(
+            f"step {look.step} of {wanted.training.steps}: green {look.green:.3f}, adversarial "
+            f"{look.adversarial:.3f}, told {look.told:.2f}, F1 of the source {look.source_f1:.1f}"
+        ),
+    )
+    last = found.history[-1]
+    say(f"kept step {found.step}; F1 of the source {found.before:.1f}, then {last.source_f1:.1f}")
+    sys.stdout.write(f"{card.folder / 'card.json'}\n")
+
+
+def evaluate(
+    product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
+    reference: Annotated[
+        Path,
+        typer.Argument(help="raster of codes, training areas, or a sample", show_default=False),
+    ],
+    within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    green: Annotated[
+        str | None,
+        typer.Option(help="of a map of green space: codes of the reference that are it, as 10,20"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
+    from engine.cli.render import draw_evaluation, draw_green, draw_judged
+    from engine.pipeline.evaluate import evaluate as compare
+    from engine.pipeline.evaluate_green import evaluate_green, green_map
+
+    if green is not None or green_map(product) is not None:
+        codes = _codes(green or "1")
+        judged_green = evaluate_green(product, reference, green=codes, within=within, out=out)
+        if as_json:
+            plain = {k: None if v != v else v for k, v in judged_green.figures.items()}
+            sys.stdout.write(json.dumps(plain, indent=1) + "\n")
+        else:
+            draw_green(judged_green)
+        return
+
+    if (reference / "design.json").is_file():
+        from engine.pipeline.judge import judge
+
+        judged = judge(product, reference, layer=layer, out=out)
+        if as_json:
+            sys.stdout.write(json.dumps(judged.figures(), indent=1) + "\n")
+        else:
+            draw_judged(judged)
+        return
+    found = compare(product, reference, within=within, layer=layer, out=out)
+    if as_json:
+        figures = {k: None if v != v else v for k, v in found.accuracy.figures().items()}
+        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    else:
+        draw_evaluation(found)
+
+
+def areas(
+    path: Annotated[Path, typer.Argument(help="training areas", show_default=False)],
+    out: Annotated[Path, typer.Option(help="the page, HTML")] = Path("areas.html"),
+    recipe: Annotated[Path | None, typer.Option(help="whose composite shows the ground")] = None,
+) -> None:
+    """Write a page of training areas with pictures, the doubtful ones first."""
+    from engine.cli.render import say
+    from engine.pipeline.areas import review
+
+    count, doubtful = review(path, out, recipe=recipe)
+    say(f"{count} training areas, {doubtful} to look at")
+    sys.stdout.write(f"{out}\n")
+
+
+def sample(
+    product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
+    purpose: Annotated[str, typer.Option("--for", help="accuracy")],
+    out: Annotated[Path, typer.Option(help="folder of the sample")],
+    standard_error: Annotated[float, typer.Option(help="of the overall accuracy")] = 0.01,
+    users: Annotated[float, typer.Option(help="user's accuracy that is expected")] = 0.8,
+    least: Annotated[int, typer.Option(help="cells of each class")] = 50,
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    seed: int = 0,
+) -> None:
+    """Draw cells of a finished map to look at, so that its accuracy and areas can be estimated."""
+    from engine.cli.render import say
+    from engine.pipeline.judge import sample as draw
+
+    if purpose != "accuracy":
+        raise RecipeError("no such purpose of a sample", got=purpose, expected="accuracy")
+    found = draw(
+        product,
+        out,
+        standard_error=standard_error,
+        users=users,
+        least=least,
+        layer=layer,
+        seed=seed,
+    )
+    say(f"{found.sizes.sum()} cells of {len(found.classes)} classes; fill in `lcz` of each, then")
+    say(f"natmap evaluate {product} {out}")
+    sys.stdout.write(f"{out / 'sample.geojson'}\n")
+
+
+def _codes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RecipeError("--green takes codes", got=text, expected="as in 10,20,30") from error
+
+
+VERBS = (train, adapt, evaluate, areas, sample)
+"""In the order in which the command lists them."""

@@ -1,0 +1,114 @@
+"""Folders of 1 m images: what they are taken for, and what is refused or left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+
+from engine.catalog.ingest import ingest
+from engine.errors import RecipeError
+
+SIDE = 40
+
+
+def write(path: Path, count: int = 3, **more: Any) -> None:
+    form = {
+        "driver": "GTiff",
+        "height": SIDE,
+        "width": SIDE,
+        "count": count,
+        "dtype": "uint8",
+        "crs": "EPSG:26911",
+        "transform": Affine(1, 0, 435_000, 0, -1, 3_777_000),
+        "photometric": "rgb" if count >= 3 else "minisblack",
+        **more,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", **form) as file:
+        file.write(np.full((count, SIDE, SIDE), 90, form["dtype"]))
+
+
+def assets(folder: Path, name: str) -> dict[str, int]:
+    found = json.loads((folder / f"{name}.json").read_text())["assets"]
+    return {band: asset["natmap:band"] for band, asset in found.items()}
+
+
+def test_bands_go_by_their_colours(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    write(photos / "three.tif")
+    write(photos / "alpha.tif", 4, alpha="yes")
+    write(photos / "infrared.tif", 4, alpha="no")
+    write(photos / "datum.tif", crs="EPSG:4269", transform=Affine(1e-5, 0, -118, 0, -1e-5, 34))
+    found = ingest(photos, when="2020-06-01")
+    out = found.catalog.parent
+    three = {"B04": 1, "B03": 2, "B02": 3}
+    assert assets(out, "three") == assets(out, "alpha") == assets(out, "datum") == three
+    assert assets(out, "infrared") == {**three, "B08": 4}
+    assert found.notes == ("the fourth band beside red, green and blue is taken as near infrared",)
+    properties = json.loads((out / "datum.json").read_text())["properties"]
+    assert properties["proj:code"] == "EPSG:4269"
+
+
+def bad(photos: Path) -> None:
+    """One file of each kind that will not do."""
+    write(photos / "nowhere.tif", crs=None, transform=Affine(1, 0, 0, 0, 1, 0))
+    write(photos / "turned.tif", transform=Affine(0.9, 0.4, 435_000, 0.4, -0.9, 3_777_000))
+    (photos / "empty.tif").write_bytes(b"")
+    write(photos / "palette.tif", 1, photometric="palette")
+    with rasterio.open(photos / "palette.tif", "r+") as file:
+        file.write_colormap(1, {k: (k, 0, 0, 255) for k in range(256)})
+    write(photos / "grey.tif", 1)
+
+
+WORDS = {
+    "nowhere": "no georeference",
+    "turned": "rotated",
+    "empty": "cannot be read",
+    "palette": "palette",
+    "grey": "no names",
+}
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("kind", WORDS)
+def test_a_file_that_will_not_do_is_named(tmp_path: Path, kind: str) -> None:
+    bad(tmp_path / "all")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "all" / f"{kind}.tif").rename(photos / f"{kind}.tif")
+    write(photos / "good.tif")
+    with pytest.raises(RecipeError, match=WORDS[kind]) as error:
+        ingest(photos, when="2020-06-01")
+    assert kind in str(error.value)
+    assert not (tmp_path / "photos-stac").exists()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_they_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    bad(photos)
+    with pytest.raises(RecipeError, match="4 more of 5 files"):
+        ingest(photos, when="2020-06-01")
+    for k in range(30):
+        write(photos / f"good-{k}.tif")
+    found = ingest(photos, when="2020-06-01", skip=True)
+    assert found.files == 30
+    assert len(found.skipped) == 5
+    for kind, words in WORDS.items():
+        assert any(kind in text and words in text for text in found.skipped), kind
+    catalog = json.loads(found.catalog.read_text())
+    assert len(catalog["links"]) == 30
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "a" / "one.tif")
+    write(tmp_path / "photos" / "b" / "one.tif")
+    with pytest.raises(RecipeError, match="one name"):
+        ingest(tmp_path / "photos", when="2020-06-01", skip=True)
