@@ -1,0 +1,136 @@
+"""Real 1 m imagery, as a smoke test: learnt in West Virginia's hills, mapped in California.
+
+The hills are green nearly everywhere: what is shown is that real files go through all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from pyproj import Transformer
+
+import engine
+from engine.catalog.ingest import ingest
+from engine.metrics import binary
+from engine.models.card import ModelCard
+from engine.pipeline.train_green import train_green
+
+pytestmark = pytest.mark.slow
+VEGETATION = (2, 3)  # tree canopy, low vegetation
+SPLITS = {"train": (0, 1, 2, 3, 4), "val": (5,), "test": (6, 7)}
+
+
+def patches(data: Path) -> list[np.ndarray]:
+    """Eight patches: float (29, 256, 256) each."""
+    found = []
+    for path in sorted((data / "naip-chesapeake").glob("*.npz")):
+        with np.load(path, allow_pickle=False) as file:
+            found.append(file["arr_0"][0])
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(
+    data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ModelCard, dict[str, float]]:
+    """A small network trained on five patches, and its figures on two others."""
+    folder = tmp_path_factory.mktemp("naip")
+    found = patches(data)
+    scale = 255 if found[0][:4].max() <= 1 else 1
+    form = {"driver": "PNG", "height": 256, "width": 256, "dtype": "uint8"}
+    for split, numbers in SPLITS.items():
+        for kind in ("images", "labels"):
+            (folder / "set" / split / kind).mkdir(parents=True)
+        for k in numbers:
+            image = (scale * found[k][:3]).round().astype(np.uint8)
+            label = np.where(np.isin(found[k][8], VEGETATION), 255, 0).astype(np.uint8)
+            with rasterio.open(
+                folder / "set" / split / "images" / f"{k}.png", "w", count=3, **form
+            ) as f:
+                f.write(image)
+            with rasterio.open(
+                folder / "set" / split / "labels" / f"{k}.png", "w", count=1, **form
+            ) as f:
+                f.write(label, 1)
+    recipe = {
+        "name": "naip-green",
+        "product": "ugs",
+        "labels": [{"ugset": "set"}],
+        "chips": "chips",
+        "side": 256,
+        "split": {"by": "own"},
+        "model": {"architecture": "ugsnet", "size": "small", "parameters": {"points": 2048}},
+        "training": {"epochs": 30, "batch": 5, "rate": 2e-3},
+        "out": "model",
+    }
+    made = train_green(recipe, base=folder)
+    assert made.figures is not None
+    return made.card, made.figures
+
+
+def ndvi_figures(data: Path) -> dict[str, float]:
+    """A threshold of NDVI, chosen on the same five patches, on the same two others."""
+    found = patches(data)
+
+    def index(k: int) -> np.ndarray:
+        red, near = found[k][0].astype(float), found[k][3].astype(float)
+        return (near - red) / np.maximum(near + red, 1e-6)
+
+    def counts(numbers: tuple[int, ...], threshold: float) -> np.ndarray:
+        total = np.zeros((2, 2), np.int64)
+        for k in numbers:
+            truth = np.isin(found[k][8], VEGETATION)
+            pairs = 2 * truth + (index(k) > threshold)
+            total += np.bincount(pairs.ravel(), minlength=4).reshape(2, 2)
+        return total
+
+    best = max(np.arange(-0.5, 0.6, 0.02), key=lambda t: binary(counts(SPLITS["train"], t))["f1"])
+    return binary(counts(SPLITS["test"], float(best)))
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_vegetation_is_learnt_from_a_few_patches(
+    data: Path, trained: tuple[ModelCard, dict[str, float]]
+) -> None:
+    figures, index = trained[1], ndvi_figures(data)
+    assert figures["f1"] > 0.95
+    assert figures["f1"] > index["f1"] - 0.05
+
+
+def test_a_folder_of_frames_is_mapped(
+    data: Path, trained: tuple[ModelCard, dict[str, float]], tmp_path: Path
+) -> None:
+    found = ingest(data / "naip-california" / "images", tmp_path / "stac", when="*_{year}_*")
+    assert found.files == 10
+    move = Transformer.from_crs("EPSG:26911", "EPSG:4326", always_xy=True)
+    squares = []
+    for path in sorted((data / "naip-california" / "images").glob("claremont*.tif")):
+        with rasterio.open(path) as file:
+            squares.append(shapely.box(*file.bounds))
+    area = shapely.transform(
+        shapely.MultiPolygon(squares), lambda xy: np.column_stack(move.transform(*xy.T))
+    )
+    (tmp_path / "area.geojson").write_text(shapely.to_geojson(area))
+    recipe = {
+        "name": "claremont",
+        "product": "ugs",
+        "area": {"file": "area.geojson"},
+        # another datum and projection than the frames', and no whole number of their pixels
+        "grid": {"crs": "EPSG:3310", "tile": 500},
+        "images": {"catalog": str(found.catalog)},
+        "model": {"card": str(trained[0].folder)},
+        "store": "store",
+        "publish": "product",
+    }
+    assert not engine.run(recipe, base=tmp_path, workers=2).failed
+    product = Path(engine.publish(recipe, base=tmp_path))
+    report = json.loads((product / "report.json").read_text())
+    assert report["coverage"] > 0.98  # but at the frames' edges
+    green = report["area_km2"]["green"]
+    both = green + report["area_km2"]["not_green"]
+    assert both == pytest.approx(5 * 0.1536**2, rel=0.03)

@@ -1,0 +1,263 @@
+"""Green space is learnt from labelled places, adapted to another one, and judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import rasterio.features
+import rasterio.merge
+import shapely
+from affine import Affine
+from pyproj import Transformer
+
+import engine
+from engine.errors import LabelError, MetricError, RecipeError
+from engine.green_recipe import load_green_recipe
+from engine.metrics import binary
+from engine.models.card import load_card
+from engine.models.registry import load_weights
+from engine.pipeline.chips import cut_chips
+from engine.pipeline.evaluate_green import evaluate_green
+from engine.pipeline.train_green import adapt_green, train_green
+from engine.synthetic.country import Country
+from engine.synthetic.districts import World
+from engine.synthetic.photo import write_photos
+from engine.synthetic.scene import CRS
+from engine.training.chips import open_chips
+
+pytestmark = pytest.mark.slow
+SIDE = 64
+
+
+def write_place(folder: Path, seed: int) -> None:
+    """Photos, one raster of what is green in them, a boundary and a recipe that maps them."""
+    country = Country(World(seed), 1600, 1600)
+    west, south, east, north = country.bounds
+    square = shapely.box(west, south, east, north)
+    write_photos(country, folder / "photos", [square])
+    files = sorted((folder / "photos" / "green").glob("*.tif"))
+    truth, transform = rasterio.merge.merge(files, bounds=country.bounds, nodata=255)
+    form = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": CRS}
+    with rasterio.open(
+        folder / "green.tif", "w", height=1600, width=1600, transform=transform, **form
+    ) as file:
+        file.write(truth)
+    move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+
+    def degrees(shape: Any) -> str:
+        moved = shapely.transform(shape, lambda xy: np.column_stack(move.transform(*xy.T)))
+        return shapely.to_geojson(moved)
+
+    (folder / "area.geojson").write_text(degrees(square))
+    (folder / "town.geojson").write_text(degrees(shapely.box(west, south, west + 800, north)))
+    recipe = {
+        "name": folder.name,
+        "product": "ugs",
+        "area": {"file": "area.geojson"},
+        "grid": {"crs": CRS, "tile": 800},
+        "images": {"catalog": "photos/catalog.json"},
+        "model": {"card": "../model"},
+        "mask": {"boundaries": "town.geojson"},
+        "store": "store",
+        "publish": "product",
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(recipe))  # JSON is YAML
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cities and a model of the first."""
+    folder = tmp_path_factory.mktemp("learning")
+    write_place(folder / "here", 4)
+    write_place(folder / "there", 9)
+    (folder / "train.yaml").write_text(json.dumps(training()))
+    return folder
+
+
+def natmap(*words: str) -> str:
+    """The command, and what it says on stdout."""
+    command = [sys.executable, "-c", "from engine.cli.app import main; main()", *words]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def training(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "small-green",
+        "product": "ugs",
+        "labels": [{"recipe": "here/recipe.yaml", "raster": "here/green.tif", "most": 60}],
+        "chips": "chips",
+        "side": SIDE,
+        "split": {"by": "block", "side": 300, "shares": [0.5, 0.25, 0.25]},
+        "model": {"size": "small", "parameters": {"width": 8, "points": 512}, "overlap": 16},
+        "training": {"epochs": 8, "batch": 8, "rate": 2e-3},
+        "out": "model",
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def model(places: Path) -> Path:
+    natmap("train", str(places / "train.yaml"))
+    return places / "model"
+
+
+def test_chips_are_the_ground_and_its_labels(places: Path, model: Path) -> None:
+    chips = open_chips(places / "chips")
+    assert len(chips) == 60
+    assert set(chips.split.tolist()) <= {0, 1, 2, 255}
+    with rasterio.open(places / "here" / "green.tif") as file:
+        truth, bounds = file.read(1), file.bounds
+    for k in range(0, 60, 7):
+        x, y = chips.xy[k]
+        assert (x - SIDE / 2) % SIDE == (y - SIDE / 2) % SIDE == 0  # a lattice from the anchor
+        row, col = round(bounds.top - y - SIDE / 2), round(x - SIDE / 2 - bounds.left)
+        mine = np.asarray(chips.y[k])
+        inside = np.s_[max(-row, 0) : SIDE, max(-col, 0) : SIDE]
+        part = truth[max(row, 0) : row + SIDE, max(col, 0) : col + SIDE]
+        np.testing.assert_array_equal(mine[inside][: part.shape[0], : part.shape[1]], part)
+        seen = list(views(places / "here" / "photos", x, y))
+        assert any(np.array_equal(np.asarray(chips.x[k]), view) for view in seen)
+
+
+def views(photos: Path, x: float, y: float) -> Iterator[np.ndarray]:
+    """What each photo that holds a whole chip shows of it."""
+    box = x - SIDE / 2, y - SIDE / 2, x + SIDE / 2, y + SIDE / 2
+    for path in photos.glob("*.tif"):
+        with rasterio.open(path) as file:
+            if shapely.box(*file.bounds).contains(shapely.box(*box)):
+                yield file.read([1, 2, 3], window=file.window(*box))
+
+
+def test_the_same_chips_come_from_polygons(places: Path, model: Path) -> None:
+    with rasterio.open(places / "here" / "green.tif") as file:
+        truth = file.read(1)
+        shapes = [
+            shapely.geometry.shape(s)
+            for s, value in rasterio.features.shapes(truth, truth == 1, transform=file.transform)
+            if value == 1
+        ]
+        box = shapely.box(*file.bounds)
+    for name, found in (("parks", shapes), ("seen", [box])):
+        features = [
+            {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(s))}
+            for s in found
+        ]
+        crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{CRS.replace(':', '::')}"}}
+        values = {"type": "FeatureCollection", "crs": crs, "features": features}
+        (places / f"{name}.geojson").write_text(json.dumps(values))
+    label = {"recipe": "here/recipe.yaml", "polygons": "parks.geojson", "within": "seen.geojson"}
+    recipe = training(labels=[{**label, "most": 60}], chips="chips-2")
+    found = cut_chips(load_green_recipe(recipe), places)
+    chips = open_chips(places / "chips")
+    np.testing.assert_array_equal(found.xy, chips.xy)
+    assert (np.asarray(found.y[:]) == np.asarray(chips.y[:])).mean() > 0.9999
+
+
+def test_training_learns_and_says_how_well(places: Path, model: Path) -> None:
+    card = load_card(model)
+    assert card.segments
+    assert (card.patch, card.overlap) == (SIDE, 16)
+    report = json.loads((model / "report.json").read_text())
+    losses = [entry["loss"] for entry in report["history"]]
+    assert losses[-1] < losses[0]
+    assert report["chips"]["train"] > 10
+    assert (model / "curves.png").exists()
+    again = train_green(places / "train.yaml")  # cut already, and the state is gone
+    for name, value in load_weights(again.card).items():
+        assert value.equal(load_weights(card)[name]), name
+
+
+def test_a_city_without_labels_is_adapted_to(places: Path, model: Path) -> None:
+    recipe = {
+        "name": "small-green-there",
+        "product": "ugs",
+        "model": "model",
+        "chips": "chips",
+        "target": "there/recipe.yaml",
+        "most": 12,
+        "training": {"steps": 4, "check": 2, "guard": 100},
+        "out": "adapted",
+    }
+    (places / "adapt.yaml").write_text(json.dumps(recipe))
+    natmap("adapt", str(places / "adapt.yaml"))
+    card = load_card(places / "adapted")
+    assert card.name == "small-green-there"
+    assert card.key != load_card(model).key
+    assert "adapted to there" in card.provenance
+    report = json.loads((places / "adapted" / "report.json").read_text())
+    assert [look["step"] for look in report["history"]] == [2, 4]
+    lcz = {"name": "x", "product": "lcz", "area": {"bbox": [0, 0, 1, 1]}, "store": "s"}
+    imagery = {"catalog": "a", "period": "2020-01-01/2020-01-02"}
+    (places / "lcz.yaml").write_text(json.dumps(lcz | {"grid": {"crs": CRS}, "imagery": imagery}))
+    with pytest.raises(RecipeError, match="maps something else"):
+        adapt_green(recipe | {"target": "lcz.yaml"}, base=places)
+
+
+def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path) -> None:
+    recipe = places / "here" / "recipe.yaml"
+    assert not engine.run(recipe, workers=1).failed
+    product = Path(engine.publish(recipe))
+    found = evaluate_green(product, places / "here" / "green.tif", out=places / "judged")
+    with rasterio.open(product / "here.tif") as mine:
+        classes, bounds, transform = mine.read(1), mine.bounds, mine.transform
+    with rasterio.open(places / "here" / "green.tif") as theirs:
+        window = theirs.window(*bounds)
+        truth = theirs.read(1, window=window, boundless=True, fill_value=255)
+    known = (classes != 255) & (truth != 255)
+    counts = np.bincount(2 * truth[known] + classes[known], minlength=4).reshape(2, 2)
+    np.testing.assert_array_equal(found.counts, counts)
+    assert found.figures == binary(counts)
+    assert found.areas["reference"] == pytest.approx(counts[1].sum() / 1e6)
+    low, high = found.intervals["f1"][1:]
+    assert low <= found.figures["f1"] <= high
+    assert json.loads((places / "judged" / "accuracy.json").read_text())["groups"] == found.groups
+    # land cover at 10 m with codes of its own: 10 trees, 30 grass, 50 built, 0 nothing
+    cover = np.where(truth[5::10, 5::10] == 1, 10, 50).astype(np.uint8)
+    cover[::7] = np.where(cover[::7] == 10, 30, 0)
+    form = {"driver": "GTiff", "count": 1, "dtype": "uint8", "crs": CRS, "nodata": 0}
+    form |= {"height": cover.shape[0], "width": cover.shape[1]}
+    with rasterio.open(
+        places / "cover.tif", "w", transform=transform * Affine.scale(10), **form
+    ) as file:
+        file.write(cover, 1)
+    found = evaluate_green(product, places / "cover.tif", green=(10, 30))
+    wide = cover.repeat(10, 0).repeat(10, 1)
+    known = (classes != 255) & (wide != 0)
+    pairs = 2 * np.isin(wide, (10, 30)) + (classes == 1)
+    np.testing.assert_array_equal(
+        found.counts, np.bincount(pairs[known], minlength=4).reshape(2, 2)
+    )
+    assert found.unknown == ((classes != 255) & (wide == 0)).sum()
+    said = natmap("evaluate", str(product), str(places / "cover.tif"), "--green", "10,30")
+    assert f"{found.figures['f1']:.3f}" in said
+    with pytest.raises(MetricError, match="know no pixel"):
+        evaluate_green(product, places / "there" / "green.tif")
+
+
+def test_wrong_labels_are_refused(places: Path) -> None:
+    with rasterio.open(places / "here" / "green.tif") as file:
+        values, form = file.read(), dict(file.profile)
+    values[values == 1] = 7
+    with rasterio.open(places / "seven.tif", "w", **form) as file:
+        file.write(values)
+    label = {"recipe": "here/recipe.yaml", "raster": "seven.tif"}
+    with pytest.raises(LabelError, match=r"other values(.|\n)*7"):
+        train_green(training(labels=[label], chips="chips-3"), base=places)
+    with pytest.raises(LabelError, match="cannot be read"):
+        train_green(training(labels=[{**label, "raster": "gone.tif"}]), base=places)
+    with pytest.raises(RecipeError, match="polygons need within"):
+        train_green(training(labels=[{"recipe": "r.yaml", "polygons": "p.geojson"}]), base=places)
+    with pytest.raises(RecipeError, match="greater than 1"):
+        train_green(training(training={"batch": 1}), base=places)
+    with pytest.raises(LabelError, match="needs places"):
+        train_green(training(split={"by": "place"}, chips="chips-4"), base=places)
