@@ -240,8 +240,11 @@ def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path
     assert found.unknown == ((classes != 255) & (wide == 0)).sum()
     said = natmap("evaluate", str(product), str(places / "cover.tif"), "--green", "10,30")
     assert f"{found.figures['f1']:.3f}" in said
+    away = transform * Affine.translation(90_000, 0)
+    with rasterio.open(places / "away.tif", "w", transform=away, **form) as file:
+        file.write(cover, 1)
     with pytest.raises(MetricError, match="know no pixel"):
-        evaluate_green(product, places / "there" / "green.tif")
+        evaluate_green(product, places / "away.tif")
 
 
 def test_wrong_labels_are_refused(places: Path) -> None:
