@@ -219,7 +219,7 @@ def draw_judged(found: Judged) -> None:
 
 def draw_difference(found: Difference) -> None:
     """The largest changes between two maps, on stdout."""
-    labels = {0: "none", **{zone.code: f"{zone.label:>2}  {zone.title}" for zone in LCZ}}
+    titles = found.titles
     share = 100 * found.changed / max(int(found.cells.sum() - found.cells[0, 0]), 1)
     out.print(
         f"{found.old} -> {found.new}: {found.changed} cells changed "
@@ -233,7 +233,7 @@ def draw_difference(found: Difference) -> None:
         table.add_column("cells", justify="right")
         table.add_column("km2", justify="right")
         for old, new, cells in found.largest[:15]:
-            table.add_row(labels[old], labels[new], str(cells), f"{cells * found.square_km:.2f}")
+            table.add_row(titles[old], titles[new], str(cells), f"{cells * found.square_km:.2f}")
         out.print(table)
     if found.folder is not None:
         say(f"raster and tables: {found.folder}")

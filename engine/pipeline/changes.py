@@ -16,13 +16,13 @@ from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError, RecipeError
 from engine.grid.grid import Grid
-from engine.legend import LCZ
+from engine.legend import LCZ, UGS
 from engine.publishing.cog import Layer, write_cog
 from engine.store.repository import Store
 
 __all__ = ["Difference", "Pruned", "diff", "prune"]
 
-_STRIP = 1024  # cells down that are compared at once
+_STRIP, _WIDE = 1024, 16_384  # cells down and across that are compared at once
 _CHANGES = Layer("changes", "", "Old class x 100 + new class; 0 unchanged", "uint16", 0, "mode")
 
 
@@ -32,8 +32,9 @@ class Difference:
 
     Attributes
     ----------
-    cells : int64 (18, 18)
+    cells : int64 (n, n)
         Cells by old (rows) and new class (columns); 0 is none.
+    titles, labels : of the classes, by position: of green space 1 is not green, 2 is green.
     square_km : of a cell.
     folder : where raster and tables were written, None if nowhere.
     """
@@ -41,6 +42,8 @@ class Difference:
     old: str
     new: str
     cells: npt.NDArray[np.int64]
+    titles: tuple[str, ...]
+    labels: tuple[str, ...]
     square_km: float
     folder: Path | None
 
@@ -54,7 +57,8 @@ class Difference:
         """(old, new, cells) of all changes, the largest first."""
         moved = self.cells - np.diag(np.diag(self.cells))
         order = np.argsort(-moved, axis=None, kind="stable")
-        found = [(int(i) // 18, int(i) % 18, int(moved.flat[i])) for i in order]
+        n = len(moved)
+        found = [(int(i) // n, int(i) % n, int(moved.flat[i])) for i in order]
         return [change for change in found if change[2]]
 
 
@@ -78,21 +82,32 @@ def diff(
         Where a release has no map, or `out` cannot be written.
     """
     opened = Store.open(store)
-    maps = [_map(opened, tag) for tag in (old, new)]
-    box, cell = _box(opened)
-    cells = np.zeros((18, 18), np.int64)
+    maps = [_Map(opened, tag) for tag in (old, new)]
+    box, legend = maps[0].box, maps[0].legend
+    n = len(legend) + 1
+    cells = np.zeros((n, n), np.int64)
     for top in range(0, box.shape[0], _STRIP):
-        before, after = (np.asarray(m[top : top + _STRIP], np.int64) for m in maps)
-        pairs = np.bincount((before * 18 + after).ravel(), minlength=18 * 18)
-        cells += pairs.reshape(18, 18)
+        for left in range(0, box.shape[1], _WIDE):
+            here = slice(top, top + _STRIP), slice(left, left + _WIDE)
+            before, after = (m.read(*here).astype(np.uint16) for m in maps)
+            pairs = np.bincount((before * n + after).ravel(), minlength=n * n)
+            cells += pairs.reshape(n, n)
     folder = None if out is None else Path(out)
-    found = Difference(old, new or "now", cells, cell**2 / 1e6, folder)
+    found = Difference(
+        old,
+        new or "now",
+        cells,
+        ("none", *(f"{c.label:>2}  {c.title}" if c in LCZ else c.title for c in legend)),
+        ("none", *(c.label if c in LCZ else c.name for c in legend)),
+        float(box.resolution.x) ** 2 / 1e6,
+        folder,
+    )
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
 
             def read(rows: slice) -> npt.NDArray[np.uint16]:
-                before, after = (np.asarray(m[rows], np.uint16) for m in maps)
+                before, after = (m.read(rows, slice(None)).astype(np.uint16) for m in maps)
                 return np.where(before == after, 0, before * 100 + after).astype(np.uint16)
 
             write_cog(folder / "changes.tif", _CHANGES, box, read, {"TIFFTAG_SOFTWARE": "natmap"})
@@ -102,31 +117,37 @@ def diff(
     return found
 
 
-def _map(store: Store, tag: str | None) -> Any:
-    root = zarr.open_group(store.reader(tag).store, mode="r")
-    try:
-        return root["map/filtered"]
-    except KeyError:
-        raise PublishError("there is no map to compare", got=f"{store.place}, {tag}") from None
+class _Map:
+    """A release's map, its classes counted from 1."""
 
+    def __init__(self, store: Store, tag: str | None) -> None:
+        root: Any = zarr.open_group(store.reader(tag).store, mode="r")
+        for path, self.legend in (("map/filtered", LCZ), ("map/classes", UGS)):
+            if path in root:
+                self._array = root[path]
+                break
+        else:
+            raise PublishError("there is no map to compare", got=f"{store.place}, {tag}")
+        known = store.identity
+        grid = Grid.fit(
+            tuple(known["bounds"]),
+            crs=known["crs"],
+            tile_size=known["tile_size"],
+            anchor=tuple(known["anchor"]),
+        )
+        self.box: GeoBox = grid.geobox(float(known["arrays"][path]["resolution"]))
+        self._code = np.zeros(256, np.uint8)
+        self._code[[c.code for c in self.legend]] = np.arange(1, len(self.legend) + 1)
 
-def _box(store: Store) -> tuple[GeoBox, float]:
-    known = store.identity
-    cell = float(known["arrays"]["map/filtered"]["resolution"])
-    west, south, east, north = known["bounds"]
-    grid = Grid.fit(
-        (west, south, east, north),
-        crs=known["crs"],
-        tile_size=known["tile_size"],
-        anchor=tuple(known["anchor"]),
-    )
-    return grid.geobox(cell), cell
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[np.uint8]:
+        """Positions in the legend, from 1; 0 is none."""
+        found: npt.NDArray[np.uint8] = self._code[self._array[rows, cols]]
+        return found
 
 
 def _write_tables(found: Difference, folder: Path) -> None:
-    labels = {0: "none", **{zone.code: zone.label for zone in LCZ}}
     rows = [
-        (labels[old], labels[new], cells, round(cells * found.square_km, 4))
+        (found.labels[old], found.labels[new], cells, round(cells * found.square_km, 4))
         for old, new, cells in found.largest
     ]
     with (folder / "changes.csv").open("w", newline="", encoding="utf-8") as file:

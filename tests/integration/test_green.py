@@ -210,6 +210,23 @@ def test_only_what_changed_runs_again(place: Path, product: Path) -> None:
         engine.plan(older)
 
 
+def test_releases_are_compared(place: Path, product: Path, tmp_path: Path) -> None:
+    engine.publish(recipe(place), tag="one")
+    before = layer(product)
+    assert engine.diff(place / "green", "one").changed == 0
+    smaller = recipe(place) | {"mask": {"boundaries": str(place / "towns-2.geojson")}}
+    write_polygons(place / "towns-2.geojson", TOWNS[:1])
+    assert not engine.run(smaller, workers=1).failed
+    found = engine.diff(place / "green", "one", out=tmp_path / "changes")
+    gone = sum(cells for old, new, cells in found.largest if new == 0)
+    assert gone == found.changed > 0
+    assert found.cells.shape == (3, 3)
+    assert found.cells[1:].sum() == (before != 255).sum()
+    assert (tmp_path / "changes" / "changes.csv").read_text().count("green") == 2
+    assert not engine.run(recipe(place), workers=1).failed  # as it was
+    assert engine.diff(place / "green", "one").changed == 0
+
+
 def test_what_does_not_fit_is_said_before_work(place: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="imagery: product ugs takes images"):
         engine.plan(

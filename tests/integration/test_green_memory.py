@@ -1,0 +1,92 @@
+"""A worker's memory does not grow with the tiles it has done."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import zarr
+from affine import Affine
+from cards import write_segmenter
+
+import engine
+from engine.catalog.ingest import ingest
+from engine.store.ledger import Ledger
+from engine.store.repository import Store
+
+pytestmark = pytest.mark.slow
+SIDE, TILE = 5000, 4000
+WEST, NORTH = 400_000, 5_200_000  # multiples of the tile
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames of 5 km over 20 km square, of a pattern that is quickly written."""
+    folder = tmp_path_factory.mktemp("frames")
+    yy, xx = np.ogrid[:SIDE, :SIDE]
+    pattern = np.stack([(yy // 8 + xx // step) % 256 for step in (8, 16, 32)]).astype(np.uint8)
+    for row in range(4):
+        for col in range(4):
+            with rasterio.open(
+                folder / f"frame_{row}{col}.tif",
+                "w",
+                driver="GTiff",
+                count=3,
+                height=SIDE,
+                width=SIDE,
+                dtype="uint8",
+                crs="EPSG:32633",
+                transform=Affine(1, 0, WEST + col * SIDE, 0, -1, NORTH - row * SIDE),
+                tiled=True,
+                photometric="rgb",
+                interleave="pixel",
+                compress="lzw",
+            ) as file:
+                file.write(pattern)
+    return ingest(folder, when="2021-07-01").catalog
+
+
+def peak(store: Path) -> int:
+    """The most megabytes that a worker had, by the ledger."""
+    reader = Store.open(store).reader()
+    root = zarr.open_group(reader.store, mode="r")
+    ledger = Ledger(root["ledger/scores"].shape[:2], {"scores": False})
+    ledger.load(reader, root)
+    return max(int(record["megabytes"]) for _, _, record in ledger.records("scores"))
+
+
+def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
+    write_segmenter(tmp_path / "stub", patch=512, overlap=64, width=1)
+    found: dict[int, int] = {}
+    for across in (1, 2, 5):
+        box: dict[str, Any] = {
+            "type": "Polygon",
+            "coordinates": [
+                [
+                    [WEST + dx * TILE * across, NORTH - dy * TILE * across]
+                    for dx, dy in [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]
+                ]
+            ],
+        }
+        crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+        feature = {"type": "Feature", "properties": {}, "geometry": box}
+        area = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
+        (tmp_path / f"area-{across}.geojson").write_text(json.dumps(area))
+        recipe = {
+            "name": "memory",
+            "product": "ugs",
+            "area": {"file": str(tmp_path / f"area-{across}.geojson")},
+            "grid": {"crs": "EPSG:32633"},
+            "images": {"catalog": str(frames)},
+            "model": {"card": str(tmp_path / "stub")},
+            "store": str(tmp_path / f"store-{across}"),
+        }
+        plan = engine.plan(recipe)
+        assert plan.tiles == across**2
+        assert not engine.run(recipe, workers=1).failed
+        found[across**2] = peak(tmp_path / f"store-{across}")
+    assert max(found.values()) <= 1.1 * found[1], found
