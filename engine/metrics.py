@@ -27,6 +27,7 @@ __all__ = [
     "binary",
     "bootstrap",
     "confusion",
+    "seam_ratio",
     "similarity",
     "stratified",
 ]
@@ -320,3 +321,30 @@ def binary(counts: npt.ArrayLike) -> dict[str, float]:
         "iou": share(tp, tp + fp + fn),
         "oa": share(tp + tn, tp + tn + fp + fn),
     }
+
+
+def seam_ratio(values: npt.ArrayLike, first: int, period: int) -> float:
+    """How much more a map changes across lines than elsewhere: 1 where no seam shows.
+
+    The mean difference of neighbours on both sides of a line over that of all other neighbours.
+
+    Parameters
+    ----------
+    values : float (y, x), NaN where there is none.
+    first : column that begins behind the first line.
+    period : columns from one line to the next.
+
+    Raises
+    ------
+    MetricError
+        Where no line, or nothing beside lines, has values.
+    """
+    steps = np.abs(np.diff(np.asarray(values, np.float64), axis=1))
+    lines = np.zeros(steps.shape[1], bool)
+    lines[(first - 1) % period :: period] = True
+    means = []
+    for part in (steps[:, lines], steps[:, ~lines]):
+        if not np.isfinite(part).any():
+            raise MetricError("there is nothing to compare at or beside the lines", got=period)
+        means.append(float(np.nanmean(part)))
+    return means[0] / means[1] if means[1] else (1.0 if means[0] == 0 else np.inf)

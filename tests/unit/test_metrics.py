@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as witness
 
 from engine.errors import MetricError
-from engine.metrics import assess, bootstrap, confusion, similarity, stratified
+from engine.metrics import assess, bootstrap, confusion, seam_ratio, similarity, stratified
 
 
 def pair(seed: int, n: int = 3000, classes: int = 17) -> tuple[np.ndarray, np.ndarray]:
@@ -114,3 +114,17 @@ def test_the_published_example_of_a_stratified_sample() -> None:
     assert found.areas.round().tolist() == [235_086, 129_846, 3_175_221, 6_459_846]
     hectares = found.areas[0] * 0.09, found.areas_ci[0] * 0.09
     assert (round(hectares[0]), round(hectares[1])) == (21_158, 6_158)
+
+
+def test_a_seam_shows_in_its_ratio() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 1, (400, 512)).cumsum(axis=1)
+    assert seam_ratio(values, 16, 64) == pytest.approx(1, abs=0.1)
+    stepped = values + 2 * (np.arange(512) // 64 % 2)
+    assert seam_ratio(stepped, 64, 64) > 1.5
+    assert seam_ratio(stepped, 16, 64) == pytest.approx(1, abs=0.1)
+    values[:, 100:] = np.nan
+    assert seam_ratio(values, 16, 64) == pytest.approx(1, abs=0.3)
+    assert seam_ratio(np.ones((3, 9)), 3, 3) == 1
+    with pytest.raises(MetricError, match="nothing to compare"):
+        seam_ratio(values[:, 100:], 16, 64)
