@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ import rasterio
 import rasterio.features
 import shapely
 from affine import Affine
+from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from engine.compiled import compiled
@@ -26,12 +29,31 @@ from engine.synthetic.materials import BANDS, SHADE, Material, spectra
 from engine.synthetic.scene import CRS
 from engine.synthetic.surface import paint
 
-__all__ = ["FRAME", "GREEN", "take_photo", "write_photos"]
+__all__ = ["FRAME", "GREEN", "JULY", "Light", "take_photo", "write_photos"]
 
 FRAME, _LAP = 1000, 50
 """Metres of a frame's own ground; it shows `_LAP` more on each side, as its neighbours do."""
 
-_SUN, _DAY = Sun(56.0, 150.0), 190  # a July morning
+
+@dataclass(frozen=True)
+class Light:
+    """When photos are taken.
+
+    Attributes
+    ----------
+    sun : Sun
+    day : of the year; leaves and grass go by it.
+    exposure : brightness, beside each city's own.
+    """
+
+    sun: Sun
+    day: int
+    exposure: float = 1.0
+
+
+JULY = Light(Sun(56.0, 150.0), 190)
+"""A July morning."""
+
 _ORDER = ("B04", "B03", "B02", "B08")
 _BANDS = np.array([BANDS.index(name) for name in _ORDER])
 _SALT = 977  # of a city's tone curve and of a frame's light
@@ -49,23 +71,25 @@ GREEN = np.isin(
 """Which materials are green space inside a city; farmland is none."""
 
 
-def take_photo(world: World, left: int, top: int, rows: int, cols: int) -> npt.NDArray[np.uint8]:
+def take_photo(
+    world: World, left: int, top: int, rows: int, cols: int, light: Light = JULY
+) -> npt.NDArray[np.uint8]:
     """A frame: red, green, blue and near infrared of a window, whole metres of the world.
 
-    Shadows are those of a summer's morning; each city has its tone curve, and each frame is a
-    little brighter on one side, as mosaics of real frames are.
+    Each city has its tone curve, and each frame is a little brighter on one side, as mosaics of
+    real frames are.
 
     Returns
     -------
     uint8 (4, rows, cols)
     """
-    far = reach(_SUN)
+    far = reach(light.sun)
     ground = paint(world, left - far, top + far, rows + 2 * far, cols + 2 * far)
-    dark = shade(ground.height, ground.left, ground.top, _SUN)
+    dark = shade(ground.height, ground.left, ground.top, light.sun)
     keys = ground.cities
-    table = np.stack([spectra(world.seed, key, _DAY)[:, _BANDS] for key in keys])
+    table = np.stack([spectra(world.seed, key, light.day)[:, _BANDS] for key in keys])
     curves = np.array([draws(world.seed, key, 0, _SALT)[:3] for key in keys])
-    gain = (2.1 + 0.8 * curves[:, 0]).astype(np.float32)
+    gain = (light.exposure * (2.1 + 0.8 * curves[:, 0])).astype(np.float32)
     gamma = (0.55 + 0.25 * curves[:, 1]).astype(np.float32)
     shine = draws(world.seed, left, top, _SALT)
     slope = np.array([0.16 * (shine[0] - 0.5), 0.16 * (shine[1] - 0.5)], np.float32)
@@ -96,56 +120,65 @@ def _expose(
                 out[b, i, j] = int(255 * value + 0.5)
 
 
-def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> int:
-    """Write frames as JPEG-compressed GeoTIFFs, and beside each what is green in it.
+def write_photos(
+    country: Country, folder: Path, towns: list[BaseGeometry], light: Light = JULY
+) -> int:
+    """Write frames as JPEG-compressed GeoTIFFs, and what is green in them.
 
     Frames lie in ``folder``, named by column and row, with their items and ``catalog.json``;
-    ``green/`` holds uint8 rasters of the same pixels: 1 green, 0 not, 255 outside the urban
-    boundary.
+    ``green.tif`` holds the country at 1 m: 1 green, 0 not, 255 outside of the urban boundary.
 
     Parameters
     ----------
     country : Country
     folder : Path
     towns : polygons of the urban boundary, in the world's CRS.
+    light : Light
 
     Returns
     -------
     How many frames there are.
     """
-    (folder / "green").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     left, bottom, right, top = country.bounds
     corners = [(x, y) for y in range(top, bottom, -FRAME) for x in range(left, right, FRAME)]
     side = FRAME + 2 * _LAP
+    form: dict[str, Any] = {"driver": "GTiff", "crs": CRS, "dtype": "uint8", "tiled": True}
+    lock = Lock()
 
     def frame(corner: tuple[int, int]) -> None:
         x, y = corner[0] - _LAP, corner[1] + _LAP
-        form: dict[str, Any] = {
-            "driver": "GTiff",
-            "height": side,
-            "width": side,
-            "crs": CRS,
-            "transform": Affine(1, 0, x, 0, -1, y),
-            "dtype": "uint8",
-            "tiled": True,
-        }
+        transform = Affine(1, 0, x, 0, -1, y)
         name = f"photo_{corner[0] // FRAME}_{corner[1] // FRAME}.tif"
+        own = {"height": side, "width": side, "transform": transform, "count": 4}
         with rasterio.open(
-            folder / name, "w", count=4, compress="jpeg", jpeg_quality=85, **form
+            folder / name, "w", compress="jpeg", jpeg_quality=85, **own, **form
         ) as file:
-            file.write(take_photo(country.world, x, y, side, side))
-        green = GREEN[paint(country.world, x, y, side, side).material].astype(np.uint8)
-        inside = rasterio.features.rasterize(
-            towns, (side, side), transform=form["transform"], dtype="uint8"
-        ) if towns else np.zeros((side, side), np.uint8)  # fmt: skip
-        with rasterio.open(
-            folder / "green" / name, "w", count=1, nodata=255, compress="deflate", **form
-        ) as file:
-            file.write(np.where(inside > 0, green, 255).astype(np.uint8), 1)
-        item = _item(name, form["transform"], side)
+            file.write(take_photo(country.world, x, y, side, side, light))
+        item = _item(name, transform, side, light)
         (folder / f"{item['id']}.json").write_text(json.dumps(item, indent=1) + "\n")
+        rows, cols = min(FRAME, corner[1] - bottom), min(FRAME, right - corner[0])
+        found = GREEN[paint(country.world, *corner, rows, cols).material].astype(np.uint8)
+        here = Affine(1, 0, corner[0], 0, -1, corner[1])
+        inside = np.zeros((rows, cols), np.uint8)
+        if towns:
+            rasterio.features.rasterize(towns, out=inside, transform=here)
+        window = Window(corner[0] - left, top - corner[1], cols, rows)
+        with lock:
+            green.write(np.where(inside > 0, found, 255).astype(np.uint8), 1, window=window)
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+    whole = {"height": top - bottom, "width": right - left, "nodata": 255, "count": 1}
+    with (
+        rasterio.open(
+            folder / "green.tif",
+            "w",
+            transform=Affine(1, 0, left, 0, -1, top),
+            compress="deflate",
+            **whole,
+            **form,
+        ) as green,
+        ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool,
+    ):
         list(pool.map(frame, corners))
     names = sorted(path.stem for path in folder.glob("photo_*.json"))
     catalog = {
@@ -159,7 +192,7 @@ def write_photos(country: Country, folder: Path, towns: list[BaseGeometry]) -> i
     return len(corners)
 
 
-def _item(name: str, transform: Affine, side: int) -> dict[str, Any]:
+def _item(name: str, transform: Affine, side: int, light: Light) -> dict[str, Any]:
     """A frame's item: one file, four bands."""
     left, top = transform.c, transform.f
     outline = to_degrees(shapely.box(left, top - side, left + side, top))
@@ -171,7 +204,7 @@ def _item(name: str, transform: Affine, side: int) -> dict[str, Any]:
         "bbox": list(outline.bounds),
         "geometry": json.loads(shapely.to_geojson(outline)),
         "properties": {
-            "datetime": f"{date(2021, 1, 1) + timedelta(days=_DAY - 1)}T10:00:00Z",
+            "datetime": f"{date(2021, 1, 1) + timedelta(days=light.day - 1)}T10:00:00Z",
             "license": "CC0-1.0",
             "proj:code": CRS,
             "proj:shape": [side, side],

@@ -51,7 +51,7 @@ def mosaic(folder: Path, left: int, top: int, side: int) -> tuple[np.ndarray, np
     """Photos of a window and where there are any, with rasterio and numpy: the first wins."""
     found = np.zeros((side, side, 3), np.uint8)
     empty = np.ones((side, side), bool)
-    for path in sorted((folder / "photos").glob("*.tif")):
+    for path in sorted((folder / "photos").glob("photo_*.tif")):
         with rasterio.open(path) as file:
             window = file.window(left, top - side, left + side, top)
             row, col = round(window.row_off), round(window.col_off)

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.features
-import rasterio.merge
 import shapely
 from affine import Affine
 from pyproj import Transformer
@@ -38,18 +37,11 @@ SIDE = 64
 
 
 def write_place(folder: Path, seed: int) -> None:
-    """Photos, one raster of what is green in them, a boundary and a recipe that maps them."""
+    """Photos with what is green in them, a boundary and a recipe that maps them."""
     country = Country(World(seed), 1600, 1600)
     west, south, east, north = country.bounds
     square = shapely.box(west, south, east, north)
     write_photos(country, folder / "photos", [square])
-    files = sorted((folder / "photos" / "green").glob("*.tif"))
-    truth, transform = rasterio.merge.merge(files, bounds=country.bounds, nodata=255)
-    form = {"driver": "GTiff", "count": 1, "dtype": "uint8", "nodata": 255, "crs": CRS}
-    with rasterio.open(
-        folder / "green.tif", "w", height=1600, width=1600, transform=transform, **form
-    ) as file:
-        file.write(truth)
     move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
 
     def degrees(shape: Any) -> str:
@@ -94,7 +86,7 @@ def training(**more: Any) -> dict[str, Any]:
     return {
         "name": "small-green",
         "product": "ugs",
-        "labels": [{"recipe": "here/recipe.yaml", "raster": "here/green.tif", "most": 60}],
+        "labels": [{"recipe": "here/recipe.yaml", "raster": "here/photos/green.tif", "most": 60}],
         "chips": "chips",
         "side": SIDE,
         "split": {"by": "block", "side": 300, "shares": [0.5, 0.25, 0.25]},
@@ -115,7 +107,7 @@ def test_chips_are_the_ground_and_its_labels(places: Path, model: Path) -> None:
     chips = open_chips(places / "chips")
     assert len(chips) == 60
     assert set(chips.split.tolist()) <= {0, 1, 2, 255}
-    with rasterio.open(places / "here" / "green.tif") as file:
+    with rasterio.open(places / "here" / "photos" / "green.tif") as file:
         truth, bounds = file.read(1), file.bounds
     for k in range(0, 60, 7):
         x, y = chips.xy[k]
@@ -132,14 +124,14 @@ def test_chips_are_the_ground_and_its_labels(places: Path, model: Path) -> None:
 def views(photos: Path, x: float, y: float) -> Iterator[np.ndarray]:
     """What each photo that holds a whole chip shows of it."""
     box = x - SIDE / 2, y - SIDE / 2, x + SIDE / 2, y + SIDE / 2
-    for path in photos.glob("*.tif"):
+    for path in photos.glob("photo_*.tif"):
         with rasterio.open(path) as file:
             if shapely.box(*file.bounds).contains(shapely.box(*box)):
                 yield file.read([1, 2, 3], window=file.window(*box))
 
 
 def test_the_same_chips_come_from_polygons(places: Path, model: Path) -> None:
-    with rasterio.open(places / "here" / "green.tif") as file:
+    with rasterio.open(places / "here" / "photos" / "green.tif") as file:
         truth = file.read(1)
         shapes = [
             shapely.geometry.shape(s)
@@ -207,10 +199,10 @@ def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path
     recipe = places / "here" / "recipe.yaml"
     assert not engine.run(recipe, workers=1).failed
     product = Path(engine.publish(recipe))
-    found = evaluate_green(product, places / "here" / "green.tif", out=places / "judged")
+    found = evaluate_green(product, places / "here" / "photos" / "green.tif", out=places / "judged")
     with rasterio.open(product / "here.tif") as mine:
         classes, bounds, transform = mine.read(1), mine.bounds, mine.transform
-    with rasterio.open(places / "here" / "green.tif") as theirs:
+    with rasterio.open(places / "here" / "photos" / "green.tif") as theirs:
         window = theirs.window(*bounds)
         truth = theirs.read(1, window=window, boundless=True, fill_value=255)
     known = (classes != 255) & (truth != 255)
@@ -248,7 +240,7 @@ def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path
 
 
 def test_wrong_labels_are_refused(places: Path) -> None:
-    with rasterio.open(places / "here" / "green.tif") as file:
+    with rasterio.open(places / "here" / "photos" / "green.tif") as file:
         values, form = file.read(), dict(file.profile)
     values[values == 1] = 7
     with rasterio.open(places / "seven.tif", "w", **form) as file:
