@@ -206,7 +206,8 @@ def train_all(work: Path) -> None:
                     base=work,
                     tell=say,
                     epoch=lambda e: say(
-                        f"  epoch {e.number}: loss {e.loss:.3f}, validation F1 {e.validation_f1:.3f}"
+                        f"  epoch {e.number}: loss {e.loss:.3f}, "
+                        f"validation F1 {e.validation_f1:.3f}"
                     ),
                 )
             record(
