@@ -168,6 +168,9 @@ class Images(Strict):
         description="which frame shows where several do: newest, nadir (looked aside least), or "
         "ids of frames that go before all others",
     )
+    keep: bool = Field(
+        False, description="of product ugs: store the mosaic, for another model to be run on"
+    )
     verify: bool = Field(False, description="as in imagery")
 
     @property

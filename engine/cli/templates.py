@@ -107,6 +107,7 @@ images:
   catalog: ./photos-stac/catalog.json   # natmap ingest FOLDER makes one; or a card (naip), or the
                                         # path or address of a STAC catalogue
   # period: 2021-01-01/2023-12-31       # by default of any day
+  # keep: false          # true: the mosaic is stored, for another model to be run on
   # order: newest        # which frame shows where several do; or nadir; or [ids that go first]
 
 model:

@@ -14,7 +14,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from engine.cube.access import Access
-from engine.cube.images import in_order, read_image
+from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
@@ -53,10 +53,49 @@ class _Ground:
     boundary: tuple[bytes, ...] | None
 
 
+_SEEN, _LOST = 1, 2
+"""States of an image's pixel: data; in a frame that could not be read; else 0, in none."""
+
+
+@dataclass(frozen=True)
+class KeepImages:
+    """1 m images -> image/bands, image/state; for recipes that keep them."""
+
+    bands: tuple[str, ...]
+    resolution: float
+    strip: int  # rows at once
+    access: Access
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        frames: tuple[tuple[Item, tuple[float, ...]], ...] = task.parts[0].payload or ()
+        n = task.grid.pixels(self.resolution)
+        bands, state = np.zeros((len(self.bands), n, n), np.uint8), np.zeros((n, n), np.uint8)
+        failures: list[Failure] = []
+        fetched = 0
+        top, left = _corner(task, self.resolution)
+        for first in range(0, n if frames else 0, self.strip):
+            rows = slice(first, min(first + self.strip, n))
+            box = _box(
+                task,
+                self.resolution,
+                slice(top + rows.start, top + rows.stop),
+                slice(left, left + n),
+            )
+            near = _near(frames, box.boundingbox.bbox)
+            image = read_image(near, self.bands, box, task.grid.anchor, access=self.access)
+            bands[:, rows], state[rows] = image.bands, _state(image)
+            failures += image.failures
+            fetched += image.fetched
+        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        arrays = {"image/bands": bands, "image/state": state}
+        yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+
 @dataclass(frozen=True)
 class ScoreWindows:
-    """1 m images -> scores/probability, scores/reason; the images are not stored.
+    """1 m images -> scores/probability, scores/reason.
 
+    Images are read from their files and not stored, or, without an access, from the stage before.
     Windows lie on multiples of their stride from the grid's anchor and run where they meet a
     pixel that is wanted: in the area, inside of the boundary.
     """
@@ -64,7 +103,7 @@ class ScoreWindows:
     card: ModelCard
     device: str
     precision: str
-    access: Access
+    access: Access | None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         # torch costs a process a second and 150 MB: the driver and readers do without
@@ -77,25 +116,24 @@ class ScoreWindows:
         reason, wanted = self._wanted(task, ground)
         failures: list[Failure] = []
         fetched = 0
-        west, _, _, north = task.grid.tile_bounds(task.tile)
-        x0, y0 = task.grid.anchor
-        top, left = round((y0 - north) / metres), round((west - x0) / metres)
+        top, left = _corner(task, metres)
 
         def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
             nonlocal fetched
-            corner = Affine(
-                metres, 0, x0 + cols.start * metres, 0, -metres, y0 - rows.start * metres
-            )
-            box = GeoBox((rows.stop - rows.start, cols.stop - cols.start), corner, task.grid.crs)
-            near = _near(ground.frames, box.boundingbox.bbox)
-            image = read_image(near, self.card.bands, box, task.grid.anchor, access=self.access)
-            failures.extend(image.failures)
-            fetched += image.fetched
+            if self.access is None:
+                bands, state = self._stored(task, rows, cols)
+            else:
+                box = _box(task, metres, rows, cols)
+                near = _near(ground.frames, box.boundingbox.bbox)
+                image = read_image(near, self.card.bands, box, task.grid.anchor, access=self.access)
+                failures.extend(image.failures)
+                fetched += image.fetched
+                bands, state = image.bands, _state(image)
             here = slice(max(rows.start - top, 0), min(rows.stop - top, n))
             there = slice(left - cols.start, left - cols.start + n)
-            lost = image.lost[here.start + top - rows.start : here.stop + top - rows.start, there]
-            reason[here][lost & wanted[here]] = Reason.READ_FAILED
-            return prepare_image(image.bands, image.valid, self.card), image.valid
+            part = state[here.start + top - rows.start : here.stop + top - rows.start, there]
+            reason[here][(part == _LOST) & wanted[here]] = Reason.READ_FAILED
+            return prepare_image(bands, state == _SEEN, self.card), state == _SEEN
 
         if wanted.any():
             strips = segment_image(
@@ -112,6 +150,17 @@ class ScoreWindows:
         flags, note = gaps_of(tuple(dict.fromkeys(failures)))
         arrays = {"scores/probability": percent, "scores/reason": reason}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+    def _stored(
+        self, task: TileTask, rows: slice, cols: slice
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """A window of the stored image; windows reach up to their own side beyond the tile."""
+        halo = self.card.patch
+        top, left = _corner(task, self.card.resolution)
+        strip = slice(rows.start - top + halo, rows.stop - top + halo)
+        part = slice(cols.start - left + halo, cols.stop - left + halo)
+        bands = task.read("image/bands", halo, rows=strip)[:, :, part]
+        return bands, task.read("image/state", halo, rows=strip)[:, part]
 
     def _wanted(
         self, task: TileTask, ground: _Ground
@@ -146,6 +195,27 @@ class ShareCells:
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         yield Output({"fraction/green": green_fraction(task.read("map/classes"), CELL)})
+
+
+def _corner(task: TileTask, metres: float) -> tuple[int, int]:
+    """First row and column of a tile, in pixels from the grid's anchor."""
+    west, _, _, north = task.grid.tile_bounds(task.tile)
+    x0, y0 = task.grid.anchor
+    return round((y0 - north) / metres), round((west - x0) / metres)
+
+
+def _box(task: TileTask, metres: float, rows: slice, cols: slice) -> GeoBox:
+    """Where pixels lie that are counted from the grid's anchor."""
+    x0, y0 = task.grid.anchor
+    corner = Affine(metres, 0, x0 + cols.start * metres, 0, -metres, y0 - rows.start * metres)
+    return GeoBox((rows.stop - rows.start, cols.stop - cols.start), corner, task.grid.crs)
+
+
+def _state(image: Image) -> npt.NDArray[np.uint8]:
+    found: npt.NDArray[np.uint8] = np.where(
+        image.valid, _SEEN, np.where(image.lost, _LOST, 0)
+    ).astype(np.uint8)
+    return found
 
 
 def _near(
@@ -221,8 +291,14 @@ def green_stages(
     # a pixel's windows begin up to a window before it
     reach = (card.patch - 1) * metres + _SLACK
 
+    def kept(tile: Tile) -> list[Part]:
+        """Frames of tiles that some window looks at."""
+        if boundary is not None and boundary.near(tile, reach)[0] == ():
+            return [Part()]
+        return index.about(tile, _SLACK, order)
+
     def ground(tile: Tile) -> list[Part]:
-        frames = index.about(tile, reach, order)[0]
+        frames = Part() if images.keep else index.about(tile, reach, order)[0]
         near, inner = area.near(tile)
         polygons, outer = (None, b"") if boundary is None else boundary.near(tile)
         if polygons == () or not near:
@@ -239,15 +315,31 @@ def green_stages(
         "flag_meanings": " ".join(c.name for c in UGS),
         "flag_colors": " ".join(f"#{c.colour}" for c in UGS),
     }
+    first = []
+    if images.keep:
+        leading = (("band", card.bands),)
+        first = [
+            Stage(
+                "image",
+                KeepImages(card.bands, metres, card.patch, access),
+                (spec("image/bands", 0, leading=leading), spec("image/state", 0)),
+                parts=kept,
+                outside="frame",
+                gigabytes=1.0 + 3 * (len(card.bands) + 1) * n * n / 1e9,
+                guess=0.5,
+            )
+        ]
     window = card.patch**2 * 4 * 256 / 1e9  # of activations, roughly, in each thread
     return [
+        *first,
         Stage(
             "scores",
-            ScoreWindows(card, device, choice.precision, access),
+            ScoreWindows(card, device, choice.precision, None if images.keep else access),
             (
                 spec("scores/probability", NO_SCORE, attrs=percent),
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
             ),
+            tuple(Input(stage.name, card.patch * metres) for stage in first),
             parameters={
                 "model": card.key,
                 "precision": choice.precision,

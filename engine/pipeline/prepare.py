@@ -235,9 +235,9 @@ def _prepare_green(
     require_segmenter(model, choice)
     verify_weights(model)
     area, notes = resolve_area(recipe.area, choice.crs, base)
-    grid = _fit(area.bounds(), choice)
-    boundary, more = _boundary(recipe, grid, area, base)
     wide = model.patch * model.resolution  # a pixel's windows reach up to their own side beyond it
+    grid = _fit(area.bounds(wide if recipe.images.keep else 0.0), choice)
+    boundary, more = _boundary(recipe, grid, area, base)
     images, index, access = find_images(
         recipe.images, base, area.grown(wide), model.bands, grid, tell
     )

@@ -31,14 +31,15 @@ class Boundary:
         self._tree = shapely.STRtree(self._polygons)
         self._grid = grid
 
-    def near(self, tile: Tile) -> tuple[tuple[bytes, ...], bytes]:
-        """The polygons that meet a tile (WKB), and eight bytes that tell them apart.
+    def near(self, tile: Tile, reach: float = 0.0) -> tuple[tuple[bytes, ...], bytes]:
+        """The polygons within `reach` metres of a tile (WKB), and eight bytes that name them.
 
         They are whole: cut at the tile, an edge's slope would change in its last bits, and with
         it the side on which a centre falls. One that holds the whole tile is given as the tile's
         own square: its edge elsewhere decides nothing here.
         """
-        box = shapely.box(*self._grid.tile_bounds(tile))
+        west, south, east, north = self._grid.tile_bounds(tile)
+        box = shapely.box(west - reach, south - reach, east + reach, north + reach)
         near = [self._polygons[int(i)] for i in self._tree.query(box, predicate="intersects")]
         if any(shapely.contains_properly(polygon, box) for polygon in near):
             near = [box]

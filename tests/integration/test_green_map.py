@@ -168,6 +168,7 @@ def test_classes_and_fractions_follow_from_the_probability(product: Path) -> Non
         ("wide", 1, {"tile": 2000}),
         ("whole", 2, {"tile": 4000}),
         ("shifted", 2, {"tile": 1500, "origin": [300, 700]}),
+        ("kept", 2, {"tile": 1000}),
     ],
 )
 def test_the_map_does_not_depend_on_the_tiles(
@@ -178,6 +179,7 @@ def test_the_map_does_not_depend_on_the_tiles(
         assert not engine.run(plain, workers=2).failed
         product = Path(engine.publish(plain))
     other = recipe(place, name, **grid)
+    other["images"] = {**other["images"], "keep": name == "kept"}
     assert not engine.run(other, workers=workers).failed
     published = Path(engine.publish(other))
     for suffix in ("", "-probability", "-reason", "-green-fraction-100m"):
