@@ -12,6 +12,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping
@@ -164,3 +165,41 @@ def test_what_is_no_plain_image_is_a_recorded_failure(
     assert found.valid[:, 20:].all()  # the others are used all the same
     assert found.lost[1:-1, 1:19].all()
     assert not (found.lost & found.valid).any()
+
+
+def test_frames_in_degrees_of_another_datum_are_no_special_case(tmp_path: Path) -> None:
+    step = 1 / 108_000  # a thirtieth of a second: about 1 m north
+    move = Transformer.from_crs(CRS, "EPSG:4269", always_xy=True)
+    west, north = move.transform(LEFT - 30.0, TOP + 30.0)
+    rows, cols = np.mgrid[:160, :240]
+
+    def wave(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
+        turn = 2 * np.pi / (40 * step)
+        return 128 + 60 * np.sin(turn * (lon - west)) + 60 * np.cos(turn * (lat - north) / 1.3)
+
+    values = wave(west + (cols + 0.5) * step, north - (rows + 0.5) * step)
+    item = frame(
+        tmp_path,
+        np.repeat(values[None].round().astype(np.uint8), 3, 0),
+        crs="EPSG:4269",
+        transform=Affine(step, 0, west, 0, -step, north),
+    )
+    found = read(item)
+    assert found.valid.all()
+    centres = np.arange(SIDE) + 0.5
+    x, y = np.meshgrid(LEFT + centres, TOP - centres)
+    truth = wave(*move.transform(x, y))
+    assert np.abs(found.bands[0] - truth).max() < 3  # rounded, and a wave is no straight line
+
+
+def test_a_turned_frame_is_a_recorded_failure(tmp_path: Path) -> None:
+    turned = frame(tmp_path, transform=Affine(0.9, 0.4, LEFT, 0.4, -0.9, TOP))
+    found = read(turned, frame(tmp_path, name="b"))
+    assert [f.item for f in found.failures] == ["a"]
+    assert "rotated" in found.failures[0].error
+    assert found.valid.all()
+
+
+def test_a_frame_that_is_there_twice_shows_once(tmp_path: Path) -> None:
+    first, again = frame(tmp_path), frame(tmp_path, name="b")
+    np.testing.assert_array_equal(read(first, again).bands, read(first).bands)
