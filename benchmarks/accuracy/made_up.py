@@ -223,9 +223,9 @@ def train_all(work: Path) -> None:
 # -- judging -----------------------------------------------------------------------------------
 
 
-def classes_of(work: Path, name: str, kind: str) -> np.ndarray:
+def classes_of(work: Path, name: str, kind: str, model: Path | None = None) -> np.ndarray:
     """The whole map of a world by a model, unfiltered; 0 where there is none."""
-    card = load_card(work / "models" / kind)
+    card = load_card(model or work / "models" / kind)
     store = Store.open(work / name / ("store-one" if kind == "forest-one-date" else "store"))
     root: Any = zarr.open_group(store.reader().store, mode="r")
     bands, seen = root["composite/bands"][:], root["composite/observations"][:]

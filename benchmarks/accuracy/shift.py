@@ -3,10 +3,10 @@
     python benchmarks/accuracy/shift.py freeze              (a minute; before anything is judged)
     python benchmarks/accuracy/shift.py all --work FOLDER   (15 minutes of two cores; resumable)
 
-FOLDER is that of made_up.py, whose model it judges. Three worlds that nothing was trained on, each
-once as the training worlds are and once with each shift: summer dates with a higher sun; cities
-closer together, of smaller districts; roofs, grounds and greenery of another country. All worlds
-are those of shifted.json. Writes shift.json.
+FOLDER is where the worlds are made; the model is the shipped one. Three worlds that nothing was
+trained on, each once as the training worlds are and once with each shift: summer dates with a
+higher sun; cities closer together, of smaller districts; roofs, grounds and greenery of another
+country. All worlds are those of shifted.json. Writes shift.json.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import made_up  # noqa: E402
 
 from engine.metrics import assess, confusion  # noqa: E402
+from engine.models.card import find_card  # noqa: E402
 from engine.synthetic.country import Country  # noqa: E402
 from engine.synthetic.districts import World  # noqa: E402
 from engine.synthetic.make import synthesize  # noqa: E402
@@ -78,7 +79,7 @@ def judge(work: Path) -> None:
         every, well = [], []
         for seed in SEEDS:
             name = f"{shift}-{seed}"
-            codes = made_up.classes_of(work, name, made_up.SHIPPED)
+            codes = made_up.classes_of(work, name, made_up.SHIPPED, find_card("lcz-made-up", ROOT))
             with rasterio.open(work / name / "truth" / "truth-lcz.tif") as file:
                 truth = np.where(codes > 0, file.read(1), 0)
             with rasterio.open(work / name / "truth" / "truth-defined.tif") as file:
@@ -104,6 +105,7 @@ def main() -> None:
     if asked.what == "freeze":
         return freeze()
     work = asked.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
     for name, step in {"make": make, "judge": judge}.items():
         if asked.what in (name, "all"):
             step(work)
