@@ -269,6 +269,7 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
         # a block reaches up to its own side beyond the tile
         parts=lambda tile: index.about(tile, BLOCK + RIM, order),
         gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,
+        reads=1.5,
     )
 
 

@@ -38,6 +38,7 @@ __all__ = ["CELL", "green_stages", "require_segmenter"]
 CELL = 100
 """Side of a cell of the green fraction, in metres."""
 
+_READ = 1.5  # bytes of a square metre, between JPEG and lossless files
 _SLACK = 10.0  # metres about windows that resampling may look at
 
 
@@ -327,6 +328,7 @@ def green_stages(
                 outside="frame",
                 gigabytes=1.0 + 3 * (len(card.bands) + 1) * n * n / 1e9,
                 guess=0.5,
+                reads=_READ,
             )
         ]
     window = card.patch**2 * 4 * 256 / 1e9  # of activations, roughly, in each thread
@@ -354,6 +356,7 @@ def green_stages(
             + 2 * card.patch * (n + 2 * card.patch) * len(card.bands) * 6 / 1e9
             + 8 * n * n / 1e9,
             guess=10.0,
+            reads=0.0 if images.keep else _READ,
         ),
         Stage(
             "map",

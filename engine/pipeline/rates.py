@@ -90,10 +90,13 @@ class Rates:
         guess = (
             _SECONDS.get(stage.name, 5.0) / _SQUARE if stage.guess is None else stage.guess / 1e6
         )
-        reads = not stage.inputs  # nothing of the store: images
+        images = not stage.inputs  # nothing of the store
+        read = planes * _READ * (1 if stage.daily else days) if images else 0.0
+        if stage.reads:
+            read = stage.reads * grid.tile_size**2
         return Cost(
             parts * guess * grid.tile_size**2,
-            parts * planes * _READ * (1 if stage.daily else days) if reads else 0.0,
+            parts * read,
             parts * held * _STORED,
             (stage.name,),
         )

@@ -109,6 +109,8 @@ class Stage:
         Memory that a task needs at most.
     guess : float, optional
         Seconds that two cores take for a square kilometre, where no run has told yet.
+    reads : float
+        Bytes of images that a square metre takes, likewise, of a stage whose outputs do not tell.
     """
 
     name: str
@@ -124,6 +126,7 @@ class Stage:
     resource: Literal["cpu", "gpu"] = "cpu"
     gigabytes: float = 1.0
     guess: float | None = None
+    reads: float = 0.0
 
     def __post_init__(self) -> None:
         strange = [spec.path for spec in self.outputs if spec.group != self.name]

@@ -87,6 +87,7 @@ def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
         }
         plan = engine.plan(recipe)
         assert plan.tiles == across**2
+        assert plan.gigabytes_read == pytest.approx(1.5e-9 * (across * TILE) ** 2)  # a guess
         assert not engine.run(recipe, workers=1).failed
         found[across**2] = peak(tmp_path / f"store-{across}")
     assert max(found.values()) <= 1.1 * found[1], found
