@@ -78,12 +78,13 @@ def _draw_legend(
 ) -> None:
     x, y = at
     total = max(int((classes != nodata).sum()), 1)
+    words = x + (66 if any(label for _, label, _, _ in legend) else 36)
     for code, label, title, colour in legend:
         share = 100.0 * float((classes == code).sum()) / total
         ink = _INK if share else "#b6bcc6"
         pen.rectangle((x, y + 2, x + 26, y + 20), fill=f"#{colour}", outline="#9aa1ac")
         pen.text((x + 36, y), label, ink, _font(18))
-        pen.text((x + 66, y), title, ink, _font(18))
+        pen.text((words, y), title, ink, _font(18))
         text = f"{share:.1f} %" if share >= 0.05 else ("< 0.1 %" if share else "")
         pen.text((x + _LEGEND - 4, y), text, ink, _font(16), anchor="ra")
         y += _ROW

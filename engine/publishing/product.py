@@ -31,6 +31,7 @@ Read = Callable[[str, slice, slice], npt.NDArray[Any]]
 """(key of a layer, rows, columns) in the layer's own pixels -> its values."""
 
 _PICTURE = 2000  # cells; a larger map is thinned for the preview
+_SHARES = 10_000  # pixels; a larger map is shown by its shares, where it has such
 _STRIP = 1024  # rows read at once
 
 
@@ -188,7 +189,7 @@ def _count(form: Form, sheets: Sequence[Sheet], read: Read) -> Counts:
 def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None:
     """The preview: the map itself, or of a large one with an overview that."""
     key, legend, nodata = "map", form.legend, form.nodata
-    shares = form.overview is not None and max(box.shape) > _PICTURE
+    shares = form.overview is not None and max(box.shape) > _SHARES
     if shares and form.overview is not None:
         key, legend, nodata = form.overview, form.shades, 0
     layer = next(layer for layer in form.layers if layer.key == key)

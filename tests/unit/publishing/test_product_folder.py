@@ -354,7 +354,10 @@ def green() -> dict[str, np.ndarray]:
     }
 
 
-def test_green_space_is_a_product_of_its_own(tmp_path: Path, green: dict[str, np.ndarray]) -> None:
+def test_green_space_is_a_product_of_its_own(
+    tmp_path: Path, green: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.publishing.product._SHARES", 2000)
     corner = (500_000, 4_000_100, 502_600, 4_002_200)
     box = GeoBox.from_bbox(corner, "EPSG:32633", resolution=1, tight=True)
     folder = write_product(tmp_path / "green", UGS_FORM, box, reader(green), FACTS)
