@@ -59,7 +59,7 @@ LCZ: tuple[LandClass, ...] = tuple(
 
 
 UGS: tuple[LandClass, ...] = (
-    LandClass(0, "0", "not_green", "Not urban green space", "D9D9D9"),
+    LandClass(0, "0", "not_green", "Not urban green space", "C8C0B4"),
     LandClass(1, "1", "green", "Urban green space", "33A02C"),
 )
 """Urban green space, at 1 m; 255 is nodata."""
