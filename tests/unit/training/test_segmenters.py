@@ -11,11 +11,14 @@ import pytest
 import rasterio
 import torch
 from cards import RGB, write_segmenter
+from safetensors.torch import save_file
 
-from engine.errors import LabelError, RunError
+from engine.errors import LabelError, RunError, WeightsError
 from engine.metrics import binary
 from engine.models.card import ModelCard
-from engine.models.registry import build
+from engine.models.registry import build, load_weights
+from engine.models.ugsnet import Encoder
+from engine.pipeline.train_green import train_green
 from engine.training.adapt import AdaptSettings, adapt
 from engine.training.chips import ChipSet, import_ugset, open_chips, write_chips
 from engine.training.segmenters import (
@@ -179,3 +182,41 @@ def test_a_set_like_ugset_is_read_and_what_is_wrong_with_it_is_said(tmp_path: Pa
     with pytest.raises(LabelError, match="cannot be read"):
         open_chips(tmp_path / "none")
     assert isinstance(found, ChipSet)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_published_weights_are_begun_with_by_name(tmp_path: Path) -> None:
+    write_set(tmp_path / "UGSet")
+    torch.manual_seed(3)
+    given = {
+        name: torch.randn_like(value) * 0.01 if value.is_floating_point() else value
+        for name, value in Encoder().state_dict().items()
+        if name.startswith(("conv1", "bn1", "layer"))
+    }
+    for name in given:
+        if name.endswith("running_var"):
+            given[name] = given[name].abs() + 1
+    save_file({**given, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet50.safetensors")
+    recipe: dict[str, Any] = {
+        "name": "begun",
+        "product": "ugs",
+        "labels": [{"ugset": "UGSet"}],
+        "chips": "chips",
+        "side": SIDE,
+        "split": {"by": "own"},
+        "model": {"imagenet": "resnet50.safetensors"},
+        "training": {"epochs": 1, "batch": 3, "rate": 1e-9},
+        "out": "model",
+    }
+    made = load_weights(train_green(recipe, base=tmp_path).card)
+    for name in ("conv1.weight", "layer1.0.conv1.weight", "layer4.2.conv3.weight"):
+        assert torch.allclose(made[f"encoder.{name}"], given[name], atol=1e-6), name
+    save_file({"conv1.weight": given["conv1.weight"]}, tmp_path / "part.safetensors")
+    with pytest.raises(WeightsError, match="no ResNet-50 of this width"):
+        train_green(recipe | {"model": {"imagenet": "part.safetensors"}}, base=tmp_path)
+    torch.save(given, tmp_path / "resnet50.pth")
+    with pytest.raises(WeightsError, match="safetensors alone"):
+        train_green(recipe | {"model": {"imagenet": "resnet50.pth"}}, base=tmp_path)
+    small = {"imagenet": "resnet50.safetensors", "size": "small"}
+    with pytest.raises(WeightsError, match="no ResNet-50 of this width"):
+        train_green(recipe | {"model": small}, base=tmp_path)
