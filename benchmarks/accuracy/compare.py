@@ -193,28 +193,34 @@ def abroad(work: Path) -> None:
 def train_all(work: Path) -> None:
     """Every training and every fusion that `ROWS` does not hold yet."""
     made = {(row["split"], row["system"], row["seed"]) for row in recorded()}
-    for seed in SEEDS:
-        for system in SYSTEMS:
-            for split in SPLITS:
-                pair = f"{system} + gcn"
-                if (split, system, seed) not in made:
-                    if system == "transfer":
-                        abroad(work)
-                    began, cpu = time.perf_counter(), time.process_time()
-                    found = fitted(work, system, split, seed)
-                    record(
-                        split,
-                        system,
-                        seed,
-                        seconds=round(time.perf_counter() - began),
-                        cpu_seconds=round(time.process_time() - cpu),
-                        **found,
-                    )
-                if system in STREAMS and (split, pair, seed) not in made:
-                    for needed in ("gcn", system):  # another machine may have made the rows
-                        fitted(work, needed, split, seed)
-                    weight, figures = fused(work, split, seed, system)
-                    record(split, pair, seed, sentinel_weight=weight, test=figures)
+    order = [
+        (system, seed, split)
+        for volumes in (False, True)  # they take as long as all others together: last
+        for seed in SEEDS
+        for system in SYSTEMS
+        if (system == "resnet11-3d") == volumes
+        for split in SPLITS
+    ]
+    for system, seed, split in order:
+        pair = f"{system} + gcn"
+        if (split, system, seed) not in made:
+            if system == "transfer":
+                abroad(work)
+            began, cpu = time.perf_counter(), time.process_time()
+            found = fitted(work, system, split, seed)
+            record(
+                split,
+                system,
+                seed,
+                seconds=round(time.perf_counter() - began),
+                cpu_seconds=round(time.process_time() - cpu),
+                **found,
+            )
+        if system in STREAMS and (split, pair, seed) not in made:
+            for needed in ("gcn", system):  # another machine may have made the rows
+                fitted(work, needed, split, seed)
+            weight, figures = fused(work, split, seed, system)
+            record(split, pair, seed, sentinel_weight=weight, test=figures)
 
 
 def recorded() -> list[dict[str, Any]]:
