@@ -301,6 +301,7 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
     """What the MLM extension says of a model: properties of an item, ``mlm:name`` and on."""
     side = card.patch + 2 * card.context
     task = "semantic-segmentation" if card.segments else "scene-classification"
+    classes = {c.code: c for c in card.legend}
     across = [side, side] if card.segments else []
     fields: dict[str, Any] = {
         "mlm:name": card.name,
@@ -330,8 +331,7 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
                 },
                 "classification:classes": [
                     {"value": c.code, "name": c.name, "color_hint": c.colour}
-                    for c in card.legend
-                    if c.code in card.classes
+                    for c in (classes[code] for code in card.classes)
                 ],
             }
         ],
