@@ -6,15 +6,11 @@ import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
@@ -22,6 +18,7 @@ from pydantic import (
 from engine.errors import RecipeError
 from engine.grid.grid import projected_crs
 from engine.items import band_name
+from engine.recipe_file import Strict, product_of, read_recipe
 
 __all__ = [
     "AreaChoice",
@@ -35,20 +32,8 @@ __all__ = [
     "ModelChoice",
     "Period",
     "Recipe",
-    "Strict",
     "load_recipe",
-    "product_of",
-    "read_recipe",
 ]
-
-
-Wanted = TypeVar("Wanted", bound="Strict")
-
-
-class Strict(BaseModel):
-    """Fields that are not there are refused, and nothing changes once it is read."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class AreaChoice(Strict):
@@ -343,71 +328,3 @@ def load_recipe(
     """
     named = source.get("product") if isinstance(source, Mapping) else product_of(source)
     return read_recipe(Recipe, source, overrides, template="ugs" if named == "ugs" else "lcz")
-
-
-def product_of(path: str | Path) -> str:
-    """The product that a recipe file names, of whatever schema; "" where it names none."""
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError):
-        return ""  # whoever reads the recipe says what is wrong with it
-    return str(values.get("product", "")) if isinstance(values, dict) else ""
-
-
-def read_recipe(
-    schema: type[Wanted],
-    source: str | Path | Mapping[str, Any],
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    template: str,
-) -> Wanted:
-    """Read and validate a recipe of any schema; `template` is what `natmap init` calls it."""
-    values: Any
-    if isinstance(source, Mapping):
-        values, where = dict(source), "the recipe"
-    else:
-        where = str(source)
-        try:
-            values = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise RecipeError(
-                "there is no such recipe",
-                got=where,
-                remedy=f"`natmap init {template} > recipe.yaml` writes one to start from",
-            ) from error
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise RecipeError("the recipe is no YAML", got=f"{where}: {error}") from error
-        if not isinstance(values, dict):
-            raise RecipeError("the recipe is no mapping", got=f"{where}: {type(values).__name__}")
-    for key, value in (overrides or {}).items():
-        _set(values, key, value)
-    try:
-        return schema.model_validate(values)
-    except ValidationError as error:
-        raise RecipeError(f"{where} is wrong\n{_explain(error, template)}") from None
-
-
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
-        step = values.setdefault(parent, {})
-        if not isinstance(step, dict):
-            raise RecipeError("--set reaches into a value", got=key, expected="section.key=value")
-        values[parent] = values = dict(step)
-    values[last] = value
-
-
-def _explain(error: ValidationError, template: str) -> str:
-    lines = []
-    for problem in error.errors():
-        path = ".".join(str(p) for p in problem["loc"]) or "recipe"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {path}: unknown key; remove it, or see `natmap init {template}`")
-        elif problem["type"] == "missing":
-            lines.append(f"  {path}: missing; see `natmap init {template}`")
-        else:
-            message = problem["msg"].removeprefix("Value error, ")
-            got = problem.get("input")
-            short = "" if isinstance(got, dict | BaseModel) else f" (got {got!r})"
-            lines.append(f"  {path}: {message}{short}")
-    return "\n".join(lines)

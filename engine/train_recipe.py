@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipe import Strict, read_recipe
+from engine.recipe_file import Strict, read_recipe
 
 __all__ = ["Labels", "ModelWanted", "SplitChoice", "TrainRecipe", "Training", "load_train_recipe"]
 

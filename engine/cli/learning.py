@@ -19,7 +19,7 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
     """Train a model from labels and composites; a killed training goes on where it was."""
     from engine.cli.render import say, training
     from engine.pipeline.train import train as start
-    from engine.recipe import product_of
+    from engine.recipe_file import product_of
     from engine.train_recipe import load_train_recipe
 
     if product_of(recipe) == "ugs":
