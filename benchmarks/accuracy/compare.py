@@ -310,7 +310,8 @@ def table(result: dict[str, Any]) -> str:
                 if seoul
                 else ""
             )
-            lines.append(f"| {name} | {' | '.join(cells)} | {beside} |")
+            short = "" if row["seeds"] == len(SEEDS) else f" ({row['seeds']} of {len(SEEDS)} seeds)"
+            lines.append(f"| {name}{short} | {' | '.join(cells)} | {beside} |")
         lines.append("")
     return "\n".join(lines)
 
