@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
-from engine.models.card import ModelCard, verify_weights
+from engine.models.card import ModelCard, verify_weights, write_card
 from engine.models.comparators import MSMLA, DenseNet, ResNet50
 from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
@@ -30,6 +32,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "measure",
+    "save_model",
 ]
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
@@ -135,6 +138,17 @@ def begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
         )
     network.load_state_dict(fit, strict=False)
     return sorted(n for n in own if n not in fit and not n.endswith("num_batches_tracked"))
+
+
+def save_model(card: ModelCard, weights: Mapping[str, Tensor], folder: Path) -> ModelCard:
+    """Write weights and card into a folder; the card with the weights' name and checksum."""
+    path = folder / f"{card.name}.safetensors"
+    save_file({k: v.contiguous() for k, v in weights.items() if "num_batches" not in k}, path)
+    path.chmod(0o644)  # safetensors writes for the owner alone
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    card = card.model_copy(update={"weights": path.name, "sha256": digest, "folder": folder})
+    write_card(card, folder)
+    return card
 
 
 def load_model(card: ModelCard) -> nn.Module:

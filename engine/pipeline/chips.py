@@ -18,13 +18,14 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.cube.images import Image, in_order, read_image
 from engine.errors import LabelError, RecipeError
 from engine.green_recipe import GreenLabels, GreenRecipe
-from engine.grid.area import Area
+from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid
 from engine.pipeline.fusion import find_images
 from engine.recipe import load_recipe
@@ -301,10 +302,6 @@ def _burnt(shapes: Sequence[BaseGeometry], box: GeoBox) -> npt.NDArray[np.uint8]
 
 
 def _box_of(geometry: object, crs: str) -> BaseGeometry:
-    from shapely.geometry import shape
-
-    from engine.grid.area import reproject
-
     return reproject(shape(geometry), "EPSG:4326", crs).buffer(100.0).envelope
 
 

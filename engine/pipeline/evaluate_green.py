@@ -6,6 +6,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,13 +95,18 @@ def evaluate_green(
     blocks: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
     silent = 0
     try:
-        with rasterio.open(path) as mine, rasterio.open(reference) as theirs:
+        with ExitStack() as open_files:
+            mine = open_files.enter_context(rasterio.open(path))
+            theirs = open_files.enter_context(rasterio.open(reference))
             _require(mine, theirs)
             form = {"crs": mine.crs, "transform": mine.transform, "resampling": Resampling.nearest}
             form |= {"height": mine.height, "width": mine.width}
             nothing = theirs.nodata if theirs.nodata is not None else unknown[0] if unknown else 0
             with WarpedVRT(theirs, nodata=nothing, **form) as view:
-                where = None if within is None else WarpedVRT(rasterio.open(within), **form)
+                where = None
+                if within is not None:
+                    places = open_files.enter_context(rasterio.open(within))
+                    where = open_files.enter_context(WarpedVRT(places, **form))
                 none = [*unknown, nothing]
                 side = max(round(_GROUND / mine.res[0]), 1)
                 for top in range(0, mine.height, _STRIP):

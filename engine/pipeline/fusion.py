@@ -31,11 +31,10 @@ from engine.grid.area import Area
 from engine.grid.grid import Grid
 from engine.infer.fuse import fuse
 from engine.infer.instances import BLOCK, CELL, RIM, find_graphs, score_graphs
-from engine.items import Item
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.models.graphs import FEATURES
 from engine.models.segments import MOST, Kind, segment
-from engine.pipeline.items import ItemIndex
+from engine.pipeline.items import Frames, ItemIndex, frames_in
 from engine.pipeline.kernels import gaps_of
 from engine.recipe import Images, Instances, Recipe
 from engine.runs.stage import Input, Output, Stage
@@ -72,7 +71,7 @@ class FindInstances:
         wanted = task.defined(float(CELL))
         nodes = np.zeros((MOST, len(FEATURES), n, n), np.float16)
         count = np.zeros((n, n), np.uint8)
-        frames: tuple[tuple[Item, tuple[float, ...]], ...] = task.parts[0].payload
+        frames: Frames = task.parts[0].payload
         blocks = [b for b in _blocks(task) if wanted is None or wanted[b.rows, b.cols].any()]
         failures: list[Failure] = []
         fetched = 0
@@ -96,16 +95,10 @@ class FindInstances:
         arrays: dict[str, npt.NDArray[Any]] = {"instances/nodes": nodes, "instances/count": count}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
-    def _read(
-        self, grid: Grid, block: _Block, frames: tuple[tuple[Item, tuple[float, ...]], ...]
-    ) -> Image:
+    def _read(self, grid: Grid, block: _Block, frames: Frames) -> Image:
         side = BLOCK + 2 * RIM
         left, top = block.left - RIM, block.top + RIM
-        near = [
-            item
-            for item, (west, south, east, north) in frames
-            if west < left + side and east > left and south < top and north > top - side
-        ]
+        near = frames_in(frames, (left, top - side, left + side, top))
         box = GeoBox((side, side), Affine(1, 0, left, 0, -1, top), grid.crs)
         return read_image(near, RGB, box, grid.anchor, access=self.access)
 

@@ -19,11 +19,10 @@ from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
 from engine.infer.segments import NO_SCORE, Lattice, segment_image, to_percent
-from engine.items import Item
 from engine.legend import UGS, Reason
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.pipeline.items import ItemIndex
+from engine.pipeline.items import Frames, ItemIndex, frames_in
 from engine.pipeline.kernels import gaps_of
 from engine.pipeline.stages import REASON_ATTRS
 from engine.product.mask import Boundary, inside
@@ -49,7 +48,7 @@ class _Ground:
     `boundary` is None where nothing is masked.
     """
 
-    frames: tuple[tuple[Item, tuple[float, ...]], ...]
+    frames: Frames
     area: tuple[bytes, ...]
     boundary: tuple[bytes, ...] | None
 
@@ -68,7 +67,7 @@ class KeepImages:
     access: Access
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        frames: tuple[tuple[Item, tuple[float, ...]], ...] = task.parts[0].payload or ()
+        frames: Frames = task.parts[0].payload or ()
         n = task.grid.pixels(self.resolution)
         bands, state = np.zeros((len(self.bands), n, n), np.uint8), np.zeros((n, n), np.uint8)
         failures: list[Failure] = []
@@ -82,7 +81,7 @@ class KeepImages:
                 slice(top + rows.start, top + rows.stop),
                 slice(left, left + n),
             )
-            near = _near(frames, box.boundingbox.bbox)
+            near = frames_in(frames, box.boundingbox.bbox)
             image = read_image(near, self.bands, box, task.grid.anchor, access=self.access)
             bands[:, rows], state[rows] = image.bands, _state(image)
             failures += image.failures
@@ -125,7 +124,7 @@ class ScoreWindows:
                 bands, state = self._stored(task, rows, cols)
             else:
                 box = _box(task, metres, rows, cols)
-                near = _near(ground.frames, box.boundingbox.bbox)
+                near = frames_in(ground.frames, box.boundingbox.bbox)
                 image = read_image(near, self.card.bands, box, task.grid.anchor, access=self.access)
                 failures.extend(image.failures)
                 fetched += image.fetched
@@ -217,17 +216,6 @@ def _state(image: Image) -> npt.NDArray[np.uint8]:
         image.valid, _SEEN, np.where(image.lost, _LOST, 0)
     ).astype(np.uint8)
     return found
-
-
-def _near(
-    frames: tuple[tuple[Item, tuple[float, ...]], ...], box: tuple[float, float, float, float]
-) -> list[Item]:
-    left, bottom, right, top = box
-    return [
-        item
-        for item, (west, south, east, north) in frames
-        if west < right and east > left and south < top and north > bottom
-    ]
 
 
 def require_segmenter(card: ModelCard, choice: GridChoice) -> None:

@@ -18,10 +18,24 @@ from engine.items import Item
 from engine.runs.stage import Part
 from engine.store.arrays import day_index
 
-__all__ = ["SLACK", "ItemIndex"]
+__all__ = ["SLACK", "Frames", "ItemIndex", "frames_in"]
 
 SLACK = 5_000.0
 """Metres that a footprint may miss: published ones are simplified outlines of the data."""
+
+
+Frames = tuple[tuple[Item, tuple[float, ...]], ...]
+"""Items, the best first, each with its extent's bounds; as `ItemIndex.about` hands them on."""
+
+
+def frames_in(frames: Frames, bounds: tuple[float, ...]) -> list[Item]:
+    """Those that may show something of a window (west, south, east, north)."""
+    left, bottom, right, top = bounds
+    return [
+        item
+        for item, (west, south, east, north) in frames
+        if west < right and east > left and south < top and north > bottom
+    ]
 
 
 class ItemIndex:

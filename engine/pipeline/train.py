@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.torch import save_file
 
 from engine.errors import CardError, LabelError
 from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
-from engine.models.card import ModelCard, find_card, load_card, write_card
-from engine.models.registry import Measured, load_weights, measure
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.registry import Measured, load_weights, measure, save_model
 from engine.pipeline.cutting import cut_patches
 from engine.pipeline.streams import graph_form, weigh
 from engine.publishing.charts import draw_confusion, draw_curves
@@ -143,17 +142,7 @@ def train(
             step=step,
         )
         weights, history, best = found.weights, found.history, found.best
-    target = folder / f"{recipe.name}.safetensors"
-    save_file({k: v.contiguous() for k, v in weights.items() if "num_batches" not in k}, target)
-    target.chmod(0o644)  # safetensors writes for the owner alone
-    card = card.model_copy(
-        update={
-            "weights": target.name,
-            "sha256": hashlib.sha256(target.read_bytes()).hexdigest(),
-            "folder": folder,
-        }
-    )
-    write_card(card, folder)
+    card = save_model(card, weights, folder)
     fusion = weigh(recipe, base, patches, card) if graph else None
     if fusion is not None:
         tell(f"fused with {fusion['beside']}: sentinel_weight {fusion['sentinel_weight']:g}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import CardError, WeightsError
@@ -24,8 +23,8 @@ from engine.green_recipe import (
 )
 from engine.infer.predict import choose_device
 from engine.metrics import binary
-from engine.models.card import ModelCard, find_card, load_card, write_card
-from engine.models.registry import build, load_model, load_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.registry import build, load_model, load_weights, save_model
 from engine.pipeline.chips import City, cut_chips
 from engine.publishing.charts import draw_curves
 from engine.training.adapt import Adapted, AdaptSettings, Checked, adapt
@@ -86,7 +85,7 @@ def train_green(
         tell=epoch,
         step=step,
     )
-    card = _write(card, found.weights, folder)
+    card = save_model(card, found.weights, folder)
     draw_curves([asdict(entry) for entry in found.history], found.best, folder / "curves.png")
     test = parts["test"]
     figures = None
@@ -157,7 +156,7 @@ def adapt_green(
     card = old.model_copy(
         update={"name": recipe.name, "provenance": f"{words}; {old.provenance}", "version": "1"}
     )
-    card = _write(card, found.weights, folder)
+    card = save_model(card, found.weights, folder)
     _report(
         folder,
         recipe=recipe.model_dump(mode="json"),
@@ -247,16 +246,6 @@ def _start(recipe: GreenRecipe, card: ModelCard, base: Path) -> dict[str, Tensor
         )
     # the rest of the network stays as it is drawn
     return found
-
-
-def _write(card: ModelCard, weights: Mapping[str, Tensor], folder: Path) -> ModelCard:
-    target = folder / f"{card.name}.safetensors"
-    save_file({k: v.contiguous() for k, v in weights.items() if "num_batches" not in k}, target)
-    target.chmod(0o644)  # safetensors writes for the owner alone
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
-    card = card.model_copy(update={"weights": target.name, "sha256": digest, "folder": folder})
-    write_card(card, folder)
-    return card
 
 
 def _report(folder: Path, **found: Any) -> None:

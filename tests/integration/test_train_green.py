@@ -230,6 +230,12 @@ def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path
         found.counts, np.bincount(pairs[known], minlength=4).reshape(2, 2)
     )
     assert found.unknown == ((classes != 255) & (wide == 0)).sum()
+    inside = evaluate_green(
+        product, places / "here" / "photos" / "green.tif", within=places / "cover.tif"
+    )
+    both = (classes != 255) & (truth != 255) & (wide != 0)
+    pairs = np.bincount(2 * truth[both] + classes[both], minlength=4).reshape(2, 2)
+    np.testing.assert_array_equal(inside.counts, pairs)
     said = natmap("evaluate", str(product), str(places / "cover.tif"), "--green", "10,30")
     assert f"{found.figures['f1']:.3f}" in said
     away = transform * Affine.translation(90_000, 0)
