@@ -25,7 +25,9 @@ from filelock import FileLock
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioIOError
 
+from engine.cube.gateway import lend
 from engine.cube.gdal import gdal_settings, is_remote
+from engine.cube.ranges import download, is_http
 from engine.errors import ReadError, RunError
 from engine.items import Asset, Item, Sign, unsigned
 
@@ -62,7 +64,7 @@ class Access:
     verify: bool = False
 
     def place(self, asset: Asset, what: str, *, again: bool = False) -> str:
-        """What to open: an address, or the path of a file that was checked.
+        """What GDAL is to open: an address, or the path of a file that was checked.
 
         Parameters
         ----------
@@ -79,13 +81,13 @@ class Access:
         href = self.sign(asset.href, again=again)
         declared = _parse(asset.checksum) if self.verify else None
         if declared is None:
-            return href
+            return lend(asset.href, href, again=again) if is_http(href) else href
         if not is_remote(href):
             status = os.stat(href)
             found = _hash_local(href, declared[0], status.st_size, status.st_mtime_ns)
             _require(found, declared, asset, what)
             return href
-        return str(_fetch(href, declared, asset, what, again))
+        return str(_fetch(href, declared, asset, what))
 
 
 PLAIN = Access()
@@ -150,18 +152,17 @@ def _hash(path: Path, function: str) -> str:
 # -- copies of remote files -------------------------------------------------------------------
 
 
-def _fetch(href: str, declared: tuple[str, str], asset: Asset, what: str, again: bool) -> Path:
+def _fetch(href: str, declared: tuple[str, str], asset: Asset, what: str) -> Path:
     """A checked copy of a remote file, made by the first of this machine's readers to ask."""
     folder = require_folder()
     copy = folder / f"{declared[0]}-{declared[1]}{Path(asset.href.split('?')[0]).suffix}"
     with FileLock(f"{copy}.lock", mode=0o600):
         if not copy.exists():
             part = copy.with_name(f".part-{copy.name}")
-            try:
-                with rasterio.Env(**gdal_settings(href, again=again)):
-                    rasterio.shutil.copyfiles(href, str(part))
-            except CPLE_BaseError as error:
-                raise RasterioIOError(str(error)) from error
+            if is_http(href):
+                download(href, part)
+            else:
+                _copy(href, part)
             try:
                 _require(_hash(part, declared[0]), declared, asset, what)
             except ReadError:
@@ -171,6 +172,15 @@ def _fetch(href: str, declared: tuple[str, str], asset: Asset, what: str, again:
             part.rename(copy)
         os.utime(copy)
     return copy
+
+
+def _copy(href: str, part: Path) -> None:
+    """Fetch a whole file from an object store."""
+    try:
+        with rasterio.Env(**gdal_settings(href)):
+            rasterio.shutil.copyfiles(href, str(part))
+    except CPLE_BaseError as error:
+        raise RasterioIOError(str(error)) from error
 
 
 def require_folder() -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 from rasterio.errors import RasterioIOError
 
+from engine.cube.ranges import RangeError, is_http
 from engine.errors import ReadError
 
 __all__ = ["classify", "cores", "gdal_settings", "is_remote"]
@@ -18,19 +19,26 @@ def cores() -> int:
     return int(os.environ.get("NATMAP_CORES", "1"))
 
 
-def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
+def gdal_settings(href: str = "") -> dict[str, Any]:
     """Options for `rasterio.Env`.
 
     Parameters
     ----------
     href : str
         What is about to be opened.
-    again : bool
-        A retry: what GDAL remembers of the failed open must be forgotten, or it fails for ever.
     """
-    seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
     settings: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+        "VSI_CACHE": is_remote(href),  # the system caches local files already
+        "GDAL_CACHEMAX": 64,  # a window is read once; only neighbours share blocks at their edge
+        "GDAL_NUM_THREADS": 1,  # bands are read side by side already
+    }
+    if is_http(href):
+        # the gateway of this process waits, tries again and knows the proxy
+        return settings | {"GDAL_HTTP_MAX_RETRY": 0, "GDAL_HTTP_PROXY": ""}
+    seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
+    return settings | {
         "GDAL_HTTP_MAX_RETRY": 4,
         "GDAL_HTTP_RETRY_DELAY": 0.5,
         "GDAL_HTTP_TIMEOUT": seconds,
@@ -38,14 +46,7 @@ def gdal_settings(href: str = "", again: bool = False) -> dict[str, Any]:
         "GDAL_HTTP_LOW_SPEED_TIME": max(round(seconds / 3), 1),
         "GDAL_HTTP_LOW_SPEED_LIMIT": 1000,
         "GDAL_HTTP_MULTIRANGE": "YES",
-        "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-        "VSI_CACHE": is_remote(href),  # the system caches local files already
-        "GDAL_CACHEMAX": 64,  # a window is read once; only neighbours share blocks at their edge
-        "GDAL_NUM_THREADS": 1,  # bands are read side by side already
     }
-    if again and href.startswith(("http://", "https://")):
-        settings["CPL_VSIL_CURL_NON_CACHED"] = f"/vsicurl/{href.split('?')[0]}"
-    return settings
 
 
 _REFUSED = "the link has expired, or the source asks for credentials: look at its card's `signing`"
@@ -56,17 +57,28 @@ _PASSING = re.compile(
 )
 
 
-def classify(error: Exception, href: str, what: str) -> ReadError:
+def classify(error: Exception, href: str, what: str, reason: RangeError | None = None) -> ReadError:
     """A GDAL failure as natmap's error, told apart by whether a retry may help.
 
     A local file that is missing or damaged stays so. Over HTTP only a clear 404 or 410 is final:
     a cut body or a page of HTML may be a passing fault of something in between.
+
+    Parameters
+    ----------
+    error : what was raised.
+    href : where the asset lies, unsigned.
+    what : names the asset.
+    reason : what went wrong with the file on its server, if that is known: GDAL does not say.
     """
     place = re.sub(r"\?.*", "", href)
-    text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
-    transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
-    if not isinstance(error, RasterioIOError | OSError | RuntimeError):
-        transient = False
+    reason = error if isinstance(error, RangeError) else reason
+    if reason is not None:
+        text, transient = str(reason), reason.status not in (404, 410)
+    else:
+        text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
+        transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
+        if not isinstance(error, RasterioIOError | OSError | RuntimeError):
+            transient = False
     refused = transient and re.search(r"\b(401|403)\b|expired|AccessDenied", text, re.IGNORECASE)
     return ReadError(
         f"{what} cannot be read",
@@ -78,4 +90,4 @@ def classify(error: Exception, href: str, what: str) -> ReadError:
 
 def is_remote(href: str) -> bool:
     """Whether an address leads over a network."""
-    return href.startswith(("http://", "https://", "/vsicurl/", "/vsis3/", "s3://"))
+    return is_http(href) or href.startswith(("/vsicurl/", "/vsis3/", "s3://"))

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -23,8 +24,10 @@ from shapely.geometry import shape
 from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
+from engine.cube.gateway import why
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import lay
+from engine.cube.ranges import is_http
 from engine.cube.source import Raster, Source, open_source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError, RunError
@@ -319,28 +322,32 @@ def attempt(item: Item, name: str, access: Access, use: Callable[[Source], Found
     ReadError
         After the retries, or at once where a retry cannot help.
     """
-    asset = item.assets[name]
-    what = f"{name} of {item.id}"
     for tried in range(access.retries + 1):
-        href = asset.href
         try:
-            href = access.place(asset, what, again=tried > 0)
-            with (
-                rasterio.Env(**gdal_settings(href, again=tried > 0)),
-                open_source(href, asset, item) as source,
-            ):
+            with _opened(item, name, access, again=tried > 0) as source:
                 return use(source)
         except ReadError as error:
-            failure = error
-        except RunError:
-            raise  # this machine's fault, not the file's
-        except Exception as error:
-            failure = classify(error, href, what)
-            failure.__cause__ = error
-        if not failure.transient or tried == access.retries:
-            raise failure
+            if not error.transient or tried == access.retries:
+                raise
         time.sleep((0.5 * 2**tried) * (0.5 + random.random()))
     raise AssertionError("unreachable")
+
+
+@contextmanager
+def _opened(item: Item, name: str, access: Access, *, again: bool) -> Iterator[Source]:
+    """An asset, opened; what goes wrong with it, there or in the body, is a `ReadError`."""
+    asset = item.assets[name]
+    what = f"{name} of {item.id}"
+    place = ""
+    try:
+        place = access.place(asset, what, again=again)
+        with rasterio.Env(**gdal_settings(place)), open_source(place, asset, item) as source:
+            yield source
+    except (ReadError, RunError):
+        raise  # the latter is this machine's fault, not the file's
+    except Exception as error:
+        reason = why(place) if is_http(place) else None
+        raise classify(error, asset.href, what, reason) from error
 
 
 def sample_item(
@@ -368,22 +375,11 @@ def sample_item(
     found: dict[str, npt.NDArray[np.generic]] = {}
     size: tuple[int, int] | None = None
     for name in bands:
-        asset = item.assets.get(name)
-        if asset is None:
+        if name not in item.assets:
             continue
-        href = asset.href
-        try:
-            href = access.place(asset, f"{name} of {item.id}", again=again)
-            with (
-                rasterio.Env(**gdal_settings(href, again=again)),
-                open_source(href, asset, item) as source,
-            ):
-                size = size or source.decimated_shape(spacing)
-                found[name] = source.decimate(size)
-        except ReadError:
-            raise
-        except Exception as error:
-            raise classify(error, href, f"{name} of {item.id}") from error
+        with _opened(item, name, access, again=again) as source:
+            size = size or source.decimated_shape(spacing)
+            found[name] = source.decimate(size)
     return found
 
 

@@ -205,7 +205,7 @@ def open_source(href: str, asset: Asset, item: Item) -> Iterator[Source]:
             if asset.crs is None or asset.transform is None or asset.shape is None:
                 raise ReadError(
                     f"{item.id} has no georeference, in the file nor in the item",
-                    got=href.split("?")[0],
+                    got=asset.href.split("?")[0],
                     expected="a CRS and transform, or proj:code, proj:transform and proj:shape",
                 )
             # The file may be a smaller copy of what the item describes: same extent, own shape.

@@ -135,7 +135,8 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Azure]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler(state))
     Thread(target=server.serve_forever, daemon=True).start()
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("GDAL_HTTP_PROXY", state.url.removeprefix("http://"))
+    monkeypatch.setenv("HTTP_PROXY", state.url)  # imagery's host is nowhere but behind it
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     _tokens.forget()
     yield state
     server.shutdown()

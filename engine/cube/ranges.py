@@ -1,0 +1,224 @@
+"""Ranges of files on a web server, each checked to be the one that was asked for.
+
+GDAL's own reader takes what a server sends for a range: bytes from elsewhere in the file, or fewer
+of them, are decoded without an error where the format has no checksum that is looked at (inflate
+has one, libtiff does not look), and a wrong map is made in silence. Here an answer counts only
+where its status, place, length, and the file's size and version are right; any other is asked for
+again after a pause.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
+
+__all__ = ["RangeError", "RemoteFile", "download", "is_http"]
+
+HEAD = 32_768  # bytes fetched first: size and, of a cloud-optimised file, its whole header
+_TRIES = 5
+_PIECE = 1 << 20
+Found = TypeVar("Found")
+_FINAL = (400, 401, 403, 404, 405, 410, 414)  # asking again, unchanged, gets the same answer
+
+
+class RangeError(OSError):
+    """A range could not be had.
+
+    Attributes
+    ----------
+    status : int
+        Of the last answer; 0 where there was none, or it was not what was asked for.
+    """
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+def is_http(href: str) -> bool:
+    """Whether an address leads to a web server."""
+    return href.startswith(("http://", "https://"))
+
+
+class RemoteFile:
+    """A file on a web server, read by ranges; safe to share between threads.
+
+    Parameters
+    ----------
+    href : str
+        Its address, signed where need be; may be replaced by a fresher one at any time.
+    """
+
+    def __init__(self, href: str) -> None:
+        self.href = href
+        self.error: RangeError | None = None  # the last one, for whoever explains a failure
+        self._head = b""
+        self._size: int | None = None
+        self._version = ""
+
+    def size(self) -> int:
+        """Bytes of the file; asks for its head where that is not known yet."""
+        if self._size is None:
+            self.read(0, HEAD - 1)
+        assert self._size is not None
+        return self._size
+
+    def read(self, first: int, last: int) -> bytes:
+        """Bytes `first` to `last`, both included; fewer where the file ends before.
+
+        Raises
+        ------
+        RangeError
+            After a few tries, or at once where another try cannot help.
+        """
+        head = self._head
+        if head and (last < len(head) or len(head) == self._size):
+            return head[first : last + 1]
+        try:
+            found = _patiently(lambda: self._fetch(first, last))
+        except RangeError as error:
+            self.error = error
+            raise
+        if first == 0 and len(found) <= HEAD:
+            self._head = found
+        return found
+
+    def _fetch(self, first: int, last: int) -> bytes:
+        if self._size is not None:
+            last = min(last, self._size - 1)
+        with _ask(self.href, {"Range": f"bytes={first}-{last}"}) as answer:
+            length = answer.headers.get("Content-Length", "")
+            if answer.status_code == 200 and first == 0 and length.isdigit():
+                # a server may answer with all of a file that is no longer than the range
+                if int(length) > last + 1:
+                    raise RangeError("the server sends whole files, not ranges")
+                end, size = int(length) - 1, int(length)
+            else:
+                place = answer.headers.get("Content-Range", "")
+                found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", place)
+                if answer.status_code != 206 or found is None:
+                    raise RangeError(f"no range but HTTP {answer.status_code} {place}".strip())
+                start, end, size = map(int, found.groups())
+                if start != first or end != min(last, size - 1):
+                    raise RangeError(f"bytes {start}-{end} came for bytes {first}-{last}")
+            body = _body(answer, end - first + 1)
+            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")
+        if self._size is None:
+            self._size, self._version = size, version
+        elif (size, version) != (self._size, self._version):
+            raise RangeError("the file was replaced while it was read")
+        return body
+
+
+def download(href: str, target: Path) -> None:
+    """Fetch a whole file.
+
+    Raises
+    ------
+    RangeError
+        After a few tries, or at once where another try cannot help.
+    """
+
+    def fetch() -> None:
+        with _ask(href, {}) as answer, target.open("wb") as file:
+            length = answer.headers.get("Content-Length", "")
+            for piece in _pieces(answer, int(length) if length.isdigit() else None):
+                file.write(piece)
+
+    _patiently(fetch)
+
+
+def _patiently(ask: Callable[[], Found]) -> Found:
+    """Ask, and again after growing pauses."""
+    for tried in range(_TRIES):
+        try:
+            return ask()
+        except RangeError as error:
+            failure = error
+        except requests.RequestException as error:
+            failure = RangeError(f"{type(error).__name__}: {_without_address(error)}")
+        if failure.status in _FINAL or tried == _TRIES - 1:
+            break
+        time.sleep(0.3 * 2**tried * (0.5 + random.random()))
+    raise failure
+
+
+def _without_address(error: Exception) -> str:
+    """The inmost reason: the outer ones repeat the address, with its signature."""
+    reason: Any = error
+    while True:
+        inner = getattr(reason, "reason", None) or next(
+            (a for a in getattr(reason, "args", ()) if isinstance(a, BaseException)), None
+        )
+        if not isinstance(inner, BaseException):
+            return re.sub(r"^<[^>]*>: ", "", str(reason)).split("?")[0]
+        reason = inner
+
+
+def _ask(href: str, headers: dict[str, str]) -> requests.Response:
+    seconds = _seconds()
+    answer = _session(os.getpid()).get(
+        href,
+        headers={"Accept-Encoding": "identity", **headers},
+        stream=True,
+        proxies=_proxies(*urlsplit(href)[:2]),
+        timeout=(max(seconds / 4, 1), max(seconds / 3, 1)),  # to connect, without progress
+    )
+    if answer.status_code >= 400:
+        answer.close()
+        raise RangeError(f"HTTP {answer.status_code} {answer.reason}", answer.status_code)
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        answer.close()
+        raise RangeError("a page of HTML came instead of an image")
+    return answer
+
+
+def _body(answer: requests.Response, length: int) -> bytes:
+    return b"".join(_pieces(answer, length))
+
+
+def _pieces(answer: requests.Response, length: int | None) -> Iterator[bytes]:
+    """The body of an answer, of a known length, within the time that a request has."""
+    until, had = time.monotonic() + _seconds(), 0
+    for piece in answer.iter_content(_PIECE):
+        had += len(piece)
+        yield piece
+        if time.monotonic() > until and had != length:
+            raise RangeError(f"timed out after {had} bytes")
+    if length is not None and had != length:
+        raise RangeError(f"{had} bytes came instead of {length}")
+
+
+def _seconds() -> float:
+    """Longest time for one request."""
+    return float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
+
+
+@lru_cache(maxsize=1)
+def _session(process: int) -> requests.Session:
+    """Connections of this process, kept open and shared by its threads."""
+    session = requests.Session()
+    session.trust_env = False  # it would look at the environment for each request
+    session.verify = os.environ.get("CURL_CA_BUNDLE") or True
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=64))
+    return session
+
+
+@lru_cache(maxsize=1000)
+def _proxies(scheme: str, host: str) -> dict[str, str]:
+    """What the environment says of the way to a host."""
+    return dict(get_environ_proxies(f"{scheme}://{host}"))
