@@ -124,7 +124,7 @@ def photograph(work: Path) -> None:
         folder = work / name
         if not (folder / "photos" / "catalog.json").exists():
             began = time.perf_counter()
-            count = write_photos(TRAIN[name], folder / "photos", [])
+            count = write_photos(TRAIN[name].world, TRAIN[name].bounds, folder / "photos", [])
             say(f"{name}: {count} photos in {time.perf_counter() - began:.0f} s")
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
         recipe |= {"images": {"catalog": "photos/catalog.json"}, "store": "./store-graphs"}

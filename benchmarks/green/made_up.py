@@ -108,7 +108,7 @@ def make(work: Path) -> None:
             sys.exit(f"{name} is not the frozen city: the made-up worlds have changed")
         write_reference(country, folder / "truth")
         towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS)
-        write_photos(country, folder / "photos", list(towns.geometry), light)
+        write_photos(country.world, country.bounds, folder / "photos", list(towns.geometry), light)
         recipe = {
             "name": name,
             "product": "ugs",

@@ -1,7 +1,8 @@
-"""Verbs that learn and judge: train, adapt, evaluate, areas, sample."""
+"""Verbs that learn, judge and compare: train, adapt, evaluate, areas, sample, beside."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -159,6 +160,24 @@ def sample(
     sys.stdout.write(f"{out / 'sample.geojson'}\n")
 
 
+def beside(
+    lcz: Annotated[Path, typer.Argument(help="product of local climate zones")],
+    ugs: Annotated[Path, typer.Argument(help="product of green space")],
+    out: Annotated[Path | None, typer.Option(help="folder for picture and table")] = None,
+    as_json: Json = False,
+) -> None:
+    """Set both maps of a place side by side: how green each local climate zone is."""
+    from engine.cli.render import draw_zones
+    from engine.pipeline.beside import beside as compare
+
+    found = compare(lcz, ugs, out=out)
+    if as_json:
+        rows = [dataclasses.asdict(zone) for zone in found.zones]
+        sys.stdout.write(json.dumps(rows, indent=1) + "\n")
+    else:
+        draw_zones(found)
+
+
 def _codes(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
@@ -166,5 +185,5 @@ def _codes(text: str) -> list[int]:
         raise RecipeError("--green takes codes", got=text, expected="as in 10,20,30") from error
 
 
-VERBS = (train, adapt, evaluate, areas, sample)
+VERBS = (train, adapt, evaluate, areas, sample, beside)
 """In the order in which the command lists them."""

@@ -22,6 +22,7 @@ from rich.table import Table
 from engine.legend import LCZ
 
 if TYPE_CHECKING:
+    from engine.pipeline.beside import Beside
     from engine.pipeline.changes import Difference
     from engine.pipeline.evaluate import Evaluation
     from engine.pipeline.evaluate_green import GreenEvaluation
@@ -237,6 +238,21 @@ def draw_difference(found: Difference) -> None:
         out.print(table)
     if found.folder is not None:
         say(f"raster and tables: {found.folder}")
+
+
+def draw_zones(found: Beside) -> None:
+    """How green each local climate zone is, on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("LCZ")
+    table.add_column("km2", justify="right")
+    table.add_column("green %", justify="right")
+    for zone in found.zones:
+        known = LCZ[zone.code - 1]
+        name = f"{known.label:>2}  {known.title}"
+        table.add_row(name, f"{zone.square_km:.2f}", f"{zone.percent:.1f}")
+    out.print(table)
+    if found.folder is not None:
+        say(f"picture and table: {found.folder}")
 
 
 def _size(gigabytes: float) -> str:

@@ -1,26 +1,49 @@
-"""preview.png: the map at a glance, with legend, scale bar, date and licence."""
+"""The map at a glance, with legend and scale bar: alone, or beside another of the same ground."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-__all__ = ["draw_preview"]
+__all__ = ["Panel", "draw_beside", "draw_preview"]
 
 _INK, _SOFT, _PAPER, _VOID = "#1f2430", "#6b7280", "#ffffff", "#eef0f3"
 _MAP, _LEGEND, _MARGIN, _ROW = 1000, 320, 36, 30
+_PANEL, _COLUMN = 760, 250  # a map of two; a column of its legend
+
+Legend = Sequence[tuple[int, str, str, str]]
+"""(code, label, title, RRGGBB) in order."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One map of several.
+
+    Attributes
+    ----------
+    title : str
+    classes : uint8 (y, x), already at the size of a picture or below.
+    legend : of what is on the map.
+    nodata : code of pixels without a class.
+    """
+
+    title: str
+    classes: npt.NDArray[np.uint8]
+    legend: Legend
+    nodata: int = 0
 
 
 def draw_preview(
     path: Path,
     classes: npt.NDArray[np.uint8],
     metres: float,
-    legend: Sequence[tuple[int, str, str, str]],
+    legend: Legend,
     *,
     title: str,
     subtitle: str,
@@ -39,13 +62,8 @@ def draw_preview(
     title, subtitle, licence : lines of text.
     nodata : code of pixels without a class.
     """
-    height, width = classes.shape
-    zoom = _MAP / max(height, width)
-    size = max(round(width * zoom), 1), max(round(height * zoom), 1)
-    colours = np.full((256, 3), [int(_VOID[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
-    for code, _, _, colour in legend:
-        colours[code] = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
-    picture = Image.fromarray(colours[classes]).resize(size, Image.Resampling.NEAREST)
+    picture, zoom = _paint(classes, legend, _MAP)
+    size = picture.size
 
     # The frame is as wide as ever and at least as high as the legend, so that a long and narrow
     # country leaves room for the words.
@@ -69,11 +87,65 @@ def draw_preview(
     sheet.save(path, optimize=True)
 
 
+def draw_beside(path: Path, panels: Sequence[Panel], *, metres: float, title: str) -> None:
+    """Draw maps of the same ground side by side, each with the classes that are on it.
+
+    Parameters
+    ----------
+    path : of the PNG.
+    panels : of one shape.
+    metres : side of a pixel.
+    title : line of text.
+    """
+    pictures = [_paint(panel.classes, panel.legend, _PANEL) for panel in panels]
+    height = max(picture.size[1] for picture, _ in pictures)
+    shown = [
+        [c for c in panel.legend if (panel.classes == c[0]).any()] or list(panel.legend)
+        for panel in panels
+    ]
+    columns = _PANEL // _COLUMN
+    rows = max(-(-len(legend) // columns) for legend in shown)
+    top = _MARGIN + 92
+    total = (
+        _MARGIN + len(panels) * (_PANEL + _MARGIN),
+        top + height + 16 + rows * _ROW + 60 + _MARGIN // 2,
+    )
+    sheet = Image.new("RGB", total, _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((_MARGIN, _MARGIN - 10), title, _INK, _fitted(title, 30, total[0] - 2 * _MARGIN))
+    for k, (panel, (picture, _), legend) in enumerate(zip(panels, pictures, shown, strict=True)):
+        left = _MARGIN + k * (_PANEL + _MARGIN)
+        pen.text((left, top - 34), panel.title, _SOFT, _font(21))
+        pen.rectangle((left - 1, top - 1, left + _PANEL, top + height), _VOID, "#c9ced6")
+        sheet.paste(picture, (left + (_PANEL - picture.size[0]) // 2, top))
+        known = max(int((panel.classes != panel.nodata).sum()), 1)
+        for number, (code, label, text, colour) in enumerate(legend):
+            column, row = divmod(number, rows)
+            x, y = left + column * _COLUMN, top + height + 16 + row * _ROW
+            share = 100 * float((panel.classes == code).sum()) / known
+            pen.rectangle((x, y + 2, x + 22, y + 20), fill=f"#{colour}", outline="#9aa1ac")
+            words = f"{label} {text} {share:.0f} %".strip()
+            pen.text((x + 30, y), words, _INK, _fitted(words, 17, _COLUMN - 36))
+    _draw_scale(pen, (_MARGIN, total[1] - 44), metres / pictures[0][1])
+    sheet.save(path, optimize=True)
+
+
+def _paint(classes: npt.NDArray[np.uint8], legend: Legend, side: int) -> tuple[Image.Image, float]:
+    """A picture of classes whose longer side is `side`, and by how much it is larger."""
+    height, width = classes.shape
+    zoom = side / max(height, width)
+    size = max(round(width * zoom), 1), max(round(height * zoom), 1)
+    colours = np.full((256, 3), [int(_VOID[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)
+    for code, _, _, colour in legend:
+        colours[code] = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
+    return Image.fromarray(colours[classes]).resize(size, Image.Resampling.NEAREST), zoom
+
+
 def _draw_legend(
     pen: ImageDraw.ImageDraw,
     at: tuple[int, int],
     classes: npt.NDArray[np.uint8],
-    legend: Sequence[tuple[int, str, str, str]],
+    legend: Legend,
     nodata: int,
 ) -> None:
     x, y = at

@@ -10,14 +10,15 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import rasterio
+import shapely
 
-from engine.synthetic.country import Country, write_scenes
+from engine.synthetic.country import Country, to_degrees, write_scenes
 from engine.synthetic.materials import BANDS
 from engine.synthetic.photo import write_photos
 from engine.synthetic.reference import write_reference
 from engine.synthetic.scene import CRS
 
-__all__ = ["synthesize"]
+__all__ = ["synthesize", "write_green"]
 
 _RECIPE = """\
 # A made-up country, seed {seed}: {width:g} x {height:g} km about the border of two UTM zones.
@@ -32,6 +33,52 @@ mask: {{boundaries: truth/urban.geojson}}
 store: ./store
 publish: ./product
 """
+
+
+_GREEN = """\
+# Its green space at 1 m, from orthophotos.
+name: {name}
+product: ugs
+area: {{file: photos/area.geojson}}
+grid: {{crs: {crs}, tile: 1600, chunk: 800}}
+images: {{catalog: photos/catalog.json}}
+model: {{card: {model}}}
+mask: {{boundaries: truth/urban.geojson}}
+store: ./green-store
+publish: ./green-product
+"""
+
+
+def write_green(
+    country: Country,
+    folder: Path,
+    *,
+    model: str,
+    name: str = "made-up-green",
+    bounds: tuple[int, int, int, int] | None = None,
+) -> Path:
+    """Write orthophotos of a made-up country, and a recipe that maps its green space.
+
+    Parameters
+    ----------
+    country : Country
+    folder : that of the country, with its truth.
+    model : folder of a model card for the recipe.
+    name : of the recipe.
+    bounds : left, bottom, right, top of the photos; by default the country's.
+
+    Returns
+    -------
+    Path of the recipe, ``green.yaml``
+    """
+    bounds = bounds or country.bounds
+    towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS)
+    write_photos(country.world, bounds, folder / "photos", list(towns.geometry))
+    outline = to_degrees(shapely.box(*bounds).buffer(-1, join_style="mitre"))
+    (folder / "photos" / "area.geojson").write_text(shapely.to_geojson(outline))
+    recipe = folder / "green.yaml"
+    recipe.write_text(_GREEN.format(name=name, crs=CRS, model=model))
+    return recipe
 
 
 def synthesize(
@@ -57,7 +104,7 @@ def synthesize(
     model : folder of a model card for the recipe, optional
     tile : of the recipe, in pixels of 10 m.
     name : of the recipe.
-    orthophotos : also ``photos/``: 1 m frames, and what is green in them.
+    orthophotos : also ``photos/``: 1 m frames and what is green in them, and ``green.yaml``.
     tell : gets a line of text for each step.
 
     Returns
@@ -78,8 +125,7 @@ def synthesize(
     write_scenes(country, folder / "scenes")
     if orthophotos:
         tell("orthophotos")
-        towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS)
-        write_photos(country, folder / "photos", list(towns.geometry))
+        write_green(country, folder, model="ugs-made-up")
     days = sorted(overpass.when.date() for overpass in country.overpasses)
     recipe = folder / "recipe.yaml"
     recipe.write_text(

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
 from engine.compiled import compiled
-from engine.synthetic.country import Country, to_degrees
+from engine.synthetic.country import to_degrees
 from engine.synthetic.districts import World
 from engine.synthetic.hashing import draws
 from engine.synthetic.light import Sun, reach, shade
@@ -121,16 +121,21 @@ def _expose(
 
 
 def write_photos(
-    country: Country, folder: Path, towns: list[BaseGeometry], light: Light = JULY
+    world: World,
+    bounds: tuple[int, int, int, int],
+    folder: Path,
+    towns: list[BaseGeometry],
+    light: Light = JULY,
 ) -> int:
     """Write frames as JPEG-compressed GeoTIFFs, and what is green in them.
 
     Frames lie in ``folder``, named by column and row, with their items and ``catalog.json``;
-    ``green.tif`` holds the country at 1 m: 1 green, 0 not, 255 outside of the urban boundary.
+    ``green.tif`` holds the same ground: 1 green, 0 not, 255 outside of the urban boundary.
 
     Parameters
     ----------
-    country : Country
+    world : World
+    bounds : left, bottom, right, top of what they show, whole metres in the world's CRS.
     folder : Path
     towns : polygons of the urban boundary, in the world's CRS.
     light : Light
@@ -140,7 +145,7 @@ def write_photos(
     How many frames there are.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    left, bottom, right, top = country.bounds
+    left, bottom, right, top = bounds
     corners = [(x, y) for y in range(top, bottom, -FRAME) for x in range(left, right, FRAME)]
     side = FRAME + 2 * _LAP
     form: dict[str, Any] = {"driver": "GTiff", "crs": CRS, "dtype": "uint8", "tiled": True}
@@ -154,11 +159,11 @@ def write_photos(
         with rasterio.open(
             folder / name, "w", compress="jpeg", jpeg_quality=85, **own, **form
         ) as file:
-            file.write(take_photo(country.world, x, y, side, side, light))
+            file.write(take_photo(world, x, y, side, side, light))
         item = _item(name, transform, side, light)
         (folder / f"{item['id']}.json").write_text(json.dumps(item, indent=1) + "\n")
         rows, cols = min(FRAME, corner[1] - bottom), min(FRAME, right - corner[0])
-        found = GREEN[paint(country.world, *corner, rows, cols).material].astype(np.uint8)
+        found = GREEN[paint(world, *corner, rows, cols).material].astype(np.uint8)
         here = Affine(1, 0, corner[0], 0, -1, corner[1])
         inside = np.zeros((rows, cols), np.uint8)
         if towns:

@@ -12,13 +12,16 @@ import pytest
 import rasterio
 import shapely
 import torch
+from affine import Affine
 from cards import RGB, write_segmenter
+from PIL import Image
 from pyproj import Transformer
 
 import engine
-from engine.errors import CardError, RecipeError
+from engine.errors import CardError, MetricError, RecipeError
 from engine.legend import Reason
 from engine.models.registry import load_model
+from engine.pipeline.beside import beside
 from engine.synthetic.country import Country
 from engine.synthetic.districts import World
 from engine.synthetic.photo import write_photos
@@ -55,7 +58,7 @@ def write_polygons(path: Path, shapes: list[Any]) -> str:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Orthophotos, polygons, a network of random weights."""
     folder = tmp_path_factory.mktemp("green")
-    write_photos(COUNTRY, folder / "photos", [])
+    write_photos(COUNTRY.world, COUNTRY.bounds, folder / "photos", [])
     (folder / "photos" / f"photo_{(WEST + 1000) // 1000}_{NORTH // 1000}.json").unlink()
     catalog = json.loads((folder / "photos" / "catalog.json").read_text())
     catalog["links"] = [
@@ -111,6 +114,45 @@ def ground(place: Path) -> tuple[np.ndarray, np.ndarray]:
             rgb[:, *here][:, takes] = file.read([1, 2, 3])[:, takes]
         empty[here] = False
     return rgb, ~empty
+
+
+def test_zones_beside_green_are_those_of_cells_by_hand(place: Path, product: Path) -> None:
+    # a map of zones on another grid: UTM, its cells turned against the green map's
+    zones = place / "zones"
+    zones.mkdir(exist_ok=True)
+    move = Transformer.from_crs(CRS, "EPSG:32633", always_xy=True)
+    x, y = move.transform((WEST + EAST) / 2, (SOUTH + NORTH) / 2)
+    left, top = 100 * round(x / 100) - 2500, 100 * round(y / 100) + 2500
+    codes = np.random.default_rng(0).integers(0, 18, (50, 50)).astype("uint8")
+    form = {"driver": "GTiff", "count": 1, "dtype": "uint8", "height": 50, "width": 50}
+    at = Affine(100, 0, left, 0, -100, top)
+    with rasterio.open(zones / "z.tif", "w", crs="EPSG:32633", transform=at, **form) as file:
+        file.write(codes, 1)
+    (zones / "report.json").write_text('{"name": "z", "recipe": {"product": "lcz"}}')
+    shares = layer(product, "-green-fraction-100m")
+    known: dict[int, list[int]] = {}
+    for row, col in np.argwhere(shares != 255):
+        x, y = move.transform(WEST + 100 * col + 50, NORTH - 100 * row - 50)
+        code = codes[int((top - y) // 100), int((x - left) // 100)]
+        known.setdefault(int(code), []).append(int(shares[row, col]))
+    known.pop(0, None)
+    found = beside(zones, product, out=place / "beside")
+    assert [zone.code for zone in found.zones] == sorted(known)
+    for zone in found.zones:
+        assert zone.square_km == pytest.approx(len(known[zone.code]) / 100)
+        assert zone.percent == pytest.approx(np.mean(known[zone.code]))
+    rows = (place / "beside" / "green-by-zone.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(known)
+    with Image.open(place / "beside" / "beside.png") as picture:
+        assert picture.size[0] > 1500
+    with pytest.raises(MetricError, match="second map is no product of green space"):
+        beside(zones, zones)
+    with pytest.raises(MetricError, match="first map is no product of local climate zones"):
+        beside(product, product)
+    with rasterio.open(zones / "z.tif", "r+") as file:
+        file.transform = Affine(100, 0, left + 90_000, 0, -100, top)
+    with pytest.raises(MetricError, match="no ground in common"):
+        beside(zones, product)
 
 
 def test_the_map_is_that_of_windows_blended_by_hand(place: Path, product: Path) -> None:

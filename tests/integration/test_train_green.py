@@ -41,7 +41,7 @@ def write_place(folder: Path, seed: int) -> None:
     country = Country(World(seed), 1600, 1600)
     west, south, east, north = country.bounds
     square = shapely.box(west, south, east, north)
-    write_photos(country, folder / "photos", [square])
+    write_photos(country.world, country.bounds, folder / "photos", [square])
     move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
 
     def degrees(shape: Any) -> str:
