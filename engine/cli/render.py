@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from engine.pipeline.judge import Judged
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
-    from engine.training.fit import Epoch
+    from engine.training.loop import Epoch
 
 __all__ = ["draw_evaluation", "draw_plan", "out", "progress", "say", "training"]
 

@@ -24,8 +24,9 @@ from engine.pipeline.cutting import cut_patches
 from engine.pipeline.streams import graph_form, weigh
 from engine.publishing.charts import draw_confusion, draw_curves
 from engine.train_recipe import TrainRecipe, load_train_recipe
-from engine.training.fit import Batches, Epoch, Settings, fit, statistics
+from engine.training.fit import Batches, Settings, fit, statistics
 from engine.training.forest import grow
+from engine.training.loop import Epoch
 from engine.training.patches import PatchSet
 from engine.training.repeats import Repeats, repeat
 from engine.training.splits import SPLITS

@@ -29,7 +29,7 @@ from engine.pipeline.chips import City, cut_chips
 from engine.publishing.charts import draw_curves
 from engine.training.adapt import Adapted, AdaptSettings, Checked, adapt
 from engine.training.chips import ChipSet, open_chips
-from engine.training.fit import Epoch
+from engine.training.loop import Epoch
 from engine.training.segmenters import Chips, GreenSettings, count_pixels, fit_segmenter
 from engine.training.splits import SPLITS
 

@@ -1,13 +1,12 @@
-"""The training loop of patch classifiers: resumable to the bit, on one device or several."""
+"""Training of patch classifiers."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,48 +14,17 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from engine.errors import LabelError, RunError
+from engine.errors import LabelError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
 from engine.models.graphs import turn
 from engine.models.inputs import prepare_batch
-from engine.models.registry import begin_with, build
-from engine.training.devices import add_up, spread
+from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.settings import Settings, class_weights, draw_epoch
-from engine.training.state import keep, resume
 
-__all__ = ["Epoch", "Fitted", "Settings", "fit", "statistics"]
+__all__ = ["Batches", "Settings", "fit", "statistics"]
 
 _EVALUATED = 512  # patches at once
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Figures of one epoch; losses are mean cross-entropies."""
-
-    number: int
-    loss: float
-    accuracy: float
-    validation_loss: float
-    validation_accuracy: float
-    validation_f1: float
-    rate: float
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained network.
-
-    Attributes
-    ----------
-    weights : of the epoch with the best validation accuracy.
-    best : its number.
-    history : one entry for each epoch.
-    """
-
-    weights: dict[str, torch.Tensor]
-    best: int
-    history: tuple[Epoch, ...]
 
 
 @dataclass(frozen=True)
@@ -110,8 +78,8 @@ def fit(
 ) -> Fitted:
     """Train a card's network.
 
-    After each epoch the whole state is kept in ``folder``; a call with the same card, patches and
-    settings goes on from there, to the same weights as an undisturbed run on one CPU.
+    The weights are those of the epoch with the best accuracy on validation; a killed training
+    goes on where it was, see `engine.training.loop.learn`.
 
     Parameters
     ----------
@@ -133,126 +101,73 @@ def fit(
         Where training diverges.
     """
     _require_labels(card, train, validation)
-    folder.mkdir(parents=True, exist_ok=True)
-    job = _Job(card, train, validation, settings, folder, start)
-    return spread(_train, job, device, devices, settings.precision, tell, step)
+    lesson = _Classify(card, settings, folder, start, train, validation)
+    return learn(lesson, device, devices, tell, step)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """All that a process needs to train."""
+class _Classify(Lesson):
+    """Patches, or graphs, and their classes."""
 
-    card: ModelCard
     train: Batches
     validation: Batches
-    settings: Settings
-    folder: Path
-    start: Mapping[str, torch.Tensor] | None
 
+    examples: ClassVar[str] = "patches"
 
-def _train(
-    fabric: Fabric,
-    job: _Job,
-    tell: Callable[[Epoch], None],
-    step: Callable[[int, int, int], None],
-) -> Fitted:
-    """The loop. Of several devices each takes its share of every batch; the first one decides."""
-    card, train, validation = job.card, job.train, job.validation
-    settings, folder, start = job.settings, job.folder, job.start
-    rank, world = fabric.global_rank, fabric.world_size
-    torch.use_deterministic_algorithms(True)
-    torch.manual_seed(settings.seed)
-    network = build(card)
-    if start is not None:
-        begin_with(network, start)
-    if any(isinstance(module, nn.Conv2d) for module in network.modules()):
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.NAdam(
-        [p for p in network.parameters() if p.requires_grad],
-        lr=settings.rate,
-        betas=(0.9, 0.999),
-        momentum_decay=4e-3,
-    )
-    model, optimizer = fabric.setup(network, optimizer)
-    key = _key(card, train, validation, settings, start)
-    state = resume(folder / "state.pt", key)
-    history: list[Epoch] = []
-    best: dict[str, torch.Tensor] = {}
-    if state is not None:
-        network.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = [Epoch(**entry) for entry in state["history"]]
-        best = state["best"]
-        for entry in history:
-            tell(entry)
+    @cached_property
+    def position(self) -> npt.NDArray[np.int64]:
+        """Of codes among the network's outputs."""
+        found = np.zeros(256, np.int64)
+        found[list(self.card.classes)] = np.arange(len(self.card.classes))
+        return found
 
-    position = np.zeros(256, np.int64)
-    position[list(card.classes)] = np.arange(len(card.classes))
-    shares = (
-        fabric.to_device(class_weights(card.classes, train.y)) if settings.class_weights else None
-    )
-    while len(history) < settings.epochs and not _exhausted(history, settings.patience):
-        number = len(history)
-        torch.manual_seed(settings.seed * 100_003 + number + 7919 * rank)  # dropout
-        rate = _rate(settings, number)
-        for group in optimizer.param_groups:
-            group["lr"] = float(rate)
-        order, turns = draw_epoch(train.y, settings, number)
-        model.train()
-        total = right = 0.0
-        batches = -(-len(order) // settings.batch)
-        for b in range(batches):
-            last = min((b + 1) * settings.batch, len(order))
-            last -= (last - b * settings.batch) % world  # shares of one size: their mean is all's
-            here = slice(b * settings.batch + rank, last, world)
-            x = _prepared(train.x[order[here]], card, turns[here])
-            y = torch.from_numpy(position[train.y[order[here]]])
-            if len(y) < 2:
-                continue  # batch statistics of one patch are none
-            x, y = fabric.to_device(x), fabric.to_device(y)
-            logits = model(x)[0]
-            loss = nn.functional.nll_loss(_log(logits, card), y, shares)
-            if not torch.isfinite(loss):
-                raise RunError(
-                    "training diverged",
-                    got=f"loss {float(loss)} in epoch {number + 1}",
-                    remedy="lower the learning rate, or look at the patches",
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            total += float(loss.detach()) * len(y)
-            right += float((logits.argmax(1) == y).sum())
-            step(number + 1, b + 1, batches)
-        scores = _evaluate(network, fabric, card, validation)
-        truth = position[validation.y]
-        picked = scores[np.arange(len(truth)), truth]
-        found = np.array(card.classes)[scores.argmax(1)]
-        figures = assess(confusion(validation.y, found))
-        entry = Epoch(
-            number + 1,
-            add_up(fabric, total) / len(order),
-            add_up(fabric, right) / len(order),
-            float(-picked.mean()),
-            figures.oa,
-            figures.f1_macro,
-            float(rate),
+    @cached_property
+    def shares(self) -> torch.Tensor | None:
+        """What a patch of each class counts."""
+        if not self.settings.class_weights:
+            return None
+        return class_weights(self.card.classes, self.train.y)
+
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.NAdam(
+            [p for p in network.parameters() if p.requires_grad],
+            lr=self.settings.rate,
+            betas=(0.9, 0.999),
+            momentum_decay=4e-3,
         )
-        if world > 1:  # statistics of normalisations differ a little: the first one's count
-            entry = fabric.broadcast(entry)
-        if not history or entry.validation_accuracy > max(e.validation_accuracy for e in history):
-            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-        history.append(entry)
-        reached = {
-            "model": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "history": [asdict(entry) for entry in history],
-            "best": best,
-        }
-        keep(folder / "state.pt", fabric, key, reached)
-        tell(entry)
-    number = int(np.argmax([entry.validation_accuracy for entry in history])) + 1
-    return Fitted(best, number, tuple(history))
+
+    def begin(self, number: int) -> tuple[float, npt.NDArray[np.int64], Any]:
+        return _rate(self.settings, number), *draw_epoch(self.train.y, self.settings, number)
+
+    def batch(
+        self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
+    ) -> Learned:
+        x = fabric.to_device(_prepared(self.train.x[picked], self.card, drawn))
+        y = fabric.to_device(torch.from_numpy(self.position[self.train.y[picked]]))
+        shares = None if self.shares is None else fabric.to_device(self.shares)
+        logits = model(x)[0]
+        loss = nn.functional.nll_loss(_log(logits, self.card), y, shares)
+        return Learned(loss, float((logits.argmax(1) == y).sum()), len(y))
+
+    def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
+        scores = _evaluate(network, fabric, self.card, self.validation)
+        truth = self.position[self.validation.y]
+        picked = scores[np.arange(len(truth)), truth]
+        found = np.array(self.card.classes)[scores.argmax(1)]
+        figures = assess(confusion(self.validation.y, found))
+        return float(-picked.mean()), figures.oa, figures.f1_macro
+
+    def score(self, entry: Epoch) -> float:
+        return entry.validation_accuracy
+
+    def data(self) -> Sequence[npt.NDArray[Any]]:
+        return self.train.x, self.train.y, self.validation.x, self.validation.y
+
+    def exhausted(self, history: Sequence[Epoch]) -> bool:
+        if not history:
+            return False
+        best = int(np.argmin([entry.validation_loss for entry in history]))
+        return bool(len(history) - 1 - best >= self.settings.patience)
 
 
 def _rate(settings: Settings, epoch: int) -> float:
@@ -299,32 +214,6 @@ def _log(scores: torch.Tensor, card: ModelCard) -> torch.Tensor:
     if card.output == "probability":
         return torch.log(scores.float().clamp(min=1e-12))
     return torch.log_softmax(scores.float(), 1)
-
-
-def _exhausted(history: Sequence[Epoch], patience: int) -> bool:
-    if not history:
-        return False
-    best = int(np.argmin([entry.validation_loss for entry in history]))
-    return len(history) - 1 - best >= patience
-
-
-def _key(
-    card: ModelCard,
-    train: Batches,
-    validation: Batches,
-    settings: Settings,
-    start: Mapping[str, torch.Tensor] | None,
-) -> str:
-    """What decides the weights: a state of another training is not gone on from."""
-    digest = hashlib.sha256()
-    parts = card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
-    digest.update(json.dumps([parts, asdict(settings)], sort_keys=True, default=str).encode())
-    for values in (train.x, train.y, validation.x, validation.y):
-        digest.update(np.ascontiguousarray(values).data)
-    for name, value in sorted((start or {}).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-    return digest.hexdigest()
 
 
 def _require_labels(card: ModelCard, train: Batches, validation: Batches) -> None:

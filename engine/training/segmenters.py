@@ -1,12 +1,11 @@
-"""The training loop of segmenters: images and masks, resumable, on one device or several."""
+"""Training of segmenters: images and masks."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +14,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engine.errors import LabelError, RunError
+from engine.errors import LabelError
 from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.models.registry import begin_with, build
 from engine.training.chips import UNKNOWN
-from engine.training.devices import add_up, spread
-from engine.training.fit import Epoch, Fitted
 from engine.training.green import green_loss
-from engine.training.state import keep, resume
+from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 
 __all__ = ["Chips", "GreenSettings", "augment", "count_pixels", "fit_segmenter", "prepare_chips"]
 
@@ -137,117 +133,54 @@ def fit_segmenter(
             expected="two or more, and one or more: statistics of one chip are none",
             remedy="look at the split's shares, or label more",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    job = _Job(card, train, validation, settings, folder, start)
-    return spread(_train, job, device, devices, settings.precision, tell, step)
+    lesson = _Segment(card, settings, folder, start, train, validation)
+    return learn(lesson, device, devices, tell, step)
 
 
 @dataclass(frozen=True)
-class _Job:
-    """All that a process needs to train."""
+class _Segment(Lesson):
+    """Chips and their masks."""
 
-    card: ModelCard
     train: Chips
     validation: Chips
-    settings: GreenSettings
-    folder: Path
-    start: Mapping[str, Tensor] | None
 
+    examples: ClassVar[str] = "chips"
+    deterministic: ClassVar[bool] = False  # of sampling at points there is no such gradient
 
-def _train(
-    fabric: Fabric,
-    job: _Job,
-    tell: Callable[[Epoch], None],
-    step: Callable[[int, int, int], None],
-) -> Fitted:
-    settings, chips = job.settings, job.train
-    rank, world = fabric.global_rank, fabric.world_size
-    # sampling at points has no deterministic gradient on GPUs
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(settings.seed)
-    network = build(job.card)
-    if job.start is not None:
-        begin_with(network, job.start)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), lr=settings.rate)
-    model, optimizer = fabric.setup(network, optimizer)
-    key = _key(job)
-    history: list[Epoch] = []
-    best: dict[str, Tensor] = {}
-    state = resume(job.folder / "state.pt", key)
-    if state is not None:
-        network.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        history = [Epoch(**entry) for entry in state["history"]]
-        best = state["best"]
-        for entry in history:
-            tell(entry)
-    while len(history) < settings.epochs:
-        number = len(history)
-        torch.manual_seed(settings.seed * 100_003 + number + 7919 * rank)  # points, dropout
-        rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.Adam(network.parameters(), lr=self.settings.rate)
+
+    def begin(self, number: int) -> tuple[float, npt.NDArray[np.int64], Any]:
+        settings, count = self.settings, len(self.train.x)
         rng = np.random.default_rng([settings.seed, number])
-        order, draws = rng.permutation(len(chips.x)), rng.random((len(chips.x), 4))
-        model.train()
-        total = right = looked = 0.0
-        batches = -(-len(order) // settings.batch)
-        for b in range(batches):
-            last = min((b + 1) * settings.batch, len(order))
-            last -= (last - b * settings.batch) % world  # shares of one size: their mean is all's
-            here = slice(b * settings.batch + rank, last, world)
-            if len(order[here]) < 2:
-                continue  # batch statistics of one chip are none
-            x, mask = prepare_chips(chips.x[order[here]], job.card), as_mask(chips.y[order[here]])
-            if settings.augment:
-                x, mask = augment(x, mask, draws[here])
-            x = fabric.to_device(x.contiguous(memory_format=torch.channels_last))
-            mask = fabric.to_device(mask)
-            found = model(x)
-            loss = green_loss(found, mask)
-            if not torch.isfinite(loss):
-                raise RunError(
-                    "training diverged",
-                    got=f"loss {float(loss)} in epoch {number + 1}",
-                    remedy="lower the learning rate, or look at the chips",
-                )
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            total += float(loss.detach()) * len(x)
-            size = found.coarse.shape[-2:]
-            small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
-            known = ~small.isnan()
-            right += float((found.coarse.argmax(1) == small)[known].sum())
-            looked += float(known.sum())
-            step(number + 1, b + 1, batches)
-        counts, loss_there = count_pixels(network, fabric, job.card, job.validation)
+        rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
+        return rate, rng.permutation(count), rng.random((count, 4))
+
+    def batch(
+        self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
+    ) -> Learned:
+        x, mask = prepare_chips(self.train.x[picked], self.card), as_mask(self.train.y[picked])
+        if self.settings.augment:
+            x, mask = augment(x, mask, drawn)
+        x = fabric.to_device(x.contiguous(memory_format=torch.channels_last))
+        mask = fabric.to_device(mask)
+        found = model(x)
+        size = found.coarse.shape[-2:]
+        small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
+        known = ~small.isnan()
+        right = float((found.coarse.argmax(1) == small)[known].sum())
+        return Learned(green_loss(found, mask), right, float(known.sum()))
+
+    def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
+        counts, loss = count_pixels(network, fabric, self.card, self.validation)
         figures = binary(counts)
-        entry = Epoch(
-            number + 1,
-            add_up(fabric, total) / len(order),
-            add_up(fabric, right) / max(add_up(fabric, looked), 1),
-            loss_there,
-            figures["oa"],
-            float(np.nan_to_num(figures["f1"])),
-            rate,
-        )
-        if world > 1:
-            entry = fabric.broadcast(entry)
-        if not history or entry.validation_f1 > max(e.validation_f1 for e in history):
-            best = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-        history.append(entry)
-        reached = {
-            "model": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "history": [asdict(entry) for entry in history],
-            "best": best,
-        }
-        keep(job.folder / "state.pt", fabric, key, reached)
-        tell(entry)
-    number = int(np.argmax([entry.validation_f1 for entry in history])) + 1
-    return Fitted(best, number, tuple(history))
+        return loss, figures["oa"], float(np.nan_to_num(figures["f1"]))
+
+    def score(self, entry: Epoch) -> float:
+        return entry.validation_f1
+
+    def data(self) -> Sequence[npt.NDArray[Any]]:
+        return self.train.x, self.train.y, self.validation.x, self.validation.y
 
 
 def count_pixels(
@@ -273,18 +206,3 @@ def count_pixels(
                 loss += float(functional.cross_entropy(logits, label, reduction="sum"))
                 looked += float(known.sum())
     return counts, loss / max(looked, 1)
-
-
-def _key(job: _Job) -> str:
-    """What decides the weights."""
-    digest = hashlib.sha256()
-    parts = job.card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
-    text = json.dumps([parts, asdict(job.settings)], sort_keys=True, default=str)
-    digest.update(text.encode())
-    for chips in (job.train, job.validation):
-        for values in (chips.x, chips.y):
-            digest.update(np.ascontiguousarray(values).data)
-    for name, value in sorted((job.start or {}).items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-    return digest.hexdigest()

@@ -20,8 +20,9 @@ from engine.errors import LabelError, RunError
 from engine.models.card import ModelCard
 from engine.models.forest import Forest
 from engine.models.inputs import prepare_input
-from engine.training.fit import Batches, Epoch, fit, statistics
+from engine.training.fit import Batches, fit, statistics
 from engine.training.forest import features_of, grow
+from engine.training.loop import Epoch
 from engine.training.patches import PatchSet, Place, cut, join, open_patches, write_patches
 from engine.training.settings import Settings, class_weights, draw_epoch
 from engine.training.splits import UNUSED, find_leaks, split_by_block, split_by_group
