@@ -115,6 +115,22 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         proxy.stop()
 
 
+def test_other_bytes_than_asked_for_are_never_decoded(
+    country: Path, files: Files, clean: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """Answers of another place, cut, or whole: GDAL would decode many of them without an error."""
+    proxy = Proxy(files.port, 0.4, ("range", "truncate", "whole"), seed=11)
+    try:
+        recipe = over_http(country, tmp_path, proxy.port)
+        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert min(proxy.done[kind] for kind in proxy.kinds) > 20
+        plan = engine.plan(recipe, until="composite")
+        gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
+        assert changed_tiles(country / "store", tmp_path / "store") <= gaps.keys()
+    finally:
+        proxy.stop()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_failure_heals(
     country: Path,
