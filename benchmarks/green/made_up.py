@@ -2,6 +2,7 @@
 
     python benchmarks/green/made_up.py freeze              (a minute; committed before training)
     python benchmarks/green/made_up.py all --work FOLDER   (about 6 CPU hours; resumable)
+    python benchmarks/green/made_up.py ship --work FOLDER  (the first UGSNet, into the package)
 
 Six cities to train on, one to validate, three that nothing is trained on, and for each of four
 shifts two more: none (other cities, the same light), light (low sun, darker), season (October),
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import shutil
 import sys
 import time
 from functools import cache
@@ -31,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 from engine.green_recipe import load_green_recipe  # noqa: E402
 from engine.metrics import binary  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
-from engine.models.registry import load_model  # noqa: E402
+from engine.models.registry import load_model, load_weights, save_model  # noqa: E402
 from engine.pipeline.chips import cut_chips  # noqa: E402
 from engine.pipeline.train_green import adapt_green, train_green  # noqa: E402
 from engine.synthetic.country import Country  # noqa: E402
@@ -356,6 +358,25 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def ship(work: Path) -> None:
+    """Put the first UGSNet into the package; filters in half precision are half as large."""
+    source = work / recipe_of("ugsnet", 0)["out"]
+    target = ROOT / "engine" / "models" / "shipped" / "ugs-made-up"
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
+    card = load_card(source)
+    weights = {k: v.half() if v.ndim > 1 else v for k, v in load_weights(card).items()}
+    words = f"trained on the made-up cities {', '.join(TRAIN)}; half precision"
+    card = card.model_copy(update={"name": "ugs-made-up", "provenance": words})
+    save_model(card, weights, target)
+    for name in ("report.json", "curves.png"):
+        shutil.copy(source / name, target / name)
+    names = list(TEST)
+    before = f1(judged(work, source, names).values())
+    after = f1(judged(work, target, names).values())
+    say(f"F1 on unseen cities {before:.2f}, as shipped {after:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     steps = {
@@ -365,13 +386,15 @@ def main() -> None:
         "adapt": adapt_all,
         "judge": judge,
     }
-    parser.add_argument("what", choices=["freeze", *steps, "all"])
+    parser.add_argument("what", choices=["freeze", *steps, "all", "ship"])
     parser.add_argument("--work", type=Path, default=Path("work"))
     asked = parser.parse_args()
     if asked.what == "freeze":
         return freeze()
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
+    if asked.what == "ship":
+        return ship(work)
     for name, step in steps.items():
         if asked.what in (name, "all"):
             step(work)

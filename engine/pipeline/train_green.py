@@ -182,7 +182,8 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         part = chips.of("train")[0] / np.float32(255)
         mean = tuple(round(float(v), 4) for v in part.mean(axis=(0, 2, 3)))  # type: ignore[assignment]
         std = tuple(round(float(v), 4) for v in part.std(axis=(0, 2, 3)))  # type: ignore[assignment]
-    places = ", ".join(chips.places)
+    learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
+    places = ", ".join(name for k, name in enumerate(chips.places) if k in learnt)
     window = model.window or chips.side
     return ModelCard(
         name=recipe.name,
