@@ -81,7 +81,7 @@ class Access:
         href = self.sign(asset.href, again=again)
         declared = _parse(asset.checksum) if self.verify else None
         if declared is None:
-            return lend(asset.href, href, again=again) if is_http(href) else href
+            return lend(asset.href, href) if is_http(href) else href
         if not is_remote(href):
             status = os.stat(href)
             found = _hash_local(href, declared[0], status.st_size, status.st_mtime_ns)

@@ -51,6 +51,7 @@ def gdal_settings(href: str = "") -> dict[str, Any]:
 
 _REFUSED = "the link has expired, or the source asks for credentials: look at its card's `signing`"
 _GONE = re.compile(r"\b(404|410)\b|No such file|does not exist", re.IGNORECASE)
+_REFUSAL = re.compile(r"\b(401|403)\b|expired|AccessDenied", re.IGNORECASE)
 _PASSING = re.compile(
     r"\b(403|408|425|429|5\d\d)\b|timed? ?out|reset|refused|resolve|CURL|SSL|temporar",
     re.IGNORECASE,
@@ -71,15 +72,17 @@ def classify(error: Exception, href: str, what: str, reason: RangeError | None =
     reason : what went wrong with the file on its server, if that is known: GDAL does not say.
     """
     place = re.sub(r"\?.*", "", href)
-    reason = error if isinstance(error, RangeError) else reason
+    ours = not isinstance(error, RasterioIOError | OSError | RuntimeError)
+    reason = error if isinstance(error, RangeError) else None if ours else reason
     if reason is not None:
         text, transient = str(reason), reason.status not in (404, 410)
+        refused = reason.status in (401, 403)
     else:
         text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
+        text = re.sub(r"(/vsicurl/)?http://127\.0\.0\.1:\d+/[\w-]+/\d+/\w+/", "", text)
         transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
-        if not isinstance(error, RasterioIOError | OSError | RuntimeError):
-            transient = False
-    refused = transient and re.search(r"\b(401|403)\b|expired|AccessDenied", text, re.IGNORECASE)
+        transient = transient and not ours
+        refused = transient and bool(_REFUSAL.search(text))
     return ReadError(
         f"{what} cannot be read",
         got=f"{place}: {text}",

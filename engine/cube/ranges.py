@@ -9,26 +9,30 @@ again after a pause.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies
+from requests.utils import get_environ_proxies, get_netrc_auth
+from urllib3.exceptions import HTTPError
 
 __all__ = ["RangeError", "RemoteFile", "download", "is_http"]
 
 HEAD = 32_768  # bytes fetched first: size and, of a cloud-optimised file, its whole header
 _TRIES = 5
 _PIECE = 1 << 20
+_SLOW = 1000  # bytes a second
 Found = TypeVar("Found")
 _FINAL = (400, 401, 403, 404, 405, 410, 414)  # asking again, unchanged, gets the same answer
 
@@ -66,14 +70,16 @@ class RemoteFile:
         self.error: RangeError | None = None  # the last one, for whoever explains a failure
         self._head = b""
         self._size: int | None = None
-        self._version = ""
+        self._version: dict[str, str] = {}
+        self._first = Lock()
 
     def size(self) -> int:
         """Bytes of the file; asks for its head where that is not known yet."""
-        if self._size is None:
-            self.read(0, HEAD - 1)
-        assert self._size is not None
-        return self._size
+        with self._first:  # of several that ask at once, one asks the server
+            if self._size is None:
+                self.read(0, HEAD - 1)
+            assert self._size is not None
+            return self._size
 
     def read(self, first: int, last: int) -> bytes:
         """Bytes `first` to `last`, both included; fewer where the file ends before.
@@ -113,13 +119,22 @@ class RemoteFile:
                 start, end, size = map(int, found.groups())
                 if start != first or end != min(last, size - 1):
                     raise RangeError(f"bytes {start}-{end} came for bytes {first}-{last}")
-            body = _body(answer, end - first + 1)
-            version = answer.headers.get("ETag") or answer.headers.get("Last-Modified", "")
+            body = b"".join(_pieces(answer, end - first + 1, _seconds()))
+            headers = answer.headers
+            version = {n: headers[n] for n in ("ETag", "Last-Modified") if n in headers}
         if self._size is None:
             self._size, self._version = size, version
-        elif (size, version) != (self._size, self._version):
+        elif size != self._size or _differ(version, self._version):
             raise RangeError("the file was replaced while it was read")
         return body
+
+
+def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two answers name versions of a file that cannot be the same."""
+    for name in ("ETag", "Last-Modified"):
+        if name in one and name in other:
+            return one[name].removeprefix("W/") != other[name].removeprefix("W/")
+    return False
 
 
 def download(href: str, target: Path) -> None:
@@ -134,7 +149,9 @@ def download(href: str, target: Path) -> None:
     def fetch() -> None:
         with _ask(href, {}) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
-            for piece in _pieces(answer, int(length) if length.isdigit() else None):
+            whole = int(length) if length.isdigit() else None
+            # as long as it takes: a file is no range, and bytes come or the answer ends
+            for piece in _pieces(answer, whole, math.inf):
                 file.write(piece)
 
     _patiently(fetch)
@@ -147,7 +164,7 @@ def _patiently(ask: Callable[[], Found]) -> Found:
             return ask()
         except RangeError as error:
             failure = error
-        except requests.RequestException as error:
+        except (OSError, HTTPError) as error:  # of requests, and of what lies beneath it
             failure = RangeError(f"{type(error).__name__}: {_without_address(error)}")
         if failure.status in _FINAL or tried == _TRIES - 1:
             break
@@ -173,7 +190,8 @@ def _ask(href: str, headers: dict[str, str]) -> requests.Response:
         href,
         headers={"Accept-Encoding": "identity", **headers},
         stream=True,
-        proxies=_proxies(*urlsplit(href)[:2]),
+        proxies=_way(*urlsplit(href)[:2])[0],
+        auth=_way(*urlsplit(href)[:2])[1],
         timeout=(max(seconds / 4, 1), max(seconds / 3, 1)),  # to connect, without progress
     )
     if answer.status_code >= 400:
@@ -185,17 +203,19 @@ def _ask(href: str, headers: dict[str, str]) -> requests.Response:
     return answer
 
 
-def _body(answer: requests.Response, length: int) -> bytes:
-    return b"".join(_pieces(answer, length))
+def _pieces(answer: requests.Response, length: int | None, most: float) -> Iterator[bytes]:
+    """The body of an answer, of a known length, piece by piece as it comes.
 
-
-def _pieces(answer: requests.Response, length: int | None) -> Iterator[bytes]:
-    """The body of an answer, of a known length, within the time that a request has."""
-    until, had = time.monotonic() + _seconds(), 0
-    for piece in answer.iter_content(_PIECE):
+    It may take `most` seconds, and must bring a kilobyte a second once a request's time is over.
+    """
+    began, had = time.monotonic(), 0
+    while piece := answer.raw.read1(_PIECE):
         had += len(piece)
+        if length is not None and had > length:
+            raise RangeError(f"more than {length} bytes came")
         yield piece
-        if time.monotonic() > until and had != length:
+        took = time.monotonic() - began
+        if had != length and (took > most or (took > _seconds() and had < _SLOW * took)):
             raise RangeError(f"timed out after {had} bytes")
     if length is not None and had != length:
         raise RangeError(f"{had} bytes came instead of {length}")
@@ -211,7 +231,7 @@ def _session(process: int) -> requests.Session:
     """Connections of this process, kept open and shared by its threads."""
     session = requests.Session()
     session.trust_env = False  # it would look at the environment for each request
-    session.verify = os.environ.get("CURL_CA_BUNDLE") or True
+    session.verify = os.environ.get("CURL_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=64))
@@ -219,6 +239,7 @@ def _session(process: int) -> requests.Session:
 
 
 @lru_cache(maxsize=1000)
-def _proxies(scheme: str, host: str) -> dict[str, str]:
-    """What the environment says of the way to a host."""
-    return dict(get_environ_proxies(f"{scheme}://{host}"))
+def _way(scheme: str, host: str) -> tuple[dict[str, str], tuple[str, str] | None]:
+    """What the environment says of a host: the proxies, and what ~/.netrc has for it."""
+    place = f"{scheme}://{host}"
+    return dict(get_environ_proxies(place)), get_netrc_auth(place)

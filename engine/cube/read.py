@@ -24,7 +24,7 @@ from shapely.geometry import shape
 from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
-from engine.cube.gateway import why
+from engine.cube.gateway import forget, why
 from engine.cube.gdal import classify, cores, gdal_settings
 from engine.cube.radiometry import lay
 from engine.cube.ranges import is_http
@@ -343,9 +343,15 @@ def _opened(item: Item, name: str, access: Access, *, again: bool) -> Iterator[S
         place = access.place(asset, what, again=again)
         with rasterio.Env(**gdal_settings(place)), open_source(place, asset, item) as source:
             yield source
+        # GDAL passes over what it could not read of masks and overviews, and makes do
+        reason = why(place) if is_http(place) else None
+        if reason is not None:
+            raise reason
     except (ReadError, RunError):
         raise  # the latter is this machine's fault, not the file's
     except Exception as error:
+        if is_http(place):
+            forget(asset.href)
         reason = why(place) if is_http(place) else None
         raise classify(error, asset.href, what, reason) from error
 

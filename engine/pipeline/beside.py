@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window, from_bounds
 
-from engine.errors import MetricError
+from engine.errors import MetricError, first_line
 from engine.legend import LCZ, UGS
 from engine.pipeline.evaluate import map_of
 from engine.pipeline.evaluate_green import green_map
@@ -90,36 +92,39 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
             expected="a folder that natmap published from a recipe of `product: lcz`",
         )
     suffix = next(layer.suffix for layer in UGS_FORM.layers if layer.key == UGS_FORM.overview)
-    with ExitStack() as files:
-        whole = files.enter_context(rasterio.open(green))
-        shares = files.enter_context(
-            rasterio.open(green.with_name(f"{green.stem}{suffix}{green.suffix}"))
-        )
-        theirs = files.enter_context(rasterio.open(map_of(lcz, "map")))
-        zones = files.enter_context(
-            WarpedVRT(
-                theirs,
-                crs=shares.crs,
-                transform=shares.transform,
-                height=shares.height,
-                width=shares.width,
-                resampling=Resampling.nearest,
-                nodata=0,
+    try:
+        with ExitStack() as files:
+            whole = files.enter_context(rasterio.open(green))
+            shares = files.enter_context(
+                rasterio.open(green.with_name(f"{green.stem}{suffix}{green.suffix}"))
             )
-        )
-        cells = abs(shares.transform.a * shares.transform.e) / 1e6
-        found = _count(zones, shares, cells)
-        if not found:
-            raise MetricError(
-                "the maps have no ground in common",
-                got=f"{lcz} and {ugs}",
-                expected="cells that have a zone on one and known green space on the other",
+            theirs = files.enter_context(rasterio.open(map_of(lcz, "map")))
+            zones = files.enter_context(
+                WarpedVRT(
+                    theirs,
+                    crs=shares.crs,
+                    transform=shares.transform,
+                    height=shares.height,
+                    width=shares.width,
+                    resampling=Resampling.nearest,
+                    nodata=0,
+                )
             )
-        folder = None if out is None else Path(out)
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            _draw(folder / "beside.png", zones, whole, f"{lcz.resolve().name}, {green.stem}")
-            _write(folder / "green-by-zone.csv", found)
+            cells = abs(shares.transform.a * shares.transform.e) / 1e6
+            found = _count(zones, shares, cells)
+            if not found:
+                raise MetricError(
+                    "the maps have no ground in common",
+                    got=f"{lcz} and {ugs}",
+                    expected="cells that have a zone on one and known green space on the other",
+                )
+            folder = None if out is None else Path(out)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                _draw(folder / "beside.png", zones, whole, f"{lcz.resolve().name}, {green.stem}")
+                _write(folder / "green-by-zone.csv", found)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise MetricError("a map cannot be read", got=first_line(error)) from error
     return Beside(found, folder)
 
 

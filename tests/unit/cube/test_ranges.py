@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,10 +20,11 @@ import rasterio
 import requests
 
 from engine.cube import gateway, ranges
-from engine.cube.gateway import lend, why
+from engine.cube.gateway import forget, lend, why
 from engine.cube.gdal import classify, gdal_settings
 from engine.cube.ranges import HEAD, RangeError, RemoteFile, download
 
+REAL_SLEEP = time.sleep
 DATA = np.random.default_rng(0).integers(0, 256, 300_000, np.uint8).tobytes()
 
 
@@ -160,9 +165,9 @@ def test_gdal_reads_through_the_gateway(server: Any, image: np.ndarray) -> None:
     address = lend("a", server.url)
     assert (read(address) == image).all()
     assert lend("a", server.url) == address
-    assert why(address) is None
+    forget("a")
     # a retry gets another address, so that no memory of the first is asked
-    again = lend("a", server.url, again=True)
+    again = lend("a", server.url)
     assert again != address
     server.faults = 50 * ["404"]
     with pytest.raises(rasterio.RasterioIOError):
@@ -174,20 +179,74 @@ def test_gdal_reads_through_the_gateway(server: Any, image: np.ndarray) -> None:
 
 def test_the_gateway_is_for_this_process_only(server: Any, image: np.ndarray) -> None:
     address = lend("b", server.url)
-    root, _, number, name = address.rsplit("/", 3)
-    assert requests.get(address).content == server.data
-    assert requests.get(address, headers={"Range": "bytes=9999999-"}).status_code == 200
+    root, number, digest, name = address.rsplit("/", 3)
+    assert requests.get(address, headers={"Range": "bytes=5-9"}).content == server.data[5:10]
     past = {"Range": f"bytes={len(server.data)}-{len(server.data) + 5}"}
     assert requests.get(address, headers=past).status_code == 416
-    assert requests.get(f"{root}/guessed/{number}/{name}").status_code == 503
+    guessed = f"{root.rsplit('/', 1)[0]}/guessed/{number}/{digest}/{name}"
+    assert requests.get(guessed).status_code == 503
+    assert requests.request("LEND", guessed, data=server.url).status_code == 404
+    assert requests.get(guessed).status_code == 503
 
 
-def test_the_gateway_forgets_what_was_not_read_for_long(
-    server: Any, image: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gateway, "_KEPT", 3)
-    first = lend("c0", server.url)
-    for number in range(1, 4):
-        lend(f"c{number}", server.url)
-    assert requests.head(first).status_code == 503
-    assert (read(lend("c0", server.url)) == image).all()
+def test_a_lost_gateway_is_started_again(server: Any, image: np.ndarray) -> None:
+    lend("c", server.url)
+    beside = gateway._gateway(os.getpid(), gateway._environment())
+    beside.process.kill()
+    beside.process.wait()
+    assert (read(lend("c", server.url)) == image).all()
+
+
+def test_the_gateway_ends_with_its_process() -> None:
+    code = (
+        "import os; from engine.cube import gateway as g;"
+        "print(g._gateway(os.getpid(), ()).process.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    until = time.monotonic() + 20
+    while Path(f"/proc/{int(found.stdout)}/cmdline").exists() and time.monotonic() < until:
+        if not Path(f"/proc/{int(found.stdout)}/cmdline").read_bytes():
+            break  # gone, and nobody has asked how
+        REAL_SLEEP(0.05)
+    else:
+        assert time.monotonic() < until
+
+
+def test_overviews_and_masks_at_a_files_end_are_read(server: Any, tmp_path: Path) -> None:
+    """GDAL asks for them while the interpreter is locked: a thread of it could not answer."""
+    path = tmp_path / "late.tif"
+    values = np.random.default_rng(2).integers(0, 2000, (1200, 1200)).astype("uint16")
+    form = {"driver": "GTiff", "width": 1200, "height": 1200, "count": 1, "dtype": "uint16"}
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", crs="EPSG:32633", tiled=True, **form) as file,
+    ):
+        file.write(values, 1)
+        file.write_mask(np.arange(1200)[:, None] > np.zeros(1200))
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4])
+    server.data = path.read_bytes()
+    code = (
+        "import sys, rasterio; from engine.cube.gateway import lend;"
+        "from engine.cube.gdal import gdal_settings; a = lend('d', sys.argv[1]);"
+        "e = rasterio.Env(**gdal_settings(a)); e.__enter__();"
+        "f = rasterio.open(a); print(f.read(1).sum(), f.dataset_mask().sum() // 255)"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code, server.url], capture_output=True, text=True, timeout=60
+    )
+    assert found.stdout.split() == [str(values.sum()), str(1199 * 1200)]
+
+
+def test_what_gdal_passes_over_is_told(server: Any, image: np.ndarray) -> None:
+    address = lend("e", server.url)
+    assert why(address) is None
+    server.faults = 99 * ["503"]
+    requests.get(address, headers={"Range": "bytes=0-9"})
+    found = why(address)
+    assert found is not None
+    assert found.status == 503
+
+
+def test_a_name_beyond_ascii_is_no_trouble(server: Any, image: np.ndarray) -> None:
+    assert (read(lend("f", server.url.replace("a.tif", "München 1.tif"))) == image).all()
