@@ -35,7 +35,7 @@ __all__ = ["show"]
 
 _SEED, _WIDTH, _HEIGHT, _TILE = 2021, 16_000, 9_600, 320  # no training saw this world
 _LEAST_OA, _LEAST_KAPPA = 0.75, 0.72  # of the whole map
-_SIDE = 3_200  # metres of the town whose green space is mapped
+_SIDE = 3_200  # metres of the square whose green space is mapped
 _LEAST_F1 = 0.8
 _MARK = "natmap-demo.txt"
 
@@ -87,8 +87,8 @@ def show(folder: Path, workers: int | None = None) -> int:
     publish(recipe, tag="second")
     second = _judge(product, folder, "second")
 
-    town = _largest_town(country, folder)
-    _head(4, f"Green space of its largest town: {_SIDE / 1000:g} x {_SIDE / 1000:g} km at 1 m")
+    town = _most_urban(country, folder)
+    _head(4, f"Green space where most of it is town: {_SIDE / 1000:g} x {_SIDE / 1000:g} km at 1 m")
     green = write_green(country, folder, model="ugs-made-up", name="demo-green", bounds=town)
     draw_plan(plan(green))
     _run(green, workers)
@@ -196,13 +196,18 @@ def _new_date(country: Country) -> Overpass:
     return Overpass(datetime(2021, 10, 16, 10, 10, tzinfo=UTC), "05.00", 0.1, 0.012, edge)
 
 
-def _largest_town(country: Country, folder: Path) -> tuple[int, int, int, int]:
-    """A square inside the country about its largest town, on the lattice of the zones' cells."""
+def _most_urban(country: Country, folder: Path) -> tuple[int, int, int, int]:
+    """The square that holds most of towns, on the lattice of the zones' cells."""
     left, bottom, right, top = country.bounds
-    towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS).geometry
-    town = max(towns.intersection(shapely.box(*country.bounds)), key=lambda shape: shape.area)
-    x, y = (round((at - _SIDE / 2) / 100) * 100 for at in (town.centroid.x, town.centroid.y))
-    x, y = min(max(x, left), right - _SIDE), min(max(y, bottom), top - _SIDE)
+    towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS).union_all()
+    step = 400
+    corners = [
+        (x, y)
+        for x in range(left, right - _SIDE + 1, step)
+        for y in range(bottom, top - _SIDE + 1, step)
+    ]
+    squares = [shapely.box(x, y, x + _SIDE, y + _SIDE) for x, y in corners]
+    x, y = corners[int(shapely.area(shapely.intersection(squares, towns)).argmax())]
     return x, y, x + _SIDE, y + _SIDE
 
 

@@ -121,7 +121,12 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
             folder = None if out is None else Path(out)
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
-                _draw(folder / "beside.png", zones, whole, f"{lcz.resolve().name}, {green.stem}")
+                _draw(
+                    folder / "beside.png",
+                    zones,
+                    whole,
+                    f"{map_of(lcz, 'map').stem} beside {green.stem}",
+                )
                 _write(folder / "green-by-zone.csv", found)
     except (RasterioError, CPLE_BaseError) as error:
         raise MetricError("a map cannot be read", got=first_line(error)) from error
