@@ -198,13 +198,13 @@ def _new_date(country: Country) -> Overpass:
 
 def _most_urban(country: Country, folder: Path) -> tuple[int, int, int, int]:
     """The square that holds most of towns, on the lattice of the zones' cells."""
-    left, bottom, right, top = country.bounds
+    left, bottom, right, top = shapely.box(*country.bounds).buffer(-country.inset).bounds
     towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS).union_all()
     step = 400
     corners = [
         (x, y)
-        for x in range(left, right - _SIDE + 1, step)
-        for y in range(bottom, top - _SIDE + 1, step)
+        for x in range(round(left), round(right) - _SIDE + 1, step)
+        for y in range(round(bottom), round(top) - _SIDE + 1, step)
     ]
     squares = [shapely.box(x, y, x + _SIDE, y + _SIDE) for x, y in corners]
     x, y = corners[int(shapely.area(shapely.intersection(squares, towns)).argmax())]

@@ -175,7 +175,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         stale = dict(Counter(reasons.values()).most_common())
         fresh = schedule.count(name, Status.SETTLED)
         stages.append(StagePlan(name, stale, len(waiting), fresh, reasons))
-        parts = sum(len(stage.parts_of(tile)) if stage.daily else 1 for tile in (*ready, *waiting))
+        parts = sum(schedule.stale_parts(name, tile) for tile in (*ready, *waiting))
         cost += rates.cost(stage, prepared.grid, parts, days)
         files += parts * sum(
             (prepared.grid.pixels(spec.resolution) // spec.chunk) ** 2 for spec in stage.outputs

@@ -154,6 +154,13 @@ class Schedule:
         """The tiles of a stage in any of these states, along the curve."""
         return list(self._tiles(stage, *states))
 
+    def stale_parts(self, name: str, tile: Tile) -> int:
+        """How many parts of a tile have to be made: of one that waits all that it has."""
+        parts = self._parts(name, tile) if self.stages[name].daily else (None,)
+        if self.status[name][tile] != Status.READY or self.why[name][tile] == Why.NEW:
+            return len(parts)
+        return len(self._stale(name, tile))
+
     def reason(self, name: str, tile: Tile) -> str:
         """Why a tile is stale, in a few words."""
         stage, why = self.stages[name], Why(int(self.why[name][tile]))

@@ -66,6 +66,16 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
     assert rest.stored == pytest.approx(size(country / "store") - before, rel=0.1)
 
 
+def test_a_new_date_is_priced_as_one_date(country: Path) -> None:
+    recipe = country / "recipe.yaml"
+    synthesize(Country(World(6), 6400, 6400, AUTUMN[:3]), country, tile=160)
+    plan = engine.plan(recipe, until="composite")
+    assert plan.assumed == ()
+    meter = Meter()
+    engine.run(recipe, workers=1, until="composite", listeners=[meter])
+    assert plan.gigabytes_read * 1e9 == pytest.approx(meter.read, rel=0.35)
+
+
 def test_a_pilot_s_rates_price_another_grid(country: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
     recipe |= {"store": str(tmp_path / "store"), "grid": recipe["grid"] | {"tile": 320}}
