@@ -115,7 +115,10 @@ class _Gateway:
                 self.numbers.popitem(last=False)
 
     def why(self, address: str) -> RangeError | None:
-        status, text = self.ask("WHY", urlsplit(address).path).split(" ", 1)
+        try:
+            status, text = self.ask("WHY", urlsplit(address).path).split(" ", 1)
+        except RangeError as error:  # nobody is left to ask: that went wrong
+            return error
         return RangeError(text, int(status)) if text else None
 
     def ask(self, method: str, path: str, text: str = "") -> str:

@@ -35,7 +35,7 @@ def gdal_settings(href: str = "") -> dict[str, Any]:
         "GDAL_NUM_THREADS": 1,  # bands are read side by side already
     }
     if is_http(href):
-        # the gateway of this process waits, tries again and knows the proxy
+        # the gateway beside this process waits, tries again and knows the proxy
         return settings | {"GDAL_HTTP_MAX_RETRY": 0, "GDAL_HTTP_PROXY": ""}
     seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
     return settings | {

@@ -186,12 +186,13 @@ def _without_address(error: Exception) -> str:
 
 def _ask(href: str, headers: dict[str, str]) -> requests.Response:
     seconds = _seconds()
+    proxies, auth = _way(*urlsplit(href)[:2])
     answer = _session(os.getpid()).get(
         href,
         headers={"Accept-Encoding": "identity", **headers},
         stream=True,
-        proxies=_way(*urlsplit(href)[:2])[0],
-        auth=_way(*urlsplit(href)[:2])[1],
+        proxies=proxies,
+        auth=auth,
         timeout=(max(seconds / 4, 1), max(seconds / 3, 1)),  # to connect, without progress
     )
     if answer.status_code >= 400:

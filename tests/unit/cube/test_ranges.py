@@ -190,10 +190,13 @@ def test_the_gateway_is_for_this_process_only(server: Any, image: np.ndarray) ->
 
 
 def test_a_lost_gateway_is_started_again(server: Any, image: np.ndarray) -> None:
-    lend("c", server.url)
+    address = lend("c", server.url)
     beside = gateway._gateway(os.getpid(), gateway._environment())
     beside.process.kill()
     beside.process.wait()
+    found = why(address)  # of whoever was reading then
+    assert found is not None
+    assert classify(found, server.url, "B02 of x").transient
     assert (read(lend("c", server.url)) == image).all()
 
 
