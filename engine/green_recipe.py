@@ -121,7 +121,13 @@ class GreenRecipe(Strict):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "paper": {"steps": 10_000, "batch": 2, "rate": 1e-4, "adversarial_weight": 1.0},
+    "paper": {
+        "steps": 10_000,
+        "batch": 2,
+        "rate": 1e-4,
+        "adversarial_weight": 1.0,
+        "statistics": "source",
+    },
 }
 
 
@@ -134,7 +140,9 @@ class Adapting(Strict):
     rate: float = Field(1e-4, gt=0)
     discriminator_rate: float = Field(1e-4, gt=0)
     adversarial_weight: float = Field(1e-3, ge=0)
-    freeze_statistics: bool = Field(True, description="of normalisations")
+    statistics: Literal["auto", "target", "source", "batch"] = Field(
+        "auto", description="of normalisations; auto: the city's where it is another kind of image"
+    )
     check: int = Field(250, gt=0, description="steps between looks at the source")
     guard: float = Field(5.0, gt=0, description="points of F1 that the source may lose")
     augment: bool = True

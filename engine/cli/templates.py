@@ -175,6 +175,7 @@ training:
   steps: 10000
   batch: 2                        # chips of each side
   adversarial_weight: 0.001
+  statistics: auto                # of normalisations: source, target, batch, or as it needs be
   guard: 5                        # points of F1 that the source may lose; beyond, it ends
   check: 250                      # steps between looks at the source
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from engine.training.chips import ChipSet, open_chips
 from engine.training.loop import Epoch
 from engine.training.segmenters import Chips, GreenSettings, count_pixels, fit_segmenter
 from engine.training.splits import SPLITS
+from engine.training.statistics import Shift
 
 __all__ = ["TrainedGreen", "adapt_green", "train_green"]
 
@@ -145,14 +147,18 @@ def adapt_green(
         Chips(*chips.of("validation")),
         target,
         settings,
+        places=chips.images_by_place("train"),
         device=choose_device(recipe.training.device),
         tell=look,
     )
+    if found.shift is not None:
+        tell(_words(found.shift))
+    kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
     if not found.step:
-        tell(f"the source lost over {settings.guard:g} points of F1 at once: not adapted")
+        tell(f"the source lost over {settings.guard:g} points of F1 at once: {kept}")
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
-    words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, not adapted"
+    words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, {kept}"
     card = old.model_copy(
         update={"name": recipe.name, "provenance": f"{words}; {old.provenance}", "version": "1"}
     )
@@ -162,10 +168,19 @@ def adapt_green(
         recipe=recipe.model_dump(mode="json"),
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,
+        shift=asdict(found.shift) if found.shift else None,
+        statistics="city" if found.own else "source",
         step=found.step,
         history=[asdict(entry) for entry in found.history],
     )
     return card, found
+
+
+def _words(shift: Shift) -> str:
+    """What an adaptation found of the city's distance."""
+    kind = "the normalisations take its statistics" if shift else "one more of the same kind"
+    usual = "too few to tell" if isnan(shift.usual) else f"up to {shift.usual:.3f}"
+    return f"the city is {shift.far:.3f} from the source, whose own places: {usual}: {kind}"
 
 
 def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:

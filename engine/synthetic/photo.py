@@ -44,11 +44,15 @@ class Light:
     sun : Sun
     day : of the year; leaves and grass go by it.
     exposure : brightness, beside each city's own.
+    haze : 0 clear, 1 a thick summer haze: contrast goes, and what comes is bluish.
+    balance : of the camera, in red, green, blue and near infrared.
     """
 
     sun: Sun
     day: int
     exposure: float = 1.0
+    haze: float = 0.0
+    balance: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
 
 
 JULY = Light(Sun(56.0, 150.0), 190)
@@ -56,6 +60,9 @@ JULY = Light(Sun(56.0, 150.0), 190)
 
 _ORDER = ("B04", "B03", "B02", "B08")
 _BANDS = np.array([BANDS.index(name) for name in _ORDER])
+_AIR = np.array([0.09, 0.12, 0.17, 0.05], np.float32)
+"""Reflectance of the air in a thick haze, which takes `_TAKEN` of the ground's."""
+_TAKEN = 0.45
 _SALT = 977  # of a city's tone curve and of a frame's light
 
 GREEN = np.isin(
@@ -91,20 +98,22 @@ def take_photo(
     curves = np.array([draws(world.seed, key, 0, _SALT)[:3] for key in keys])
     gain = (light.exposure * (2.1 + 0.8 * curves[:, 0])).astype(np.float32)
     gamma = (0.55 + 0.25 * curves[:, 1]).astype(np.float32)
+    gains = gain[:, None] * np.array(light.balance, np.float32)
+    clear, air = np.float32(1 - _TAKEN * light.haze), np.float32(light.haze) * _AIR
     shine = draws(world.seed, left, top, _SALT)
     slope = np.array([0.16 * (shine[0] - 0.5), 0.16 * (shine[1] - 0.5)], np.float32)
     found = np.empty((4, rows, cols), np.uint8)
     _expose(
-        ground.material, ground.tone, ground.city, dark, table, SHADE[_BANDS], gain, gamma, slope,
-        far, found,
+        ground.material, ground.tone, ground.city, dark, table, SHADE[_BANDS], clear, air,
+        gains, gamma, slope, far, found,
     )  # fmt: skip
     return found
 
 
 @compiled
 def _expose(
-    material: Any, tone: Any, city: Any, dark: Any, table: Any, shaded: Any, gain: Any, gamma: Any,
-    slope: Any, far: int, out: Any,
+    material: Any, tone: Any, city: Any, dark: Any, table: Any, shaded: Any, clear: Any, air: Any,
+    gains: Any, gamma: Any, slope: Any, far: int, out: Any,
 ) -> None:  # fmt: skip
     for i in range(out.shape[1]):
         down = i / out.shape[1] - 0.5
@@ -116,7 +125,7 @@ def _expose(
                 value = table[here, material[r, c], b] * light
                 if dark[r, c]:
                     value *= shaded[b]
-                value = min(max(value * gain[here], 0.0), 1.0) ** gamma[here]
+                value = min(max((value * clear + air[b]) * gains[here, b], 0.0), 1.0) ** gamma[here]
                 out[b, i, j] = int(255 * value + 0.5)
 
 

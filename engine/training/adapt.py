@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import LabelError, RunError
 from engine.metrics import binary
@@ -23,6 +25,7 @@ from engine.training.segmenters import (
     count_pixels,
     prepare_chips,
 )
+from engine.training.statistics import Shift, find_shift, measure, twin
 
 __all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
 
@@ -36,7 +39,10 @@ class AdaptSettings:
     steps : each with `batch` chips of the source and as many of the target.
     rate : of Adam, for the network; `discriminator_rate` for the discriminator.
     adversarial_weight : of the adversarial loss. 1 in UGS-1m, 0.001 where it comes from.
-    freeze_statistics : normalisations keep the statistics they were trained with.
+    statistics : of the normalisations. source: as they were trained, for both domains. batch:
+        each batch's own, as in a training. target: the source's for the source, those of the city's
+        chips for the city, and the adapted model keeps these. auto: target where the city is
+        further from the source than its own places are, else source.
     check : steps after which the source is looked at.
     guard : points of F1 on the source's validation chips that may be lost; beyond, it ends.
     augment, precision, seed : as of a training.
@@ -47,7 +53,7 @@ class AdaptSettings:
     rate: float = 1e-4
     discriminator_rate: float = 1e-4
     adversarial_weight: float = 1e-3
-    freeze_statistics: bool = True
+    statistics: Literal["auto", "target", "source", "batch"] = "auto"
     check: int = 250
     guard: float = 5.0
     augment: bool = True
@@ -79,12 +85,16 @@ class Adapted:
         there was none.
     step : of that look, 0 for none.
     before : F1 on the source before any step.
+    shift : how far the city is from the source; None where nobody asked.
+    own : whether its normalisations keep the city's statistics.
     history : all looks.
     """
 
     weights: dict[str, Tensor]
     step: int
     before: float
+    shift: Shift | None
+    own: bool
     history: tuple[Checked, ...]
 
 
@@ -96,6 +106,7 @@ def adapt(
     target: npt.NDArray[np.uint8],
     settings: AdaptSettings,
     *,
+    places: Sequence[npt.NDArray[np.uint8]] = (),
     device: str = "cpu",
     tell: Callable[[Checked], None] = lambda look: None,
 ) -> Adapted:
@@ -107,6 +118,7 @@ def adapt(
     source, validation : labelled chips that it was trained on, and others of the same kind.
     target : images of the city, uint8 (n, band, side, side).
     settings : AdaptSettings
+    places : images of each place of the source, to tell how far apart places are.
     device : {"cpu", "cuda"}
     tell : hears of each look.
 
@@ -141,13 +153,26 @@ def adapt(
         counts, _ = count_pixels(network, None, card, validation)
         return 100 * float(np.nan_to_num(binary(counts)["f1"]))
 
+    def weights() -> dict[str, Tensor]:
+        return {k: v.detach().cpu().clone() for k, v in abroad.state_dict().items()}
+
+    abroad, shift = network, None
+    if settings.statistics in ("auto", "target"):
+        moved = twin(network)
+        measure(moved, target, card)
+        if settings.statistics == "auto":
+            shift = find_shift(network, moved, card, places)
+        if shift is None or shift:
+            abroad = moved
+    own = abroad is not network
     before = look()
-    kept, reached = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}, 0
+    kept, reached = weights(), 0
     history: list[Checked] = []
     sums = np.zeros(4)
     rng = np.random.default_rng(settings.seed)
     for number in range(1, settings.steps + 1):
-        _train_mode(network, settings.freeze_statistics)
+        for module in (network, abroad):
+            _train_mode(module, frozen=settings.statistics != "batch")
         ours = rng.choice(len(source.x), settings.batch, replace=False)
         theirs = rng.choice(len(target), settings.batch, replace=False)
         x, mask = prepare_chips(source.x[ours], card), as_mask(source.y[ours])
@@ -156,7 +181,7 @@ def adapt(
             x, mask = augment(x, mask, rng.random((len(x), 4)))
             z, _ = augment(z, torch.zeros(z.shape[0], *z.shape[2:]), rng.random((len(z), 4)))
         found = adapt_step(
-            network,
+            (network, abroad),
             discriminator,
             optimizers,
             x.to(device),
@@ -180,15 +205,16 @@ def adapt(
             tell(entry)
             if before - entry.source_f1 > settings.guard:
                 break  # what is lost at home is not won abroad
-            kept = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-            reached = number
-    return Adapted(kept, reached, before, tuple(history))
+            if own:
+                measure(abroad, target, card)  # the weights below them have moved
+            kept, reached = weights(), number
+    return Adapted(kept, reached, before, shift, own, tuple(history))
 
 
-def _train_mode(network: nn.Module, frozen: bool) -> None:
+def _train_mode(network: nn.Module, *, frozen: bool) -> None:
     """Train; normalisations as they are evaluated, where their statistics stay."""
     network.train()
     if frozen:
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, _BatchNorm):
                 module.eval()

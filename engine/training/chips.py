@@ -75,6 +75,12 @@ class ChipSet:
         where = np.flatnonzero(self.split == SPLITS.index(split))
         return np.asarray(self.x[:])[where], np.asarray(self.y[:])[where]
 
+    def images_by_place(self, split: str) -> list[npt.NDArray[np.uint8]]:
+        """Images of a split, of each place that has any, in memory."""
+        here = self.split == SPLITS.index(split)
+        images = np.asarray(self.x[:])
+        return [images[here & (self.place == k)] for k in np.unique(self.place[here])]
+
 
 def write_chips(path: str | Path, found: ChipSet, **attrs: object) -> None:
     """Write a chip set, in place of what is there; `attrs` are kept with it."""

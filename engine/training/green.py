@@ -61,7 +61,7 @@ class AdaptStep(NamedTuple):
 
 
 def adapt_step(
-    network: nn.Module,
+    networks: tuple[nn.Module, nn.Module],
     discriminator: nn.Module,
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer],
     source: Tensor,
@@ -73,13 +73,15 @@ def adapt_step(
 
     Parameters
     ----------
-    network, discriminator : in training.
+    networks : for the source and for the target, in training: one, or two of the same weights that
+        normalise apart.
+    discriminator : in training.
     optimizers : of the network, of the discriminator.
     source, target : images (n, bands, y, x); `mask` (n, y, x) of the source.
     weight : of the adversarial loss; 1 in the paper, 0.001 where it comes from.
     """
     size = source.shape[-2:]
-    ours, theirs = network(source), network(target)
+    ours, theirs = networks[0](source), networks[1](target)
     maps = [
         functional.interpolate(found.coarse, size, mode="bilinear", align_corners=False).softmax(1)
         for found in (ours, theirs)

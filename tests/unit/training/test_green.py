@@ -73,14 +73,14 @@ def test_one_step_moves_each_by_its_own_loss() -> None:
     # the network's step leaves the discriminator's weights, and the other way round
     before = weights(network), weights(judge)
     moving = torch.optim.Adam(network.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    found = adapt_step(network, judge, (moving, still_judge), images, masks, target, 1.0)
+    found = adapt_step((network, network), judge, (moving, still_judge), images, masks, target, 1.0)
     assert torch.equal(weights(judge), before[1])
     assert not torch.equal(weights(network), before[0])
     assert found.discriminator == pytest.approx(math.log(2), abs=0.1)
     assert 0 <= found.told <= 1
     before = weights(network), weights(judge)
     moving = torch.optim.Adam(judge.parameters(), lr=1e-4, betas=(0.9, 0.99))
-    adapt_step(network, judge, (still, moving), images, masks, target)
+    adapt_step((network, network), judge, (still, moving), images, masks, target)
     assert torch.equal(weights(network), before[0])
     assert not torch.equal(weights(judge), before[1])
     assert all(p.requires_grad for p in judge.parameters())

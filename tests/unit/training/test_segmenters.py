@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,12 @@ def test_unknown_pixels_are_not_judged(card: ModelCard) -> None:
     assert (counts.sum(axis=1) == np.bincount(chips.y[:, :, :32].ravel(), minlength=2)).all()
 
 
+def _loaded(card: ModelCard, weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    network = build(card)
+    network.load_state_dict(dict(weights))
+    return network
+
+
 def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Path) -> None:
     source, there = discs(8), discs(8, 5, tint=60.0)
     fitted = fit_segmenter(
@@ -123,7 +130,7 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
         tmp_path / "fit", device="cpu",
     )  # fmt: skip
     assert fitted.history[-1].validation_f1 > 0.85
-    settings = AdaptSettings(steps=6, check=3, rate=1e-4, guard=100.0)
+    settings = AdaptSettings(steps=6, check=3, rate=1e-4, guard=100.0, statistics="source")
     found = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
     assert found.step == 6
     assert [look.step for look in found.history] == [3, 6]
@@ -134,6 +141,18 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     )
     again = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
     assert [look.green for look in again.history] == [look.green for look in found.history]
+    # with the city's statistics: the source is judged by its own
+    own = adapt(
+        card, fitted.weights, source, discs(3, 9), there.x, replace(settings, statistics="target")
+    )
+    assert own.own
+    assert own.before == found.before
+    assert not torch.equal(own.weights[statistics], fitted.weights[statistics])
+    both = [
+        count_pixels(_loaded(card, weights), None, card, there)[0]
+        for weights in (found.weights, own.weights)
+    ]
+    assert binary(both[1])["f1"] > binary(both[0])["f1"] + 0.05
     # steps so long that the source is lost: the weights are those it began with
     wild = replace(settings, rate=0.03, guard=1.0, steps=4, check=4)
     lost = adapt(card, fitted.weights, source, discs(3, 9), there.x, wild)

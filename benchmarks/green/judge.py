@@ -1,0 +1,88 @@
+"""Tables of the results: F1 pooled over pixels, means and spreads, gains with intervals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cities import HARD, SHIFTS, TEST
+
+from engine.metrics import binary
+
+HERE = Path(__file__).resolve().parent
+STEPS = {"before": "before", "statistics": "statistics", "counts": "adapted"}
+
+
+def f1(counts: Iterable[Any]) -> float:
+    return 100 * binary(np.sum(list(counts), axis=0))["f1"]
+
+
+def spread(values: list[float]) -> list[float]:
+    return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
+
+
+def judge(rows: list[dict[str, Any]]) -> None:
+    """F1 pooled over pixels: means and spreads over seeds; of adaptation the gain."""
+    result: dict[str, Any] = {"unseen": {}, "shifts": {}}
+    for row in rows:
+        if row["what"] != "adapted" and row["model"] not in result["unseen"]:
+            found = [r for r in rows if (r["what"], r["model"]) == (row["what"], row["model"])]
+            figures = [binary(np.sum([r["counts"][city] for city in TEST], axis=0)) for r in found]
+            result["unseen"][row["model"]] = {
+                "seeds": len(found),
+                **{k: spread([100 * f[k] for f in figures]) for k in figures[0]},
+            }
+    for shift, group in (SHIFTS | HARD).items():
+        found = [r for r in rows if r["what"] == "adapted" and r["model"] in group]
+        if found:
+            scores = {k: np.array([f1(r[k].values()) for r in found]) for k in STEPS}
+            gains = scores["counts"] - scores["before"]
+            rng = np.random.default_rng(0)
+            drawn = [rng.choice(gains, len(gains)).mean() for _ in range(2000)]
+            result["shifts"][shift] = {
+                "adaptations": len(found),
+                **{name: spread(scores[k].tolist()) for k, name in STEPS.items()},
+                "gain": round(float(gains.mean()), 2),
+                "gain_95": [round(float(v), 2) for v in np.quantile(drawn, [0.025, 0.975])],
+                "each": {
+                    f"{r['model']} {r['seed']}": {
+                        "far": r["far"] and round(r["far"], 3),
+                        "own": r["own"],
+                        **{name: round(float(scores[k][n]), 2) for k, name in STEPS.items()},
+                    }
+                    for n, r in enumerate(found)
+                },
+            }
+    cpu = sum(r.get("cpu_seconds", 0) for r in rows) / 3600
+    result["cpu_hours"] = round(cpu, 2)
+    (HERE / "results.json").write_text(json.dumps(result, indent=1) + "\n")
+    (HERE / "results.md").write_text(table(result))
+    print(table(result))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    lines = ["| on unseen cities | precision | recall | F1 | IoU | OA |", "|--|--|--|--|--|--|"]
+    for name, row in result["unseen"].items():
+        cells = [
+            f"{row[k][0]:.1f} +- {row[k][1]:.1f}"
+            for k in ("precision", "recall", "f1", "iou", "oa")
+        ]
+        lines.append(f"| {name} ({row['seeds']}) | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| shift | F1 before | with the city's statistics alone | adapted | gain | 95 % |",
+        "|--|--|--|--|--|--|",
+    ]
+    for name, row in result["shifts"].items():
+        low, high = row["gain_95"]
+        cells = [f"{row[k][0]:.1f} +- {row[k][1]:.1f}" for k in STEPS.values()]
+        lines.append(
+            f"| {name} ({row['adaptations']}) | {' | '.join(cells)} | {row['gain']:+.1f} | "
+            f"{low:+.1f} to {high:+.1f} |"
+        )
+    lines += ["", f"CPU hours: {result['cpu_hours']:.1f}"]
+    return "\n".join(lines) + "\n"
