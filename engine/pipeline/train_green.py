@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +148,9 @@ def adapt_green(
         settings,
         places=chips.images_by_place("train"),
         device=choose_device(recipe.training.device),
+        moved=lambda shift: tell(_words(shift)),
         tell=look,
     )
-    if found.shift is not None:
-        tell(_words(found.shift))
     kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
     if not found.step:
         tell(f"the source lost over {settings.guard:g} points of F1 at once: {kept}")
@@ -179,7 +177,7 @@ def adapt_green(
 def _words(shift: Shift) -> str:
     """What an adaptation found of the city's distance."""
     kind = "the normalisations take its statistics" if shift else "one more of the same kind"
-    usual = "too few to tell" if isnan(shift.usual) else f"up to {shift.usual:.3f}"
+    usual = "too few to tell" if shift.usual is None else f"up to {shift.usual:.3f}"
     return f"the city is {shift.far:.3f} from the source, whose own places: {usual}: {kind}"
 
 

@@ -108,6 +108,7 @@ def adapt(
     *,
     places: Sequence[npt.NDArray[np.uint8]] = (),
     device: str = "cpu",
+    moved: Callable[[Shift], None] = lambda shift: None,
     tell: Callable[[Checked], None] = lambda look: None,
 ) -> Adapted:
     """Adapt a network to images of another city.
@@ -120,7 +121,7 @@ def adapt(
     settings : AdaptSettings
     places : images of each place of the source, to tell how far apart places are.
     device : {"cpu", "cuda"}
-    tell : hears of each look.
+    moved : hears how far the city is, before any step; `tell` of each look.
 
     Raises
     ------
@@ -158,12 +159,13 @@ def adapt(
 
     abroad, shift = network, None
     if settings.statistics in ("auto", "target"):
-        moved = twin(network)
-        measure(moved, target, card)
+        other = twin(network)
+        measure(other, target, card)
         if settings.statistics == "auto":
-            shift = find_shift(network, moved, card, places)
+            shift = find_shift(network, other, card, places)
+            moved(shift)
         if shift is None or shift:
-            abroad = moved
+            abroad = other
     own = abroad is not network
     before = look()
     kept, reached = weights(), 0

@@ -101,15 +101,15 @@ class Shift:
     Attributes
     ----------
     far : divergence of the images' statistics from the source's.
-    usual : the largest of the source's own places; NaN where it has fewer than three.
+    usual : the largest of the source's own places; None where it has fewer than three.
     """
 
     far: float
-    usual: float
+    usual: float | None
 
     def __bool__(self) -> bool:
         """Whether they are of another kind; yes where nobody can tell."""
-        return not self.far <= FAR * self.usual
+        return self.usual is None or self.far > FAR * self.usual
 
 
 def find_shift(
@@ -132,4 +132,4 @@ def find_shift(
             other = twin(network)
             measure(other, images[:: ceil(len(images) / MOST)], card)
             found.append(divergence(network, other))
-    return Shift(divergence(network, moved), max(found) if len(found) > 2 else float("nan"))
+    return Shift(divergence(network, moved), max(found) if len(found) > 2 else None)
