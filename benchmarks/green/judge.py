@@ -55,7 +55,7 @@ def judge(rows: list[dict[str, Any]]) -> None:
                 "gain_95": [round(float(v), 2) for v in np.quantile(drawn, [0.025, 0.975])],
                 "each": {
                     f"{r['model']} {r['seed']}": {
-                        "far": r["far"] and round(r["far"], 3),
+                        "far": round(r["shift"]["far"], 3),
                         "own": r["own"],
                         **{name: round(float(scores[k][n]), 2) for k, name in STEPS.items()},
                     }

@@ -166,7 +166,7 @@ def adapt_green(
         recipe=recipe.model_dump(mode="json"),
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,
-        shift=asdict(found.shift) if found.shift else None,
+        shift=asdict(found.shift) if found.shift is not None else None,
         statistics="city" if found.own else "source",
         step=found.step,
         history=[asdict(entry) for entry in found.history],
@@ -176,7 +176,7 @@ def adapt_green(
 
 def _words(shift: Shift) -> str:
     """What an adaptation found of the city's distance."""
-    kind = "the normalisations take its statistics" if shift else "one more of the same kind"
+    kind = "the normalisations take its statistics" if shift.other else "one more of the same kind"
     usual = "too few to tell" if shift.usual is None else f"up to {shift.usual:.3f}"
     return f"the city is {shift.far:.3f} from the source, whose own places: {usual}: {kind}"
 

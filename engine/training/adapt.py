@@ -164,7 +164,7 @@ def adapt(
         if settings.statistics == "auto":
             shift = find_shift(network, other, card, places)
             moved(shift)
-        if shift is None or shift:
+        if shift is None or shift.other:
             abroad = other
     own = abroad is not network
     before = look()

@@ -107,7 +107,8 @@ class Shift:
     far: float
     usual: float | None
 
-    def __bool__(self) -> bool:
+    @property
+    def other(self) -> bool:
         """Whether they are of another kind; yes where nobody can tell."""
         return self.usual is None or self.far > FAR * self.usual
 
