@@ -24,13 +24,11 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 import psutil
-from shapely import affinity
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -45,9 +43,7 @@ from engine.runs import events  # noqa: E402
 from engine.runs.execute import Limits, execute  # noqa: E402
 from engine.runs.schedule import Status  # noqa: E402
 
-# Curved, with a hole and an island: over 60 tiles of map, as many of scenes and of composite.
-_BLOB = blob()
-TOY = Toy(replace(_BLOB, geometry=affinity.scale(_BLOB.geometry, 2, 2, origin=(0, 0))), delay=0.05)
+TOY = Toy(blob(2), delay=0.05)  # 71 tiles of map, 80 of composite, 82 of scenes
 LIMITS = Limits(commit_tiles=8, commit_seconds=0.3, deaths=50)
 LAST = 0.8  # of the tasks: by then all have been killed
 VICTIMS = ("driver", "worker", "nanny", "scheduler")

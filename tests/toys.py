@@ -21,6 +21,7 @@ import numpy as np
 import shapely
 import zarr
 from scipy.ndimage import maximum_filter, uniform_filter
+from shapely import affinity
 
 from engine.errors import ReadError
 from engine.grid import Area, Grid, Support, Tile
@@ -277,12 +278,13 @@ def square(tiles: int, tile: int = 160) -> Area:
     return Area(shapely.box(0, -side, side, 0), CRS)
 
 
-def blob() -> Area:
-    """A curved border with a hole and an island."""
+def blob(scale: float = 1) -> Area:
+    """A curved border with a hole and an island; 23 tiles of 160 px, 71 at twice the size."""
     disc = shapely.Point(4000, -3900).buffer(3300)
     hole = shapely.Point(4300, -3700).buffer(700)
     island = shapely.Point(8300, -800).buffer(430)
-    return Area(shapely.union(disc.difference(hole), island), CRS)
+    whole = shapely.union(disc.difference(hole), island)
+    return Area(affinity.scale(whole, scale, scale, origin=(0, 0)), CRS)
 
 
 def digest(values: np.ndarray) -> str:

@@ -19,13 +19,15 @@ def cores() -> int:
     return int(os.environ.get("NATMAP_CORES", "1"))
 
 
-def gdal_settings(href: str = "") -> dict[str, Any]:
+def gdal_settings(href: str = "", *, again: bool = False) -> dict[str, Any]:
     """Options for `rasterio.Env`.
 
     Parameters
     ----------
     href : str
         What is about to be opened.
+    again : bool
+        After a failure: past GDAL's cache of what it has read of a bucket's file.
     """
     settings: dict[str, Any] = {
         "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -38,6 +40,8 @@ def gdal_settings(href: str = "") -> dict[str, Any]:
         # the gateway beside this process waits, tries again and knows the proxy
         return settings | {"GDAL_HTTP_MAX_RETRY": 0, "GDAL_HTTP_PROXY": ""}
     seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
+    if again and is_remote(href):
+        settings["CPL_VSIL_CURL_NON_CACHED"] = href.replace("s3://", "/vsis3/")
     return settings | {
         "GDAL_HTTP_MAX_RETRY": 4,
         "GDAL_HTTP_RETRY_DELAY": 0.5,

@@ -15,7 +15,8 @@ from rasterio.windows import Window
 
 from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
-from engine.cube.read import Cut, Failure, Plane, attempt, footprint, resample
+from engine.cube.attempts import attempt
+from engine.cube.read import Cut, Failure, Plane, footprint, resample
 from engine.cube.source import Raster, Source
 from engine.errors import ReadError
 from engine.items import Item

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
@@ -23,14 +18,13 @@ from shapely.geometry import shape
 
 from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
+from engine.cube.attempts import attempt
 from engine.cube.clouds import NO_SCL, READ_FAILED
-from engine.cube.gateway import forget, why
-from engine.cube.gdal import classify, cores, gdal_settings
+from engine.cube.gdal import cores
 from engine.cube.radiometry import lay
-from engine.cube.ranges import is_http
-from engine.cube.source import Raster, Source, open_source
+from engine.cube.source import Raster, Source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
-from engine.errors import ReadError, RunError
+from engine.errors import ReadError
 from engine.grid.area import reproject
 from engine.items import SCL, Item
 
@@ -39,7 +33,6 @@ __all__ = [
     "Day",
     "Failure",
     "Plane",
-    "attempt",
     "footprint",
     "item_key",
     "read_asset",
@@ -53,7 +46,6 @@ _READERS = 8  # assets asked for at once: on a network it is waiting that takes 
 
 Plane = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_]]
 Cut = tuple[slice, slice]
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -314,48 +306,6 @@ def _load(
     )
 
 
-def attempt(item: Item, name: str, access: Access, use: Callable[[Source], Found]) -> Found:
-    """Open an asset and use it; again after a pause where that may help.
-
-    Raises
-    ------
-    ReadError
-        After the retries, or at once where a retry cannot help.
-    """
-    for tried in range(access.retries + 1):
-        try:
-            with _opened(item, name, access, again=tried > 0) as source:
-                return use(source)
-        except ReadError as error:
-            if not error.transient or tried == access.retries:
-                raise
-        time.sleep((0.5 * 2**tried) * (0.5 + random.random()))
-    raise AssertionError("unreachable")
-
-
-@contextmanager
-def _opened(item: Item, name: str, access: Access, *, again: bool) -> Iterator[Source]:
-    """An asset, opened; what goes wrong with it, there or in the body, is a `ReadError`."""
-    asset = item.assets[name]
-    what = f"{name} of {item.id}"
-    place = ""
-    try:
-        place = access.place(asset, what, again=again)
-        with rasterio.Env(**gdal_settings(place)), open_source(place, asset, item) as source:
-            yield source
-        # GDAL passes over what it could not read of masks and overviews, and makes do
-        reason = why(place) if is_http(place) else None
-        if reason is not None:
-            raise reason
-    except (ReadError, RunError):
-        raise  # the latter is this machine's fault, not the file's
-    except Exception as error:
-        if is_http(place):
-            forget(asset.href)
-        reason = why(place) if is_http(place) else None
-        raise classify(error, asset.href, what, reason) from error
-
-
 def sample_item(
     item: Item,
     bands: Sequence[str],
@@ -383,9 +333,13 @@ def sample_item(
     for name in bands:
         if name not in item.assets:
             continue
-        with _opened(item, name, access, again=again) as source:
+
+        def sample(source: Source) -> npt.NDArray[np.generic]:
+            nonlocal size
             size = size or source.decimated_shape(spacing)
-            found[name] = source.decimate(size)
+            return source.decimate(size)
+
+        found[name] = attempt(item, name, access, sample, again=again)
     return found
 
 

@@ -118,12 +118,17 @@ class Prepared:
         return Ledger(self.grid.shape, {stage.name: stage.daily for stage in self.stages})
 
     def schedule(
-        self, store: Store | None, *, until: str | None = None, tiles: Iterable[Tile] | None = None
+        self,
+        store: Store | None,
+        *,
+        until: str | None = None,
+        tiles: Iterable[Tile] | None = None,
+        tag: str | None = None,
     ) -> Schedule:
-        """What is stale, by the store's ledger (an empty one without a store)."""
+        """What is stale, by the store's ledger, or a release's (an empty one without a store)."""
         ledger = self.blank_ledger()
         if store is not None:
-            reader = store.reader()
+            reader = store.reader(tag)
             root = zarr.open_group(reader.store, mode="r")
             if "ledger" in root:
                 ledger.load(reader, root)
@@ -197,6 +202,9 @@ def _prepare_zones(
     suspects = [item.id for item in items if item.suspect]
     if suspects:
         notes = [*notes, f"radiometry suspect, left out: {', '.join(suspects)}"]
+    undecided = [item.id for item in items if item.suspect is None]
+    if undecided:
+        notes = [*notes, f"radiometry not judged yet, unreadable today: {', '.join(undecided)}"]
     if len(suspects) == len(items):
         raise CatalogError("all items found have a suspect radiometry", got=", ".join(suspects[:5]))
     found = replace(found, items=items)
@@ -324,6 +332,8 @@ def _decide(items: tuple[Item, ...], access: Access, known: dict[str, bool]) -> 
     plain = Access(access.sign)
 
     def decide(item: Item) -> Item:
+        if item.suspect is not None:
+            return item  # of a snapshot
         if item.stamp in known:
             return replace(item, suspect=known[item.stamp])
         try:
@@ -332,7 +342,7 @@ def _decide(items: tuple[Item, ...], access: Access, known: dict[str, bool]) -> 
                 sampled = sample_item(item, _GUARD, access=access, again=True)
                 why = find_suspect(sampled, item.assets)
         except ReadError:
-            return item  # undecided: reading its pixels will record the failure
+            return item  # undecided, and said so: the next run judges it
         notes = (*item.notes, f"radiometry suspect: {why}") if why else item.notes
         return replace(item, suspect=why is not None, notes=notes)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -57,6 +59,7 @@ _FORMS: dict[str, tuple[Form, dict[str, str]]] = {
     ),
 }
 """What each product is published as, and the array of each layer."""
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SLIVER = 1e-3  # of a pixel: an area that reaches no further into one leaves it out
 _SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
 
@@ -91,11 +94,18 @@ def publish(
             got="no publish" if recipe.publish is None else "no model",
             expected="publish: FOLDER and model: …",
         )
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise PublishError(
+            "a release cannot have this name",
+            got=tag,
+            expected="letters, digits, dots, hyphens and underscores, 100 at most",
+        )
     base = base or Path()
     place = place_of(recipe.store, base)
     target = place_of(recipe.publish, base)
     store = Store.open(place)
-    snapshot = place.beside(SNAPSHOT)
+    released = tag is not None and tag in store.tags()
+    snapshot, images = _catalogues(place, tag if released else None)
     if snapshot is None:
         raise PublishError(
             "the store's frozen catalogue is gone",
@@ -103,21 +113,21 @@ def publish(
             remedy="`natmap run` writes it again",
         )
     # The frozen items are the catalogue: publishing asks no server.
-    frozen = recipe.model_copy(update=_frozen(recipe, place, snapshot))
+    frozen = recipe.model_copy(update=_frozen(recipe, snapshot, images))
     prepared = replace(prepare(frozen, base), recipe=recipe)
     store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
-    if tag is not None and tag not in store.tags():
+    if tag is not None and not released:
+        _keep(place, tag, snapshot, images)
         store.tag(tag)
     root = zarr.open_group(store.reader(tag).store, mode="r")
-    schedule = prepared.schedule(store)
+    schedule = prepared.schedule(store, tag=tag)
     if not (schedule.ledger.states("map") == State.DONE).any():
         raise PublishError("there is no map yet", got=place, remedy="`natmap run` first")
     form, arrays = _FORMS[recipe.product]
     reader = _Reader(prepared, schedule, root, form, arrays)
     card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
-    images = place.beside(IMAGES) if recipe.images is not None else None
-    if images is not None:
+    if images is not None and recipe.images is not None:
         items += read_snapshot(images)
     seconds: dict[str, float] = {}
     for stage in prepared.stages:
@@ -154,7 +164,28 @@ def _period(recipe: Recipe, items: Sequence[Item]) -> tuple[date, date]:
     return days[0], days[-1]
 
 
-def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
+def _catalogues(place: Place, tag: str | None) -> tuple[Path | None, Path | None]:
+    """The items of the last run, or those that a release was published with; and the images."""
+    if tag is not None:
+        kept = place.beside(_of_release(tag, SNAPSHOT))
+        if kept is not None:
+            return kept, place.beside(_of_release(tag, IMAGES))
+    return place.beside(SNAPSHOT), place.beside(IMAGES)
+
+
+def _keep(place: Place, tag: str, snapshot: Path, images: Path | None) -> None:
+    """Keep a release's catalogues: the next run freezes others in their place."""
+    for name, path in ((SNAPSHOT, snapshot), (IMAGES, images)):
+        if path is not None:
+            with place.replace(_of_release(tag, name)) as copy:
+                shutil.copyfile(path, copy)
+
+
+def _of_release(tag: str, name: str) -> str:
+    return f"release-{tag}.{name}"
+
+
+def _frozen(recipe: Recipe, snapshot: Path, images: Path | None) -> dict[str, Any]:
     """The recipe's sources, with what the last run found as their catalogues."""
     if recipe.imagery is None:
         assert recipe.images is not None
@@ -162,7 +193,6 @@ def _frozen(recipe: Recipe, place: Place, snapshot: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
     }
-    images = place.beside(IMAGES)
     if recipe.images is not None and images is not None:
         found["images"] = recipe.images.model_copy(update={"catalog": str(images.resolve())})
     return found

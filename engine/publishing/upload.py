@@ -12,6 +12,7 @@ from engine.store.place import Bucket
 
 __all__ = ["upload"]
 
+_MARK = ".natmap-upload"
 _LAST = ("collection.json", "report.json")
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 
@@ -20,7 +21,8 @@ def upload(folder: Path, target: Bucket) -> None:
     """Copy a finished product's files to a prefix.
 
     A bucket has no rename: files are replaced one by one, the rasters first, the collection and
-    the report last, and what the new product does not have is removed at the end.
+    the report last, and what the new product does not have is removed at the end. A mark that goes
+    first and is removed last lets the next upload take over from one that was killed.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ def upload(folder: Path, target: Bucket) -> None:
     objects, prefix = target.objects, f"{target.prefix}/"
     with target.errors("read"):
         old = {o["path"] for part in obstore.list(objects, prefix=prefix) for o in part}
-    if old and f"{prefix}report.json" not in old:
+    if old and not old & {f"{prefix}report.json", prefix + _MARK}:
         raise PublishError(
             "the product's prefix holds something else",
             got=target,
@@ -48,10 +50,9 @@ def upload(folder: Path, target: Bucket) -> None:
     files.sort(key=lambda path: path.name in _LAST)
     names = {prefix + path.relative_to(folder).as_posix(): path for path in files}
     with target.errors("written"):
+        obstore.put(objects, prefix + _MARK, b"natmap writes a product here\n")
         for name, path in names.items():
             kind = _COG if path.suffix == ".tif" else mimetypes.guess_type(path.name)[0]
             attributes = {"Content-Type": kind or "application/octet-stream"}
             obstore.put(objects, name, path, attributes=attributes)
-        gone = sorted(old - names.keys())
-        if gone:
-            obstore.delete(objects, gone)
+        obstore.delete(objects, sorted(old - names.keys() | {prefix + _MARK}))

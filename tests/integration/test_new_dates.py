@@ -15,7 +15,7 @@ import rasterio
 import yaml
 
 import engine
-from engine.errors import LockedError, StoreError
+from engine.errors import LockedError, PublishError, StoreError
 from engine.runs import events
 from engine.store.repository import Store
 from engine.synthetic.country import AUTUMN, Country
@@ -207,6 +207,30 @@ def test_what_changed_between_releases(place: Path, tmp_path: Path) -> None:
     assert engine.diff(place / "store", "october").changed == 0
     with pytest.raises(StoreError, match="november"):
         engine.diff(place / "store", "november")
+
+
+def test_a_release_is_published_as_it_was(place: Path) -> None:
+    """Its map, its items, its seconds, its failures: whatever ran since."""
+    recipe = yaml.safe_load((place / "recipe.yaml").read_text())
+
+    def product() -> tuple[dict[str, Any], np.ndarray]:
+        folder = Path(engine.publish(recipe, base=place, tag="first-of.2"))
+        report = json.loads((folder / "report.json").read_text())
+        with rasterio.open(folder / f"{recipe['name']}.tif") as file:
+            return report, file.read(1)
+
+    with pytest.raises(PublishError, match="cannot have this name"):
+        engine.publish(recipe, base=place, tag="../first")
+    list_items(place, lambda name: "20211001" not in name)
+    run(place)
+    report, pixels = product()
+    assert report["items"]
+    assert not any("20211001" in item for item in report["items"])
+    list_items(place, lambda name: True)
+    assert run(place)["scores"]
+    again, same_pixels = product()
+    np.testing.assert_array_equal(pixels, same_pixels)
+    assert again == report
 
 
 def test_pruning_keeps_releases_and_the_newest(

@@ -421,6 +421,14 @@ def test_a_recipe_runs_and_publishes_in_a_bucket(s3: str, tmp_path: Path, countr
     obstore.put(bucket.objects, f"{bucket.prefix}-other/thing.txt", b"x")
     with pytest.raises(PublishError, match="something else"):
         engine.publish(remote | {"publish": remote["publish"] + "-other"}, base=country)
+    # an upload that was killed on its way has its mark, no report, and files of an earlier one
+    key = f"{bucket.prefix}/report.json"
+    obstore.delete(bucket.objects, key)
+    obstore.put(bucket.objects, f"{bucket.prefix}/.natmap-upload", b"")
+    obstore.put(bucket.objects, f"{bucket.prefix}/left.tif", b"")
+    assert engine.publish(remote, base=country) == remote["publish"]
+    left = {o["path"] for part in obstore.list(bucket.objects, bucket.prefix + "/") for o in part}
+    assert left == names
     for secret in (os.environ["AWS_SECRET_ACCESS_KEY"], os.environ["AWS_ACCESS_KEY_ID"]):
         if len(secret) > 3:
             assert secret.encode() not in got

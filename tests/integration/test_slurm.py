@@ -64,9 +64,11 @@ def jobs(slurm: Slurm) -> dict[str, str]:
 
 
 def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: Path) -> None:
-    toy = Toy(blob(), delay=0.15)
+    toy = Toy(blob(2), delay=0.15)
     store, schedule = toy.open(tmp_path / "store")
+    total = schedule.open
     done: list[events.TileDone] = []
+    at: dict[str, int] = {}  # tiles done when it happened
     with open_managed(settings(tmp_path / "shared", tls=True)) as cluster, store.lock():
         assert cluster.client.scheduler.address.startswith("tls://")
         until = time.monotonic() + 60
@@ -80,11 +82,13 @@ def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: 
             while len(done) < 20:
                 time.sleep(0.05)
             slurm.call("scancel", min(first))
+            at["cancelled"] = len(done)
             while len(jobs(slurm)) < 2:  # it was submitted again
                 time.sleep(0.3)
             seen.append(jobs(slurm))
             node = seen[0][max(seen[0])]
             slurm.call("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+            at["down"] = len(done)
 
         other = threading.Thread(target=disturb, daemon=True)
         other.start()
@@ -98,6 +102,7 @@ def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: 
         other.join(60)
     assert not summary.failed
     assert len(seen) == 1, "the cancelled job did not come back"
+    assert 0 < at["cancelled"] < at["down"] < total - 10, "the node was lost too late"
     assert set(seen[0]) - set(first)
     down = [line for line in slurm.call("sinfo", "-h", "-N", "-o", "%N %T").split("\n") if line]
     assert any("down" in line for line in down)

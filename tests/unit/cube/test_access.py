@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,10 +15,13 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.transform import from_origin
+from shapely.geometry import box, mapping
 
 from engine.cube.access import Access, count_unverifiable, require_folder
+from engine.cube.attempts import attempt
+from engine.cube.gdal import gdal_settings
 from engine.errors import ReadError, RunError
-from engine.items import Asset
+from engine.items import Asset, Item
 
 CHECK = Access(verify=True, retries=0)
 
@@ -119,6 +124,45 @@ def test_copies_used_longest_ago_make_room(
     places.append(Path(CHECK.place(assets[3], "B02")))
     assert [place.exists() for place in places] == [True, False, True, True]
     assert not list((tmp_path / "verified").glob(".part-*"))
+
+
+def test_a_copy_that_made_room_is_fetched_again(
+    served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another reader's copy may push one out between its check and its opening."""
+    monkeypatch.setenv("NATMAP_VERIFIED", str(tmp_path / "verified"))
+    folder, address = served
+    data = tif(folder / "a.tif")
+    item = Item(
+        id="a",
+        collection="c",
+        source="made up",
+        centroid_lon=11.5,
+        stamp="1",
+        datetime=datetime(2021, 9, 1, tzinfo=UTC),
+        geometry=mapping(box(11, 0, 12, 1)),
+        bbox=(11, 0, 12, 1),
+        assets={"B02": Asset(f"{address}/a.tif", checksum=multihash(b"\x12", "sha256", data))},
+    )
+    real, tried = Access.place, []
+
+    def place(self: Access, asset: Asset, what: str, *, again: bool = False) -> str:
+        found = real(self, asset, what, again=again)
+        tried.append(found)
+        if len(tried) == 1:
+            Path(found).unlink()
+        return found
+
+    monkeypatch.setattr(Access, "place", place)
+    values = attempt(item, "B02", replace(CHECK, retries=1), lambda source: source.decimate((8, 8)))
+    assert values.shape[-2:] == (8, 8)
+    assert len(tried) == 2
+
+
+def test_past_the_cache_of_a_bucket() -> None:
+    """What failed is not read from GDAL's memory of the file; HTTP has the gateway for that."""
+    assert gdal_settings("s3://b/a.tif", again=True)["CPL_VSIL_CURL_NON_CACHED"] == "/vsis3/b/a.tif"
+    assert "CPL_VSIL_CURL_NON_CACHED" not in gdal_settings("s3://b/a.tif")
 
 
 def test_a_folder_that_others_can_write_is_refused(
