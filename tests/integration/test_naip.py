@@ -1,6 +1,8 @@
-"""Real 1 m imagery, as a smoke test: learnt in West Virginia's hills, mapped in California.
+"""Real 1 m imagery, as a smoke test: learnt in West Virginia's hills; California's towns mapped.
 
-The hills are green nearly everywhere: what is shown is that real files go through all of it.
+The hills are green nearly everywhere, so a map that is green everywhere is as good as any: what is
+shown there is that real files go through all of it. In California people marked trees: that is a
+witness. The map there is that of the shipped network, which has seen made-up cities only.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from engine.pipeline.train_green import train_green
 
 pytestmark = pytest.mark.slow
 VEGETATION = (2, 3)  # tree canopy, low vegetation
-SPLITS = {"train": (0, 1, 2, 3, 4), "val": (5,), "test": (6, 7)}
+SPLITS = {"train": (1, 2, 3, 4, 5), "val": (6,), "test": (0, 7)}  # the first has some bare ground
 
 
 def patches(data: Path) -> list[np.ndarray]:
@@ -98,13 +100,29 @@ def test_vegetation_is_learnt_from_a_few_patches(
     data: Path, trained: tuple[ModelCard, dict[str, float]]
 ) -> None:
     figures, index = trained[1], ndvi_figures(data)
-    assert figures["f1"] > 0.95
-    assert figures["f1"] > index["f1"] - 0.05
+    share = np.mean([np.isin(patches(data)[k][8], VEGETATION) for k in SPLITS["test"]])
+    everywhere = 2 * share / (1 + share)  # F1 of a map that is green everywhere: 0.997
+    assert figures["f1"] > everywhere - 0.01
+    assert figures["f1"] > index["f1"] - 0.01
 
 
-def test_a_folder_of_frames_is_mapped(
-    data: Path, trained: tuple[ModelCard, dict[str, float]], tmp_path: Path
-) -> None:
+def green_at_trees(data: Path, product: Path) -> tuple[float, float]:
+    """Share of green where people marked a tree, and of all that is mapped."""
+    with rasterio.open(product / "claremont.tif") as file:
+        values, crs = file.read(1), file.crs
+        move = Transformer.from_crs("EPSG:26911", crs, always_xy=True)
+        found = []
+        for path in sorted((data / "naip-california" / "json").glob("claremont*.json")):
+            features = json.loads(path.read_text())["features"]
+            points = np.array([f["geometry"]["coordinates"] for f in features])
+            xy = np.column_stack(move.transform(*points.T))
+            found += [int(value[0]) for value in file.sample(xy)]
+    seen = np.array(found)
+    assert (seen != 255).sum() > 400
+    return float((seen[seen != 255] == 1).mean()), float((values[values != 255] == 1).mean())
+
+
+def test_a_folder_of_frames_is_mapped(data: Path, tmp_path: Path) -> None:
     found = ingest(data / "naip-california" / "images", tmp_path / "stac", when="*_{year}_*")
     assert found.files == 10
     move = Transformer.from_crs("EPSG:26911", "EPSG:4326", always_xy=True)
@@ -123,7 +141,7 @@ def test_a_folder_of_frames_is_mapped(
         # another datum and projection than the frames', and no whole number of their pixels
         "grid": {"crs": "EPSG:3310", "tile": 500},
         "images": {"catalog": str(found.catalog)},
-        "model": {"card": str(trained[0].folder)},
+        "model": {"card": "ugs-made-up"},
         "store": "store",
         "publish": "product",
     }
@@ -134,3 +152,5 @@ def test_a_folder_of_frames_is_mapped(
     green = report["area_km2"]["green"]
     both = green + report["area_km2"]["not_green"]
     assert both == pytest.approx(5 * 0.1536**2, rel=0.03)
+    at_trees, everywhere = green_at_trees(data, product)
+    assert at_trees > 2 * everywhere  # 0.38 and 0.11 were found

@@ -137,11 +137,11 @@ def test_a_copy_that_made_room_is_fetched_again(
         id="a",
         collection="c",
         source="made up",
-        centroid_lon=11.5,
+        centroid_lon=10.5,
         stamp="1",
         datetime=datetime(2021, 9, 1, tzinfo=UTC),
-        geometry=mapping(box(11, 0, 12, 1)),
-        bbox=(11, 0, 12, 1),
+        geometry=mapping(box(10, 0, 11, 1)),
+        bbox=(10, 0, 11, 1),
         assets={"B02": Asset(f"{address}/a.tif", checksum=multihash(b"\x12", "sha256", data))},
     )
     real, tried = Access.place, []
