@@ -27,6 +27,8 @@ def test_the_demo_says_what_holds_and_what_was_missed(
     said = paper.getvalue()
     assert "holds  only the new day was read" in said
     assert "MISSED  accuracy at least 0.999" in said
+    assert "holds  F1 of green space" in said
+    assert (tmp_path / "demo" / "beside" / "beside.png").stat().st_size > 10_000
     assert (tmp_path / "demo" / "product" / "preview.png").exists()
     judged = json.loads((tmp_path / "demo" / "accuracy-second" / "accuracy.json").read_text())
     assert judged["figures"]["oa"] > 0.6

@@ -74,7 +74,13 @@ def test_away_from_borders_a_convolution_is_that_of_the_whole_image() -> None:
     difference = np.abs(logits - expected)
     # only a window's outermost pixel misses neighbours, and it counts for nearly nothing
     assert float(difference.max()) < 0.02 * spread
-    assert float(np.median(difference)) < 1e-6 * spread
+    inner_rows, inner_cols = (
+        ~np.isin(
+            np.arange(s.start, s.stop) % LATTICE.stride, (0, LATTICE.side % LATTICE.stride - 1)
+        )
+        for s in (rows, cols)
+    )
+    assert float(difference[np.ix_(inner_rows, inner_cols)].max()) < 1e-5 * spread
 
 
 @settings(max_examples=25, deadline=None)

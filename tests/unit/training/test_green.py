@@ -13,15 +13,15 @@ from engine.models.ugsnet import Trained, UGSNet
 from engine.training.green import adapt_step, dice_loss, green_loss
 
 
-def discs(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two images of 64 px with a green disc, and their masks."""
+def discs(seed: int = 0, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images with a green disc, and their masks."""
     generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     masks = torch.stack([
         ((x - 28) ** 2 + (y - 30) ** 2 < 15**2).float(),
         ((x - 40) ** 2 + (y - 24) ** 2 < 12**2).float(),
     ])  # fmt: skip
-    noise = 0.1 * torch.randn((2, 3, 64, 64), generator=generator)
+    noise = 0.1 * torch.randn((2, 3, side, side), generator=generator)
     return masks[:, None] * torch.tensor([0.2, 0.8, 0.3])[:, None, None] + noise, masks
 
 
@@ -58,11 +58,14 @@ def test_the_discriminator_is_the_published_one() -> None:
         assert network(torch.rand(1, 2, 512, 512)).shape == (1, 1, 16, 16)
 
 
-def test_one_step_moves_each_by_its_own_loss() -> None:
+@pytest.mark.parametrize(
+    ("width", "side"), [(16, 64), pytest.param(64, 256, marks=pytest.mark.slow, id="published")]
+)
+def test_one_step_moves_each_by_its_own_loss(width: int, side: int) -> None:
     torch.manual_seed(0)
-    network, judge = UGSNet(width=16), Discriminator(width=16)
+    network, judge = UGSNet(width=width), Discriminator(width=width)
     network.train()
-    images, masks = discs()
+    images, masks = discs(side=side)
     target = images.flip(3) * 0.6
     still = torch.optim.SGD(network.parameters(), lr=0.0)
     still_judge = torch.optim.SGD(judge.parameters(), lr=0.0)
