@@ -32,6 +32,7 @@ from engine.recipe import load_recipe
 from engine.training.chips import (
     UNKNOWN,
     ChipSet,
+    Images,
     import_ugset,
     join_chips,
     open_chips,
@@ -137,8 +138,8 @@ class City:
         frames = [self._frames[i] for i in near]
         return read_image(frames, self.bands, box, self.grid.anchor, access=self._access)
 
-    def draw(self, side: int, most: int, seed: int) -> npt.NDArray[np.uint8]:
-        """Chips without labels, drawn by chance in the boundary: uint8 (n, band, side, side).
+    def draw(self, side: int, most: int, seed: int) -> Images:
+        """Chips without labels, drawn by chance in the boundary, and where they have data.
 
         Raises
         ------
@@ -147,11 +148,11 @@ class City:
         """
         windows = self.windows(self.boundary(), side)
         order = np.random.default_rng(seed).permutation(len(windows))
-        found: list[npt.NDArray[np.uint8]] = []
+        found: list[Image] = []
         for k in order:
             image = self.read(windows[k], side)
             if image.valid.mean() >= 1 - _INVALID:
-                found.append(image.bands)
+                found.append(image)
             if len(found) == most:
                 break
         if not found:
@@ -160,7 +161,7 @@ class City:
                 got=f"{len(windows)} windows in the boundary, none with images",
                 remedy="look at the recipe's images, area and mask",
             )
-        return np.stack(found)
+        return np.stack([image.bands for image in found]), np.stack([i.valid for i in found])
 
 
 def cut_chips(
@@ -223,13 +224,14 @@ class _Source:
             assert self._label.ugset is not None
             found = import_ugset(self._base / self._label.ugset)
             return replace(found, places=(self.name,))
-        images, masks, centres = [], [], []
+        images, masks, seen, centres = [], [], [], []
         most = self._label.most
         for window, mask in self._masks(self._city):
             image = self._city.read(window, self._side)
             if image.valid.mean() < 1 - _INVALID:
                 continue
             images.append(image.bands)
+            seen.append(image.valid)
             masks.append(np.where(image.valid, mask, UNKNOWN).astype(np.uint8))
             west, south, east, north = self._city.box(window, self._side).boundingbox.bbox
             centres.append(((west + east) / 2, (south + north) / 2))
@@ -250,6 +252,7 @@ class _Source:
             unsplit(n),
             self._city.bands,
             (self.name,),
+            np.stack(seen),
         )
 
     def _masks(self, city: City) -> Iterator[tuple[Window, npt.NDArray[np.uint8]]]:

@@ -136,7 +136,7 @@ def adapt_green(
         )
     city = City(base / recipe.target, old.bands)
     tell(f"drawing chips of {city.name}")
-    target = city.draw(chips.side, recipe.most, recipe.training.seed)
+    target, seen = city.draw(chips.side, recipe.most, recipe.training.seed)
     settings = AdaptSettings(**recipe.training.model_dump(exclude={"preset", "device"}))
     tell(f"adapting {old.name} to {len(target)} chips of {city.name}")
     found = adapt(
@@ -146,7 +146,8 @@ def adapt_green(
         Chips(*chips.of("validation")),
         target,
         settings,
-        places=chips.images_by_place("train"),
+        seen=seen,
+        places=chips.groups("train"),
         device=choose_device(recipe.training.device),
         moved=lambda shift: tell(_words(shift)),
         tell=look,
@@ -192,9 +193,10 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         )
     mean, std = MEAN, STD
     if model.bands != ("B04", "B03", "B02"):  # what ImageNet says nothing of is measured
-        part = chips.of("train")[0] / np.float32(255)
-        mean = tuple(round(float(v), 4) for v in part.mean(axis=(0, 2, 3)))  # type: ignore[assignment]
-        std = tuple(round(float(v), 4) for v in part.std(axis=(0, 2, 3)))  # type: ignore[assignment]
+        x, _, seen = chips.of("train")
+        part, where = x / np.float32(255), True if seen is None else seen[:, None]
+        mean = tuple(round(float(v), 4) for v in part.mean((0, 2, 3), where=where))  # type: ignore[assignment]
+        std = tuple(round(float(v), 4) for v in part.std((0, 2, 3), where=where))  # type: ignore[assignment]
     learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
     places = ", ".join(name for k, name in enumerate(chips.places) if k in learnt)
     window = model.window or chips.side

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +17,9 @@ from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.discriminator import Discriminator
 from engine.models.registry import build
+from engine.training.chips import Images
 from engine.training.green import adapt_step
-from engine.training.segmenters import (
-    Chips,
-    as_mask,
-    augment,
-    count_pixels,
-    prepare_chips,
-)
+from engine.training.segmenters import Chips, augment, count_pixels, prepare_chips
 from engine.training.statistics import Shift, find_shift, measure, twin
 
 __all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
@@ -106,7 +101,8 @@ def adapt(
     target: npt.NDArray[np.uint8],
     settings: AdaptSettings,
     *,
-    places: Sequence[npt.NDArray[np.uint8]] = (),
+    seen: npt.NDArray[np.bool_] | None = None,
+    places: Iterable[Images] = (),
     device: str = "cpu",
     moved: Callable[[Shift], None] = lambda shift: None,
     tell: Callable[[Checked], None] = lambda look: None,
@@ -119,7 +115,9 @@ def adapt(
     source, validation : labelled chips that it was trained on, and others of the same kind.
     target : images of the city, uint8 (n, band, side, side).
     settings : AdaptSettings
-    places : images of each place of the source, to tell how far apart places are.
+    seen : bool (n, side, side), where the target's images have data; by default everywhere.
+    places : images of each place of the source, or of parts of it (`ChipSet.groups`), to tell how
+        far apart places are.
     device : {"cpu", "cuda"}
     moved : hears how far the city is, before any step; `tell` of each look.
 
@@ -160,7 +158,7 @@ def adapt(
     abroad, shift = network, None
     if settings.statistics in ("auto", "target"):
         other = twin(network)
-        measure(other, target, card)
+        measure(other, target, card, seen)
         if settings.statistics == "auto":
             shift = find_shift(network, other, card, places)
             moved(shift)
@@ -177,8 +175,8 @@ def adapt(
             _train_mode(module, frozen=settings.statistics != "batch")
         ours = rng.choice(len(source.x), settings.batch, replace=False)
         theirs = rng.choice(len(target), settings.batch, replace=False)
-        x, mask = prepare_chips(source.x[ours], card), as_mask(source.y[ours])
-        z = prepare_chips(target[theirs], card)
+        x, mask = source.prepare(ours, card)
+        z = prepare_chips(target[theirs], card, None if seen is None else seen[theirs])
         if settings.augment:
             x, mask = augment(x, mask, rng.random((len(x), 4)))
             z, _ = augment(z, torch.zeros(z.shape[0], *z.shape[2:]), rng.random((len(z), 4)))
@@ -208,7 +206,7 @@ def adapt(
             if before - entry.source_f1 > settings.guard:
                 break  # what is lost at home is not won abroad
             if own:
-                measure(abroad, target, card)  # the weights below them have moved
+                measure(abroad, target, card, seen)  # the weights below them have moved
             kept, reached = weights(), number
     return Adapted(kept, reached, before, shift, own, tuple(history))
 
