@@ -185,6 +185,13 @@ def cut_chips(
     for source in sources:
         tell(f"cutting chips of {source.name}")
         parts.append(source.cut())
+        if not (parts[-1].y == 1).any():
+            raise LabelError(
+                f"there is no green pixel in the chips of {source.name}",
+                got=f"{len(parts[-1])} chips",
+                expected="1 green, 0 not, 255 unknown",
+                remedy="write a raster of 0 and 255 anew as 0 and 1, or leave the place out",
+            )
     sides = {part.side for part in parts}
     if len(sides) > 1:
         raise LabelError(
@@ -208,6 +215,7 @@ class _Source:
         if label.recipe is None:
             assert label.ugset is not None
             self.name = label.place or Path(label.ugset).name
+            stamp += _files(base / label.ugset)
             self._city = None
         else:
             self._city = City(base / label.recipe, recipe.model.bands)
@@ -241,7 +249,8 @@ class _Source:
             raise LabelError(
                 f"there is no chip in {self.name}",
                 expected="labels where there are images",
-                remedy="look at the area of the map recipe and at where the labels lie",
+                remedy="look at the area of the map recipe and at where the labels lie and are not "
+                "255, unknown",
             )
         n = len(images)
         return ChipSet(
@@ -313,6 +322,12 @@ def _stamp(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise LabelError("the labels cannot be read", got=f"{path}: {error}") from error
+
+
+def _files(folder: Path) -> list[str]:
+    """Names, sizes and times of a folder's files: gigabytes, that are not read to know them."""
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [f"{p.relative_to(folder)} {at.st_size} {at.st_mtime_ns}" for p, at in found]
 
 
 def _split(recipe: GreenRecipe, found: ChipSet) -> npt.NDArray[np.uint8]:
