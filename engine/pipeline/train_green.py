@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import CardError, WeightsError
+from engine.errors import CardError, RecipeError, WeightsError
 from engine.green_recipe import (
     AdaptRecipe,
     GreenRecipe,
@@ -112,7 +112,11 @@ def adapt_green(
     tell: Callable[[str], None] = lambda text: None,
     look: Callable[[Checked], None] = lambda entry: None,
 ) -> tuple[ModelCard, Adapted]:
-    """Adapt a segmenter to a city; where its source loses too much, the card is as it was.
+    """Adapt a segmenter to a city.
+
+    Where its source loses too much at the first look, the weights are those of the model; the new
+    card has the city's statistics where the city is of another kind, else it is the model as it
+    was. The report says which (`step`, `statistics`) and names the model to fall back on.
 
     Parameters and errors as of `engine.pipeline.train.train`; `look` hears of each look at the
     source.
@@ -126,6 +130,13 @@ def adapt_green(
     if not old.segments:
         raise CardError(
             "only segmenters are adapted", got=f"{old.name}: {old.architecture}", expected="ugsnet"
+        )
+    folder = base / recipe.out
+    if folder.resolve() == old.folder.resolve():
+        raise RecipeError(
+            "out is the folder of the model that is adapted",
+            got=str(folder),
+            expected="another folder: the model is what to fall back on",
         )
     chips = open_chips(base / recipe.chips)
     if chips.bands != old.bands:
@@ -155,7 +166,6 @@ def adapt_green(
     kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
     if not found.step:
         tell(f"the source lost over {settings.guard:g} points of F1 at once: {kept}")
-    folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, {kept}"
     card = old.model_copy(
@@ -165,6 +175,7 @@ def adapt_green(
     _report(
         folder,
         recipe=recipe.model_dump(mode="json"),
+        fallback={"name": old.name, "key": old.key},
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,
         shift=asdict(found.shift) if found.shift is not None else None,

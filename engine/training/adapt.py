@@ -76,8 +76,9 @@ class Adapted:
 
     Attributes
     ----------
-    weights : of the last look at which the source was within its guard; those it began with where
-        there was none.
+    weights : of the last look at which the source was within its guard. Where there was none they
+        are those it began with: under the city's statistics where `own` (of a city of another kind
+        these alone bring most of the gain), else the model just as it was.
     step : of that look, 0 for none.
     before : F1 on the source before any step.
     shift : how far the city is from the source; None where nobody asked.
@@ -109,6 +110,10 @@ def adapt(
 ) -> Adapted:
     """Adapt a network to images of another city.
 
+    It ends where the source loses more than the guard allows, with what the last good look had. A
+    guard that fails at the first look leaves the weights as they were; whether the normalisations
+    take the city's statistics is decided before any step, and stays.
+
     Parameters
     ----------
     card : of the network; `start` its weights.
@@ -124,7 +129,7 @@ def adapt(
     Raises
     ------
     LabelError
-        Where there are fewer than two chips of a side.
+        Where there are fewer than two chips of a side, or fewer than a batch.
     RunError
         Where it diverges.
     """
@@ -134,6 +139,14 @@ def adapt(
             got=f"{len(source.x)} of the source, {len(validation.x)} to guard it, {len(target)} "
             "of the target",
             expected="two, one, two at least",
+        )
+    if settings.batch > min(len(source.x), len(target)):
+        raise LabelError(
+            "a batch is larger than the chips are many",
+            got=f"batch {settings.batch}, {len(source.x)} chips of the source, {len(target)} of "
+            "the target",
+            expected="each chip at most once in a step",
+            remedy="lower training.batch, or draw more chips of the city (most)",
         )
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(settings.seed)
