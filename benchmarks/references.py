@@ -43,17 +43,17 @@ BATCH = 250  # tiles of a filling commit
 TRIES = 4  # batches of real tiles at each step
 
 READ = """
-import sys, time, resource
+import sys, time
 sys.path.insert(0, sys.argv[1])
 import zarr
+from engine.runs.heap import peak_megabytes
 from engine.store.repository import Store
-def now(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-before, began = now(), time.perf_counter()
+before, began = peak_megabytes(), time.perf_counter()
 root = zarr.open_group(Store.open(sys.argv[2]).reader().store, mode="r")
 row, col, day = map(int, sys.argv[3:])
 values = root["scenes/bands"][day, 0, row * 160:(row + 1) * 160, col * 160:(col + 1) * 160]
 assert values.any()
-print(time.perf_counter() - began, now() - before)
+print(time.perf_counter() - began, peak_megabytes() - before)
 """
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -29,7 +28,7 @@ from toys import Toy, square  # noqa: E402
 from engine.clusters.local import open_local  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import execute  # noqa: E402
-from engine.runs.heap import bound_heap  # noqa: E402
+from engine.runs.heap import bound_heap, peak_megabytes  # noqa: E402
 from engine.runs.schedule import Status  # noqa: E402
 
 
@@ -48,7 +47,7 @@ def plan(side: int) -> dict[str, float]:
             "tiles": schedule.count("map", Status.WAITING, Status.READY),
             "tiles_of_all_stages": schedule.open,
             "seconds": round(seconds, 1),
-            "megabytes_peak": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "megabytes_peak": round(peak_megabytes()),
             "megabytes_before": round(before),
         }
 

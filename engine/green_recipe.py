@@ -105,6 +105,12 @@ class GreenTraining(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, gt=0)
 
+    @model_validator(mode="after")
+    def _shared(self) -> GreenTraining:
+        if self.batch < 2 * self.devices:
+            raise ValueError("batch: two chips for each of devices at least, to normalise by")
+        return self
+
 
 class GreenRecipe(Strict):
     """All that the training of a segmenter is told."""

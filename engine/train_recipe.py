@@ -182,6 +182,12 @@ class Training(Strict):
             raise ValueError("class_weights: rare classes would count twice; set balance: none")
         return self
 
+    @model_validator(mode="after")
+    def _shared(self) -> Training:
+        if self.batch < 2 * self.devices:
+            raise ValueError("batch: two patches for each of devices at least, to normalise by")
+        return self
+
 
 class TrainRecipe(Strict):
     """All that a training is told."""

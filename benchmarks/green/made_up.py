@@ -132,7 +132,7 @@ def judged(work: Path, folder: Path, names: list[str]) -> dict[str, list[list[in
 def counted(work: Path, network: Any, card: Any, name: str) -> list[list[int]]:
     chips = chips_of(work, second=name in SECOND)
     where = np.flatnonzero(chips.place == chips.places.index(name))
-    part = Chips(np.asarray(chips.x[:])[where], np.asarray(chips.y[:])[where])
+    part = Chips(*chips.take(where))
     found: list[list[int]] = count_pixels(network, None, card, part)[0].tolist()
     return found
 
@@ -226,7 +226,8 @@ def with_statistics(work: Path, folder: Path, name: str, seed: int) -> list[list
     card = load_card(folder)
     network = load_model(card)
     city = City(work / name / "recipe.yaml", card.bands)
-    measure(network, city.draw(SIDE, DRAWN, seed), card)
+    images, seen = city.draw(SIDE, DRAWN, seed)
+    measure(network, images, card, seen)
     return counted(work, network, card, name)
 
 

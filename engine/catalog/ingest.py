@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # of warps; it has no public name
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
-from engine.errors import RecipeError
+from engine.errors import RecipeError, first_line
 from engine.items import BANDS, band_name
 
 __all__ = ["Ingested", "ingest"]
@@ -176,7 +178,16 @@ def _describe(
         raise RecipeError("a file cannot be read", got=f"{path.name}: {error}") from error
     west, south, east, north = rasterio.transform.array_bounds(*size, transform)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
-    geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+    try:
+        geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+        bbox = list(transform_bounds(crs, "EPSG:4326", west, south, east, north))
+    except (CPLE_BaseError, rasterio.errors.RasterioError) as error:
+        raise RecipeError(
+            "a file's frame cannot be placed on the globe",
+            got=f"{path.name}: {first_line(error)[:120]}",
+            expected="a CRS of the earth, not one of a site or a machine, and corners within it",
+            remedy="give it its true CRS (gdal_edit.py -a_srs …), or leave it out",
+        ) from error
     epsg = crs.to_epsg()
     form: dict[str, Any] = {"raster:scale": scale or 1e-4, "raster:offset": offset or 0.0}
     if nodata is not None:
@@ -187,7 +198,7 @@ def _describe(
         "id": path.stem,
         "collection": "ingested",
         "geometry": geometry,
-        "bbox": list(transform_bounds(crs, "EPSG:4326", west, south, east, north)),
+        "bbox": bbox,
         "properties": {
             "datetime": f"{moment}T12:00:00Z",
             "proj:code": f"EPSG:{epsg}" if epsg else crs.to_wkt(),
@@ -266,16 +277,19 @@ def _dater(when: str | None) -> Callable[[Path, dict[str, str]], date]:
 
     def find(path: Path, tags: dict[str, str]) -> date:
         if pattern is not None:
-            if match := pattern.fullmatch(path.stem) or pattern.fullmatch(path.name):
-                parts = match.groupdict()
-                return date(
-                    int(parts["year"]), int(parts.get("month") or 7), int(parts.get("day") or 1)
-                )
+            match = pattern.fullmatch(path.stem) or pattern.fullmatch(path.name)
+            parts = match.groupdict() if match else {}
+            found = (
+                [(parts.get("year", 0), parts.get("month", 7), parts.get("day", 1))]
+                if match
+                else []
+            )
         else:
-            for text in (path.stem, tags.get("TIFFTAG_DATETIME", "").replace(":", "-")):
-                for form in _DATES:
-                    if match := form.search(text):
-                        return date(int(match[1]), int(match[2]), int(match[3]))
+            texts = path.stem, tags.get("TIFFTAG_DATETIME", "").replace(":", "-")
+            found = [digits for text in texts for form in _DATES for digits in form.findall(text)]
+        for digits in found:
+            with suppress(ValueError):  # a tile's number may look like a date
+                return date(*map(int, digits))
         raise RecipeError(
             "a file's date cannot be told",
             got=path.name,

@@ -32,6 +32,7 @@ from engine.recipe import load_recipe
 from engine.training.chips import (
     UNKNOWN,
     ChipSet,
+    Images,
     import_ugset,
     join_chips,
     open_chips,
@@ -137,8 +138,8 @@ class City:
         frames = [self._frames[i] for i in near]
         return read_image(frames, self.bands, box, self.grid.anchor, access=self._access)
 
-    def draw(self, side: int, most: int, seed: int) -> npt.NDArray[np.uint8]:
-        """Chips without labels, drawn by chance in the boundary: uint8 (n, band, side, side).
+    def draw(self, side: int, most: int, seed: int) -> Images:
+        """Chips without labels, drawn by chance in the boundary, and where they have data.
 
         Raises
         ------
@@ -147,11 +148,11 @@ class City:
         """
         windows = self.windows(self.boundary(), side)
         order = np.random.default_rng(seed).permutation(len(windows))
-        found: list[npt.NDArray[np.uint8]] = []
+        found: list[Image] = []
         for k in order:
             image = self.read(windows[k], side)
             if image.valid.mean() >= 1 - _INVALID:
-                found.append(image.bands)
+                found.append(image)
             if len(found) == most:
                 break
         if not found:
@@ -160,7 +161,7 @@ class City:
                 got=f"{len(windows)} windows in the boundary, none with images",
                 remedy="look at the recipe's images, area and mask",
             )
-        return np.stack(found)
+        return np.stack([image.bands for image in found]), np.stack([i.valid for i in found])
 
 
 def cut_chips(
@@ -184,6 +185,13 @@ def cut_chips(
     for source in sources:
         tell(f"cutting chips of {source.name}")
         parts.append(source.cut())
+        if not (parts[-1].y == 1).any():
+            raise LabelError(
+                f"there is no green pixel in the chips of {source.name}",
+                got=f"{len(parts[-1])} chips",
+                expected="1 green, 0 not, 255 unknown",
+                remedy="write a raster of 0 and 255 anew as 0 and 1, or leave the place out",
+            )
     sides = {part.side for part in parts}
     if len(sides) > 1:
         raise LabelError(
@@ -207,6 +215,7 @@ class _Source:
         if label.recipe is None:
             assert label.ugset is not None
             self.name = label.place or Path(label.ugset).name
+            stamp += _files(base / label.ugset)
             self._city = None
         else:
             self._city = City(base / label.recipe, recipe.model.bands)
@@ -223,13 +232,14 @@ class _Source:
             assert self._label.ugset is not None
             found = import_ugset(self._base / self._label.ugset)
             return replace(found, places=(self.name,))
-        images, masks, centres = [], [], []
+        images, masks, seen, centres = [], [], [], []
         most = self._label.most
         for window, mask in self._masks(self._city):
             image = self._city.read(window, self._side)
             if image.valid.mean() < 1 - _INVALID:
                 continue
             images.append(image.bands)
+            seen.append(image.valid)
             masks.append(np.where(image.valid, mask, UNKNOWN).astype(np.uint8))
             west, south, east, north = self._city.box(window, self._side).boundingbox.bbox
             centres.append(((west + east) / 2, (south + north) / 2))
@@ -239,7 +249,8 @@ class _Source:
             raise LabelError(
                 f"there is no chip in {self.name}",
                 expected="labels where there are images",
-                remedy="look at the area of the map recipe and at where the labels lie",
+                remedy="look at the area of the map recipe and at where the labels lie and are not "
+                "255, unknown",
             )
         n = len(images)
         return ChipSet(
@@ -250,6 +261,7 @@ class _Source:
             unsplit(n),
             self._city.bands,
             (self.name,),
+            np.stack(seen),
         )
 
     def _masks(self, city: City) -> Iterator[tuple[Window, npt.NDArray[np.uint8]]]:
@@ -310,6 +322,12 @@ def _stamp(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise LabelError("the labels cannot be read", got=f"{path}: {error}") from error
+
+
+def _files(folder: Path) -> list[str]:
+    """Names, sizes and times of a folder's files: gigabytes, that are not read to know them."""
+    found = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [f"{p.relative_to(folder)} {at.st_size} {at.st_mtime_ns}" for p, at in found]
 
 
 def _split(recipe: GreenRecipe, found: ChipSet) -> npt.NDArray[np.uint8]:

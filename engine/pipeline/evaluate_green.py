@@ -54,7 +54,13 @@ class GreenEvaluation:
 
 
 def green_map(path: Path) -> Path | None:
-    """The raster of a product folder of green space; None where it is something else."""
+    """The raster of a product folder of green space; None where it is something else.
+
+    Raises
+    ------
+    MetricError
+        Where the folder has lost its raster.
+    """
     try:
         report = json.loads((path / "report.json").read_text(encoding="utf-8"))
         if report["recipe"]["product"] != "ugs":
@@ -62,8 +68,15 @@ def green_map(path: Path) -> Path | None:
         name = report["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    # of sheets their mosaic
-    return next(p for p in (path / f"{name}.tif", path / f"{name}.vrt") if p.exists())
+    for raster in (path / f"{name}.tif", path / f"{name}.vrt"):  # of sheets their mosaic
+        if raster.exists():
+            return raster
+    raise MetricError(
+        "the product folder lacks its raster",
+        got=str(path),
+        expected=f"{name}.tif, or {name}.vrt of sheets",
+        remedy="publish it again",
+    )
 
 
 def evaluate_green(

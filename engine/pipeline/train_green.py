@@ -14,7 +14,7 @@ import numpy as np
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import CardError, WeightsError
+from engine.errors import CardError, RecipeError, WeightsError
 from engine.green_recipe import (
     AdaptRecipe,
     GreenRecipe,
@@ -112,7 +112,11 @@ def adapt_green(
     tell: Callable[[str], None] = lambda text: None,
     look: Callable[[Checked], None] = lambda entry: None,
 ) -> tuple[ModelCard, Adapted]:
-    """Adapt a segmenter to a city; where its source loses too much, the card is as it was.
+    """Adapt a segmenter to a city.
+
+    Where its source loses too much at the first look, the weights are those of the model; the new
+    card has the city's statistics where the city is of another kind, else it is the model as it
+    was. The report says which (`step`, `statistics`) and names the model to fall back on.
 
     Parameters and errors as of `engine.pipeline.train.train`; `look` hears of each look at the
     source.
@@ -127,6 +131,13 @@ def adapt_green(
         raise CardError(
             "only segmenters are adapted", got=f"{old.name}: {old.architecture}", expected="ugsnet"
         )
+    folder = base / recipe.out
+    if folder.resolve() == old.folder.resolve():
+        raise RecipeError(
+            "out is the folder of the model that is adapted",
+            got=str(folder),
+            expected="another folder: the model is what to fall back on",
+        )
     chips = open_chips(base / recipe.chips)
     if chips.bands != old.bands:
         raise CardError(
@@ -136,7 +147,7 @@ def adapt_green(
         )
     city = City(base / recipe.target, old.bands)
     tell(f"drawing chips of {city.name}")
-    target = city.draw(chips.side, recipe.most, recipe.training.seed)
+    target, seen = city.draw(chips.side, recipe.most, recipe.training.seed)
     settings = AdaptSettings(**recipe.training.model_dump(exclude={"preset", "device"}))
     tell(f"adapting {old.name} to {len(target)} chips of {city.name}")
     found = adapt(
@@ -146,7 +157,8 @@ def adapt_green(
         Chips(*chips.of("validation")),
         target,
         settings,
-        places=chips.images_by_place("train"),
+        seen=seen,
+        places=chips.groups("train"),
         device=choose_device(recipe.training.device),
         moved=lambda shift: tell(_words(shift)),
         tell=look,
@@ -154,7 +166,6 @@ def adapt_green(
     kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
     if not found.step:
         tell(f"the source lost over {settings.guard:g} points of F1 at once: {kept}")
-    folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
     words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, {kept}"
     card = old.model_copy(
@@ -164,6 +175,7 @@ def adapt_green(
     _report(
         folder,
         recipe=recipe.model_dump(mode="json"),
+        fallback={"name": old.name, "key": old.key},
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,
         shift=asdict(found.shift) if found.shift is not None else None,
@@ -192,9 +204,10 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         )
     mean, std = MEAN, STD
     if model.bands != ("B04", "B03", "B02"):  # what ImageNet says nothing of is measured
-        part = chips.of("train")[0] / np.float32(255)
-        mean = tuple(round(float(v), 4) for v in part.mean(axis=(0, 2, 3)))  # type: ignore[assignment]
-        std = tuple(round(float(v), 4) for v in part.std(axis=(0, 2, 3)))  # type: ignore[assignment]
+        x, _, seen = chips.of("train")
+        part, where = x / np.float32(255), True if seen is None else seen[:, None]
+        mean = tuple(round(float(v), 4) for v in part.mean((0, 2, 3), where=where))  # type: ignore[assignment]
+        std = tuple(round(float(v), 4) for v in part.std((0, 2, 3), where=where))  # type: ignore[assignment]
     learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
     places = ", ".join(name for k, name in enumerate(chips.places) if k in learnt)
     window = model.window or chips.side

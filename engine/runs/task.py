@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +16,7 @@ import zarr
 
 from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
+from engine.runs.heap import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
 from engine.store.chunks import Changes, changes_of, stored_bytes
@@ -297,11 +296,9 @@ def _digests(task: TileTask, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str
 
 def _stamp(raw: bytes, seconds: float) -> bytes:
     record = np.frombuffer(bytearray(raw), RECORD)[0]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    kilobytes = peak / 1024 if sys.platform == "darwin" else peak
     record["seconds"] = seconds
     record["finished"] = int(time.time())
-    record["megabytes"] = min(int(kilobytes / 1024), 65535)
+    record["megabytes"] = min(int(peak_megabytes()), 65535)
     return bytes(record.tobytes())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,14 +17,9 @@ from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.discriminator import Discriminator
 from engine.models.registry import build
+from engine.training.chips import Images
 from engine.training.green import adapt_step
-from engine.training.segmenters import (
-    Chips,
-    as_mask,
-    augment,
-    count_pixels,
-    prepare_chips,
-)
+from engine.training.segmenters import Chips, augment, count_pixels, prepare_chips
 from engine.training.statistics import Shift, find_shift, measure, twin
 
 __all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
@@ -81,8 +76,9 @@ class Adapted:
 
     Attributes
     ----------
-    weights : of the last look at which the source was within its guard; those it began with where
-        there was none.
+    weights : of the last look at which the source was within its guard. Where there was none they
+        are those it began with: under the city's statistics where `own` (of a city of another kind
+        these alone bring most of the gain), else the model just as it was.
     step : of that look, 0 for none.
     before : F1 on the source before any step.
     shift : how far the city is from the source; None where nobody asked.
@@ -106,12 +102,17 @@ def adapt(
     target: npt.NDArray[np.uint8],
     settings: AdaptSettings,
     *,
-    places: Sequence[npt.NDArray[np.uint8]] = (),
+    seen: npt.NDArray[np.bool_] | None = None,
+    places: Iterable[Images] = (),
     device: str = "cpu",
     moved: Callable[[Shift], None] = lambda shift: None,
     tell: Callable[[Checked], None] = lambda look: None,
 ) -> Adapted:
     """Adapt a network to images of another city.
+
+    It ends where the source loses more than the guard allows, with what the last good look had. A
+    guard that fails at the first look leaves the weights as they were; whether the normalisations
+    take the city's statistics is decided before any step, and stays.
 
     Parameters
     ----------
@@ -119,14 +120,16 @@ def adapt(
     source, validation : labelled chips that it was trained on, and others of the same kind.
     target : images of the city, uint8 (n, band, side, side).
     settings : AdaptSettings
-    places : images of each place of the source, to tell how far apart places are.
+    seen : bool (n, side, side), where the target's images have data; by default everywhere.
+    places : images of each place of the source, or of parts of it (`ChipSet.groups`), to tell how
+        far apart places are.
     device : {"cpu", "cuda"}
     moved : hears how far the city is, before any step; `tell` of each look.
 
     Raises
     ------
     LabelError
-        Where there are fewer than two chips of a side.
+        Where there are fewer than two chips of a side, or fewer than a batch.
     RunError
         Where it diverges.
     """
@@ -136,6 +139,14 @@ def adapt(
             got=f"{len(source.x)} of the source, {len(validation.x)} to guard it, {len(target)} "
             "of the target",
             expected="two, one, two at least",
+        )
+    if settings.batch > min(len(source.x), len(target)):
+        raise LabelError(
+            "a batch is larger than the chips are many",
+            got=f"batch {settings.batch}, {len(source.x)} chips of the source, {len(target)} of "
+            "the target",
+            expected="each chip at most once in a step",
+            remedy="lower training.batch, or draw more chips of the city (most)",
         )
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(settings.seed)
@@ -160,7 +171,7 @@ def adapt(
     abroad, shift = network, None
     if settings.statistics in ("auto", "target"):
         other = twin(network)
-        measure(other, target, card)
+        measure(other, target, card, seen)
         if settings.statistics == "auto":
             shift = find_shift(network, other, card, places)
             moved(shift)
@@ -177,8 +188,8 @@ def adapt(
             _train_mode(module, frozen=settings.statistics != "batch")
         ours = rng.choice(len(source.x), settings.batch, replace=False)
         theirs = rng.choice(len(target), settings.batch, replace=False)
-        x, mask = prepare_chips(source.x[ours], card), as_mask(source.y[ours])
-        z = prepare_chips(target[theirs], card)
+        x, mask = source.prepare(ours, card)
+        z = prepare_chips(target[theirs], card, None if seen is None else seen[theirs])
         if settings.augment:
             x, mask = augment(x, mask, rng.random((len(x), 4)))
             z, _ = augment(z, torch.zeros(z.shape[0], *z.shape[2:]), rng.random((len(z), 4)))
@@ -208,7 +219,7 @@ def adapt(
             if before - entry.source_f1 > settings.guard:
                 break  # what is lost at home is not won abroad
             if own:
-                measure(abroad, target, card)  # the weights below them have moved
+                measure(abroad, target, card, seen)  # the weights below them have moved
             kept, reached = weights(), number
     return Adapted(kept, reached, before, shift, own, tuple(history))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from engine.errors import LabelError
 from engine.training.splits import SPLITS, UNUSED
 
 __all__ = [
+    "MOST",
     "UNKNOWN",
     "ChipSet",
+    "Images",
     "import_ugset",
     "join_chips",
     "open_chips",
@@ -29,7 +32,14 @@ __all__ = [
 UNKNOWN = 255
 """Of a mask: nobody has said what this pixel is."""
 
+MOST = 64
+"""Images of a group that are measured to tell how far it is from the others."""
+
+Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]
+"""Images (n, band, side, side), and where they have data (n, side, side); None: everywhere."""
+
 _CHUNK = 16
+_LEAST = 8  # images of a part of a place: fewer tell of themselves, not of the place
 _IMAGES, _MASKS = ("image", "images", "img", "A"), ("label", "labels", "gt", "mask", "masks")
 _FOLDERS = {
     "train": ("train", "training"),
@@ -52,6 +62,7 @@ class ChipSet:
     split : uint8 (n,), positions in `splits.SPLITS`, 255 for none.
     bands : B-names
     places : tuple of str
+    seen : bool (n, side, side), where x has data; None: everywhere, as in sets of older versions.
     """
 
     x: Any
@@ -61,6 +72,7 @@ class ChipSet:
     split: npt.NDArray[np.uint8]
     bands: tuple[str, ...]
     places: tuple[str, ...]
+    seen: Any = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -70,24 +82,59 @@ class ChipSet:
         """Pixels."""
         return int(self.x.shape[-1])
 
-    def of(self, split: str) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """Images and masks of a split, in memory."""
-        where = np.flatnonzero(self.split == SPLITS.index(split))
-        return np.asarray(self.x[:])[where], np.asarray(self.y[:])[where]
+    def of(
+        self, split: str
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
+        """Images and masks of a split in memory, and where there is data; None: everywhere."""
+        return self.take(np.flatnonzero(self.split == SPLITS.index(split)))
 
-    def images_by_place(self, split: str) -> list[npt.NDArray[np.uint8]]:
-        """Images of a split, of each place that has any, in memory."""
-        here = self.split == SPLITS.index(split)
-        images = np.asarray(self.x[:])
-        return [images[here & (self.place == k)] for k in np.unique(self.place[here])]
+    def take(
+        self, rows: npt.NDArray[np.intp]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
+        """Some chips, as `of` gives those of a split."""
+        return _rows(self.x, rows), _rows(self.y, rows), self._seen(rows)
+
+    def groups(self, split: str) -> Iterator[Images]:
+        """Images of a split, group by group, at most `MOST` of each; read when they are asked for.
+
+        A group is a place. Of fewer than three places nobody can tell how places differ: then it is
+        a part of one, a block of ground, or a run of chips where no centres are known.
+        """
+        here = np.flatnonzero(self.split == SPLITS.index(split))
+        found = [here[self.place[here] == k] for k in np.unique(self.place[here])]
+        if sum(len(rows) > 1 for rows in found) < 3:
+            found = [part for rows in found for part in self._parts(rows)]
+        for rows in found:
+            some = rows[:: ceil(len(rows) / MOST)]
+            yield _rows(self.x, some), self._seen(some)
+
+    def _parts(self, rows: npt.NDArray[np.intp], times: int = 3) -> list[npt.NDArray[np.intp]]:
+        """A place halved so many times, across its longer side or along the order of its chips."""
+        if not times or len(rows) < 2 * _LEAST:
+            return [np.sort(rows)]
+        xy = self.xy[rows]
+        if not np.isnan(xy).any():
+            rows = rows[xy[:, np.ptp(xy, axis=0).argmax()].argsort(kind="stable")]
+        half = len(rows) // 2
+        return self._parts(rows[:half], times - 1) + self._parts(rows[half:], times - 1)
+
+    def _seen(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_] | None:
+        """Where some chips have data; None: everywhere."""
+        if self.seen is None:
+            return None
+        seen: npt.NDArray[np.bool_] = _rows(self.seen, rows)
+        return None if seen.all() else seen
 
 
 def write_chips(path: str | Path, found: ChipSet, **attrs: object) -> None:
     """Write a chip set, in place of what is there; `attrs` are kept with it."""
     group: Any = zarr.open_group(str(path), mode="w").create_group("chips")
-    for name in ("x", "y", "xy", "place", "split"):
+    for name in ("x", "y", "xy", "place", "split", "seen"):
+        if getattr(found, name) is None:
+            continue
         values = np.asarray(getattr(found, name)[:])
-        chunks = (min(_CHUNK, max(len(values), 1)), *values.shape[1:]) if name in "xy" else "auto"
+        whole = (min(_CHUNK, max(len(values), 1)), *values.shape[1:])  # chips, read one by one
+        chunks = "auto" if values.ndim == 1 else whole
         array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
         array[:] = values
     group.attrs.update({"bands": list(found.bands), "places": list(found.places), **attrs})
@@ -104,7 +151,8 @@ def open_chips(path: str | Path) -> ChipSet:
         group: Any = zarr.open_group(str(path), mode="r")["chips"]
         arrays = {name: np.asarray(group[name][:]) for name in ("xy", "place", "split")}
         bands, places = tuple(group.attrs["bands"]), tuple(group.attrs["places"])
-        return ChipSet(group["x"], group["y"], **arrays, bands=bands, places=places)
+        seen = group.get("seen")
+        return ChipSet(group["x"], group["y"], **arrays, bands=bands, places=places, seen=seen)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the chip set cannot be read", got=f"{path}: {error}") from error
 
@@ -125,6 +173,8 @@ def import_ugset(folder: str | Path) -> ChipSet:
         Where a folder, an image or its mask is missing, sizes differ, or a mask has other values.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise LabelError("there is no such folder of chips", got=str(folder))
     images: list[npt.NDArray[np.uint8]] = []
     masks: list[npt.NDArray[np.uint8]] = []
     split: list[int] = []
@@ -183,6 +233,14 @@ def join_chips(parts: Sequence[ChipSet]) -> ChipSet:
         np.concatenate([part.split for part in parts]),
         parts[0].bands,
         tuple(name for part in parts for name in part.places),
+        None
+        if all(part.seen is None for part in parts)
+        else np.concatenate(
+            [
+                np.ones(part.y.shape, bool) if part.seen is None else np.asarray(part.seen[:])
+                for part in parts
+            ]
+        ),
     )
 
 
@@ -205,6 +263,11 @@ def require_masks(masks: npt.NDArray[np.uint8], name: str) -> None:
 def unsplit(n: int) -> npt.NDArray[np.uint8]:
     """Of chips that are in no split yet."""
     return np.full(n, UNUSED, np.uint8)
+
+
+def _rows(array: Any, rows: npt.NDArray[np.intp]) -> Any:
+    """Some rows, in memory; of a Zarr array no more than the chunks that hold them is read."""
+    return array.oindex[rows] if isinstance(array, zarr.Array) else array[rows]
 
 
 def _named(folder: Path, names: Iterable[str]) -> Path | None:

@@ -152,8 +152,18 @@ def learn(
     Raises
     ------
     RunError
-        Where training diverges, or the folder holds another training's state.
+        Where a device's share of a batch is less than two examples, training diverges, or the
+        folder holds another training's state.
     """
+    count = len(lesson.begin(0)[1])
+    if min(lesson.settings.batch, count) < 2 * devices:  # every step would be passed over
+        raise RunError(
+            "a device's share of a batch is too small to normalise by",
+            got=f"batches of {lesson.settings.batch} of {count} {lesson.examples} on {devices} "
+            "devices",
+            expected="two examples for each device",
+            remedy="take fewer devices, a larger batch, or label more",
+        )
     lesson.folder.mkdir(parents=True, exist_ok=True)
     return spread(_learn, lesson, device, devices, lesson.settings.precision, tell, step)
 
@@ -201,7 +211,7 @@ def _learn(
             here = slice(b * settings.batch + rank, last, world)
             picked = order[here]
             if len(picked) < 2:
-                continue  # batch statistics of one example are none
+                continue  # the last one's; batch statistics of one example are none
             found = lesson.batch(model, fabric, picked, drawn[here])
             if not torch.isfinite(found.loss):
                 raise RunError(

@@ -29,10 +29,25 @@ _EVALUATED = 8  # chips at once
 
 @dataclass(frozen=True)
 class Chips:
-    """Images uint8 (n, band, side, side) and masks uint8 (n, side, side): 1, 0, 255 unknown."""
+    """Labelled images.
+
+    Attributes
+    ----------
+    x : uint8 (n, band, side, side)
+    y : uint8 (n, side, side): 1, 0, 255 unknown.
+    seen : bool (n, side, side), where x has data; None: everywhere.
+    """
 
     x: npt.NDArray[np.uint8]
     y: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.bool_] | None = None
+
+    def prepare(
+        self, where: slice | npt.NDArray[np.int64], card: ModelCard
+    ) -> tuple[Tensor, Tensor]:
+        """Some of them, image and mask, as a network and `green_loss` take them."""
+        seen = None if self.seen is None else self.seen[where]
+        return prepare_chips(self.x[where], card, seen), as_mask(self.y[where])
 
 
 @dataclass(frozen=True)
@@ -57,9 +72,12 @@ class GreenSettings:
     seed: int = 0
 
 
-def prepare_chips(x: npt.NDArray[np.uint8], card: ModelCard) -> Tensor:
-    """Images as the network is fed them, all of their pixels valid."""
-    seen = np.ones((len(x), *x.shape[2:]), bool)
+def prepare_chips(
+    x: npt.NDArray[np.uint8], card: ModelCard, seen: npt.NDArray[np.bool_] | None = None
+) -> Tensor:
+    """Images as the network is fed them; `seen` is where they have data, by default everywhere."""
+    if seen is None:
+        seen = np.ones((len(x), *x.shape[2:]), bool)
     return torch.from_numpy(prepare_image(x, seen, card))
 
 
@@ -159,7 +177,7 @@ class _Segment(Lesson):
     def batch(
         self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
     ) -> Learned:
-        x, mask = prepare_chips(self.train.x[picked], self.card), as_mask(self.train.y[picked])
+        x, mask = self.train.prepare(picked, self.card)
         if self.settings.augment:
             x, mask = augment(x, mask, drawn)
         x = fabric.to_device(x.contiguous(memory_format=torch.channels_last))
@@ -180,7 +198,9 @@ class _Segment(Lesson):
         return entry.validation_f1
 
     def data(self) -> Sequence[npt.NDArray[Any]]:
-        return self.train.x, self.train.y, self.validation.x, self.validation.y
+        both = self.train, self.validation
+        seen = [part.seen for part in both if part.seen is not None]
+        return [*(values for part in both for values in (part.x, part.y)), *seen]
 
 
 def count_pixels(
@@ -193,7 +213,7 @@ def count_pixels(
     with torch.no_grad():
         for first in range(0, len(chips.x), _EVALUATED):
             part = slice(first, first + _EVALUATED)
-            x, mask = prepare_chips(chips.x[part], card), as_mask(chips.y[part])
+            x, mask = chips.prepare(part, card)
             if fabric is not None:
                 x, mask = fabric.to_device(x), fabric.to_device(mask)
             logits = network(x).float()

@@ -9,10 +9,12 @@ means and variances of the images at hand put most of that right without a label
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +23,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.models.card import ModelCard
+from engine.training.chips import Images
 from engine.training.segmenters import prepare_chips
 
-__all__ = ["FAR", "MOST", "Shift", "divergence", "find_shift", "measure", "twin"]
+__all__ = ["FAR", "Shift", "divergence", "find_shift", "measure", "twin"]
 
 FAR = 1.5
 """Images so many times as far from the source as its own furthest place are of another kind. To
 take them for such costs about a point of F1, to miss it may cost tens: so it is low."""
-
-MOST = 64
-"""Images of a place that are measured to tell how far it is."""
 
 _BATCH = 8
 
@@ -57,7 +57,14 @@ def twin(network: nn.Module) -> nn.Module:
     return other
 
 
-def measure(network: nn.Module, images: npt.NDArray[np.uint8], card: ModelCard) -> None:
+def measure(
+    network: nn.Module,
+    images: npt.NDArray[np.uint8],
+    card: ModelCard,
+    seen: npt.NDArray[np.bool_] | None = None,
+    *,
+    first_only: bool = False,
+) -> None:
     """Give a network the statistics that images have in it; it is left ready to evaluate.
 
     Parameters
@@ -65,6 +72,9 @@ def measure(network: nn.Module, images: npt.NDArray[np.uint8], card: ModelCard) 
     network : its normalisations are changed in place.
     images : uint8 (n, band, side, side), two at least.
     card : how images are fed to it.
+    seen : bool (n, side, side), where they have data; by default everywhere.
+    first_only : of the first normalisation alone, all that `divergence` looks at: the rest of the
+        network is not run, and its normalisations know nothing.
     """
     device = next(network.parameters()).device
     network.eval()
@@ -75,12 +85,26 @@ def measure(network: nn.Module, images: npt.NDArray[np.uint8], card: ModelCard) 
         module.momentum = None  # the mean of all batches
     # batches of about one size: of a single image there are no statistics
     edges = np.linspace(0, len(images), ceil(len(images) / _BATCH) + 1).round().astype(int)
+    hook = usual[0][0].register_forward_hook(_stop) if first_only else None
     with torch.no_grad():
-        for first, last in pairwise(edges.tolist()):
-            network(prepare_chips(images[first:last], card).to(device))
+        for start, stop in pairwise(edges.tolist()):
+            part = slice(start, stop)
+            x = prepare_chips(images[part], card, None if seen is None else seen[part])
+            with suppress(_EnoughError):
+                network(x.to(device))
+    if hook is not None:
+        hook.remove()
     for module, momentum in usual:
         module.momentum = momentum
     network.eval()
+
+
+class _EnoughError(Exception):
+    """What was asked of a network has passed."""
+
+
+def _stop(*_: Any) -> None:
+    raise _EnoughError
 
 
 def divergence(ours: nn.Module, theirs: nn.Module) -> float:
@@ -101,7 +125,7 @@ class Shift:
     Attributes
     ----------
     far : divergence of the images' statistics from the source's.
-    usual : the largest of the source's own places; None where it has fewer than three.
+    usual : the largest of the source's own places, or parts of them; None of fewer than three.
     """
 
     far: float
@@ -117,7 +141,7 @@ def find_shift(
     network: nn.Module,
     moved: nn.Module,
     card: ModelCard,
-    places: Sequence[npt.NDArray[np.uint8]],
+    places: Iterable[Images],
 ) -> Shift:
     """Compare a network that has been measured on other images with places of its source.
 
@@ -125,12 +149,12 @@ def find_shift(
     ----------
     network : as it was trained; `moved` its twin with the images' statistics.
     card : of both.
-    places : images of each place of the source.
+    places : images of each place of the source, or of parts of it: `ChipSet.groups`.
     """
     found = []
-    for images in places:
+    for images, seen in places:
         if len(images) > 1:
             other = twin(network)
-            measure(other, images[:: ceil(len(images) / MOST)], card)
+            measure(other, images, card, seen, first_only=True)
             found.append(divergence(network, other))
     return Shift(divergence(network, moved), max(found) if len(found) > 2 else None)

@@ -64,6 +64,7 @@ def bad(photos: Path) -> None:
     with rasterio.open(photos / "palette.tif", "r+") as file:
         file.write_colormap(1, {k: (k, 0, 0, 255) for k in range(256)})
     write(photos / "grey.tif", 1)
+    write(photos / "site.tif", crs='LOCAL_CS["of a site",UNIT["metre",1]]')
 
 
 WORDS = {
@@ -72,6 +73,7 @@ WORDS = {
     "empty": "cannot be read",
     "palette": "palette",
     "grey": "no names",
+    "site": "cannot be placed",
 }
 
 
@@ -94,17 +96,30 @@ def test_they_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     bad(photos)
-    with pytest.raises(RecipeError, match="4 more of 5 files"):
+    with pytest.raises(RecipeError, match="5 more of 6 files"):
         ingest(photos, when="2020-06-01")
     for k in range(30):
         write(photos / f"good-{k}.tif")
     found = ingest(photos, when="2020-06-01", skip=True)
     assert found.files == 30
-    assert len(found.skipped) == 5
+    assert len(found.skipped) == 6
     for kind, words in WORDS.items():
         assert any(kind in text and words in text for text in found.skipped), kind
     catalog = json.loads(found.catalog.read_text())
     assert len(catalog["links"]) == 30
+
+
+@pytest.mark.parametrize("when", [None, "*_{year}{month}{day}"])
+def test_digits_that_are_no_date_are_none(tmp_path: Path, when: str | None) -> None:
+    photos = tmp_path / "photos"
+    write(photos / "tile_20459999.tif")
+    with pytest.raises(RecipeError, match="date cannot be told"):
+        ingest(photos, when=when)
+    write(photos / "tile_20459999_20200601.tif")
+    found = ingest(photos, when=when, skip=True)
+    assert found.files == 1
+    item = json.loads((found.catalog.parent / "tile_20459999_20200601.json").read_text())
+    assert item["properties"]["datetime"].startswith("2020-06-01")
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from engine.errors import RecipeError
+from engine.green_recipe import load_green_recipe
 from engine.models.registry import ARCHITECTURES, measure
 from engine.train_recipe import PRESETS, SMALL, load_train_recipe
 from engine.training.fit import _rate
@@ -55,3 +56,13 @@ def test_parameters_go_before_the_size() -> None:
     assert (found["dense"], found["branch"], found["leading"]) == (7, 16, 3)
     with pytest.raises(RecipeError, match="no small form"):
         load_train_recipe(recipe(model={"architecture": "forest", "size": "small"}))
+
+
+def test_more_devices_than_a_batch_can_feed_are_refused_before_work() -> None:
+    wide = {"batch": 8, "devices": 5}
+    with pytest.raises(RecipeError, match="two patches for each of devices"):
+        load_train_recipe(recipe(training=wide))
+    green = {"product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "name": "x", "out": "o"}
+    with pytest.raises(RecipeError, match="two chips for each of devices"):
+        load_green_recipe(green | {"training": wide})
+    assert load_green_recipe(green | {"training": {"batch": 8, "devices": 4}}).training.devices == 4

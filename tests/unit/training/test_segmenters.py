@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from engine.errors import LabelError, RunError, WeightsError
 from engine.metrics import binary
 from engine.models.card import ModelCard
+from engine.models.inputs import prepare_image
 from engine.models.registry import build, load_weights
 from engine.models.ugsnet import Encoder
 from engine.pipeline.train_green import train_green
@@ -29,6 +30,7 @@ from engine.training.segmenters import (
     count_pixels,
     fit_segmenter,
 )
+from engine.training.statistics import measure
 
 SIDE = 64
 
@@ -117,6 +119,23 @@ def test_unknown_pixels_are_not_judged(card: ModelCard) -> None:
     assert (counts.sum(axis=1) == np.bincount(chips.y[:, :, :32].ravel(), minlength=2)).all()
 
 
+def test_pixels_without_data_are_filled_as_in_a_map(card: ModelCard) -> None:
+    chips = discs(2)
+    seen = np.ones(chips.y.shape, bool)
+    seen[:, 10:20] = False
+    hidden = np.where(seen[:, None], chips.x, np.uint8(0))
+    x, _ = Chips(hidden, chips.y, seen).prepare(slice(2), card)
+    np.testing.assert_array_equal(x.numpy(), prepare_image(hidden, seen, card))
+    assert (x[:, :, 10:20] == card.fill).all()
+    plain, _ = Chips(chips.x, chips.y).prepare(slice(2), card)
+    np.testing.assert_array_equal(plain.numpy(), prepare_image(chips.x, seen | True, card))
+    network = build(card)
+    losses = {
+        count_pixels(network, None, card, Chips(x, chips.y, seen))[1] for x in (chips.x, hidden)
+    }
+    assert len(losses) == 1  # whatever lies beneath
+
+
 def _loaded(card: ModelCard, weights: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     network = build(card)
     network.load_state_dict(dict(weights))
@@ -159,8 +178,55 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     assert lost.step == 0
     for name, value in fitted.weights.items():
         assert torch.equal(lost.weights[name], value), name
+    # so they are of a city like the source's own places, statistics and all
+    places = [(discs(4, seed, tint).x, None) for seed, tint in ((1, -15), (2, 0), (3, 15))]
+    lost = adapt(
+        card, fitted.weights, source, discs(3, 9), discs(8, 5).x,
+        replace(wild, statistics="auto"), places=places,
+    )  # fmt: skip
+    assert (lost.step, lost.own, len(lost.history)) == (0, False, 1)
+    assert lost.shift is not None
+    assert lost.shift.usual is not None
+    for name, value in fitted.weights.items():
+        assert torch.equal(lost.weights[name], value), name
+    # of one of another kind the statistics are the city's all the same
+    lost = adapt(
+        card, fitted.weights, source, discs(3, 9), there.x, replace(wild, statistics="target")
+    )
+    assert (lost.step, lost.own, len(lost.history)) == (0, True, 1)
+    alone = _loaded(card, fitted.weights)
+    measure(alone, there.x, card)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(lost.weights[name], value), name
+        assert torch.equal(fitted.weights[name], value) == (
+            "running" not in name and "num_batches" not in name
+        ), name
+
+
+def test_what_lies_beneath_missing_pixels_of_a_city_does_not_matter(card: ModelCard) -> None:
+    start, source, there = load_weights(card), discs(4), discs(4, 5).x
+    seen = np.ones((4, SIDE, SIDE), bool)
+    seen[:, :, :6] = False
+    settings = AdaptSettings(steps=2, check=2, guard=100.0, statistics="target")
+    ours, same, other = (
+        adapt(card, start, source, discs(2, 9), x, settings, seen=where).weights
+        for x, where in (
+            (there, seen),
+            (np.where(seen[:, None], there, np.uint8(0)), seen),
+            (there, None),
+        )
+    )
+    for name, value in ours.items():
+        assert torch.equal(same[name], value), name
+    assert not torch.equal(ours["encoder.bn1.running_mean"], other["encoder.bn1.running_mean"])
+
+
+def test_an_adaptation_with_too_few_chips_is_refused(card: ModelCard) -> None:
+    start, source, there = load_weights(card), discs(4), discs(4, 5).x
     with pytest.raises(LabelError, match="too few chips"):
-        adapt(card, fitted.weights, source, discs(3, 9), there.x[:1], settings)
+        adapt(card, start, source, discs(3, 9), there[:1], AdaptSettings())
+    with pytest.raises(LabelError, match=r"batch is larger(.|\n)*batch 5, 4 chips"):
+        adapt(card, start, source, discs(3, 9), there, AdaptSettings(batch=5))
 
 
 def write_set(folder: Path, names: tuple[str, str, str] = ("train", "val", "test")) -> None:
@@ -198,6 +264,8 @@ def test_a_set_like_ugset_is_read_and_what_is_wrong_with_it_is_said(tmp_path: Pa
         import_ugset(tmp_path / "UGSet")
     with pytest.raises(LabelError, match="no splits"):
         import_ugset(tmp_path / "UGSet/val")
+    with pytest.raises(LabelError, match="no such folder"):
+        import_ugset(tmp_path / "UGSett")
     with pytest.raises(LabelError, match="cannot be read"):
         open_chips(tmp_path / "none")
     assert isinstance(found, ChipSet)

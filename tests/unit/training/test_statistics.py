@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.models.card import ModelCard
 from engine.models.registry import build
+from engine.training.chips import ChipSet
 from engine.training.segmenters import prepare_chips
 from engine.training.statistics import Shift, divergence, find_shift, measure, twin
 
@@ -70,6 +71,34 @@ def test_statistics_are_those_of_all_pixels(card: ModelCard) -> None:
     network(prepare_chips(x[:1], card))  # and one image can be mapped
 
 
+def test_the_first_statistics_need_no_more_of_the_network(card: ModelCard) -> None:
+    torch.manual_seed(0)
+    network, x = build(card), images(11)
+    whole, first = twin(network), twin(network)
+    measure(whole, x, card)
+    measure(first, x, card, first_only=True)
+    assert divergence(whole, first) == 0
+    assert first.state_dict()["encoder.layer4.2.bn3.num_batches_tracked"] == 0
+    assert whole.state_dict()["encoder.layer4.2.bn3.num_batches_tracked"] == 2
+    first(prepare_chips(x[:1], card))  # to its end again
+
+
+def test_pixels_without_data_are_measured_as_a_map_fills_them(card: ModelCard) -> None:
+    x, seen = images(4), np.ones((4, SIDE, SIDE), bool)
+    seen[:, :, :20] = False
+    torch.manual_seed(0)
+    network = build(card)
+    found = []
+    for beneath in (0, 255):
+        hidden = np.where(seen[:, None], x, np.uint8(beneath))
+        found.append(twin(network))
+        measure(found[-1], hidden, card, seen)
+    assert divergence(*found) == 0
+    whole = twin(network)
+    measure(whole, np.where(seen[:, None], x, np.uint8(0)), card)
+    assert divergence(found[0], whole) > 0
+
+
 def test_divergence_by_hand() -> None:
     def one(mean: float, variance: float) -> nn.Module:
         found = nn.BatchNorm2d(2, eps=0.0)
@@ -92,13 +121,25 @@ def test_another_light_is_told_from_another_place(card: ModelCard) -> None:
     def shift(light: float, others: list[np.ndarray]) -> Shift:
         moved = twin(network)
         measure(moved, images(6, 7, light), card)
-        return find_shift(network, moved, card, others)
+        return find_shift(network, moved, card, [(x, None) for x in others])
 
     assert not shift(1.03, places).other
     assert shift(0.5, places).other
     found = shift(0.5, places)
     assert found.usual is not None
     assert found.far > 5 * found.usual
-    # with fewer than three places nobody can tell, and the images' own are safer
+    # of one place its parts tell
+    many = np.concatenate([images(8, seed, 0.9 + seed / 40) for seed in range(8)])
+    n = len(many)
+    one = ChipSet(
+        many, np.zeros((n, SIDE, SIDE), np.uint8), np.full((n, 2), np.nan),
+        np.zeros(n, np.uint16), np.zeros(n, np.uint8), card.bands, ("one",),
+    )  # fmt: skip
+    measure(network, many, card)
+    parts = [x for x, _ in one.groups("train")]
+    assert len(parts) == 8
+    assert not shift(1.03, parts).other
+    assert shift(0.5, parts).other
+    # with fewer than three of either nobody can tell, and the images' own are safer
     assert shift(1.03, places[:2]).other
     assert shift(1.03, places[:2]).usual is None

@@ -283,6 +283,17 @@ def test_training_killed_at_random_gives_the_same_weights(tmp_path: Path) -> Non
         assert torch.equal(values, found.weights[name]), name
 
 
+@pytest.mark.parametrize(("count", "batch", "devices"), [(300, 1, 1), (300, 8, 8), (12, 96, 8)])
+def test_shares_too_small_to_normalise_by_are_refused(
+    tmp_path: Path, count: int, batch: int, devices: int
+) -> None:
+    """No step would be made, and a network returned that has learnt nothing."""
+    asked = Settings(epochs=1, batch=batch)
+    with pytest.raises(RunError, match="share of a batch"):
+        fit(card(), patches(count), patches(60, 1), asked, tmp_path, device="cpu", devices=devices)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_two_devices_share_every_batch(tmp_path: Path) -> None:
     settings = Settings(epochs=4, batch=50, balance="none", augment=False)

@@ -1,0 +1,151 @@
+"""Chips cut from images with gaps, from labels with other codes, from folders that change."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from cards import write_segmenter
+
+from engine.catalog.ingest import ingest
+from engine.errors import LabelError, MetricError, RecipeError
+from engine.green_recipe import GreenRecipe, load_green_recipe
+from engine.pipeline.chips import City, cut_chips
+from engine.pipeline.evaluate_green import evaluate_green
+from engine.pipeline.train_green import adapt_green
+from engine.training.chips import write_chips
+
+SIDE, CHIPS = 64, 4  # a square of so many chips
+WEST, NORTH = 640_000, 5_200_000
+GAP = np.s_[:, 20:24]  # of each chip: 6 % of it
+BANDS = ("B04", "B03", "B02")
+
+
+def write(path: Path, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    form = {"driver": "GTiff", "dtype": "uint8", "count": len(values), "crs": "EPSG:32633"}
+    form |= {"height": values.shape[1], "width": values.shape[2]}
+    form |= {"transform": Affine(1, 0, WEST, 0, -1, NORTH)}
+    if len(values) == 3:
+        form["photometric"] = "rgb"
+    with rasterio.open(path, "w", **form) as file:
+        file.write(values)
+
+
+@pytest.fixture
+def city(tmp_path: Path) -> Path:
+    """One image with a gap in each chip, what is green in it, and a recipe that maps it."""
+    n = SIDE * CHIPS
+    rng = np.random.default_rng(0)
+    image = rng.integers(1, 255, (3, n, n)).astype(np.uint8)
+    image.reshape(3, CHIPS, SIDE, CHIPS, SIDE)[:, :, GAP[1]] = 0
+    write(tmp_path / "photos" / "town.tif", image)
+    write(tmp_path / "green.tif", rng.integers(0, 2, (1, n, n)).astype(np.uint8))
+    catalog = ingest(tmp_path / "photos", when="2021-07-01", nodata=0).catalog
+    box = shapely.box(WEST, NORTH - n, WEST + n, NORTH)
+    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
+    feature = {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(box))}
+    area = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
+    (tmp_path / "area.geojson").write_text(json.dumps(area))
+    recipe = {
+        "name": "town",
+        "product": "ugs",
+        "area": {"file": "area.geojson"},
+        "grid": {"crs": "EPSG:32633"},
+        "images": {"catalog": str(catalog)},
+        "model": {"card": "model"},
+        "store": "store",
+    }
+    (tmp_path / "town.yaml").write_text(json.dumps(recipe))
+    return tmp_path
+
+
+def training(**label: Any) -> GreenRecipe:
+    return load_green_recipe(
+        {
+            "name": "green",
+            "product": "ugs",
+            "labels": [label or {"recipe": "town.yaml", "raster": "green.tif"}],
+            "chips": "chips",
+            "side": SIDE,
+            "split": {"by": "own" if "ugset" in label else "block", "side": 64},
+            "model": {"size": "small"},
+            "out": "model",
+        }
+    )
+
+
+def test_gaps_of_images_are_kept_with_the_chips(city: Path) -> None:
+    chips = cut_chips(training(), city)
+    assert len(chips) == CHIPS**2
+    wanted = np.ones((SIDE, SIDE), bool)
+    wanted[GAP[1]] = False
+    for seen, mask in zip(np.asarray(chips.seen[:]), np.asarray(chips.y[:]), strict=True):
+        np.testing.assert_array_equal(seen, wanted)
+        np.testing.assert_array_equal(mask != 255, wanted)
+    images, found = City(city / "town.yaml", BANDS).draw(SIDE, 5, 0)
+    assert found is not None
+    assert len(images) == len(found) == 5
+    assert (found == wanted).all()
+    assert not images[:, :, ~wanted].any()
+
+
+def test_labels_of_another_code_are_no_labels_without_green(city: Path) -> None:
+    """255 means unknown here, and green elsewhere."""
+    with rasterio.open(city / "green.tif") as file:
+        green = file.read(1) == 1
+    green[:, 100:] = False  # chips are half known at least
+    write(city / "other.tif", np.where(green, 255, 0)[None].astype(np.uint8))
+    with pytest.raises(LabelError, match=r"no green pixel(.|\n)*1 green, 0 not, 255 unknown"):
+        cut_chips(training(recipe="town.yaml", raster="other.tif"), city)
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_mended_set_is_cut_again(tmp_path: Path) -> None:
+    mask = np.zeros((1, SIDE, SIDE), np.uint8)
+    mask[:, :32] = 255
+    for kind, values in (("images", np.full((3, SIDE, SIDE), 90, np.uint8)), ("labels", mask)):
+        write(tmp_path / "set" / "train" / kind / "1.tif", values)
+    recipe, told = training(ugset="set"), []
+    assert np.asarray(cut_chips(recipe, tmp_path).y[:]).mean() == 0.5
+    cut_chips(recipe, tmp_path, tell=told.append)
+    assert not told
+    path = tmp_path / "set" / "train" / "labels" / "1.tif"
+    before = path.stat()
+    write(path, mask[:, ::-1])
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    found = np.asarray(cut_chips(recipe, tmp_path, tell=told.append).y[:])
+    assert "changed" in told[0]
+    assert not found[:, :32].any()
+    with pytest.raises(LabelError, match="no such folder"):
+        cut_chips(training(ugset="sett"), tmp_path)
+
+
+def test_an_adaptation_leaves_what_it_falls_back_on(city: Path) -> None:
+    chips = cut_chips(training(), city)
+    split = np.arange(len(chips)) % 2  # blocks of one chip's size touch: they were in none
+    write_chips(city / "halves", replace(chips, split=split.astype(np.uint8)))
+    card = write_segmenter(city / "net", "ugsnet", SIDE, 16, width=8, points=64)
+    recipe = {"name": "moved", "product": "ugs", "model": "./net", "chips": "halves"}
+    recipe |= {"target": "town.yaml", "most": 4, "training": {"steps": 1, "guard": 100}}
+    with pytest.raises(RecipeError, match="folder of the model"):
+        adapt_green(recipe | {"out": "other/../net"}, base=city)
+    adapt_green(recipe | {"out": "moved"}, base=city)
+    report = json.loads((city / "moved" / "report.json").read_text())
+    assert report["fallback"] == {"name": "net", "key": card.key}
+
+
+def test_a_product_without_its_raster_is_said_to_lack_it(city: Path) -> None:
+    (city / "product").mkdir()
+    report = {"name": "town", "recipe": {"product": "ugs"}}
+    (city / "product" / "report.json").write_text(json.dumps(report))
+    with pytest.raises(MetricError, match=r"lacks its raster(.|\n)*town.tif"):
+        evaluate_green(city / "product", city / "green.tif")
