@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,14 @@ class Meter:
     """Sums what tiles cost."""
 
     def __init__(self) -> None:
-        self.seconds = self.read = self.stored = 0.0
+        self.read = self.stored = 0.0
+        self.seconds: Counter[str] = Counter()  # by stage
+        self.tiles: Counter[str] = Counter()
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.TileDone):
-            self.seconds += event.seconds
+            self.seconds[event.stage] += event.seconds
+            self.tiles[event.stage] += 1
             self.read += event.bytes_read
             self.stored += event.bytes_written
 
@@ -62,6 +66,9 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
     assert plan.gigabytes_read * 1e9 == pytest.approx(rest.read, rel=0.35)
     assert plan.gigabytes * 1e9 == pytest.approx(rest.stored, rel=0.35)
     assert plan.money == pytest.approx(plan.seconds / 3600 * 0.5)
+    # seconds by what a tile of each stage took so far (how long the rest took is the machine's day)
+    foretold = sum(first.seconds[s] / first.tiles[s] * rest.tiles[s] for s in rest.tiles)
+    assert plan.seconds == pytest.approx(foretold, rel=0.35)
     # what is counted is what is there: chunks, beside the ledger's own
     assert rest.stored == pytest.approx(size(country / "store") - before, rel=0.1)
 
