@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from operator_schemas import definition
 from services.required import need
 
 from engine.clusters.kubernetes import manifest, worker_groups
@@ -122,33 +122,6 @@ def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
     assert tmp_path.stat().st_mode & 0o077 == 0
     assert security_of(False, tmp_path) is None
-
-
-def strict(schema: Any) -> Any:
-    """The same schema, refusing fields that it does not name."""
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: strict(value) for key, value in schema.items()}
-    names = found.get("properties")
-    if isinstance(names, dict) and "additionalProperties" not in found:
-        found["additionalProperties"] = bool(found.get("x-kubernetes-preserve-unknown-fields"))
-    return found
-
-
-def definition(kind: str) -> Any:
-    """A resource's schema, as the operator ships it."""
-    try:
-        (path,) = (f for f in files("dask-kubernetes") or () if f.match(f"crds/{kind}.yaml"))
-    except PackageNotFoundError:
-        need("dask-kubernetes")
-        raise
-    crd = yaml.safe_load(path.locate().read_text())  # type: ignore[attr-defined]
-    (version,) = crd["spec"]["versions"]
-    schema = strict(version["schema"]["openAPIV3Schema"])
-    schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
-    return schema
 
 
 def test_manifests_are_what_the_operator_defines() -> None:
