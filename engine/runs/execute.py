@@ -142,6 +142,7 @@ class _Driver:
 
     def run(self) -> Summary:
         began = time.monotonic()
+        self.schedule.place(gpus=self.cluster.gpus)
         self.watch.require_resources()
         self._tell(events.RunStarted(self.run_id, self.schedule.open))
         self.fork = self.store.writer().fork()
@@ -229,7 +230,7 @@ class _Driver:
             work = self.flying.pop(future, None)
             if work is None:
                 continue
-            self.aloft[self.schedule.stages[work.stage].resource] -= 1
+            self.aloft[self.schedule.resource[work.stage]] -= 1
             status = future.status
             # A finished task whose future is held runs again if its worker dies: let go at once.
             future.release()
