@@ -23,6 +23,7 @@ from engine.recipe_file import Strict, product_of, read_recipe
 __all__ = [
     "AreaChoice",
     "Cube",
+    "Device",
     "Filter",
     "GridChoice",
     "Imagery",
@@ -34,6 +35,9 @@ __all__ = [
     "Recipe",
     "load_recipe",
 ]
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run; auto: on a GPU where the machine that computes has one."""
 
 
 class AreaChoice(Strict):
@@ -214,7 +218,7 @@ class ModelChoice(Strict):
     sentinel_weight: float = Field(
         0.6, ge=0, le=1, description="of the scores of `card` when fused; the rest is the graph's"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
     scores: Literal["float32", "float16"] = Field("float32", description="type of stored scores")
     embedding: bool = Field(False, description="also store the penultimate features")

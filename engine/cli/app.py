@@ -77,7 +77,7 @@ def run(
     tiles: Tiles = None,
     overrides: Set = None,
 ) -> None:
-    """Run all that is missing or stale. Ctrl-C finishes the tiles in flight and keeps them."""
+    """Run all that is missing or stale. Ctrl-C or SIGTERM finishes the tiles in flight."""
     from engine.runs.heap import bound_heap
 
     bound_heap()  # before the threads of all that is imported now

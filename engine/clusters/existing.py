@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import dask
 from distributed import Client
 
-from engine.clusters.settings import ClusterSettings
-from engine.clusters.tls import security_of
+from engine.clusters.settings import ClusterSettings, Tls
+from engine.clusters.tls import named_security
 from engine.clusters.workers import SETTINGS, ask_workers, count_slots
 from engine.errors import RunError, first_line
 
@@ -68,7 +67,7 @@ def open_existing(
     RunError
         Where nobody answers, certificates do not fit, or workers are too small.
     """
-    security = security_of(settings.tls, Path())
+    security = named_security(settings.tls) if isinstance(settings.tls, Tls) else None
     # a lost scheduler is an error of ours, with its remedy
     logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     with dask.config.set(SETTINGS):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import dask
@@ -18,9 +19,12 @@ from engine.clusters.workers import (
     offers,
     thread_settings,
 )
-from engine.errors import RunError
+from engine.errors import RunError, first_line
 
 __all__ = ["Pods", "manifest", "open_kubernetes", "worker_groups"]
+
+_IDLE = 3600
+"""Seconds without a task after which the operator removes a cluster: its driver was killed."""
 
 
 class Pods:
@@ -88,7 +92,8 @@ def manifest(settings: ClusterSettings, name: str, preload: Sequence[str] = ()) 
         "kind": "DaskCluster",
         "metadata": {"name": name, "namespace": settings.namespace},
         "spec": {
-            "idleTimeout": 0,
+            # a living driver gives up before: it waits for workers no longer than its patience
+            "idleTimeout": max(_IDLE, round(settings.patience) + 600),
             "worker": {
                 "replicas": first.workers,
                 "spec": _pod(settings, first, name, preload),
@@ -169,6 +174,9 @@ def open_kubernetes(
 ) -> Iterator[Pods]:
     """Make the cluster's resources, connect, and delete them at the end.
 
+    Each opening has a name of its own: two runs in one namespace must not share workers, and a
+    killed driver's successor must not find those of the dead.
+
     Parameters
     ----------
     settings : of kind kubernetes.
@@ -179,28 +187,39 @@ def open_kubernetes(
     Raises
     ------
     RunError
+        Where Kubernetes or its operator is not there, or refuses.
     """
     require_memory(settings, gigabytes)
     try:
         from dask_kubernetes.operator import KubeCluster
+        from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode
     except ImportError as error:
         raise RunError(
             "dask-kubernetes is not installed", remedy="pip install natmap[kubernetes]"
         ) from error
-    name = "natmap"
-    with (
-        dask.config.set(SETTINGS),
-        KubeCluster(
-            custom_cluster_spec=manifest(settings, name, preload), namespace=settings.namespace
-        ) as cluster,
-    ):
-        for group, wanted in zip(
-            settings.groups[1:], worker_groups(settings, name, preload), strict=True
-        ):
-            cluster.add_worker_group(
-                f"{name}-{group.name}",
-                n_workers=group.workers,
-                custom_spec=wanted["spec"]["worker"]["spec"],
+    name = f"natmap-{uuid.uuid4().hex[:6]}"
+    with dask.config.set(SETTINGS), ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(
+                KubeCluster(
+                    custom_cluster_spec=manifest(settings, name, preload),
+                    namespace=settings.namespace,
+                    create_mode=CreateMode.CREATE_ONLY,
+                )
             )
-        with Client(cluster) as client:
-            yield Pods(client, settings)
+            for group, wanted in zip(
+                settings.groups[1:], worker_groups(settings, name, preload), strict=True
+            ):
+                # the whole of spec.worker; the cluster's name is put before the group's
+                cluster.add_worker_group(
+                    group.name, n_workers=group.workers, custom_spec=wanted["spec"]["worker"]
+                )
+            client = stack.enter_context(Client(cluster))
+        except Exception as error:  # of four libraries, without a common root
+            raise RunError(
+                "Kubernetes does not give a cluster",
+                got=first_line(error),
+                remedy="look at the pod's service account or the kubeconfig, at the rights in "
+                f"namespace {settings.namespace}, and whether the Dask operator runs",
+            ) from error
+        yield Pods(client, settings)

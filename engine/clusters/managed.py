@@ -1,7 +1,8 @@
 """Workers on other hosts for a scheduler in the driver: SLURM jobs, or processes over SSH.
 
 One `distributed.SpecCluster` holds workers of several kinds, so that readers and predictors share
-a scheduler. Lost ones come back: what the queue no longer knows is submitted again.
+a scheduler. Lost ones come back: what the queue no longer knows is submitted again, ever later
+where it dies at once (`engine.clusters.returns`).
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from typing import Any
 
 import dask
 from distributed import Client, Scheduler, SpecCluster
+from distributed.core import Status
 from distributed.security import Security
 
+from engine.clusters.returns import Returns, require_hope
 from engine.clusters.settings import ClusterSettings, Group, require_memory
 from engine.clusters.tls import security_of, tls_settings
 from engine.clusters.workers import (
@@ -43,11 +46,18 @@ _LIFE = "120"  # seconds that a worker looks for a scheduler before it ends
 class Managed:
     """A scheduler of the driver's own, with workers elsewhere."""
 
-    def __init__(self, cluster: SpecCluster, client: Client, settings: ClusterSettings) -> None:
-        self._cluster, self.client, self._kind = cluster, client, settings.kind
+    def __init__(
+        self,
+        cluster: SpecCluster,
+        client: Client,
+        settings: ClusterSettings,
+        logs: Path | None = None,
+    ) -> None:
+        self._cluster, self.client, self._logs = cluster, client, logs
         self.gpus = any(group.gpus for group in settings.groups)
         self.patience = settings.patience
         self._looked = time.monotonic()
+        self._returns = Returns()
 
     def slots(self) -> dict[str, int]:
         """Task slots of the workers that are there now."""
@@ -55,17 +65,22 @@ class Managed:
 
     def tend(self) -> None:
         """Submit again what is neither connected nor waiting in the queue."""
-        if time.monotonic() - self._looked < _LOOK:
+        now = time.monotonic()
+        if now - self._looked < _LOOK:
             return
-        self._looked = time.monotonic()
+        self._looked = now
         here = {worker["name"] for worker in self._cluster.scheduler_info["workers"].values()}
+        for name in here:
+            self._returns.connected(name)
         missing = {name: job for name, job in self._cluster.workers.items() if name not in here}
-        if self._kind == "slurm" and missing:
-            queued = _queued()
-            if queued is not None:
-                for name, job in missing.items():
-                    if str(job.job_id) not in queued:
-                        self._cluster.workers.pop(name, None)
+        if self._logs is not None and missing and (queued := _queued()) is not None:
+            for name, job in missing.items():
+                if str(job.job_id) in queued:
+                    continue
+                if self._returns.due(name, job, now):
+                    self._cluster.workers.pop(name, None)
+                    job.status = Status.closed
+                require_hope(self._returns, name, self._logs)
         if len(self._cluster.workers) < len(self._cluster.worker_spec):
             self._cluster.scale(len(self._cluster.worker_spec))  # which starts what is missing
 
@@ -95,17 +110,16 @@ def open_managed(
     """
     require_memory(settings, gigabytes)
     with ExitStack() as stack:
-        folder = settings.folder and Path(settings.folder).expanduser()
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="natmap-", dir=folder or None))
-        )
+        folder = settings.shared
+        scratch = Path(stack.enter_context(_scratch(folder)))
         security = security_of(settings.tls, scratch)
         # workers over SSH inherit these, and have no other way to certificates
         stack.enter_context(dask.config.set(SETTINGS | tls_settings(security)))
+        logs = None
         if settings.kind == "slurm":
-            workers = _slurm(settings, security, preload, Path(folder or scratch))
+            logs = (folder or scratch) / "logs"  # they stay: who looks for a cause comes later
+            logs.mkdir(exist_ok=True)
+            workers = _slurm(settings, security, preload, logs)
         else:
             workers = _ssh(settings, preload)
         protocol = "tls://" if security else "tcp://"
@@ -142,7 +156,21 @@ def open_managed(
                 got=lines[-1] if lines else repr(cause),
                 remedy="look at the settings file's groups, directives and hosts",
             ) from error
-        yield Managed(cluster, stack.enter_context(Client(cluster)), settings)
+        yield Managed(cluster, stack.enter_context(Client(cluster)), settings, logs)
+
+
+def _scratch(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
+    """A folder of this run, in one that hosts share if there is such; gone at the end."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="natmap-", dir=folder)
+    except OSError as error:
+        raise RunError(
+            "the cluster's shared folder cannot be used",
+            got=error,
+            remedy="set `folder` in the settings file: one that all hosts see",
+        ) from error
 
 
 def _names(group: Group) -> list[str]:
@@ -160,7 +188,7 @@ def _words(group: Group, preload: Sequence[str]) -> list[str]:
 
 
 def _slurm(
-    settings: ClusterSettings, security: Security | None, preload: Sequence[str], folder: Path
+    settings: ClusterSettings, security: Security | None, preload: Sequence[str], logs: Path
 ) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
@@ -170,6 +198,14 @@ def _slurm(
         raise RunError(
             "dask-jobqueue is not installed", remedy="pip install natmap[slurm]"
         ) from error
+
+    class Job(SLURMJob):
+        """A job that says when it is closed: SpecCluster asks it of each that a traceback holds."""
+
+        async def close(self) -> None:
+            await super().close()  # type: ignore[no-untyped-call]
+            self.status = Status.closed
+
     partitions = _ask("sinfo", "--noheader", "--format=%R")
     if partitions is None:
         raise RunError(
@@ -184,8 +220,6 @@ def _slurm(
                 got=group.queue,
                 expected=", ".join(sorted(partitions)),
             )
-    logs = folder / "logs"
-    logs.mkdir(exist_ok=True)
     found: dict[str, Any] = {}
     for group in settings.groups:
         threads, _ = offers(group.gpus)
@@ -212,7 +246,7 @@ def _slurm(
             "python": sys.executable,
         }
         for name in _names(group):
-            found[name] = {"cls": SLURMJob, "options": options}
+            found[name] = {"cls": Job, "options": options}
     return found
 
 

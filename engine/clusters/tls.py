@@ -11,7 +11,7 @@ from distributed.security import Security
 from engine.clusters.settings import Tls
 from engine.errors import RunError
 
-__all__ = ["security_of", "tls_settings"]
+__all__ = ["named_security", "security_of", "tls_settings"]
 
 
 def security_of(choice: bool | Tls, folder: Path) -> Security | None:
@@ -20,7 +20,7 @@ def security_of(choice: bool | Tls, folder: Path) -> Security | None:
     Parameters
     ----------
     choice : False: none; True: made for this run, valid for its certificate alone; or files.
-    folder : where those made for this run are written, for their owner alone.
+    folder : of the run's own, where those made for it are written; it is closed to all others.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def security_of(choice: bool | Tls, folder: Path) -> Security | None:
     if choice is False:
         return None
     if isinstance(choice, Tls):
-        return _security(choice.ca, choice.cert, choice.key)
+        return named_security(choice)
     try:
         made = Security.temporary()
     except ImportError as error:
@@ -51,6 +51,11 @@ def security_of(choice: bool | Tls, folder: Path) -> Security | None:
             file.write(text)
         paths.append(str(path))
     return _security(*paths)
+
+
+def named_security(files: Tls) -> Security:
+    """Certificates in files that somebody made."""
+    return _security(files.ca, files.cert, files.key)
 
 
 def tls_settings(security: Security | None) -> dict[str, Any]:

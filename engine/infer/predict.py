@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from torch import nn
 from engine.errors import RunError
 from engine.models.card import ModelCard
 from engine.models.registry import load_model
+from engine.recipe import Device
 
 __all__ = ["Predictor", "choose_device", "get_predictor"]
 
@@ -27,8 +29,8 @@ _WINDOWS = 8
 _CORES = torch.get_num_threads()  # before a predictor's own threads ask for one each
 
 
-def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> str:
-    """The device to run on.
+def choose_device(asked: Device) -> str:
+    """The device of this machine to run on.
 
     Raises
     ------
@@ -38,7 +40,11 @@ def choose_device(asked: Literal["auto", "cpu", "cuda"]) -> str:
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked == "cuda" and not torch.cuda.is_available():
-        raise RunError("no GPU here", got="model.device: cuda", remedy="set model.device to cpu")
+        raise RunError(
+            f"no GPU on {socket.gethostname()}",
+            got="device: cuda",
+            remedy="look at the driver of its card, or set device to auto or cpu",
+        )
     return asked
 
 
@@ -46,8 +52,17 @@ _MOST = 2  # networks of one recipe: both streams
 _loaded: dict[tuple[str, str, str], Predictor] = {}
 
 
-def get_predictor(card: ModelCard, device: str, precision: str) -> Predictor:
-    """The process's predictor for a card; loaded once, and those of an earlier recipe let go."""
+def get_predictor(card: ModelCard, asked: Device, precision: str) -> Predictor:
+    """The process's predictor for a card; loaded once, and those of an earlier recipe let go.
+
+    The device is chosen here, by whoever computes: a driver need not be like its workers.
+
+    Raises
+    ------
+    RunError
+        Where a GPU is asked for and this machine has none.
+    """
+    device = choose_device(asked)
     key = card.key, device, precision
     if key not in _loaded:
         while len(_loaded) >= _MOST:

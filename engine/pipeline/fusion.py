@@ -35,8 +35,8 @@ from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.models.graphs import FEATURES
 from engine.models.segments import MOST, Kind, segment
 from engine.pipeline.items import Frames, ItemIndex, frames_in
-from engine.pipeline.kernels import gaps_of
-from engine.recipe import Images, Instances, Recipe
+from engine.pipeline.kernels import RESOURCES, gaps_of
+from engine.recipe import Device, Images, Instances, Recipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -139,7 +139,7 @@ class ScoreGraphs:
     """instances -> graphs/classes."""
 
     card: ModelCard
-    device: str
+    device: Device
     precision: str
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
@@ -266,14 +266,13 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
     )
 
 
-def fusion_stages(recipe: Recipe, card: ModelCard, device: str) -> list[Stage]:
+def fusion_stages(recipe: Recipe, card: ModelCard) -> list[Stage]:
     """Graphs to scores, and both streams' scores to one.
 
     Parameters
     ----------
     recipe : with a model that has `instances`.
     card : of the graph network.
-    device : {"cpu", "cuda"}
     """
     choice = recipe.model
     assert choice is not None
@@ -288,7 +287,7 @@ def fusion_stages(recipe: Recipe, card: ModelCard, device: str) -> list[Stage]:
     return [
         Stage(
             "graphs",
-            ScoreGraphs(card, device, choice.precision),
+            ScoreGraphs(card, choice.device, choice.precision),
             (spec("graphs"),),
             (Input("instances"),),
             parameters={
@@ -296,7 +295,7 @@ def fusion_stages(recipe: Recipe, card: ModelCard, device: str) -> list[Stage]:
                 "precision": choice.precision,
                 "dtype": choice.scores,
             },
-            resource="gpu" if device == "cuda" else "cpu",
+            resource=RESOURCES[choice.device],
             gigabytes=2.0,
         ),
         Stage(

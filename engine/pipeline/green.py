@@ -23,11 +23,11 @@ from engine.legend import UGS, Reason
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
 from engine.pipeline.items import Frames, ItemIndex, frames_in
-from engine.pipeline.kernels import gaps_of
+from engine.pipeline.kernels import RESOURCES, gaps_of
 from engine.pipeline.stages import REASON_ATTRS
 from engine.product.mask import Boundary, inside
 from engine.product.ugs import NO_GREEN, classify_green, green_fraction
-from engine.recipe import GridChoice, Recipe
+from engine.recipe import Device, GridChoice, Recipe
 from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -101,7 +101,7 @@ class ScoreWindows:
     """
 
     card: ModelCard
-    device: str
+    device: Device
     precision: str
     access: Access | None
 
@@ -252,7 +252,6 @@ def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
 def green_stages(
     recipe: Recipe,
     card: ModelCard,
-    device: str,
     index: ItemIndex,
     access: Access,
     area: Boundary,
@@ -264,7 +263,6 @@ def green_stages(
     ----------
     recipe : Recipe
     card : of a segmenter.
-    device : {"cpu", "cuda"}
     index : of the frames.
     access : how they are opened.
     area : the wanted area's own polygons.
@@ -324,7 +322,7 @@ def green_stages(
         *first,
         Stage(
             "scores",
-            ScoreWindows(card, device, choice.precision, None if images.keep else access),
+            ScoreWindows(card, choice.device, choice.precision, None if images.keep else access),
             (
                 spec("scores/probability", NO_SCORE, attrs=percent),
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
@@ -337,7 +335,7 @@ def green_stages(
             },
             parts=ground,
             outside="frame, boundary or area",
-            resource="gpu" if device == "cuda" else "cpu",
+            resource=RESOURCES[choice.device],
             # two rows of windows, as pixels and as numbers, and the tile's own planes
             gigabytes=1.5
             + 2 * window

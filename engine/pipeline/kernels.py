@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,11 +22,13 @@ from engine.models.card import ModelCard
 from engine.product.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
 from engine.product.lcz import cell_dissent, cell_observations, cell_reason, classify
 from engine.product.mask import inside
+from engine.recipe import Device
 from engine.runs.stage import NO_FLAGS, Output
 from engine.runs.task import TileTask
 from engine.store.ledger import Flag
 
 __all__ = [
+    "RESOURCES",
     "SEASON",
     "ComposeScenes",
     "ComposeUnread",
@@ -39,6 +41,13 @@ __all__ = [
 
 SEASON = 40
 """Days that a composite is planned for: a strip of all of them is held at once."""
+
+RESOURCES: dict[Device, Literal["cpu", "gpu", "auto"]] = {
+    "auto": "auto",
+    "cpu": "cpu",
+    "cuda": "gpu",
+}
+"""What a stage with a network asks of its worker, by the recipe's device."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +211,7 @@ class ScoreCells:
 
     card: ModelCard
     order: tuple[int, ...]  # positions of the card's bands among the cube's
-    device: str
+    device: Device
     precision: str
     group: str  # scores or embedding
 

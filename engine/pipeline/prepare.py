@@ -219,16 +219,13 @@ def _prepare_zones(
         images, frames, access = find_images(recipe.images, base, around, RGB, grid, tell)
         stages += (instance_stage(recipe, base, frames, access),)
     if model is not None and recipe.model is not None:
-        from engine.infer.predict import choose_device  # torch, which a cube does without
-
-        device = choose_device(recipe.model.device)
         fused = []
         if recipe.model.instances:
             graph = load_graph_card(recipe.model.instances, base, recipe.instances, model)
-            fused = fusion_stages(recipe, graph, device)
+            fused = fusion_stages(recipe, graph)
             share = recipe.model.sentinel_weight
             notes = [*notes, f"scores fused with {graph.name}, which counts {1 - share:.0%}"]
-        stages += tuple(map_stages(recipe, recipe.model, model, bands, device, boundary, fused))
+        stages += tuple(map_stages(recipe, recipe.model, model, bands, boundary, fused))
     return Prepared(recipe, area, grid, support, bands, found, stages, place, tuple(notes), images)
 
 
@@ -252,11 +249,8 @@ def _prepare_green(
     notes = [*notes, *more]
     if recipe.images.verify:
         notes = [*notes, *_verifiable(images.items, model.bands)]
-    from engine.infer.predict import choose_device
-
-    device = choose_device(recipe.model.device)
     own = Boundary([area.geometry], grid)
-    stages = green_stages(recipe, model, device, index, access, own, boundary)
+    stages = green_stages(recipe, model, index, access, own, boundary)
     # in cells of the green fraction; the kernel cuts its pixels by the area itself
     support = Support(area.grown(0.75 * GREEN_CELL), grid, float(GREEN_CELL))
     return Prepared(

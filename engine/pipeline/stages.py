@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from engine.cube.access import Access
 from engine.cube.clouds import NO_SCL, READ_FAILED, widest_dilation
@@ -15,6 +14,7 @@ from engine.legend import LCZ, Reason
 from engine.models.card import ModelCard
 from engine.pipeline.items import ItemIndex
 from engine.pipeline.kernels import (
+    RESOURCES,
     SEASON,
     ComposeScenes,
     ComposeUnread,
@@ -141,7 +141,6 @@ def map_stages(
     choice: ModelChoice,
     card: ModelCard,
     bands: tuple[str, ...],
-    device: str,
     boundary: Boundary | None,
     fused: Sequence[Stage] = (),
 ) -> list[Stage]:
@@ -153,7 +152,6 @@ def map_stages(
     choice : its model section.
     card : ModelCard
     bands : of the cube, as named there.
-    device : {"cpu", "cuda"}
     boundary : Boundary, optional
         Of the product mask.
     fused : stages that follow the scores; the map is made of the last one's.
@@ -162,13 +160,12 @@ def map_stages(
     order = tuple(names.index(band) for band in card.bands)
     cell, n = card.cell, round(recipe.grid.tile_metres / card.cell)
     codes = tuple(card.classes)
-    resource: Literal["cpu", "gpu"] = "gpu" if device == "cuda" else "cpu"
     patch_input = Input("composite", card.halo * card.resolution)
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * recipe.grid.tile**2 * 4 / 1e9
 
     def score(group: str) -> ScoreCells:
-        return ScoreCells(card, order, device, choice.precision, group)
+        return ScoreCells(card, order, choice.device, choice.precision, group)
 
     def spec(path: str, dtype: str, fill: float, **more: object) -> ArraySpec:
         return ArraySpec(path, dtype, cell, n, fill, **more)  # type: ignore[arg-type]
@@ -182,7 +179,7 @@ def map_stages(
             (patch_input,),
             version=3,
             parameters=model | {"dtype": choice.scores},
-            resource=resource,
+            resource=RESOURCES[choice.device],
             gigabytes=memory,
         )
     ]
@@ -196,7 +193,7 @@ def map_stages(
                 (patch_input,),
                 version=3,
                 parameters=model,
-                resource=resource,
+                resource=RESOURCES[choice.device],
                 gigabytes=memory,
             )
         )

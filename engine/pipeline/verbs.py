@@ -20,6 +20,7 @@ from engine.recipe import Recipe, load_recipe
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
+from engine.runs.signals import unwinding
 from engine.store.place import Folder
 from engine.store.proof import MANY_CHUNKS
 
@@ -102,6 +103,7 @@ def plan(
     return describe(prepared, schedule, None if rates is None else read_rates(rates))
 
 
+@unwinding()
 def run(
     recipe: Recipe | str | Path | dict[str, Any],
     *,

@@ -7,12 +7,9 @@ ready, with a fork of the new snapshot. Whatever dies, at most the uncommitted t
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +33,7 @@ from engine.runs import events
 from engine.runs.failures import DIED, error_of, full, is_full
 from engine.runs.heap import Heap
 from engine.runs.schedule import Schedule, Work
+from engine.runs.signals import draining
 from engine.runs.task import TileResult, run_tile
 from engine.runs.watch import Cluster, Watch
 from engine.store.chunks import check_changes, tile_chunks
@@ -89,7 +87,8 @@ def execute(
 ) -> Summary:
     """Run all that is stale.
 
-    The caller holds the store's lock. SIGINT drains: tiles in flight are finished and committed.
+    The caller holds the store's lock. SIGINT and SIGTERM drain: tiles in flight are finished and
+    committed.
 
     Parameters
     ----------
@@ -106,7 +105,7 @@ def execute(
         Where no worker is left and none comes, or none offers what a stage needs.
     """
     driver = _Driver(schedule, store, cluster, listeners, limits or Limits())
-    with _interrupts(driver.stop):
+    with draining(driver.stop):
         return driver.run()
 
 
@@ -143,6 +142,7 @@ class _Driver:
 
     def run(self) -> Summary:
         began = time.monotonic()
+        self.schedule.place(gpus=self.cluster.gpus)
         self.watch.require_resources()
         self._tell(events.RunStarted(self.run_id, self.schedule.open))
         self.fork = self.store.writer().fork()
@@ -230,7 +230,7 @@ class _Driver:
             work = self.flying.pop(future, None)
             if work is None:
                 continue
-            self.aloft[self.schedule.stages[work.stage].resource] -= 1
+            self.aloft[self.schedule.resource[work.stage]] -= 1
             status = future.status
             # A finished task whose future is held runs again if its worker dies: let go at once.
             future.release()
@@ -368,22 +368,3 @@ class _Driver:
     def _tell(self, event: events.Event) -> None:
         for listener in self.listeners:
             listener(event)
-
-
-@contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """First Ctrl-C drains, second one breaks off; only the main thread may say so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def drain(*_: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        stop()
-
-    signal.signal(signal.SIGINT, drain)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -102,6 +102,7 @@ class Schedule:
         self.status: dict[str, npt.NDArray[np.int8]] = {}
         self.why: dict[str, npt.NDArray[np.int8]] = {}
         self._heaps: dict[str, list[tuple[int, int, Work]]] = {"cpu": [], "gpu": []}
+        self.place(gpus=False)
         self._order = curve_order(*np.indices(self.grid.shape))
         self._parts = lru_cache(maxsize=4096)(self._parts_of)
         chosen = self._chosen(only)
@@ -203,6 +204,18 @@ class Schedule:
 
     # -- moves --------------------------------------------------------------------------------
 
+    def place(self, *, gpus: bool) -> None:
+        """Say where stages run that take a GPU if there is one; `resource` tells of each stage."""
+        auto = "gpu" if gpus else "cpu"
+        self.resource = {
+            name: auto if stage.resource == "auto" else stage.resource
+            for name, stage in self.stages.items()
+        }
+        ready = [work for heap in self._heaps.values() for _, _, work in heap]
+        self._heaps = {"cpu": [], "gpu": []}
+        for work in ready:
+            self._push(work)
+
     def take(self, resource: str) -> Work | None:
         """The next tile that needs a resource: later stages first, then along the curve."""
         if not self._heaps[resource]:
@@ -240,7 +253,7 @@ class Schedule:
     def _push(self, work: Work) -> None:
         self.status[work.stage][work.tile] = Status.READY
         key = (-self._rank[work.stage], int(self._order[work.tile]), work)
-        heapq.heappush(self._heaps[self.stages[work.stage].resource], key)
+        heapq.heappush(self._heaps[self.resource[work.stage]], key)
 
     def _wake(self, work: Work, blocked: list[Work] | None = None) -> None:
         pending = [work]

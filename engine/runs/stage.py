@@ -104,7 +104,8 @@ class Stage:
         What it means, for people, that inputs differ before anything ran.
     daily : bool
         True where each part is a day of the time axis with a ledger row of its own.
-    resource : {"cpu", "gpu"}
+    resource : {"cpu", "gpu", "auto"}
+        What a worker must offer; auto: a GPU where the cluster has any, decided once it is open.
     gigabytes : float
         Memory that a task needs at most.
     guess : float, optional
@@ -123,7 +124,7 @@ class Stage:
     outside: str = "item"
     upstream: str = "changed input"
     daily: bool = False
-    resource: Literal["cpu", "gpu"] = "cpu"
+    resource: Literal["cpu", "gpu", "auto"] = "cpu"
     gigabytes: float = 1.0
     guess: float | None = None
     reads: float = 0.0

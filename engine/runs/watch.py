@@ -75,13 +75,13 @@ class Watch:
         ------
         RunError
         """
-        for name, stage in self._schedule.stages.items():
+        for name, resource in self._schedule.resource.items():
             wanted = self._schedule.count(name, Status.WAITING, Status.READY)
-            if stage.resource == "gpu" and wanted and not self._cluster.gpus:
+            if resource == "gpu" and wanted and not self._cluster.gpus:
                 raise RunError(
                     f"stage {name} needs a GPU and no worker offers one",
                     got=f"{sum(self._cluster.slots().values())} slots without one",
-                    remedy="start a worker with --resources GPU=1, or set model.device to cpu",
+                    remedy="start a worker with --resources GPU=2, or set model.device to auto",
                 )
 
     def look(self, flying: int) -> bool:

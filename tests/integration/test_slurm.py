@@ -21,6 +21,7 @@ from engine.clusters.settings import ClusterSettings, Group, load_cluster
 from engine.errors import RunError
 from engine.runs import events
 from engine.runs.execute import Limits, execute
+from engine.runs.schedule import Status
 from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
@@ -140,3 +141,34 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match="more memory"), open_managed(wrong, gigabytes=5.0):
         pass
+
+
+def test_the_word_alone_leaves_logs_where_hosts_see_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with open_managed(load_cluster("slurm", 1)) as cluster:
+        until = time.monotonic() + 60
+        while not cluster.slots()["cpu"] and time.monotonic() < until:
+            time.sleep(0.2)
+        assert cluster.slots()["cpu"] == 1
+    folder = tmp_path / "natmap-slurm"
+    assert [path.name for path in folder.iterdir()] == ["logs"]  # scratch is gone
+    assert any(path.stat().st_size for path in (folder / "logs").iterdir())
+
+
+def test_a_group_whose_jobs_only_die_ends_the_run(tmp_path: Path) -> None:
+    right = settings(tmp_path / "shared")
+    bad = right.groups[1].model_copy(update={"prologue": ("echo no such module here", "exit 3")})
+    broken = right.model_copy(update={"groups": (right.groups[0], bad)})
+    toy = Toy(blob(), delay=3.0)  # longer than the jobs of the other group take to die
+    store, schedule = toy.open(tmp_path / "store")
+    with (
+        pytest.raises(RunError, match="group others die") as caught,
+        open_managed(broken) as cluster,
+        store.lock(),
+    ):
+        execute(schedule, store, cluster, limits=QUICK)
+    assert "no such module here" in str(caught.value)
+    _, left = toy.open(tmp_path / "store")
+    assert left.count("scenes", Status.SETTLED)  # what was done is kept

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from operator_schemas import definition
 from services.required import need
 
 from engine.clusters.kubernetes import manifest, worker_groups
@@ -18,6 +18,7 @@ from engine.clusters.tls import security_of
 from engine.clusters.workers import SETTINGS, count_slots, dask_settings, offers
 from engine.errors import RecipeError
 
+FILES = {"ca": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 
 
@@ -68,6 +69,11 @@ def test_a_wrong_word_is_refused(text: str, said: str) -> None:
         ({"kind": "slurm", "groups": [{"name": "a"}, {"name": "a"}]}, "one name"),
         ({"kind": "slurm", "groups": [{"name": "a", "gpu": 1}]}, "gpu"),
         ({"kind": "address", "address": "http://a:1"}, "tcp://"),
+        ({"kind": "address", "address": "tcp://a:1", "tls": True}, "tls://host:port"),
+        ({"kind": "address", "address": "tls://a:1", "tls": True}, "tls: {ca, cert, key}"),
+        ({"kind": "address", "address": "tcp://a:1", "tls": FILES}, "tls://host:port"),
+        ({"kind": "kubernetes", "image": "a", "groups": [{"name": "a"}], "tls": True}, "the mesh"),
+        ({"kind": "local", "tls": True}, "leave tls out"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -80,6 +86,17 @@ def test_words_and_addresses() -> None:
     assert load_cluster("local").kind == "local"
     assert load_cluster("slurm", 5).groups == (Group(name="workers", workers=5),)
     assert load_cluster("tcp://10.0.0.1:8786").address == "tcp://10.0.0.1:8786"
+
+
+def test_folders_that_hosts_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_cluster("slurm").shared == tmp_path / "natmap-slurm"
+    groups = (Group(name="a", hosts=("one",)),)
+    ssh = ClusterSettings(kind="ssh", groups=groups)
+    assert ssh.shared is None
+    assert ssh.model_copy(update={"tls": True}).shared == tmp_path / "natmap-ssh"
+    assert ssh.model_copy(update={"folder": "/there"}).shared == Path("/there")
+    assert ssh.model_copy(update={"folder": "~/there"}).shared == tmp_path / "there"
 
 
 def test_slots_by_kind() -> None:
@@ -122,33 +139,6 @@ def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
     assert tmp_path.stat().st_mode & 0o077 == 0
     assert security_of(False, tmp_path) is None
-
-
-def strict(schema: Any) -> Any:
-    """The same schema, refusing fields that it does not name."""
-    if isinstance(schema, list):
-        return [strict(part) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    found = {key: strict(value) for key, value in schema.items()}
-    names = found.get("properties")
-    if isinstance(names, dict) and "additionalProperties" not in found:
-        found["additionalProperties"] = bool(found.get("x-kubernetes-preserve-unknown-fields"))
-    return found
-
-
-def definition(kind: str) -> Any:
-    """A resource's schema, as the operator ships it."""
-    try:
-        (path,) = (f for f in files("dask-kubernetes") or () if f.match(f"crds/{kind}.yaml"))
-    except PackageNotFoundError:
-        need("dask-kubernetes")
-        raise
-    crd = yaml.safe_load(path.locate().read_text())  # type: ignore[attr-defined]
-    (version,) = crd["spec"]["versions"]
-    schema = strict(version["schema"]["openAPIV3Schema"])
-    schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
-    return schema
 
 
 def test_manifests_are_what_the_operator_defines() -> None:

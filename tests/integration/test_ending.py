@@ -1,0 +1,92 @@
+"""A driver that is asked to end, as a process of its own: what Kubernetes and SLURM do to one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from toys import Toy, read_map, square
+
+from engine.clusters.local import open_local
+from engine.runs.execute import execute
+
+HERE = Path(__file__).resolve()
+
+DRIVER = """
+import sys
+from toys import Toy, square
+from engine.clusters.local import open_local
+from engine.runs.events import TileDone
+from engine.runs.execute import Limits, execute
+from engine.runs.signals import unwinding
+
+def tell(event):
+    if isinstance(event, TileDone):
+        print(event.stage, event.tile, flush=True)
+
+if __name__ == "__main__":
+    store, schedule = Toy(square(4), delay=0.1).open(sys.argv[1])
+    with unwinding(), store.lock(), open_local(1) as cluster:
+        print("open", flush=True)
+        if sys.argv[2] == "wait":
+            import time
+            time.sleep(60)
+        summary = execute(schedule, store, cluster, listeners=[tell], limits=Limits(window=2))
+    print("stopped" if summary.stopped else "whole", summary.done, flush=True)
+"""
+
+
+def start(folder: Path, how: str) -> subprocess.Popen[str]:
+    script = folder / "driver.py"
+    script.write_text(DRIVER)
+    return subprocess.Popen(
+        [sys.executable, str(script), str(folder / "store"), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": f"{HERE.parents[1]}:{HERE.parents[2]}", "PATH": "/usr/bin:/bin"},
+    )
+
+
+def end(driver: subprocess.Popen[str], number: int) -> tuple[str, str, list[psutil.Process]]:
+    """Signal the driver alone; what it says from then on, and those of its workers left over."""
+    workers = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(number)
+    out, err = driver.communicate(timeout=60)
+    return out, err, psutil.wait_procs(workers, timeout=5)[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: int) -> None:
+    driver = start(tmp_path, "run")
+    assert driver.stdout is not None
+    lines = [driver.stdout.readline() for _ in range(6)]
+    assert lines[0] == "open\n", driver.communicate()
+    out, err, left = end(driver, number)
+    assert driver.returncode == 0, err
+    *more, last = out.splitlines()
+    done = len(lines) - 1 + len(more)
+    assert last == f"stopped {done}"  # all that came back is committed
+    assert not left
+    toy = Toy(square(4))
+    store, schedule = toy.open(tmp_path / "store")
+    whole = schedule.open
+    with store.lock(), open_local(1) as cluster:
+        assert execute(schedule, store, cluster).done == whole
+    assert (read_map(store) == toy.expected()).all()
+
+
+def test_before_a_run_a_signal_gives_the_workers_back(tmp_path: Path) -> None:
+    driver = start(tmp_path, "wait")
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "open\n"
+    time.sleep(0.2)
+    _, err, left = end(driver, signal.SIGTERM)
+    assert driver.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert not left
