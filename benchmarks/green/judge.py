@@ -13,6 +13,7 @@ from cities import HARD, SHIFTS, TEST
 from engine.metrics import binary
 
 HERE = Path(__file__).resolve().parent
+GOALS = {"none": -1.0}  # points of F1; of every shift 5
 STEPS = {"before": "before", "statistics": "statistics", "counts": "adapted"}
 
 
@@ -55,7 +56,7 @@ def judge(rows: list[dict[str, Any]]) -> None:
                 "gain_95": [round(float(v), 2) for v in np.quantile(drawn, [0.025, 0.975])],
                 "each": {
                     f"{r['model']} {r['seed']}": {
-                        "far": round(r["shift"]["far"], 3),
+                        "agreement": round(r["agreement"], 3),
                         "own": r["own"],
                         **{name: round(float(scores[k][n]), 2) for k, name in STEPS.items()},
                     }
@@ -80,17 +81,25 @@ def table(result: dict[str, Any]) -> str:
         lines.append(f"| {name} ({row['seeds']}) | {' | '.join(cells)} |")
     lines += [
         "",
-        "| shift | F1 before | with the city's statistics alone | adapted | gain | 95 % | "
+        "| shift | F1 before | with the city's statistics alone | adapted | gain | 95 % | goal | "
         "adversarial alone, first seed |",
-        "|--|--|--|--|--|--|--|",
+        "|--|--|--|--|--|--|--|--|",
     ]
     for name, row in result["shifts"].items():
         low, high = row["gain_95"]
         alone = row["adversarial alone, first seed"]
         cells = [f"{row[k][0]:.1f} +- {row[k][1]:.1f}" for k in STEPS.values()]
+        goal = GOALS.get(name, 5.0)
+        verdict = f"{goal:+.0f} {'holds' if row['gain'] >= goal else 'missed'}"
         lines.append(
             f"| {name} ({row['adaptations']}) | {' | '.join(cells)} | {row['gain']:+.1f} | "
-            f"{low:+.1f} to {high:+.1f} | {alone[0] if alone else ''} |"
+            f"{low:+.1f} to {high:+.1f} | {verdict} | {alone[0] if alone else ''} |"
         )
-    lines += ["", f"CPU hours: {result['cpu_hours']:.1f}"]
+    lines += [
+        "",
+        "In brackets: seeds, or adaptations (two cities of each shift). Intervals draw these anew, "
+        "as if a city's seeds were cities.",
+        "",
+    ]
+    lines += [f"CPU hours: {result['cpu_hours']:.1f}"]
     return "\n".join(lines) + "\n"

@@ -19,7 +19,6 @@ import json
 import shutil
 import sys
 import time
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -212,7 +211,7 @@ def adapt_one(work: Path, what: str, name: str, seed: int, how: dict[str, Any]) 
         seed=seed,
         step=found.step,
         own=found.own,
-        shift=None if found.shift is None else asdict(found.shift),
+        agreement=found.agreement,
         source_f1=[found.before, *(look.source_f1 for look in found.history)],
         seconds=round(seconds),
         cpu_seconds=round(cpu),

@@ -32,7 +32,7 @@ from engine.training.chips import ChipSet, open_chips
 from engine.training.loop import Epoch
 from engine.training.segmenters import Chips, GreenSettings, count_pixels, fit_segmenter
 from engine.training.splits import SPLITS
-from engine.training.statistics import Shift
+from engine.training.statistics import ALIKE
 
 __all__ = ["TrainedGreen", "adapt_green", "train_green"]
 
@@ -158,9 +158,8 @@ def adapt_green(
         target,
         settings,
         seen=seen,
-        places=chips.groups("train"),
         device=choose_device(recipe.training.device),
-        moved=lambda shift: tell(_words(shift)),
+        compared=lambda agreed: tell(_words(agreed)),
         tell=look,
     )
     kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
@@ -178,7 +177,7 @@ def adapt_green(
         fallback={"name": old.name, "key": old.key},
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,
-        shift=asdict(found.shift) if found.shift is not None else None,
+        agreement=found.agreement,
         statistics="city" if found.own else "source",
         step=found.step,
         history=[asdict(entry) for entry in found.history],
@@ -186,11 +185,10 @@ def adapt_green(
     return card, found
 
 
-def _words(shift: Shift) -> str:
-    """What an adaptation found of the city's distance."""
-    kind = "the normalisations take its statistics" if shift.other else "one more of the same kind"
-    usual = "too few to tell" if shift.usual is None else f"up to {shift.usual:.3f}"
-    return f"the city is {shift.far:.3f} from the source, whose own places: {usual}: {kind}"
+def _words(agreed: float) -> str:
+    """What an adaptation found of the city before its first step."""
+    whose = "the source's, as for one more place of its kind" if agreed >= ALIKE else "the city's"
+    return f"maps under the source's and the city's statistics agree by {agreed:.2f}: {whose}"
 
 
 def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:

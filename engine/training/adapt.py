@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +17,9 @@ from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.discriminator import Discriminator
 from engine.models.registry import build
-from engine.training.chips import Images
 from engine.training.green import adapt_step
 from engine.training.segmenters import Chips, augment, count_pixels, prepare_chips
-from engine.training.statistics import Shift, find_shift, measure, twin
+from engine.training.statistics import ALIKE, agreement, measure, twin
 
 __all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
 
@@ -36,8 +35,8 @@ class AdaptSettings:
     adversarial_weight : of the adversarial loss. 1 in UGS-1m, 0.001 where it comes from.
     statistics : of the normalisations. source: as they were trained, for both domains. batch:
         each batch's own, as in a training. target: the source's for the source, those of the city's
-        chips for the city, and the adapted model keeps these. auto: target where the city is
-        further from the source than its own places are, else source.
+        chips for the city, and the adapted model keeps these. auto: target where the maps of the
+        city under the one and the other differ much, else source.
     check : steps after which the source is looked at.
     guard : points of F1 on the source's validation chips that may be lost; beyond, it ends.
     augment, precision, seed : as of a training.
@@ -81,7 +80,7 @@ class Adapted:
         these alone bring most of the gain), else the model just as it was.
     step : of that look, 0 for none.
     before : F1 on the source before any step.
-    shift : how far the city is from the source; None where nobody asked.
+    agreement : of the maps under both statistics before any step; None where nobody asked.
     own : whether its normalisations keep the city's statistics.
     history : all looks.
     """
@@ -89,7 +88,7 @@ class Adapted:
     weights: dict[str, Tensor]
     step: int
     before: float
-    shift: Shift | None
+    agreement: float | None
     own: bool
     history: tuple[Checked, ...]
 
@@ -103,9 +102,8 @@ def adapt(
     settings: AdaptSettings,
     *,
     seen: npt.NDArray[np.bool_] | None = None,
-    places: Iterable[Images] = (),
     device: str = "cpu",
-    moved: Callable[[Shift], None] = lambda shift: None,
+    compared: Callable[[float], None] = lambda agreed: None,
     tell: Callable[[Checked], None] = lambda look: None,
 ) -> Adapted:
     """Adapt a network to images of another city.
@@ -121,10 +119,8 @@ def adapt(
     target : images of the city, uint8 (n, band, side, side).
     settings : AdaptSettings
     seen : bool (n, side, side), where the target's images have data; by default everywhere.
-    places : images of each place of the source, or of parts of it (`ChipSet.groups`), to tell how
-        far apart places are.
     device : {"cpu", "cuda"}
-    moved : hears how far the city is, before any step; `tell` of each look.
+    compared : hears how far maps under both statistics agree, before any step; `tell` of each look.
 
     Raises
     ------
@@ -168,14 +164,15 @@ def adapt(
     def weights() -> dict[str, Tensor]:
         return {k: v.detach().cpu().clone() for k, v in abroad.state_dict().items()}
 
-    abroad, shift = network, None
+    abroad, agreed = network, None
     if settings.statistics in ("auto", "target"):
         other = twin(network)
         measure(other, target, card, seen)
         if settings.statistics == "auto":
-            shift = find_shift(network, other, card, places)
-            moved(shift)
-        if shift is None or shift.other:
+            network.eval()
+            agreed = agreement(network, other, target, card, seen)
+            compared(agreed)
+        if agreed is None or agreed < ALIKE:
             abroad = other
     own = abroad is not network
     before = look()
@@ -221,7 +218,7 @@ def adapt(
             if own:
                 measure(abroad, target, card, seen)  # the weights below them have moved
             kept, reached = weights(), number
-    return Adapted(kept, reached, before, shift, own, tuple(history))
+    return Adapted(kept, reached, before, agreed, own, tuple(history))
 
 
 def _train_mode(network: nn.Module, *, frozen: bool) -> None:

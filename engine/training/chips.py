@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from engine.errors import LabelError
 from engine.training.splits import SPLITS, UNUSED
 
 __all__ = [
-    "MOST",
     "UNKNOWN",
     "ChipSet",
     "Images",
@@ -32,14 +30,10 @@ __all__ = [
 UNKNOWN = 255
 """Of a mask: nobody has said what this pixel is."""
 
-MOST = 64
-"""Images of a group that are measured to tell how far it is from the others."""
-
 Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]
 """Images (n, band, side, side), and where they have data (n, side, side); None: everywhere."""
 
 _CHUNK = 16
-_LEAST = 8  # images of a part of a place: fewer tell of themselves, not of the place
 _IMAGES, _MASKS = ("image", "images", "img", "A"), ("label", "labels", "gt", "mask", "masks")
 _FOLDERS = {
     "train": ("train", "training"),
@@ -93,30 +87,6 @@ class ChipSet:
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]:
         """Some chips, as `of` gives those of a split."""
         return _rows(self.x, rows), _rows(self.y, rows), self._seen(rows)
-
-    def groups(self, split: str) -> Iterator[Images]:
-        """Images of a split, group by group, at most `MOST` of each; read when they are asked for.
-
-        A group is a place. Of fewer than three places nobody can tell how places differ: then it is
-        a part of one, a block of ground, or a run of chips where no centres are known.
-        """
-        here = np.flatnonzero(self.split == SPLITS.index(split))
-        found = [here[self.place[here] == k] for k in np.unique(self.place[here])]
-        if sum(len(rows) > 1 for rows in found) < 3:
-            found = [part for rows in found for part in self._parts(rows)]
-        for rows in found:
-            some = rows[:: ceil(len(rows) / MOST)]
-            yield _rows(self.x, some), self._seen(some)
-
-    def _parts(self, rows: npt.NDArray[np.intp], times: int = 3) -> list[npt.NDArray[np.intp]]:
-        """A place halved so many times, across its longer side or along the order of its chips."""
-        if not times or len(rows) < 2 * _LEAST:
-            return [np.sort(rows)]
-        xy = self.xy[rows]
-        if not np.isnan(xy).any():
-            rows = rows[xy[:, np.ptp(xy, axis=0).argmax()].argsort(kind="stable")]
-        half = len(rows) // 2
-        return self._parts(rows[:half], times - 1) + self._parts(rows[half:], times - 1)
 
     def _seen(self, rows: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_] | None:
         """Where some chips have data; None: everywhere."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from engine.errors import LabelError
-from engine.training.chips import MOST, ChipSet, join_chips, open_chips, write_chips
+from engine.training.chips import ChipSet, join_chips, open_chips, write_chips
 
 SIDE = 8
 
@@ -45,7 +44,6 @@ def test_a_split_reads_its_own_rows_alone(tmp_path: Path) -> None:
                 file.write_bytes(b"damaged")
     again = open_chips(tmp_path / "chips")
     assert numbers(again.of("train")[0]).tolist() == list(range(32))
-    assert all(len(x) for x, _ in again.groups("train"))
     assert len(again.of("test")[0]) == 0
     with pytest.raises(Exception, match=r"(?s)."):
         again.of("validation")
@@ -68,41 +66,6 @@ def test_where_there_is_data_is_kept_and_older_sets_open(tmp_path: Path) -> None
     np.testing.assert_array_equal(found, wanted)
     assert both.of("validation")[2] is not None  # number 4 of the new ones
     assert both.take(np.arange(10))[2] is None  # everywhere: nothing to be said
-
-
-def test_groups_are_places_where_there_are_three() -> None:
-    found = chips(400, 3)
-    groups = list(found.groups("train"))
-    assert len(groups) == 3
-    for k, (images, seen) in enumerate(groups):
-        place = np.flatnonzero((found.split == 0) & (found.place == k))
-        assert seen is None
-        assert numbers(images).tolist() == place[:: -(-len(place) // MOST)].tolist()
-        assert len(images) <= MOST
-
-
-@pytest.mark.parametrize("places", [1, 2])
-def test_groups_are_blocks_of_ground_where_there_are_fewer(places: int) -> None:
-    found = chips(300, places)
-    groups = [numbers(images) for images, _ in found.groups("train")]
-    assert len(groups) == 8 * places
-    together = np.concatenate(groups)
-    assert sorted(together) == np.flatnonzero(found.split == 0).tolist()  # each once
-    spreads = [np.ptp(found.xy[rows], axis=0).prod() for rows in groups]
-    assert max(spreads) < 0.25 * 9000 * 3000
-    assert all(len(set(found.place[rows])) == 1 for rows in groups)
-
-
-def test_groups_are_runs_of_chips_where_nobody_knows_the_ground() -> None:
-    found = chips(3000, known=False)
-    train = np.flatnonzero(found.split == 0)
-    firsts = [numbers(images) for images, _ in found.groups("train")]
-    assert len(firsts) == 8
-    assert all(len(rows) <= MOST for rows in firsts)
-    assert [rows[0] for rows in firsts] == train[::300].tolist()
-    assert all(a[-1] < b[0] for a, b in pairwise(firsts))
-    # too few to part: of them nobody can tell
-    assert len(list(chips(20, known=False).groups("train"))) < 3
 
 
 def test_no_chip_set_is_said_to_be_none(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from engine.training.segmenters import (
     count_pixels,
     fit_segmenter,
 )
-from engine.training.statistics import measure
+from engine.training.statistics import ALIKE, measure
 
 SIDE = 64
 
@@ -178,18 +178,22 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     assert lost.step == 0
     for name, value in fitted.weights.items():
         assert torch.equal(lost.weights[name], value), name
-    # so they are of a city like the source's own places, statistics and all
-    places = [(discs(4, seed, tint).x, None) for seed, tint in ((1, -15), (2, 0), (3, 15))]
-    lost = adapt(
-        card, fitted.weights, source, discs(3, 9), discs(8, 5).x,
-        replace(wild, statistics="auto"), places=places,
-    )  # fmt: skip
+    # so they are of a city like the source, statistics and all
+    near = replace(wild, statistics="auto")
+    lost = adapt(card, fitted.weights, source, discs(3, 9), discs(8, 5).x, near)
     assert (lost.step, lost.own, len(lost.history)) == (0, False, 1)
-    assert lost.shift is not None
-    assert lost.shift.usual is not None
+    assert lost.agreement is not None
+    assert lost.agreement >= ALIKE
     for name, value in fitted.weights.items():
         assert torch.equal(lost.weights[name], value), name
-    # of one of another kind the statistics are the city's all the same
+    # one of another kind is told from it
+    far = adapt(
+        card, fitted.weights, source, discs(3, 9), there.x, replace(settings, statistics="auto")
+    )
+    assert far.own
+    assert far.agreement is not None
+    assert far.agreement < ALIKE
+    # a guard that fails at once leaves it the city's statistics all the same
     lost = adapt(
         card, fitted.weights, source, discs(3, 9), there.x, replace(wild, statistics="target")
     )
