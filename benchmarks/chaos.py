@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--log", type=Path, default=None)
     parser.add_argument("--drive", help=argparse.SUPPRESS)
-    parser.add_argument("--cluster", help=argparse.SUPPRESS)
+    parser.add_argument("--cluster", default="local", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.drive:
         drive(asked.drive, asked.cluster)

@@ -365,7 +365,7 @@ def test_run_kill_resume(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
             break
     first.communicate()
     time.sleep(4.5)
-    toy = Toy(blob(), delay=0.02)
+    toy = Toy(blob(2))
     store, schedule = toy.open(s3)
     left = schedule.open
     assert 0 < left <= schedule_size(toy) - 30
