@@ -115,6 +115,9 @@ def publish(
     # The frozen items are the catalogue: publishing asks no server.
     frozen = recipe.model_copy(update=_frozen(recipe, snapshot, images))
     prepared = replace(prepare(frozen, base), recipe=recipe)
+    notes = prepared.notes
+    if tag is not None and released and place.beside(_of_release(tag, SNAPSHOT)) is None:
+        notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
     store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
     if tag is not None and not released:
         _keep(place, tag, snapshot, images)
@@ -145,7 +148,7 @@ def publish(
         licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
         recipe=recipe.model_dump(mode="json"),
         seconds=seconds,
-        notes=prepared.notes,
+        notes=notes,
     )
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts)

@@ -231,6 +231,9 @@ def test_a_release_is_published_as_it_was(place: Path) -> None:
     again, same_pixels = product()
     np.testing.assert_array_equal(pixels, same_pixels)
     assert again == report
+    # a release of before that kept no items: those of the last run are shown, and it is said
+    (place / "store.release-first-of.2.items.parquet").unlink()
+    assert any("kept no items" in note for note in product()[0]["notes"])
 
 
 def test_pruning_keeps_releases_and_the_newest(
