@@ -3,9 +3,9 @@
     python benchmarks/references.py --work FOLDER --log benchmarks/references.json   (25 minutes)
 
 A toy country of 160 x 160 tiles is filled in the writer's order, 100 days to a tile, with virtual
-references (they cost a manifest what others do). At each step the engine itself then runs real
-tiles at the frontier, and a fresh process opens the store and reads. The folder is kept: the same
-command goes on where it stopped.
+references (they cost a manifest what others do); what each commit of the filling took and wrote is
+noted. At each step the engine itself then runs real tiles at the frontier, and a fresh process
+opens the store and reads. The folder is kept: the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -88,6 +89,20 @@ def metadata(path: Path) -> dict[str, int]:
     }
 
 
+def filling(commits: list[list[float]]) -> dict[str, float]:
+    """What commits since the step before cost: by tile of 100 days, and the worst of them."""
+    if not commits:
+        return {}
+    tiles, seconds, size = np.array(commits).T
+    return {
+        "commits": len(commits),
+        "ms_per_tile": round(1e3 * seconds.sum() / tiles.sum(), 2),
+        "ms_per_tile_worst": round(1e3 * (seconds / tiles).max(), 2),
+        "kilobytes_per_tile": round(size.sum() / tiles.sum() / 1e3, 1),
+        "kilobytes_per_tile_worst": round((size / tiles).max() / 1e3, 1),
+    }
+
+
 def measure(path: Path, tiles: list[Tile]) -> dict[str, Any]:
     """Let the engine run real tiles; what its commits and a cold reader cost."""
     store, stages = Store.open(path), TOY.stages()
@@ -138,7 +153,9 @@ def main() -> None:
     if not Store.exists(path):
         TOY.open(path)
         notes.unlink(missing_ok=True)
-    state = json.loads(notes.read_text()) if notes.exists() else {"filled": 0, "steps": {}}
+    state: dict[str, Any] = {"filled": 0, "steps": {}, "commits": []}
+    if notes.exists():
+        state = json.loads(notes.read_text())
     tiles = curve()
     per_tile = DAYS * CHUNKS**2
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
@@ -151,15 +168,23 @@ def main() -> None:
                 halves = [these[: count // 2], these[count // 2 :]]
                 forks = list(pool.map(fill, [(fork, half) for half in halves if half]))
                 session = store.writer()
+                before, began = metadata(path), time.perf_counter()
                 session.merge(*forks)
                 session.commit(f"{count} tiles")
+                took = time.perf_counter() - began
+                new = sum(size for name, size in metadata(path).items() if name not in before)
+                state["commits"].append([count, took, new])
                 state["filled"] += count
                 notes.write_text(json.dumps(state))
             if str(step) not in state["steps"]:
                 frontier = tiles[state["filled"] : state["filled"] + TRIES * 48]
                 if len(frontier) < TRIES * 48:
                     frontier = tiles[-TRIES * 48 :]
-                state["steps"][str(step)] = measure(path, frontier)
+                state["steps"][str(step)] = {
+                    "filling": filling(state["commits"]),
+                    **measure(path, frontier),
+                }
+                state["commits"] = []
                 notes.write_text(json.dumps(state))
                 print(step, json.dumps(state["steps"][str(step)]), flush=True)
     if asked.log:

@@ -6,7 +6,8 @@
                                                                   (100,489 tiles, 1 stage)
 
 `run` writes real chunks, ledger blocks and commits with kernels that do next to nothing, and
-reports per tenth of the run: tiles/s, CPU of driver and scheduler per tile, their memory.
+reports per tenth of the run: tiles/s, wall time of a tile less its kernel's sleep, CPU of a tile at
+driver and scheduler and at the workers, seconds of commits, the driver's memory.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ def megabytes() -> float:
     return psutil.Process().memory_info().rss / 1e6
 
 
+def others_cpu() -> float:
+    """Seconds of CPU of the processes that this one has started."""
+    return sum(
+        sum(process.cpu_times()[:2]) for process in psutil.Process().children(recursive=True)
+    )
+
+
 def plan(side: int) -> dict[str, float]:
     before = megabytes()
     toy = Toy(square(side, 80), tile=80, days=(3000,))
@@ -59,7 +67,7 @@ def run(side: int, workers: int, until: str | None, sleep: float) -> dict[str, o
     with tempfile.TemporaryDirectory() as folder:
         store, schedule = toy.open(Path(folder) / "store", until)
         total = schedule.open
-        state = {"done": 0, "wall": time.perf_counter(), "cpu": time.process_time(), "commit": 0.0}
+        state = {"done": 0, "wall": 0.0, "cpu": 0.0, "others": 0.0, "commit": 0.0}
         step = total // 10
 
         def listen(event: events.Event) -> None:
@@ -69,22 +77,27 @@ def run(side: int, workers: int, until: str | None, sleep: float) -> dict[str, o
                 return
             state["done"] += 1
             if state["done"] % step == 0:
-                wall, cpu = time.perf_counter(), time.process_time()
+                wall, cpu, others = time.perf_counter(), time.process_time(), others_cpu()
+                took = (wall - state["wall"]) / step
                 tenths.append(
                     {
                         "tiles": state["done"],
-                        "tiles_per_second": round(step / (wall - state["wall"]), 1),
+                        "tiles_per_second": round(1 / took, 1),
+                        "wall_ms_per_tile_less_sleep": round(1e3 * (took - sleep / workers), 2),
                         "driver_cpu_ms_per_tile": round(1e3 * (cpu - state["cpu"]) / step, 2),
+                        "workers_cpu_ms_per_tile": round(
+                            1e3 * (others - state["others"]) / step, 2
+                        ),
                         "commit_ms_per_tile": round(1e3 * state["commit"] / step, 2),
                         "driver_megabytes": round(megabytes()),
                     }
                 )
                 print(tenths[-1], flush=True)
-                state.update(wall=wall, cpu=cpu, commit=0.0)
+                state.update(wall=wall, cpu=cpu, others=others, commit=0.0)
 
         with store.lock(), open_local(workers) as cluster:
             began = time.perf_counter()
-            state["wall"], state["cpu"] = began, time.process_time()
+            state.update(wall=began, cpu=time.process_time(), others=others_cpu())
             summary = execute(schedule, store, cluster, listeners=[listen])
             seconds = time.perf_counter() - began
     return {
