@@ -4,7 +4,8 @@
 
 A made-up country of 400 tiles is mapped from four dates over HTTP; then a date comes that a
 satellite saw over the east of it only, in one block. The country and its catalogue are kept in the
-folder; the runs are made anew. Bytes are those that the file server sent.
+folder; the runs are made anew. Bytes are those that the file server sent. The suite runs it with
+smaller tiles and two dates (`--tile 80 --side 17600 --dates 2`).
 """
 
 from __future__ import annotations
@@ -28,25 +29,28 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from services.faulty import Files, far_catalogue  # noqa: E402
 
 import engine  # noqa: E402
+from engine.models.card import find_card, load_card, write_card  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.synthetic.country import AUTUMN, Country, write_scenes  # noqa: E402
 from engine.synthetic.districts import World  # noqa: E402
 from engine.synthetic.make import synthesize  # noqa: E402
 from engine.synthetic.scene import Overpass  # noqa: E402
 
-COUNTRY = Country(World(31), 32_000, 32_000)
 SHARE = 0.1
 LATER = datetime(2021, 10, 16, 10, 10, tzinfo=UTC)
 
 
-def make(work: Path) -> Path:
-    """The country, its five dates, and a recipe."""
+def make(work: Path, country: Country, tile: int) -> Path:
+    """The country, its dates and the late one, and a recipe."""
     if not (work / "made").exists():
-        synthesize(COUNTRY, work, model="lcz-made-up", tile=160, name="country")
-        left, bottom, right, _ = COUNTRY.bounds
+        card = load_card(find_card("lcz-made-up", work))
+        shutil.copytree(card.folder, work / "model", dirs_exist_ok=True)
+        write_card(card.model_copy(update={"inference_block": tile // 10}), work / "model")
+        synthesize(country, work, model="./model", tile=tile, name="country")
+        left, bottom, right, _ = country.bounds
         edge = (right - SHARE * (right - left), float(bottom), 0.0)
         late = Overpass(LATER, "05.00", 0.1, 0.012, edge)
-        write_scenes(replace(COUNTRY, overpasses=(*AUTUMN, late)), work / "scenes")
+        write_scenes(replace(country, overpasses=(*country.overpasses, late)), work / "scenes")
         (work / "made").touch()
     return work / "recipe.yaml"
 
@@ -93,15 +97,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--log", type=Path, default=None)
+    parser.add_argument("--side", type=int, default=32_000, help="metres")
+    parser.add_argument("--tile", type=int, default=160, help="pixels of 10 m")
+    parser.add_argument("--dates", type=int, default=len(AUTUMN), help="before the late one")
     asked = parser.parse_args()
     work = asked.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    make(work)
+    country = Country(World(31), asked.side, asked.side, AUTUMN[: asked.dates])
+    make(work, country, asked.tile)
     shutil.rmtree(work / "store", ignore_errors=True)
     shutil.rmtree(work / "nginx", ignore_errors=True)
     files = Files(work / "scenes", work / "nginx")
     try:
-        full = run(work, files, f"{AUTUMN[-1].when:%Y-%m-%d}")
+        full = run(work, files, f"{country.overpasses[-1].when:%Y-%m-%d}")
         print(json.dumps(full), flush=True)
         update = run(work, files, f"{LATER:%Y-%m-%d}")
         print(json.dumps(update), flush=True)
