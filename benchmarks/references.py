@@ -146,6 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--most", type=int, default=STEPS[-1], help="references")
     asked = parser.parse_args()
     bound_heap()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -159,7 +160,7 @@ def main() -> None:
     tiles = curve()
     per_tile = DAYS * CHUNKS**2
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for step in STEPS:
+        for step in [step for step in STEPS if step <= asked.most]:
             while state["filled"] * per_tile < step:
                 count = min(2 * BATCH, -(-step // per_tile) - state["filled"])
                 these = tiles[state["filled"] : state["filled"] + count]
