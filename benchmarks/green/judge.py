@@ -27,7 +27,7 @@ def spread(values: list[float]) -> list[float]:
 
 def judge(rows: list[dict[str, Any]]) -> None:
     """F1 pooled over pixels: means and spreads over seeds; of adaptation the gain."""
-    result: dict[str, Any] = {"unseen": {}, "shifts": {}}
+    result: dict[str, Any] = {"unseen": {}, "borders": {}, "shifts": {}}
     for row in rows:
         if row["what"] in ("threshold", "trained") and row["model"] not in result["unseen"]:
             found = [r for r in rows if (r["what"], r["model"]) == (row["what"], row["model"])]
@@ -35,6 +35,14 @@ def judge(rows: list[dict[str, Any]]) -> None:
             result["unseen"][row["model"]] = {
                 "seeds": len(found),
                 **{k: spread([100 * f[k] for f in figures]) for k in figures[0]},
+            }
+    for row in rows:
+        if row["what"] == "borders" and row["model"] not in result["borders"]:
+            found = [r for r in rows if (r["what"], r["model"]) == ("borders", row["model"])]
+            result["borders"][row["model"]] = {
+                "seeds": len(found),
+                "within 2 px": spread([f1(r["counts"].values()) for r in found]),
+                "beyond": spread([f1(r["beyond"].values()) for r in found]),
             }
     for shift, group in (SHIFTS | HARD).items():
         found = [r for r in rows if r["what"] == "adapted" and r["model"] in group]
@@ -78,6 +86,10 @@ def table(result: dict[str, Any]) -> str:
             f"{row[k][0]:.1f} +- {row[k][1]:.1f}"
             for k in ("precision", "recall", "f1", "iou", "oa")
         ]
+        lines.append(f"| {name} ({row['seeds']}) | {' | '.join(cells)} |")
+    lines += ["", "| F1 | within 2 px of a border of green | beyond |", "|--|--|--|"]
+    for name, row in result["borders"].items():
+        cells = [f"{row[k][0]:.1f} +- {row[k][1]:.1f}" for k in ("within 2 px", "beyond")]
         lines.append(f"| {name} ({row['seeds']}) | {' | '.join(cells)} |")
     lines += [
         "",

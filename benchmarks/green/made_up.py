@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -134,6 +135,29 @@ def counted(work: Path, network: Any, card: Any, name: str) -> list[list[int]]:
     part = Chips(*chips.take(where))
     found: list[list[int]] = count_pixels(network, None, card, part)[0].tolist()
     return found
+
+
+def borders(work: Path) -> None:
+    """Where networks err on unseen cities: within two pixels of a border of green, and beyond."""
+    made = {(r["what"], r["model"], r["seed"]) for r in recorded()}
+    chips = chips_of(work)
+    for model in MODELS:
+        for seed in SEEDS:
+            folder = work / recipe_of(model, seed)["out"]
+            if ("borders", model, seed) in made or not (folder / "report.json").exists():
+                continue
+            card = load_card(folder)
+            network = load_model(card)
+            found: dict[str, dict[str, list[list[int]]]] = {"counts": {}, "beyond": {}}
+            for name in TEST:
+                where = np.flatnonzero(chips.place == chips.places.index(name))
+                x, y, seen = chips.take(where)
+                window = (1, 5, 5)
+                near = maximum_filter(y, window) != minimum_filter(y, window)
+                for part, there in (("counts", near), ("beyond", ~near)):
+                    looked = Chips(x, np.where(there, y, np.uint8(255)), seen)
+                    found[part][name] = count_pixels(network, None, card, looked)[0].tolist()
+            record(what="borders", model=model, seed=seed, **found)
 
 
 def train_all(work: Path) -> None:
@@ -281,6 +305,7 @@ def main() -> None:
         "threshold": thresholds,
         "train": train_all,
         "adapt": adapt_all,
+        "borders": borders,
         "judge": lambda _: judge(recorded()),
     }
     parser.add_argument("what", choices=["freeze", *steps, "all", "ship"])
