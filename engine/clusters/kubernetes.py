@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError, wait
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
@@ -187,7 +189,8 @@ def open_kubernetes(
     Raises
     ------
     RunError
-        Where Kubernetes or its operator is not there, or refuses.
+        Where Kubernetes or its operator is not there, or refuses, or the scheduler's pod has not
+        started within the settings' patience.
     """
     require_memory(settings, gigabytes)
     try:
@@ -199,14 +202,16 @@ def open_kubernetes(
         ) from error
     name = f"natmap-{uuid.uuid4().hex[:6]}"
     with dask.config.set(SETTINGS), ExitStack() as stack:
-        try:
-            cluster = stack.enter_context(
-                KubeCluster(
-                    custom_cluster_spec=manifest(settings, name, preload),
-                    namespace=settings.namespace,
-                    create_mode=CreateMode.CREATE_ONLY,
-                )
+
+        def make() -> Any:
+            return KubeCluster(
+                custom_cluster_spec=manifest(settings, name, preload),
+                namespace=settings.namespace,
+                create_mode=CreateMode.CREATE_ONLY,
             )
+
+        try:
+            cluster = stack.enter_context(_wait_for(make, settings, name))
             for group, wanted in zip(
                 settings.groups[1:], worker_groups(settings, name, preload), strict=True
             ):
@@ -215,6 +220,8 @@ def open_kubernetes(
                     group.name, n_workers=group.workers, custom_spec=wanted["spec"]["worker"]
                 )
             client = stack.enter_context(Client(cluster))
+        except RunError:
+            raise
         except Exception as error:  # of four libraries, without a common root
             raise RunError(
                 "Kubernetes does not give a cluster",
@@ -223,3 +230,36 @@ def open_kubernetes(
                 f"namespace {settings.namespace}, and whether the Dask operator runs",
             ) from error
         yield Pods(client, settings)
+
+
+def _wait_for(make: Callable[[], Any], settings: ClusterSettings, name: str) -> Any:
+    """What is made, within the settings' patience: dask-kubernetes waits without end for a
+    scheduler's pod that cannot start. What is made after all is closed at once."""
+    made: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            cluster = make()
+        except Exception as error:
+            with suppress(InvalidStateError):
+                made.set_exception(error)
+            return
+        try:
+            made.set_result(cluster)
+        except InvalidStateError:  # nobody waits any more
+            cluster.close()
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        wait([made], settings.patience)
+    finally:  # Ctrl-C as well
+        late = made.cancel()
+    if late:
+        raise RunError(
+            "Kubernetes does not start the scheduler's pod",
+            got=f"waited {settings.patience:g} s for DaskCluster {name}",
+            remedy=f"`kubectl -n {settings.namespace} describe pod "
+            f"-l dask.org/cluster-name={name}` says what it lacks (an image, room, a quota); then "
+            f"`kubectl -n {settings.namespace} delete daskcluster {name}`",
+        )
+    return made.result()

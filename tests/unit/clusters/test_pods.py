@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
+import threading
 import types
 from contextlib import nullcontext
 from pathlib import Path
@@ -30,7 +31,9 @@ class KubeCluster:
 
     made: list[dict[str, Any]]
     there: set[str]
+    closed: threading.Event
     refuses: Exception | None = None
+    starts: threading.Event | None = None
 
     def __init__(
         self,
@@ -41,6 +44,8 @@ class KubeCluster:
     ) -> None:
         if self.refuses is not None:
             raise self.refuses
+        if self.starts is not None:
+            self.starts.wait()
         self.name, self.namespace = custom_cluster_spec["metadata"]["name"], namespace
         if self.name in self.there:
             assert create_mode is CreateMode.CREATE_ONLY
@@ -64,7 +69,11 @@ class KubeCluster:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.there.remove(self.name)
+        self.closed.set()
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ def operator(monkeypatch: pytest.MonkeyPatch) -> type[KubeCluster]:
     class Fresh(KubeCluster):
         made: list[dict[str, Any]] = []  # noqa: RUF012
         there: set[str] = set()  # noqa: RUF012
+        closed = threading.Event()
 
     names = ("dask_kubernetes", "operator", "kubecluster", "kubecluster")
     for end in range(1, len(names) + 1):
@@ -144,6 +154,23 @@ def test_what_kubernetes_refuses_is_said(
         pass
     assert caught.value.got == str(error).splitlines()[0]
     assert "operator" in str(caught.value.remedy)
+
+
+def test_a_scheduler_that_cannot_start_is_not_waited_for_without_end(
+    operator: type[KubeCluster], settings: ClusterSettings
+) -> None:
+    operator.starts = threading.Event()
+    impatient = settings.model_copy(update={"patience": 0.2})
+    with (
+        pytest.raises(RunError, match="does not start the scheduler") as caught,
+        kubernetes.open_kubernetes(impatient),
+    ):
+        pass
+    assert "describe pod" in str(caught.value.remedy)
+    assert not operator.made
+    operator.starts.set()  # it finds its place after all, when nobody wants it
+    assert operator.closed.wait(10)
+    assert not operator.there
 
 
 def test_an_error_of_the_run_stays_its_own(
