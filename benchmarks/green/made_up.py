@@ -19,6 +19,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -160,10 +161,10 @@ def borders(work: Path) -> None:
             record(what="borders", model=model, seed=seed, **found)
 
 
-def train_all(work: Path) -> None:
+def train_all(work: Path, seeds: Sequence[int] = SEEDS) -> None:
     made = {(r["what"], r["model"], r["seed"]) for r in recorded()}
     names = [name for name in FIRST if name not in TRAIN | VALIDATION]
-    for seed in SEEDS:
+    for seed in seeds:
         for model in MODELS:
             if ("trained", model, seed) in made:
                 continue
@@ -189,7 +190,7 @@ def train_all(work: Path) -> None:
             )
 
 
-def adapt_all(work: Path) -> None:
+def adapt_all(work: Path, seeds: Sequence[int] = SEEDS) -> None:
     """UGSNet adapted to each shifted city by chips of it that nobody labelled.
 
     The first seed also as the paper does it where it is hard: the source's statistics, weight 1.
@@ -197,9 +198,10 @@ def adapt_all(work: Path) -> None:
     names = [name for group in (SHIFTS | HARD).values() for name in group]
     paper = {"statistics": "source", "adversarial_weight": 1.0}
     wanted: list[tuple[str, str, int, dict[str, Any]]] = [
-        ("adapted", name, seed, {}) for seed in SEEDS for name in names
+        ("adapted", name, seed, {}) for seed in seeds for name in names
     ]
-    wanted += [("adversarial alone", name, SEEDS[0], paper) for name in SECOND]
+    if SEEDS[0] in seeds:
+        wanted += [("adversarial alone", name, SEEDS[0], paper) for name in SECOND]
     made = {(r["what"], r["model"], r["seed"]) for r in recorded()}
     for what, name, seed, how in wanted:
         if (what, name, seed) not in made:
@@ -300,16 +302,17 @@ def ship(work: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    steps = {
+    steps: dict[str, Callable[[Path], None]] = {
         "make": make,
         "threshold": thresholds,
-        "train": train_all,
-        "adapt": adapt_all,
+        "train": lambda work: train_all(work, asked.seed or SEEDS),
+        "adapt": lambda work: adapt_all(work, asked.seed or SEEDS),
         "borders": borders,
         "judge": lambda _: judge(recorded()),
     }
     parser.add_argument("what", choices=["freeze", *steps, "all", "ship"])
     parser.add_argument("--work", type=Path, default=Path("work"))
+    parser.add_argument("--seed", type=int, action="append", help="only these are trained, adapted")
     asked = parser.parse_args()
     if asked.what == "freeze":
         return freeze()
