@@ -1,6 +1,6 @@
 """What a new date costs that covers a tenth of a country: bytes of imagery, time, tiles.
 
-    python benchmarks/new_date.py --work FOLDER --log benchmarks/new-date.json   (about 15 minutes)
+    python benchmarks/new_date.py --work FOLDER --log benchmarks/new-date.json   (about 20 minutes)
 
 A made-up country of 400 tiles is mapped from four dates over HTTP; then a date comes that a
 satellite saw over the east of it only, in one block. The country and its catalogue are kept in the
