@@ -25,6 +25,17 @@ def spread(values: list[float]) -> list[float]:
     return [round(float(np.mean(values)), 2), round(float(np.std(values)), 2)]
 
 
+def interval(gains: dict[str, np.ndarray]) -> list[float]:
+    """95 % of a mean gain: cities drawn anew, and of each city drawn its seeds (points)."""
+    rng = np.random.default_rng(0)
+    cities = [values for values in gains.values() if len(values)]
+    drawn = []
+    for _ in range(5000):
+        some = rng.integers(len(cities), size=len(cities))
+        drawn.append(np.mean([rng.choice(cities[k], len(cities[k])).mean() for k in some]))
+    return [round(float(v), 2) for v in np.quantile(drawn, [0.025, 0.975])]
+
+
 def judge(rows: list[dict[str, Any]]) -> None:
     """F1 pooled over pixels: means and spreads over seeds; of adaptation the gain."""
     result: dict[str, Any] = {"unseen": {}, "borders": {}, "shifts": {}}
@@ -49,19 +60,17 @@ def judge(rows: list[dict[str, Any]]) -> None:
         if found:
             scores = {k: np.array([f1(r[k].values()) for r in found]) for k in STEPS}
             gains = scores["counts"] - scores["before"]
-            rng = np.random.default_rng(0)
             alone = [
                 f1(r["counts"].values())
                 for r in rows
                 if r["what"] == "adversarial alone" and r["model"] in group
             ]
-            drawn = [rng.choice(gains, len(gains)).mean() for _ in range(2000)]
             result["shifts"][shift] = {
                 "adaptations": len(found),
                 **{name: spread(scores[k].tolist()) for k, name in STEPS.items()},
                 "adversarial alone, first seed": spread(alone) if alone else None,
                 "gain": round(float(gains.mean()), 2),
-                "gain_95": [round(float(v), 2) for v in np.quantile(drawn, [0.025, 0.975])],
+                "gain_95": interval({c: gains[[r["model"] == c for r in found]] for c in group}),
                 "each": {
                     f"{r['model']} {r['seed']}": {
                         "agreement": round(r["agreement"], 3),
@@ -109,8 +118,8 @@ def table(result: dict[str, Any]) -> str:
         )
     lines += [
         "",
-        "In brackets: seeds, or adaptations (two cities of each shift). Intervals draw these anew, "
-        "as if a city's seeds were cities.",
+        "In brackets: seeds, or adaptations (two cities of each shift). Intervals draw cities "
+        "anew, and of each city its seeds; two cities are few.",
         "",
     ]
     lines += [f"CPU hours: {result['cpu_hours']:.1f}"]
