@@ -75,8 +75,8 @@ def segment_image(
     """Blended logits of a piece of the grid, strip by strip from the top.
 
     Memory holds two rows of windows, whatever the piece's height: one is read while one is looked
-    at. A window runs where it meets a
-    pixel that is wanted; `wanted` may be left to decide what of the rest is shown.
+    at. A window runs where it meets a pixel that is wanted and has data: a sea, or a tile without
+    a frame, costs its reading alone.
 
     Parameters
     ----------
@@ -98,10 +98,13 @@ def segment_image(
     width = (len(across) - 1) * stride + side
     here = slice(cols.start - left, cols.stop - left)
 
-    def runs(number: int) -> list[int]:
-        """Windows of a row that meet a pixel that is wanted."""
+    def runs(number: int, valid: npt.NDArray[np.bool_] | None = None) -> list[int]:
+        """Windows of a row that meet a pixel that is wanted, and valid where that is known."""
         inside = _inside(number, lattice, rows)
         needed = wanted[inside.start - rows.start : inside.stop - rows.start]
+        if valid is not None:
+            top = number * stride
+            needed = needed & valid[inside.start - top : inside.stop - top, here]
         parts = (_part(k * stride, side, here, cols) for k in range(len(across)))
         return [k for k, part in enumerate(parts) if needed[:, part].any()]
 
@@ -119,7 +122,7 @@ def segment_image(
         loaded = coming.result()
         if loaded is not None:
             image, valid = loaded
-            some = runs(number)
+            some = runs(number, valid)
             for first in range(0, len(some), batch):
                 part = some[first : first + batch]
                 windows = np.stack([image[:, :, k * stride : k * stride + side] for k in part])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import convolve
@@ -41,13 +42,17 @@ def pixelwise(windows: np.ndarray) -> np.ndarray:
 
 
 def whole(
-    rows: slice, cols: slice, wanted: np.ndarray, predict: object
+    rows: slice,
+    cols: slice,
+    wanted: np.ndarray,
+    predict: object,
+    lattice: Lattice = LATTICE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """All strips of a piece, put together."""
     logits = np.full(wanted.shape, np.nan, np.float32)
     scored = np.zeros(wanted.shape, bool)
     last = 0
-    for part, values, good in segment_image(read, rows, cols, wanted, predict, LATTICE):  # type: ignore[arg-type]
+    for part, values, good in segment_image(read, rows, cols, wanted, predict, lattice):  # type: ignore[arg-type]
         assert part.start == last
         last = part.stop
         logits[part], scored[part] = values, good
@@ -83,6 +88,34 @@ def test_away_from_borders_a_convolution_is_that_of_the_whole_image() -> None:
     assert float(difference[np.ix_(inner_rows, inner_cols)].max()) < 1e-5 * spread
 
 
+@pytest.mark.parametrize("lattice", [Lattice(256, 64), Lattice(512, 64)])
+def test_a_deeper_convolution_is_exact_inside_its_reach(lattice: Lattice) -> None:
+    torch.manual_seed(0)
+    layers = [torch.nn.Conv2d(a, b, 5, padding=2) for a, b in ((1, 4), (4, 4), (4, 1))]
+    network = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+    reach = 6  # px from which a pixel is decided
+
+    def predict(windows: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            found: np.ndarray = network(torch.from_numpy(windows))[:, 0].numpy()
+        return found
+
+    rows, cols = piece(0, 0, 600, 700)
+    logits, _ = whole(rows, cols, np.ones((600, 700), bool), predict, lattice)
+    image = np.pad(WORLD, ((0, 0), (reach, reach), (reach, reach)))
+    expected = predict(image[None])[0, reach:-reach, reach:-reach]
+    difference = np.abs(logits - expected) / np.ptp(expected)
+    # the weight of a window's outermost `reach` pixels, where it lacks neighbours
+    assert difference.max() < 2 * np.sin(np.pi / 2 * reach / lattice.overlap) ** 2
+    within = [
+        (at % lattice.stride >= reach)
+        & ((at - lattice.side) % lattice.stride < lattice.stride - reach)
+        for at in (np.arange(rows.start, rows.stop), np.arange(cols.start, cols.stop))
+    ]
+    assert difference[np.ix_(*within)].max() < 1e-5
+    assert np.mean(difference < 1e-5) > 0.85
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(0, 200), st.integers(0, 250), st.integers(20, 390), st.integers(20, 440),
@@ -98,6 +131,27 @@ def test_any_layout_gives_the_same_bits(
     other, fine = whole(*piece(top, left, height, width), wanted[here], smooth)
     np.testing.assert_array_equal(fine, good[here])
     np.testing.assert_array_equal(other[fine], one[here][fine])
+
+
+def test_windows_without_data_do_not_run() -> None:
+    """Where a frame covers a corner; what is scored is what it is beside windows that run."""
+    rows, cols = slice(NORTH - 300, NORTH + 100), slice(WEST - 200, WEST + 150)
+    ran = []
+
+    def predict(windows: np.ndarray) -> np.ndarray:
+        ran.append((windows != 0).any(axis=(1, 2, 3)))
+        return smooth(windows)
+
+    wanted = np.ones((400, 350), bool)
+    logits, scored = whole(rows, cols, wanted, predict)
+    assert np.concatenate(ran).all()
+    corner = LATTICE.meeting(NORTH, rows.stop), LATTICE.meeting(WEST, cols.stop)
+    assert np.concatenate(ran).size == len(corner[0]) * len(corner[1]) == 20
+    np.testing.assert_array_equal(scored[300:, 200:], SEEN[:100, :150])
+    assert scored.sum() == scored[300:, 200:].sum()
+    inner, _ = whole(*piece(0, 0, 600, 700), np.ones((600, 700), bool), smooth)
+    seen = SEEN[:100, :150]
+    np.testing.assert_array_equal(logits[300:, 200:][seen], inner[:100, :150][seen])
 
 
 def test_windows_that_nobody_wants_do_not_run() -> None:
