@@ -38,23 +38,32 @@ def predictor() -> Predictor:
     return Predictor(CARD, device="cpu")
 
 
-@cache
-def logits(overlap: int) -> np.ndarray:
-    """The town by windows that overlap by so much."""
+def segmented(out: np.ndarray, at: tuple[slice, slice], overlap: int, shift: int = 0) -> None:
+    """Fill in a piece of the town; windows lie so many pixels further up and left."""
 
     def read(rows: slice, cols: slice) -> tuple[np.ndarray, np.ndarray]:
-        image = photo()[
-            :, rows.start + REACH : rows.stop + REACH, cols.start + REACH : cols.stop + REACH
-        ]
+        y, x = (slice(s.start - shift + REACH, s.stop - shift + REACH) for s in (rows, cols))
+        image = photo()[:, y, x]
         return image, np.ones(image.shape[1:], bool)
 
-    out = np.empty((SIZE, SIZE), np.float32)
-    every = slice(0, SIZE)
-    wanted = np.ones(out.shape, bool)
+    rows, cols = (slice(s.start + shift, s.stop + shift) for s in at)
+    wanted = np.ones((rows.stop - rows.start, cols.stop - cols.start), bool)
     lattice = Lattice(CARD.patch, overlap)
-    for rows, strip, _ in segment_image(read, every, every, wanted, predictor().segment, lattice):
-        out[rows] = strip
+    for part, strip, _ in segment_image(read, rows, cols, wanted, predictor().segment, lattice):
+        out[at][part] = strip
+
+
+@cache
+def logits(overlap: int, shift: int = 0) -> np.ndarray:
+    """The town in one piece, by windows that overlap by so much."""
+    out = np.empty((SIZE, SIZE), np.float32)
+    segmented(out, (slice(0, SIZE), slice(0, SIZE)), overlap, shift)
     return out
+
+
+def chance(values: np.ndarray) -> np.ndarray:
+    found: np.ndarray = 1 / (1 + np.exp(-values))
+    return found
 
 
 def seams(values: np.ndarray, period: int) -> np.ndarray:
@@ -70,13 +79,42 @@ def seams(values: np.ndarray, period: int) -> np.ndarray:
 
 def test_no_line_of_windows_stands_out() -> None:
     stride = CARD.patch - CARD.overlap
-    chance = 1 / (1 + np.exp(-logits(CARD.overlap)))
-    found = seams(chance, stride)
+    found = seams(chance(logits(CARD.overlap)), stride)
     # where a window begins, and where its neighbour ends
     assert np.abs(found[:, [0, CARD.overlap % stride]]).max() < 4
     # the meter would see them: windows laid edge to edge
-    hard = seams(1 / (1 + np.exp(-logits(0))), CARD.patch)
+    hard = seams(chance(logits(0)), CARD.patch)
     assert hard[:, 0].min() > 8
+
+
+def test_no_line_of_tiles_stands_out() -> None:
+    tile = 160  # no multiple of the stride, nor it of a tile
+    edges = range(0, SIZE, tile)
+    tiled = np.full((SIZE, SIZE), np.nan, np.float32)
+    for top in edges:
+        for left in edges:
+            segmented(tiled, (slice(top, top + tile), slice(left, left + tile)), CARD.overlap)
+    np.testing.assert_array_equal(tiled, logits(CARD.overlap))
+    assert np.abs(seams(chance(tiled), tile)[:, 0]).max() < 4
+    # it would see tiles that are brighter and darker in turn by a thirtieth of the logits' spread
+    number = np.arange(SIZE) // tile
+    board = tiled.std() / 30 * (-1.0) ** (number[:, None] + number)
+    assert seams(chance(tiled + board), tile)[:, 0].min() > 4
+
+
+def test_where_windows_lie_matters_no_more_at_their_borders_than_inside() -> None:
+    """Attention looks at all of a window: another lattice gives other logits (6 % of pixels get
+    another class, half of them with logits below 0.5), everywhere alike: no seams."""
+    side, overlap = CARD.patch, CARD.overlap
+    stride = side - overlap
+    mine, other = logits(overlap), logits(overlap, stride // 2)
+    differ = (mine > 0) != (other > 0)
+    assert np.abs(mine - other).mean() < 0.3 * mine.std()
+    assert 0 < differ.mean() < 0.1
+    assert differ[np.abs(mine) > 1].mean() < 0.04
+    inside = np.arange(SIZE) % stride >= overlap  # of the first lattice's windows
+    single = inside[:, None] & inside
+    assert 0.7 < differ[single].mean() / differ[~single].mean() < 1.5
 
 
 def test_blended_logits_lie_between_those_of_the_windows() -> None:
@@ -97,9 +135,7 @@ def test_blended_logits_lie_between_those_of_the_windows() -> None:
             most[to] = np.maximum(most[to], mine[of])
             count[to] += 1
     spread = float(whole.std())
-    inner = count == 1
-    assert inner.mean() > 0.3
-    assert np.abs(whole - least)[inner].max() < 1e-4 * spread
+    assert (count == 1).mean() > 0.3  # there a window's own logits are the map's
     assert (whole > least - 1e-4 * spread).all()
     assert (whole < most + 1e-4 * spread).all()
     # Attention looks at all of a window, so where two meet they differ: in a tenth of pixels of
