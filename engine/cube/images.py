@@ -127,9 +127,9 @@ def _load(
     for name in bands:
         files.setdefault(item.assets[name].href, []).append(name)
     found: dict[str, Raster | None] = {}
-    for names in files.values():
+    for href, names in files.items():
         indices = [item.assets[name].index for name in names]
-        claimed = {asset.index for asset in item.assets.values()}
+        claimed = {asset.index for asset in item.assets.values() if asset.href == href}
 
         def use(
             source: Source, indices: list[int] = indices, claimed: set[int] = claimed
@@ -183,11 +183,16 @@ def _seen(
 ) -> npt.NDArray[np.bool_]:
     """Where a frame has data, bool (y, x)."""
     file = source.file
-    flags = file.mask_flag_enums[index - 1]
     # a fourth band is alpha by many a file's default; where the item calls it a band it is one
-    alpha = [k for k, use in enumerate(file.colorinterp, 1) if use == ColorInterp.alpha]
-    told = alpha and not claimed & set(alpha)
-    if told or (MaskFlags.per_dataset in flags and not alpha and source.nodata is None):
+    uses = enumerate(file.colorinterp, 1)
+    alpha = [k for k, use in uses if use == ColorInterp.alpha and k not in claimed]
+    if alpha:  # the band itself: where nodata is declared, GDAL's mask is of that and not of alpha
+        opaque: npt.NDArray[np.bool_] = file.read(alpha[0], window=window) > 0
+        return opaque
+    flags = file.mask_flag_enums[index - 1]
+    # per dataset is also nodata of all bands together, which the item's own goes before
+    shadowed = MaskFlags.nodata in flags and source.nodata is not None
+    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags and not shadowed:
         seen: npt.NDArray[np.bool_] = file.read_masks(index, window=window) > 0
         return seen
     if source.nodata is None:

@@ -131,6 +131,54 @@ def test_an_alpha_band_says_where_data_is_unless_the_item_calls_it_a_band(tmp_pa
     assert band.valid.all()
 
 
+@pytest.mark.parametrize("of", ["nobody", "file", "item"])
+@pytest.mark.parametrize("kind", ["alpha", "mask"])
+def test_alpha_and_mask_go_before_nodata(tmp_path: Path, kind: str, of: str) -> None:
+    values = PIXELS[:3].copy()
+    values[0, 5] = 0  # opaque and without red: data
+    values[:, 7] = 0  # opaque and black: data all the same
+    opaque = np.full((SIDE, SIDE), 255, np.uint8)
+    opaque[10:20] = 0  # transparent and coloured: none
+    nodata = {"nodata": 0} if of == "file" else {}
+    if kind == "alpha":
+        item = frame(tmp_path, np.concatenate([values, opaque[None]]), alpha=True, **nodata)
+    else:
+        item = frame(tmp_path, values, **nodata)
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(tmp_path / "a.tif", "r+") as file,
+        ):
+            file.write_mask(opaque)
+    if of == "item":
+        assets = {band: replace(asset, nodata=0.0) for band, asset in item.assets.items()}
+        item = replace(item, assets=assets)
+    found = read(item)
+    np.testing.assert_array_equal(found.valid, opaque > 0)
+    np.testing.assert_array_equal(found.bands, np.where(opaque > 0, values, 0))
+
+
+def test_nodata_of_all_bands_together_gives_way_to_the_item_s(tmp_path: Path) -> None:
+    values = PIXELS[:3].copy()
+    values[:, 5], values[:, 7] = [[1], [2], [3]], 255
+    item = frame(tmp_path, values)
+    with rasterio.open(tmp_path / "a.tif", "r+") as file:
+        file.update_tags(NODATA_VALUES="1 2 3")
+    assert [*np.flatnonzero(~read(item).valid.any(axis=1))] == [5]
+    assets = {band: replace(asset, nodata=255.0) for band, asset in item.assets.items()}
+    assert [*np.flatnonzero(~read(replace(item, assets=assets)).valid.any(axis=1))] == [7]
+
+
+def test_a_band_of_another_file_is_no_claim_on_alpha(tmp_path: Path) -> None:
+    values = PIXELS.copy()
+    values[3] = 255
+    values[3, 10:20] = 0
+    item = frame(tmp_path, values, alpha=True)
+    other = frame(tmp_path, PIXELS, "b", bands=(*BANDS, "B08"))
+    found = read(replace(item, assets={**item.assets, "B08": other.assets["B08"]}))
+    assert not found.valid[10:20].any()
+    assert found.valid[:10].all()
+
+
 def test_nodata_never_bleeds_into_its_neighbours(tmp_path: Path) -> None:
     values = np.full((3, SIDE, SIDE), 200, np.uint8)
     values[:, :, 30:] = 0
