@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping
@@ -194,18 +195,24 @@ def test_nodata_never_bleeds_into_its_neighbours(tmp_path: Path) -> None:
         (PIXELS.astype(np.uint16), {}, "uint16"),
         (PIXELS[:1], {}, "no such band"),
         (PIXELS[:3], {"colours": True}, "palette"),
+        (PIXELS[:3], {"crs": None, "transform": None}, "no georeference"),
+        (PIXELS[:3], {"cut": 0}, "cannot be read"),
+        (PIXELS[:3], {"cut": 2000}, "cannot be read"),
     ],
 )
 def test_what_is_no_plain_image_is_a_recorded_failure(
     tmp_path: Path, values: np.ndarray, more: dict[str, Any], words: str
 ) -> None:
-    if more:
+    if "colours" in more:
         item = frame(tmp_path, values[:1], bands=("B04",), photometric="palette")
         with rasterio.open(tmp_path / "a.tif", "r+") as file:
             file.write_colormap(1, {k: (k, 0, 0, 255) for k in range(256)})
         item = replace(item, assets=dict.fromkeys(BANDS, item.assets["B04"]))
-    else:
+    elif "cut" in more:  # a copy that broke off
         item = frame(tmp_path, values)
+        os.truncate(tmp_path / "a.tif", more["cut"])
+    else:
+        item = frame(tmp_path, values, **more)
     found = read(item, frame(tmp_path, name="b", left=LEFT + 20))
     assert [f.item for f in found.failures] == ["a"]
     assert words in found.failures[0].error
@@ -215,10 +222,15 @@ def test_what_is_no_plain_image_is_a_recorded_failure(
     assert not (found.lost & found.valid).any()
 
 
-def test_frames_in_degrees_of_another_datum_are_no_special_case(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("datum", "apart"), [("EPSG:4269", 0.0), ("EPSG:4314", 50.0)])
+def test_frames_in_degrees_of_another_datum_are_no_special_case(
+    tmp_path: Path, datum: str, apart: float
+) -> None:
     step = 1 / 108_000  # a thirtieth of a second: about 1 m north
-    move = Transformer.from_crs(CRS, "EPSG:4269", always_xy=True)
+    move = Transformer.from_crs(CRS, datum, always_xy=True)
     west, north = move.transform(LEFT - 30.0, TOP + 30.0)
+    same = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True).transform(LEFT - 30.0, TOP + 30.0)
+    assert Geod(ellps="WGS84").inv(*same, west, north)[2] >= apart  # else the datum shows nothing
     rows, cols = np.mgrid[:160, :240]
 
     def wave(lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
@@ -229,7 +241,7 @@ def test_frames_in_degrees_of_another_datum_are_no_special_case(tmp_path: Path) 
     item = frame(
         tmp_path,
         np.repeat(values[None].round().astype(np.uint8), 3, 0),
-        crs="EPSG:4269",
+        crs=datum,
         transform=Affine(step, 0, west, 0, -step, north),
     )
     found = read(item)
@@ -249,5 +261,6 @@ def test_a_turned_frame_is_a_recorded_failure(tmp_path: Path) -> None:
 
 
 def test_a_frame_that_is_there_twice_shows_once(tmp_path: Path) -> None:
-    first, again = frame(tmp_path), frame(tmp_path, name="b")
-    np.testing.assert_array_equal(read(first, again).bands, read(first).bands)
+    first, again = frame(tmp_path), frame(tmp_path, 255 - PIXELS, "b")
+    np.testing.assert_array_equal(read(first, again).bands, PIXELS[:3])
+    np.testing.assert_array_equal(read(again, first).bands, 255 - PIXELS[:3])
