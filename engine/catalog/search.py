@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -31,6 +32,8 @@ __all__ = ["SearchResult", "find_source", "search"]
 
 _TIMEOUT = (15, 60)  # seconds to connect, to answer
 _MOST = 2_000_000  # items; a catalogue that never ends is a loop
+_SENTINEL = re.compile(r"S2[A-D]_")
+"""What an id begins with; items of early catalogues say neither datatake nor baseline."""
 
 
 @dataclass(frozen=True)
@@ -163,17 +166,25 @@ def _card_of(raw: dict[str, Any], card: SourceCard) -> SourceCard:
 
 
 def _newest(items: Iterable[Item]) -> tuple[list[Item], int]:
-    """One item per tile and datatake: newest baseline, then generation, by product name."""
+    """One item per tile and datatake: newest baseline, then generation, by product name.
+
+    Of Sentinel products only: frames of others may lie in one square and be of one minute, as all
+    are that are known by their date alone.
+    """
     best: dict[object, Item] = {}
     count = 0
     for item in items:
         count += 1
         take = _take(item)
-        key = (item.tile, take) if item.tile and take else item.id
+        key = (item.tile, take) if item.tile and _is_sentinel(item) else item.id
         other = best.get(key)
         if other is None or _age(item) > _age(other):
             best[key] = item
     return list(best.values()), count - len(best)
+
+
+def _is_sentinel(item: Item) -> bool:
+    return bool(item.datatake or item.baseline or _SENTINEL.match(item.id))
 
 
 def _take(item: Item) -> str:

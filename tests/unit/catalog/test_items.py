@@ -174,6 +174,35 @@ def test_the_newest_baseline_of_a_scene_stays(data: Path) -> None:
     assert dropped == 1
 
 
+def test_versions_are_told_by_their_ids_where_nothing_else_says_so(data: Path) -> None:
+    old = raw(data, "S2A_28QCH_20200714_0_L2A.json")
+    assert not {"s2:datatake_id", "s2:processing_baseline"} & set(old["properties"])
+    card = load_source_card("earth-search")
+    again = {**old, "id": "S2A_28QCH_20200714_1_L2A"}
+    kept, dropped = _newest([normalise(old, card), normalise(again, card)])
+    assert [item.id for item in kept] == ["S2A_28QCH_20200714_1_L2A"]
+    assert dropped == 1
+
+
+@pytest.mark.parametrize("said", [{}, {"grid:code": "MGRS-33TWM"}])
+def test_frames_of_one_square_and_minute_are_no_versions(said: dict[str, str]) -> None:
+    """Names of frames may hold a square of the military grid, as those of scenes do."""
+    ring = [[15.0, 45.0], [15.01, 45.0], [15.01, 45.01], [15.0, 45.01], [15.0, 45.0]]
+    frames = [
+        {
+            "id": f"ortho_33TWM_{k:04}_2020-07-01",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {"datetime": "2020-07-01T12:00:00Z", **said},
+            "assets": {"red": {"href": f"/photos/{k}.tif"}},
+        }
+        for k in range(3)
+    ]
+    items = [normalise(frame, load_source_card("naip")) for frame in frames]
+    assert {item.tile for item in items} == {"33TWM"}
+    kept, dropped = _newest(items)
+    assert (len(kept), dropped) == (3, 0)
+
+
 def test_signatures_do_not_stay_in_addresses() -> None:
     href = "https://a.blob.core.windows.net/c/x.tif"
     assert strip_signature(href + "?st=1&se=2&sp=rl&sig=SECRET") == href
