@@ -46,6 +46,7 @@ __all__ = [
     "CELL",
     "RGB",
     "RIM",
+    "doubts_of",
     "find_images",
     "fusion_stages",
     "instance_stage",
@@ -54,6 +55,8 @@ __all__ = [
 
 RGB = ("B04", "B03", "B02")
 """Bands of an image, as a graph's nodes name them: red, green, blue."""
+
+_COARSE = 2.0  # metres, of pixels that are to be read at 1 m
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,20 @@ def find_images(
         )
     access = Access(make_signer(card), verify=images.verify)
     return found, ItemIndex(found.items, bands, grid), access
+
+
+def doubts_of(images: Images, index: ItemIndex) -> list[str]:
+    """What people should know of the frames found: an order without effect, coarse pixels."""
+    notes = []
+    if images.order == "nadir" and all(item.off_nadir is None for item in index.items):
+        notes.append("images.order: no frame says view:off_nadir, so that nadir is newest")
+    coarse = [side for side in index.sides if side is not None and side > _COARSE]
+    if coarse:
+        notes.append(
+            f"{len(coarse)} of {len(index.items)} frames have pixels of more than {_COARSE:g} m, "
+            f"up to {max(coarse):.1f} m: enlarged to 1 m they show no more than they did"
+        )
+    return notes
 
 
 def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCard) -> ModelCard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -46,13 +47,20 @@ class ItemIndex:
     items : decided items; those with suspect radiometry supply no part.
     bands : B-names that are read; others do not enter the fingerprint.
     grid : Grid
+
+    Attributes
+    ----------
+    items : tuple of Item
+    sides : of their pixels in metres of the grid, by `items`; None where one does not say.
     """
 
     def __init__(self, items: Iterable[Item], bands: Iterable[str], grid: Grid) -> None:
         self.items = tuple(items)
         self._bands = (*bands, "SCL")
         self._grid = grid
-        self._extents = [_extent(item, grid.crs) for item in self.items]
+        places = [_place(item, grid.crs) for item in self.items]
+        self._extents = [extent for extent, _ in places]
+        self.sides = [side for _, side in places]
         self._tree = shapely.STRtree(self._extents)
         self._stamps = [self._stamp(item) for item in self.items]
 
@@ -115,8 +123,8 @@ class ItemIndex:
         return json.dumps([item.id, item.stamp, forms])
 
 
-def _extent(item: Item, crs: str) -> BaseGeometry:
-    """Where an item's pixels may lie, in the grid's CRS.
+def _place(item: Item, crs: str) -> tuple[BaseGeometry, float | None]:
+    """Where an item's pixels may lie, in the grid's CRS, and their side, if the item says it.
 
     The frame of the file, cut by the footprint with some slack. The footprint alone would not do:
     where it is too small, a large tile would see pixels that a small one does not.
@@ -124,7 +132,7 @@ def _extent(item: Item, crs: str) -> BaseGeometry:
     footprint = reproject(shape(item.geometry), "EPSG:4326", crs).buffer(SLACK)
     asset = next((a for a in item.assets.values() if a.crs and a.transform and a.shape), None)
     if asset is None or asset.transform is None or asset.shape is None or asset.crs is None:
-        return footprint
+        return footprint, None
     a, _, c, _, e, f = asset.transform
     frame = shapely.box(
         *np.sort([c, c + asset.shape[1] * a])[:1],
@@ -133,7 +141,8 @@ def _extent(item: Item, crs: str) -> BaseGeometry:
         *np.sort([f, f + asset.shape[0] * e])[1:],
     )
     try:
-        frame = reproject(shapely.segmentize(frame, 5_000.0), asset.crs, crs).buffer(100.0)
+        frame = reproject(shapely.segmentize(frame, 5_000.0), asset.crs, crs)
     except AreaError:
-        return footprint
-    return shapely.intersection(frame, footprint)
+        return footprint, None
+    side = math.sqrt(frame.area / (asset.shape[0] * asset.shape[1]))
+    return shapely.intersection(frame.buffer(100.0), footprint), side

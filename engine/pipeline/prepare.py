@@ -28,6 +28,7 @@ from engine.pipeline.fusion import (
     CELL,
     RGB,
     RIM,
+    doubts_of,
     find_images,
     fusion_stages,
     instance_stage,
@@ -217,6 +218,7 @@ def _prepare_zones(
     if recipe.images and (recipe.model is None or recipe.model.instances):
         around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
         images, frames, access = find_images(recipe.images, base, around, RGB, grid, tell)
+        notes = [*notes, *doubts_of(recipe.images, frames)]
         stages += (instance_stage(recipe, base, frames, access),)
     if model is not None and recipe.model is not None:
         fused = []
@@ -246,7 +248,7 @@ def _prepare_green(
     images, index, access = find_images(
         recipe.images, base, area.grown(wide), model.bands, grid, tell
     )
-    notes = [*notes, *more]
+    notes = [*notes, *more, *doubts_of(recipe.images, index)]
     if recipe.images.verify:
         notes = [*notes, *_verifiable(images.items, model.bands)]
     own = Boundary([area.geometry], grid)
