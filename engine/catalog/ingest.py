@@ -27,6 +27,7 @@ __all__ = ["Ingested", "ingest"]
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _RGB = ("B04", "B03", "B02")
+_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _AT_ONCE = 8  # files
 _DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
 
@@ -61,9 +62,9 @@ def ingest(
     ----------
     folder : with GeoTIFF, JPEG 2000 or VRT files; searched through.
     out : folder of the catalogue; by default ``FOLDER-stac`` beside it.
-    bands : names of the files' bands; by default what the files say: names, or colours, a fourth
-        band beside red, green and blue being near infrared; or, for ten unnamed bands, the order
-        of So2Sat. Alpha is no band.
+    bands : names of the files' bands; by default what the files say: names, or colours of 8 bits, a
+        fourth band beside red, green and blue being near infrared; or, for ten unnamed bands, the
+        order of So2Sat. Alpha is no band.
     when : a date (2024-10-24), or a file name pattern such as ``*_{year}_*``; by default the date
         in the file's name or its time tag.
     scale, offset : reflectance = DN * scale + offset; by default 1e-4 and 0.
@@ -116,6 +117,7 @@ def ingest(
     twice = [name for name, n in Counter(item["id"] for item in items).items() if n > 1]
     if twice:
         raise RecipeError("two files have one name", got=", ".join(sorted(twice)[:5]))
+    notes += _doubles(items)
     target.mkdir(parents=True, exist_ok=True)
     links = []
     for item in items:
@@ -153,8 +155,6 @@ def _describe(
                 )
             if file.transform.b or file.transform.d:
                 raise RecipeError("a file is rotated", got=path.name, expected="north-up")
-            if 0 in file.shape:
-                raise RecipeError("a file is empty", got=f"{path.name}: {file.shape} pixels")
             colours = file.colorinterp
             if colours[0] == ColorInterp.palette:
                 raise RecipeError(
@@ -162,7 +162,10 @@ def _describe(
                     got=path.name,
                     remedy="write it as red, green and blue (gdal_translate -expand rgb)",
                 )
-            names = bands or _names(path, file.descriptions, colours, note)
+            kind = file.dtypes[0]
+            names = bands or _names(path, file.descriptions, colours, kind, note)
+            if kind != "uint8" and {*_RGB} <= {*names} <= {*_RGB, "B08"}:
+                note("files of colours that have no 8 bits a band serve as imagery, not as images")
             if len(names) != file.count - colours.count(ColorInterp.alpha) and (
                 len(names) != file.count
             ):
@@ -170,7 +173,7 @@ def _describe(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
-            if np.dtype(file.dtypes[0]).kind == "f" and scale is None:
+            if np.dtype(kind).kind == "f" and scale is None:
                 _require_whole(path, file)
             crs, transform, size = file.crs, file.transform, (file.height, file.width)
             moment = date_of(path, file.tags())
@@ -213,10 +216,27 @@ def _describe(
     }
 
 
+def _doubles(items: Sequence[dict[str, Any]]) -> list[str]:
+    """Files of one frame and day, of which only one shows."""
+    groups: dict[str, list[str]] = {}
+    for item in items:
+        groups.setdefault(json.dumps(item["properties"], sort_keys=True), []).append(item["id"])
+    doubles = [names for names in groups.values() if len(names) > 1]
+    if not doubles:
+        return []
+    first = "; ".join(" and ".join(names[:3]) for names in doubles[:3])
+    return [
+        f"{sum(map(len, doubles))} files share frame and day with another ({first}"
+        f"{'; …' if len(doubles) > 3 else ''}): where both have data, the order of the mosaic "
+        "decides which one shows"
+    ]
+
+
 def _names(
     path: Path,
     descriptions: Sequence[str | None],
     colours: Sequence[ColorInterp],
+    kind: str,
     note: Callable[[str], None],
 ) -> tuple[str, ...]:
     if all(descriptions):
@@ -224,11 +244,15 @@ def _names(
             return tuple(band_name(str(d).strip()) for d in descriptions)
         except RecipeError:
             pass
-    if len(colours) <= 4 and tuple(colours[:3]) == (
-        ColorInterp.red,
-        ColorInterp.green,
-        ColorInterp.blue,
-    ):
+    if len(colours) <= 4 and tuple(colours[:3]) == _COLOURS:
+        if kind != "uint8":
+            raise RecipeError(
+                "an image has no 8 bits a band",
+                got=f"{path.name}: {kind}",
+                expected="uint8, as images of red, green and blue are read",
+                remedy="write it in 8 bits (gdal_translate -ot Byte -scale …); bands of "
+                "reflectance are named with --bands",
+            )
         if len(colours) == 4 and colours[3] != ColorInterp.alpha:
             note("the fourth band beside red, green and blue is taken as near infrared")
             return (*_RGB, "B08")

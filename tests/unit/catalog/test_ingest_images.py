@@ -42,8 +42,8 @@ def assets(folder: Path, name: str) -> dict[str, int]:
 def test_bands_go_by_their_colours(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     write(photos / "three.tif")
-    write(photos / "alpha.tif", 4, alpha="yes")
-    write(photos / "infrared.tif", 4, alpha="no")
+    write(photos / "alpha.tif", 4, alpha="yes", crs="EPSG:26910")
+    write(photos / "infrared.tif", 4, alpha="no", crs="EPSG:26912")
     write(photos / "datum.tif", crs="EPSG:4269", transform=Affine(1e-5, 0, -118, 0, -1e-5, 34))
     found = ingest(photos, when="2020-06-01")
     out = found.catalog.parent
@@ -64,6 +64,8 @@ def bad(photos: Path) -> None:
     with rasterio.open(photos / "palette.tif", "r+") as file:
         file.write_colormap(1, {k: (k, 0, 0, 255) for k in range(256)})
     write(photos / "grey.tif", 1)
+    write(photos / "deep.tif", dtype="uint16")
+    (photos / "void.tif").write_text('<VRTDataset rasterXSize="0" rasterYSize="0"/>')
     write(photos / "site.tif", crs='LOCAL_CS["of a site",UNIT["metre",1]]')
 
 
@@ -74,6 +76,8 @@ WORDS = {
     "palette": "palette",
     "grey": "no names",
     "site": "cannot be placed",
+    "deep": "8 bits",
+    "void": "cannot be read",
 }
 
 
@@ -96,13 +100,14 @@ def test_they_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()
     bad(photos)
-    with pytest.raises(RecipeError, match="5 more of 6 files"):
+    with pytest.raises(RecipeError, match="7 more of 8 files"):
         ingest(photos, when="2020-06-01")
     for k in range(30):
-        write(photos / f"good-{k}.tif")
+        write(photos / f"good-{k}.tif", transform=Affine(1, 0, 435_000 + k, 0, -1, 3_777_000))
     found = ingest(photos, when="2020-06-01", skip=True)
     assert found.files == 30
-    assert len(found.skipped) == 6
+    assert not found.notes
+    assert len(found.skipped) == 8
     for kind, words in WORDS.items():
         assert any(kind in text and words in text for text in found.skipped), kind
     catalog = json.loads(found.catalog.read_text())
@@ -127,3 +132,29 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "photos" / "b" / "one.tif")
     with pytest.raises(RecipeError, match="one name"):
         ingest(tmp_path / "photos", when="2020-06-01", skip=True)
+
+
+def test_files_of_one_frame_and_day_are_said(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    for name in ("a_2020-06-01", "again_2020-06-01", "older_2019-06-01"):
+        write(photos / f"{name}.tif")
+    write(photos / "beside_2020-06-01.tif", transform=Affine(1, 0, 435_040, 0, -1, 3_777_000))
+    [note] = ingest(photos).notes
+    assert note.startswith("2 files")
+    assert "a_2020-06-01 and again_2020-06-01" in note
+    assert "older" not in note
+    assert "beside" not in note
+    for name in "bcde":
+        for k in range(2):
+            at = Affine(1, 0, 436_000 + ord(name), 0, -1, 3_777_000)
+            write(photos / f"{name}{k}_2020-06-01.tif", transform=at)
+    [note] = ingest(photos).notes
+    assert note.startswith("10 files")
+    assert "c0_2020-06-01 and c1_2020-06-01; …" in note
+    assert "d0" not in note
+
+
+def test_colours_of_more_than_8_bits_are_reflectance_where_bands_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "photos" / "deep.tif", dtype="uint16")
+    [note] = ingest(tmp_path / "photos", when="2020-06-01", bands=["red", "green", "blue"]).notes
+    assert "not as images" in note
