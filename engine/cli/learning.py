@@ -81,6 +81,12 @@ def evaluate(
         str | None,
         typer.Option(help="of a map of green space: codes of the reference that are it, as 10,20"),
     ] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="its codes that say nothing; of labels 255")
+    ] = None,
+    land_cover: Annotated[
+        str | None, typer.Option(help="in place of --green: worldcover, esri, dynamic-world, …")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     as_json: Json = False,
 ) -> None:
@@ -89,9 +95,16 @@ def evaluate(
     from engine.pipeline.evaluate import evaluate as compare
     from engine.pipeline.evaluate_green import evaluate_green, green_map
 
-    if green is not None or green_map(product) is not None:
-        codes = _codes(green or "1")
-        judged_green = evaluate_green(product, reference, green=codes, within=within, out=out)
+    if any(word is not None for word in (green, land_cover, green_map(product))):
+        judged_green = evaluate_green(
+            product,
+            reference,
+            green=None if green is None else _codes("--green", green),
+            unknown=None if unknown is None else _codes("--unknown", unknown),
+            land_cover=land_cover,
+            within=within,
+            out=out,
+        )
         if as_json:
             plain = {k: None if v != v else v for k, v in judged_green.figures.items()}
             sys.stdout.write(json.dumps(plain, indent=1) + "\n")
@@ -178,11 +191,11 @@ def beside(
         draw_zones(found)
 
 
-def _codes(text: str) -> list[int]:
+def _codes(option: str, text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")] if text.strip() else []
     except ValueError as error:
-        raise RecipeError("--green takes codes", got=text, expected="as in 10,20,30") from error
+        raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
 VERBS = (train, adapt, evaluate, areas, sample, beside)

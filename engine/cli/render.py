@@ -187,10 +187,12 @@ def draw_green(found: GreenEvaluation) -> None:
             name.upper() if len(name) < 4 else name, f"{value:.3f}", f"{low:.3f} to {high:.3f}"
         )
     out.print(table)
-    out.print(
-        f"green space: {found.areas['map']:.3f} km2 on the map, "
-        f"{found.areas['reference']:.3f} km2 in the reference"
-    )
+    said = [
+        f"{found.areas[name]:.3f} km2 ({low:.3f} to {high:.3f}) {where}"
+        for name, where in (("map", "on the map"), ("reference", "in the reference"))
+        for _, low, high in (found.area_intervals[name],)
+    ]
+    out.print(f"green space: {', '.join(said)}")
     say(f"{found.counts.sum():,} pixels in {found.groups} squares; {found.unknown:,} unknown")
 
 
