@@ -86,6 +86,8 @@ def publish(
     Raises
     ------
     NatmapError
+        Also where no tile of a layer belongs to the map. Where some do not, the layer has no data
+        there, and the report says so.
     """
     recipe, base = load(recipe, base)
     if recipe.publish is None or recipe.model is None:
@@ -120,14 +122,15 @@ def publish(
         notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
     store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
     if tag is not None and not released:
+        _missing(prepared, prepared.schedule(store))  # a name that is given cannot be taken back
         _keep(place, tag, snapshot, images)
         store.tag(tag)
     root = zarr.open_group(store.reader(tag).store, mode="r")
     schedule = prepared.schedule(store, tag=tag)
-    if not (schedule.ledger.states("map") == State.DONE).any():
-        raise PublishError("there is no map yet", got=place, remedy="`natmap run` first")
+    missing, more = _missing(prepared, schedule)
+    notes = (*notes, *more)
     form, arrays = _FORMS[recipe.product]
-    reader = _Reader(prepared, schedule, root, form, arrays)
+    reader = _Reader(prepared, schedule, root, form, arrays, missing)
     card = load_card(find_card(recipe.model.card, base))
     items = [item for item in read_snapshot(snapshot) if not item.suspect]
     if images is not None and recipe.images is not None:
@@ -201,8 +204,51 @@ def _frozen(recipe: Recipe, snapshot: Path, images: Path | None) -> dict[str, An
     return found
 
 
+def _missing(
+    prepared: Prepared, schedule: Schedule
+) -> tuple[dict[str, npt.NDArray[np.bool_]], list[str]]:
+    """Tiles of the map where a layer of another stage does not belong to it, and notes of them.
+
+    A run that was stopped, or told to end with the map, leaves tiles without shares of
+    green, or with those of the map before.
+    """
+    mapped = prepared.support.meets(0.0) & (schedule.ledger.states("map") == State.DONE)
+    if not mapped.any():
+        raise PublishError("there is no map yet", got=prepared.place, remedy="`natmap run` first")
+    form, arrays = _FORMS[prepared.recipe.product]
+    missing: dict[str, npt.NDArray[np.bool_]] = {}
+    notes = []
+    for layer in form.layers:
+        stage = arrays[layer.key].partition("/")[0]
+        if stage == "map":
+            continue
+        after = any(source.stage == "map" for source in schedule.stages[stage].inputs)
+        later = stage if after else "map"  # its record says what it was made from
+        gone = np.zeros_like(mapped)
+        for row, col in np.argwhere(mapped).tolist():
+            gone[row, col] = not schedule.made_from_inputs(later, Tile(row, col))
+        if not gone.any():
+            continue
+        name = f"{prepared.recipe.name}{layer.suffix}.tif"
+        if (gone == mapped).all():
+            raise PublishError(
+                "a layer of the product is not there yet, or is another map's",
+                got=f"{name}: not made from the map in any of its {mapped.sum()} tiles",
+                remedy="`natmap run` without --until, then publish; a release under a new name",
+            )
+        missing[layer.key] = gone
+        notes.append(
+            f"{name} has no data in {gone.sum()} of {mapped.sum()} tiles of the map: "
+            f"stage {stage} was not made for it there; `natmap run` makes it"
+        )
+    return missing, notes
+
+
 class _Reader:
-    """Parts of the map's layers, cut to the area, with the ledger's word on tiles that failed."""
+    """Parts of the map's layers, cut to the area, with the ledger's word on tiles that failed.
+
+    `missing` are tiles, by layer, whose layer does not belong to their map.
+    """
 
     def __init__(
         self,
@@ -211,9 +257,11 @@ class _Reader:
         root: zarr.Group,
         form: Form,
         arrays: Mapping[str, str],
+        missing: Mapping[str, npt.NDArray[np.bool_]],
     ) -> None:
         grid = prepared.grid
         self._arrays: dict[str, Any] = {key: root[path] for key, path in arrays.items()}
+        self._missing = missing
         self._factors = {layer.key: layer.factor for layer in form.layers}
         specs = {spec.path: spec for spec in prepared.specs}
         self._pixel = specs[arrays["map"]].resolution
@@ -251,6 +299,8 @@ class _Reader:
         tiles = np.ix_(np.arange(first, last) // tile, np.arange(left, right) // tile)
         gone = self._override[tiles]
         found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        if key in self._missing:
+            found[self._missing[key][tiles]] = array.fill_value
         if key == "reason":
             # what lies outside the area is that first, also in a tile that failed
             down = slice(first // tile, -(-last // tile))

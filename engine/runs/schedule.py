@@ -188,6 +188,13 @@ class Schedule:
             Why.GAP: "gap",
         }.get(why, "")
 
+    def made_from_inputs(self, name: str, tile: Tile) -> bool:
+        """Whether a tile of a stage without days is done, and made from what its inputs hold."""
+        record = self.ledger.get(name, tile)
+        if record is None or record["state"] != State.DONE:
+            return False
+        return int(record["inputs"]) == _number(self._inputs_digest(name, tile), 4)
+
     @property
     def ready(self) -> int:
         """How many tiles wait for a worker."""
