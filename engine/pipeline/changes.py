@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,14 @@ from engine.errors import PublishError, RecipeError
 from engine.grid.grid import Grid
 from engine.legend import LCZ, UGS
 from engine.publishing.cog import Layer, write_cog
+from engine.publishing.sheets import Sheet, cut_sheets, write_mosaic
 from engine.store.repository import Store
 
 __all__ = ["Difference", "Pruned", "diff", "prune"]
 
 _STRIP, _WIDE = 1024, 16_384  # cells down and across that are compared at once
 _CHANGES = Layer("changes", "", "Old class x 100 + new class; 0 unchanged", "uint16", 0, "mode")
+_TAGS = {"TIFFTAG_SOFTWARE": "natmap"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def diff(
     store : folder, or ``s3://bucket/prefix``.
     old, new : tags; without `new`, what was committed last.
     out : folder for ``changes.tif`` (old class x 100 + new class, 0 unchanged), ``changes.csv`` (a
-        row for each pair of classes, in km2) and ``changes.json``; by default nowhere.
+        row for each pair of classes, in km2) and ``changes.json``; by default nowhere. Of over
+        10^10 cells the raster is sheets of 100 km, and ``changes.vrt`` shows them as one.
 
     Raises
     ------
@@ -105,15 +110,30 @@ def diff(
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-
-            def read(rows: slice) -> npt.NDArray[np.uint16]:
-                before, after = (m.read(rows, slice(None)).astype(np.uint16) for m in maps)
-                return np.where(before == after, 0, before * 100 + after).astype(np.uint16)
-
-            write_cog(folder / "changes.tif", _CHANGES, box, read, {"TIFFTAG_SOFTWARE": "natmap"})
+            sheets = cut_sheets("changes", box)
+            for sheet in sheets:
+                path = folder / f"{sheet.name}.tif"
+                part = box[sheet.rows, sheet.cols]
+                write_cog(path, _CHANGES, part, partial(_moved, maps, sheet), _TAGS)
+            if len(sheets) > 1:
+                write_mosaic(folder, "changes", _CHANGES, box, sheets)
             _write_tables(found, folder)
         except OSError as error:
             raise PublishError("the changes cannot be written", got=error) from error
+    return found
+
+
+def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.uint16]:
+    """Rows of a sheet's raster, made in parts: both maps of all its width are a gigabyte."""
+    down = slice(sheet.rows.start + rows.start, sheet.rows.start + rows.stop)
+    found = np.zeros((rows.stop - rows.start, sheet.cols.stop - sheet.cols.start), np.uint16)
+    for left in range(0, found.shape[1], _WIDE):
+        across = slice(
+            sheet.cols.start + left, min(sheet.cols.start + left + _WIDE, sheet.cols.stop)
+        )
+        before, after = (m.read(down, across).astype(np.uint16) for m in maps)
+        here = found[:, left : left + _WIDE]
+        np.copyto(here, before * 100 + after, where=before != after)
     return found
 
 
