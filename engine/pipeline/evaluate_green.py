@@ -60,20 +60,23 @@ class GreenEvaluation:
 
 
 def green_map(path: Path) -> Path | None:
-    """The raster of a product folder of green space; None where it is something else.
+    """The raster of a product folder of green space, or one that lies in it; else None.
 
     Raises
     ------
     MetricError
         Where the folder has lost its raster.
     """
+    folder = path.parent if path.is_file() else path
     try:
-        report = json.loads((path / "report.json").read_text(encoding="utf-8"))
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         if report["recipe"]["product"] != "ugs":
             return None
         name = report["name"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    if path.is_file():
+        return path if path.name.startswith(name) else None
     for raster in (path / f"{name}.tif", path / f"{name}.vrt"):  # of sheets their mosaic
         if raster.exists():
             return raster

@@ -20,6 +20,8 @@ from engine.labels.design import Allocation, allocate, draw
 from engine.legend import LCZ, parse_class
 from engine.metrics import Stratified, stratified
 from engine.pipeline.evaluate import map_of
+from engine.pipeline.evaluate_green import green_map
+from engine.product.ugs import NO_GREEN
 
 __all__ = ["Judged", "judge", "sample"]
 
@@ -81,7 +83,7 @@ def sample(
 
     Parameters
     ----------
-    product : a product folder, or any raster of codes 1 to 17.
+    product : a product folder of local climate zones, or any raster of codes 1 to 17.
     out : folder; one that holds a sample is not overwritten.
     standard_error, users, least : as `engine.labels.design.allocate` takes them.
     layer : of a product folder, "map" or "classes".
@@ -200,9 +202,14 @@ def judge(
 
 
 def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox]:
+    """A map's path, its codes, all at once since a country's cells of 100 m are 10 MB, and grid."""
+    if green_map(Path(product)) is not None:
+        raise _not_of_zones(Path(product))
     path = map_of(Path(product), layer)
     try:
         with rasterio.open(path) as file:
+            if _is_green(file):
+                raise _not_of_zones(path)
             if file.crs is None or not file.crs.is_projected:
                 raise MetricError(
                     "the map's cells have no area", got=f"{path.name}: {file.crs}",
@@ -214,6 +221,24 @@ def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8],
         raise MetricError("the map cannot be read", got=error) from error
     codes = np.where((codes >= 1) & (codes <= len(LCZ)), codes, 0).astype(np.uint8)
     return path, codes, box
+
+
+def _is_green(file: rasterio.DatasetReader) -> bool:
+    """Whether a raster holds what maps of green space hold; in those of zones 0 is no class."""
+    windows = (window for _, window in file.block_windows(1))
+    return file.nodata != 0 and all(
+        np.isin(file.read(1, window=window), (0, 1, NO_GREEN)).all() for window in windows
+    )
+
+
+def _not_of_zones(path: Path) -> MetricError:
+    return MetricError(
+        "samples are drawn on maps of local climate zones only",
+        got=f"{path}: a map of green space, 0, 1 and {NO_GREEN}",
+        expected="codes 1 to 17, and 0 declared as nodata",
+        remedy="green space is judged by a raster of labels or of land cover: `natmap evaluate "
+        "PRODUCT REFERENCE`",
+    )
 
 
 def _hash(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -167,3 +168,29 @@ def test_what_cannot_be_sampled_is_said(codes: np.ndarray, tmp_path: Path) -> No
     (tmp_path / "s" / "sample.geojson").write_text(text.replace('"lcz": null', '"lcz": "grass"'))
     with pytest.raises(Exception, match="unknown LCZ class"):
         judge(tmp_path / "map.tif", tmp_path / "s")
+
+
+@pytest.mark.parametrize("nodata", [255, None])
+def test_maps_of_green_space_are_refused(tmp_path: Path, nodata: int | None) -> None:
+    values = (np.random.default_rng(0).random((300, 300)) < 0.5).astype(np.uint8)
+    path = tmp_path / "town.tif"
+    at = from_origin(400_000, 5_000_000, 1, 1)
+    form: dict[str, Any] = {"driver": "GTiff", "dtype": "uint8", "count": 1, "nodata": nodata}
+    with rasterio.open(
+        path, "w", height=300, width=300, crs="EPSG:32633", transform=at, **form
+    ) as file:
+        file.write(values, 1)
+    with pytest.raises(MetricError, match=r"local climate zones only(.|\n)*natmap evaluate"):
+        sample(path, tmp_path / "s")
+    (tmp_path / "report.json").write_text('{"name": "town", "recipe": {"product": "ugs"}}')
+    percent = tmp_path / "town-probability.tif"
+    shutil.copy(path, percent)
+    for product in (tmp_path, path, percent):
+        with pytest.raises(MetricError, match="local climate zones only"):
+            sample(product, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+    # two zones are two zones, also where 0 is not declared
+    with rasterio.open(path, "r+") as file:
+        file.write(2 * values + 1, 1)
+    (tmp_path / "report.json").unlink()
+    assert sample(path, tmp_path / "s").classes.tolist() == [1, 3]

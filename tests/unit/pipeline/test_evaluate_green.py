@@ -182,5 +182,9 @@ def test_the_command_takes_codes_and_names(tmp_path: Path, green: Path) -> None:
     wanted = binary(counts_of(TRUTH, TRUTH < 2))
     assert natmap(green, masks, "--green", "255", "--unknown", "") == wanted
     assert natmap(green, cover, "--land-cover", "esri") == wanted
+    # a product's raster is known without a word about green
+    (tmp_path / "report.json").write_text('{"name": "map", "recipe": {"product": "ugs"}}')
+    labels = write(tmp_path / "labels.tif", TRUTH)
+    assert natmap(green, labels) == natmap(tmp_path, labels) == wanted
     with pytest.raises(MetricError, match="both green space and unknown"):
         natmap(green, masks, "--green", "255")
