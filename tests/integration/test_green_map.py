@@ -208,7 +208,6 @@ def test_classes_and_fractions_follow_from_the_probability(product: Path) -> Non
     ("name", "workers", "grid"),
     [
         ("wide", 1, {"tile": 2000}),
-        ("whole", 2, {"tile": 4000}),
         ("shifted", 2, {"tile": 1500, "origin": [300, 700]}),
         ("kept", 2, {"tile": 1000}),
     ],
