@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -92,9 +93,11 @@ class City:
 
     @property
     def stamp(self) -> list[str]:
-        """What decides the images."""
+        """What decides the images, and which windows of them there are."""
         order = self.recipe.images.order if self.recipe.images else ""
-        return [str(order), *(item.stamp for item in self._frames)]
+        grid = (self.grid.crs, self.grid.anchor, self.recipe.grid.resolution)
+        area = hashlib.sha256(shapely.to_wkb(self.area.geometry)).hexdigest()
+        return [str(order), str(grid), area, *(item.stamp for item in self._frames)]
 
     def boundary(self) -> BaseGeometry:
         """Of the recipe's mask, cut by its area; without a mask the area."""
@@ -180,7 +183,7 @@ def cut_chips(
     if (where / "zarr.json").exists():
         if zarr.open_group(str(where), mode="r")["chips"].attrs.get("key") == key:
             return open_chips(where)
-        tell("labels or images have changed: cutting chips again")
+        tell("labels, images, area or grid have changed: cutting chips again")
     parts = []
     for source in sources:
         tell(f"cutting chips of {source.name}")
@@ -223,7 +226,7 @@ class _Source:
             stamp += self._city.stamp
         for name in (label.raster, label.polygons, label.within):
             if name is not None:
-                stamp.append(_stamp(base / name))
+                stamp += map(_stamp, _parts(base / name))
         self.stamp = stamp
 
     def cut(self) -> ChipSet:
@@ -317,9 +320,18 @@ def _box_of(geometry: object, crs: str) -> BaseGeometry:
     return reproject(shape(geometry), "EPSG:4326", crs).buffer(100.0).envelope
 
 
+def _parts(path: Path) -> list[Path]:
+    """A file of labels, and of a shapefile what lies beside it: outlines, table, index, CRS."""
+    if path.suffix.lower() != ".shp":
+        return [path]
+    beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path, *(p for p in beside if p.suffix.lower() in (".dbf", ".prj", ".shx"))]
+
+
 def _stamp(path: Path) -> str:
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise LabelError("the labels cannot be read", got=f"{path}: {error}") from error
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -40,6 +41,14 @@ def write(path: Path, values: np.ndarray) -> None:
         file.write(values)
 
 
+def write_polygon(path: Path, bounds: tuple[float, float, float, float]) -> None:
+    geopandas.GeoSeries([shapely.box(*bounds)], crs="EPSG:32633").to_file(path)
+
+
+def change(path: Path, **more: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | more))
+
+
 @pytest.fixture
 def city(tmp_path: Path) -> Path:
     """One image with a gap in each chip, what is green in it, and a recipe that maps it."""
@@ -50,11 +59,7 @@ def city(tmp_path: Path) -> Path:
     write(tmp_path / "photos" / "town.tif", image)
     write(tmp_path / "green.tif", rng.integers(0, 2, (1, n, n)).astype(np.uint8))
     catalog = ingest(tmp_path / "photos", when="2021-07-01", nodata=0).catalog
-    box = shapely.box(WEST, NORTH - n, WEST + n, NORTH)
-    crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32633"}}
-    feature = {"type": "Feature", "properties": {}, "geometry": json.loads(shapely.to_geojson(box))}
-    area = {"type": "FeatureCollection", "crs": crs, "features": [feature]}
-    (tmp_path / "area.geojson").write_text(json.dumps(area))
+    write_polygon(tmp_path / "area.geojson", (WEST, NORTH - n, WEST + n, NORTH))
     recipe = {
         "name": "town",
         "product": "ugs",
@@ -106,6 +111,40 @@ def test_labels_of_another_code_are_no_labels_without_green(city: Path) -> None:
     write(city / "other.tif", np.where(green, 255, 0)[None].astype(np.uint8))
     with pytest.raises(LabelError, match=r"no green pixel(.|\n)*1 green, 0 not, 255 unknown"):
         cut_chips(training(recipe="town.yaml", raster="other.tif"), city)
+
+
+def test_another_area_or_grid_is_cut_again(city: Path) -> None:
+    recipe, told = training(), []
+    assert len(cut_chips(recipe, city)) == CHIPS**2
+    write_polygon(city / "area.geojson", (WEST, NORTH - SIDE * CHIPS, WEST + 2 * SIDE, NORTH))
+    left = cut_chips(recipe, city, tell=told.append)
+    assert "area or grid have changed" in told[0]
+    assert len(left) == 2 * CHIPS
+    assert left.xy[:, 0].max() < WEST + 2 * SIDE
+    told.clear()
+    cut_chips(recipe, city, tell=told.append)
+    assert not told
+    change(city / "town.yaml", grid={"crs": "EPSG:32633", "origin": [10, 0]})
+    moved = cut_chips(recipe, city)
+    np.testing.assert_array_equal((moved.xy[:, 0] - SIDE / 2) % SIDE, 10)
+    change(city / "town.yaml", grid={"crs": "EPSG:3035"})
+    assert cut_chips(recipe, city).xy[:, 0].min() > 4_000_000  # of Europe's grid, not UTM's
+
+
+def test_a_shapefile_changes_with_the_files_beside_it(city: Path) -> None:
+    n = SIDE * CHIPS
+    for name, width in (("parks", n / 2), ("looked", n)):
+        write_polygon(city / f"{name}.shp", (WEST, NORTH - n, WEST + width, NORTH))
+    recipe, told = training(recipe="town.yaml", polygons="parks.shp", within="looked.shp"), []
+    before = cut_chips(recipe, city)
+    assert (np.asarray(before.y[:])[before.xy[:, 0] < WEST + n / 2] != 0).all()
+    outlines = (city / "parks.shp").read_bytes()
+    there = geopandas.read_file(city / "parks.shp").set_crs("EPSG:32634", allow_override=True)
+    there.to_file(city / "parks.shp")
+    assert (city / "parks.shp").read_bytes() == outlines  # the CRS is in parks.prj
+    with pytest.raises(LabelError, match="no green pixel"):
+        cut_chips(recipe, city, tell=told.append)
+    assert "changed" in told[0]
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
