@@ -28,6 +28,7 @@ from engine.errors import LabelError, RecipeError
 from engine.green_recipe import GreenLabels, GreenRecipe
 from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid
+from engine.pipeline.chip_splits import split_chips
 from engine.pipeline.fusion import find_images
 from engine.recipe import load_recipe
 from engine.training.chips import (
@@ -35,13 +36,11 @@ from engine.training.chips import (
     ChipSet,
     Images,
     import_ugset,
-    join_chips,
     open_chips,
     require_masks,
     unsplit,
     write_chips,
 )
-from engine.training.splits import SPLITS, split_by_block
 
 __all__ = ["City", "cut_chips"]
 
@@ -202,9 +201,9 @@ def cut_chips(
             got=", ".join(map(str, sorted(sides))),
             remedy="set side to that of the imported set",
         )
-    found = join_chips(parts)
-    found = replace(found, split=_split(recipe, found))
-    write_chips(where, found, key=key)
+    codes = split_chips(recipe.split, parts, [source.crs for source in sources])
+    parts = [replace(part, split=found) for part, found in zip(parts, codes, strict=True)]
+    write_chips(where, *parts, key=key)
     return open_chips(where)
 
 
@@ -228,6 +227,11 @@ class _Source:
             if name is not None:
                 stamp += map(_stamp, _parts(base / name))
         self.stamp = stamp
+
+    @property
+    def crs(self) -> str | None:
+        """Of its chips' centres; None where nobody knows."""
+        return None if self._city is None else self._city.grid.crs
 
     def cut(self) -> ChipSet:
         """Its chips."""
@@ -340,46 +344,3 @@ def _files(folder: Path) -> list[str]:
     """Names, sizes and times of a folder's files: gigabytes, that are not read to know them."""
     found = ((path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file())
     return [f"{p.relative_to(folder)} {at.st_size} {at.st_mtime_ns}" for p, at in found]
-
-
-def _split(recipe: GreenRecipe, found: ChipSet) -> npt.NDArray[np.uint8]:
-    split = recipe.split
-    match split.by:
-        case "own":
-            if (found.split > 2).any():
-                raise LabelError("not all chips came with a split", remedy="split.by: block")
-            return found.split
-        case "place":
-            unknown = set(split.validation + split.test) - set(found.places)
-            if unknown or not split.validation:
-                raise LabelError(
-                    "split.by: place needs places",
-                    got=", ".join(sorted(unknown)) or "no validation",
-                    expected=f"validation of {', '.join(found.places)}",
-                )
-            named = np.array(
-                [
-                    SPLITS.index(
-                        "validation"
-                        if name in split.validation
-                        else "test"
-                        if name in split.test
-                        else "train"
-                    )
-                    for name in found.places
-                ],
-                np.uint8,
-            )
-            return named[found.place]
-    if np.isnan(found.xy).any():
-        raise LabelError(
-            "imported chips have no place to split blocks by", remedy="split.by: own, or place"
-        )
-    # places lie far apart: their blocks are never one
-    codes = unsplit(len(found))
-    for number in range(len(found.places)):
-        here = found.place == number
-        codes[here] = split_by_block(
-            found.xy[here], float(found.side), split.side, split.shares, split.seed + number
-        )
-    return codes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ __all__ = [
     "ChipSet",
     "Images",
     "import_ugset",
-    "join_chips",
     "open_chips",
     "require_masks",
     "unsplit",
@@ -96,18 +95,39 @@ class ChipSet:
         return None if seen.all() else seen
 
 
-def write_chips(path: str | Path, found: ChipSet, **attrs: object) -> None:
-    """Write a chip set, in place of what is there; `attrs` are kept with it."""
+def write_chips(path: str | Path, *parts: ChipSet, **attrs: object) -> None:
+    """Write a chip set in place of what is there: several places' parts as one.
+
+    Images go part by part: of gigabytes there is no second copy in memory.
+
+    Parameters
+    ----------
+    path : of the folder.
+    parts : of one size and the same bands.
+    attrs : kept with them.
+    """
     group: Any = zarr.open_group(str(path), mode="w").create_group("chips")
-    for name in ("x", "y", "xy", "place", "split", "seen"):
-        if getattr(found, name) is None:
+    ends = np.cumsum([len(part) for part in parts]).tolist()
+    for name in ("x", "y", "seen"):
+        like = next((v for part in parts if (v := getattr(part, name)) is not None), None)
+        if like is None:
             continue
-        values = np.asarray(getattr(found, name)[:])
-        whole = (min(_CHUNK, max(len(values), 1)), *values.shape[1:])  # chips, read one by one
-        chunks = "auto" if values.ndim == 1 else whole
-        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
-        array[:] = values
-    group.attrs.update({"bands": list(found.bands), "places": list(found.places), **attrs})
+        shape, few = like.shape[1:], min(_CHUNK, max(ends[-1], 1))  # chips are read one by one
+        form = {"shape": (ends[-1], *shape), "chunks": (few, *shape), "dtype": like.dtype}
+        array = group.create_array(name, **form)
+        for end, part in zip(ends, parts, strict=True):
+            values = getattr(part, name)
+            array[end - len(part) : end] = True if values is None else np.asarray(values[:])
+    offsets = np.cumsum([0, *[len(part.places) for part in parts[:-1]]]).astype(np.uint16)
+    small = {
+        "xy": np.concatenate([part.xy for part in parts]),
+        "place": np.concatenate([p.place + n for p, n in zip(parts, offsets, strict=True)]),
+        "split": np.concatenate([part.split for part in parts]),
+    }
+    for name, values in small.items():
+        group.create_array(name, data=values)
+    places = [name for part in parts for name in part.places]
+    group.attrs.update({"bands": list(parts[0].bands), "places": places, **attrs})
 
 
 def open_chips(path: str | Path) -> ChipSet:
@@ -145,8 +165,7 @@ def import_ugset(folder: str | Path) -> ChipSet:
     folder = Path(folder)
     if not folder.is_dir():
         raise LabelError("there is no such folder of chips", got=str(folder))
-    images: list[npt.NDArray[np.uint8]] = []
-    masks: list[npt.NDArray[np.uint8]] = []
+    files: list[tuple[Path, Path]] = []
     split: list[int] = []
     for number, name in enumerate(SPLITS):
         part = _named(folder, _FOLDERS[name])
@@ -163,54 +182,35 @@ def import_ugset(folder: str | Path) -> ChipSet:
         for path in sorted(p for p in pictures.iterdir() if p.is_file()):
             if path.stem not in beside:
                 raise LabelError("an image has no mask", got=f"{name}: {path.name}")
-            images.append(_read(path, 3))
-            masks.append(_binary(_read(beside[path.stem], 1)[0], beside[path.stem]))
-            if images[-1].shape != images[0].shape or masks[-1].shape != images[-1].shape[1:]:
-                raise LabelError(
-                    "images and masks are not of one size",
-                    got=f"{path.name}: {images[-1].shape[1:]}, its mask {masks[-1].shape}",
-                    expected=str(images[0].shape[1:]),
-                )
+            files.append((path, beside[path.stem]))
             split.append(number)
-    if not images:
+    if not files:
         raise LabelError(
             "there are no splits in the folder",
             got=str(folder),
             expected="train, val and test, each with images and masks",
         )
-    n = len(images)
+    n = len(files)
+    side = _read(files[0][0], 3).shape[1:]
+    # filled in place: they are gigabytes, and a list of them stacked would be twice as many
+    images, masks = np.empty((n, 3, *side), np.uint8), np.empty((n, *side), np.uint8)
+    for k, (path, beside_it) in enumerate(files):
+        image, mask = _read(path, 3), _binary(_read(beside_it, 1)[0], beside_it)
+        if image.shape[1:] != side or mask.shape != side:
+            raise LabelError(
+                "images and masks are not of one size",
+                got=f"{path.name}: {image.shape[1:]}, its mask {mask.shape}",
+                expected=str(side),
+            )
+        images[k], masks[k] = image, mask
     return ChipSet(
-        np.stack(images),
-        np.stack(masks),
+        images,
+        masks,
         np.full((n, 2), np.nan),
         np.zeros(n, np.uint16),
         np.array(split, np.uint8),
         _RGB,
         (folder.name,),
-    )
-
-
-def join_chips(parts: Sequence[ChipSet]) -> ChipSet:
-    """Chip sets of several places as one, in memory."""
-    offsets = np.cumsum([0, *[len(part.places) for part in parts]])
-    return ChipSet(
-        np.concatenate([np.asarray(part.x[:]) for part in parts]),
-        np.concatenate([np.asarray(part.y[:]) for part in parts]),
-        np.concatenate([part.xy for part in parts]),
-        np.concatenate(
-            [part.place + np.uint16(n) for part, n in zip(parts, offsets, strict=False)]
-        ),
-        np.concatenate([part.split for part in parts]),
-        parts[0].bands,
-        tuple(name for part in parts for name in part.places),
-        None
-        if all(part.seen is None for part in parts)
-        else np.concatenate(
-            [
-                np.ones(part.y.shape, bool) if part.seen is None else np.asarray(part.seen[:])
-                for part in parts
-            ]
-        ),
     )
 
 

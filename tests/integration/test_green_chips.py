@@ -131,6 +131,17 @@ def test_another_area_or_grid_is_cut_again(city: Path) -> None:
     assert cut_chips(recipe, city).xy[:, 0].min() > 4_000_000  # of Europe's grid, not UTM's
 
 
+def test_a_city_labelled_twice_is_not_tested_on_what_it_was_trained_on(city: Path) -> None:
+    label = {"recipe": "town.yaml", "raster": "green.tif"}
+    twice = training().model_dump() | {"labels": [label, label | {"place": "later"}]}
+    twice["split"] = {"side": 2 * SIDE, "shares": [0.5, 0.2, 0.3], "seed": 1}
+    chips = cut_chips(load_green_recipe(twice), city)
+    train, test = ({tuple(xy) for xy in chips.xy[chips.split == code]} for code in (0, 2))
+    assert train
+    assert test
+    assert not train & test
+
+
 def test_a_shapefile_changes_with_the_files_beside_it(city: Path) -> None:
     n = SIDE * CHIPS
     for name, width in (("parks", n / 2), ("looked", n)):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pyproj import Transformer
 
 from engine.errors import LabelError
-from engine.training.chips import ChipSet, join_chips, open_chips, write_chips
+from engine.green_recipe import GreenSplit
+from engine.pipeline.chip_splits import split_chips
+from engine.training.chips import ChipSet, open_chips, write_chips
+from engine.training.splits import split_by_block
 
 SIDE = 8
 
@@ -57,8 +62,11 @@ def test_where_there_is_data_is_kept_and_older_sets_open(tmp_path: Path) -> None
     write_chips(tmp_path / "old", old)
     assert not (tmp_path / "old" / "chips" / "seen").exists()
     assert open_chips(tmp_path / "old").of("train")[2] is None
-    write_chips(tmp_path / "both", join_chips([old, new]))
+    write_chips(tmp_path / "both", old, new)
     both = open_chips(tmp_path / "both")
+    assert numbers(both.take(np.arange(20))[0]).tolist() == 2 * list(range(10))
+    assert both.place.tolist() == [0] * 10 + [1] * 10
+    np.testing.assert_array_equal(both.xy, np.concatenate([old.xy, new.xy]))
     train = np.flatnonzero(both.split == 0)
     wanted = np.concatenate([np.ones_like(seen), seen])[train]
     found = both.of("train")[2]
@@ -66,6 +74,57 @@ def test_where_there_is_data_is_kept_and_older_sets_open(tmp_path: Path) -> None
     np.testing.assert_array_equal(found, wanted)
     assert both.of("validation")[2] is not None  # number 4 of the new ones
     assert both.take(np.arange(10))[2] is None  # everywhere: nothing to be said
+
+
+def town(west: float, south: float, name: str = "town", across: int = 40) -> ChipSet:
+    """Chips beside one another, of as many metres as pixels."""
+    x, y = np.meshgrid(
+        west + SIDE * (np.arange(across) + 0.5), south + SIDE * (np.arange(40) + 0.5)
+    )
+    found = chips(x.size)
+    return replace(found, xy=np.stack([x.ravel(), y.ravel()], 1), places=(name,))
+
+
+def painted(part: ChipSet, code: int, split: np.ndarray) -> set[tuple[int, int]]:
+    """Each square metre of the ground of one split."""
+    corners = (part.xy[split == code] - SIDE / 2).astype(int)
+    return {(x + i, y + j) for x, y in corners.tolist() for i in range(SIDE) for j in range(SIDE)}
+
+
+CHOICE = GreenSplit(side=40, shares=(0.5, 0.2, 0.3))
+UTM = "EPSG:32633"
+
+
+def test_ground_that_places_share_is_on_one_side() -> None:
+    """The second year on a lattice of its own, and a third place that meets the second alone."""
+    parts = [town(400_000, 5_000_000), town(400_203, 5_000_003), town(400_500, 5_000_001)]
+    codes = split_chips(CHOICE, parts, [UTM] * 3)
+    for code in range(3):
+        mine = [painted(part, code, split) for part, split in zip(parts, codes, strict=True)]
+        for other in {0, 1, 2} - {code}:
+            theirs = [painted(part, other, split) for part, split in zip(parts, codes, strict=True)]
+            assert all(mine)
+            assert not set.union(*mine) & set.union(*theirs)
+
+
+def test_places_that_only_touch_are_drawn_apart() -> None:
+    parts = [town(400_000, 5_000_000), town(400_320, 5_000_000), town(900_000, 5_000_000)]
+    codes = split_chips(CHOICE, parts, [UTM, UTM, "EPSG:5179"])
+    for number, (part, found) in enumerate(zip(parts, codes, strict=True)):
+        alone = split_by_block(part.xy, SIDE, 40, CHOICE.shares, CHOICE.seed + number)
+        np.testing.assert_array_equal(found, alone)
+
+
+def test_shared_ground_in_two_crss_is_refused() -> None:
+    same = Transformer.from_crs(UTM, "EPSG:3035", always_xy=True).transform(400_160, 5_000_160)
+    parts = [town(400_000, 5_000_000, "before"), town(*same, "after")]
+    with pytest.raises(LabelError, match=r"before: EPSG:32633, after: EPSG:3035(.|\n)*grid.crs"):
+        split_chips(CHOICE, parts, [UTM, "EPSG:3035"])
+    away = town(same[0] + 2000, same[1], "after")
+    split_chips(CHOICE, [parts[0], away], [UTM, "EPSG:3035"])
+    by_place = GreenSplit(by="place", validation=("after",))
+    codes = split_chips(by_place, parts, [UTM, "EPSG:3035"])
+    assert [set(found.tolist()) for found in codes] == [{0}, {1}]
 
 
 def test_no_chip_set_is_said_to_be_none(tmp_path: Path) -> None:
