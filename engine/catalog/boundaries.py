@@ -11,11 +11,11 @@ from pyogrio.errors import DataSourceError
 from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.cards import BoundaryCard, find_boundaries, load_boundary_card
-from engine.errors import AreaError, CardError
+from engine.errors import AreaError, CardError, RecipeError
 from engine.grid.area import Area, polygons_of, reproject
 from engine.recipe import AreaChoice
 
-__all__ = ["read_boundaries", "read_polygons", "resolve_area"]
+__all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
 
 
 def read_polygons(
@@ -107,6 +107,27 @@ def read_boundaries(
     near = reproject(shapely.box(*within.bounds).buffer(1000.0), crs, source)
     moved = [reproject(p, source, crs) for p in polygons if p.intersects(near)]
     return [p for p in moved if p.intersects(within)], notes
+
+
+def read_mask(
+    name: str, area: Area, base: Path | None = None
+) -> tuple[list[BaseGeometry], list[str]]:
+    """Polygons of a recipe's mask, as of `read_boundaries`.
+
+    Raises
+    ------
+    RecipeError
+        Where no ground of the area lies in any: the map would hold nothing.
+    """
+    polygons, notes = read_boundaries(name, area.crs, area.geometry, base)
+    if not any(shapely.intersection(p, area.geometry).area > 0 for p in polygons):
+        raise RecipeError(
+            "the mask misses the area: nothing would be mapped",
+            got=f"mask.boundaries: {name}, none of its polygons in the area",
+            expected="polygons that cover some of the area",
+            remedy="look at area and mask, and at the CRS of both files, or leave mask out",
+        )
+    return polygons, notes
 
 
 def resolve_area(choice: AreaChoice, crs: str, base: Path | None = None) -> tuple[Area, list[str]]:

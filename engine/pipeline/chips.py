@@ -22,7 +22,7 @@ from rasterio.vrt import WarpedVRT
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from engine.catalog.boundaries import read_boundaries, resolve_area
+from engine.catalog.boundaries import read_boundaries, read_mask, resolve_area
 from engine.cube.images import Image, in_order, read_image
 from engine.errors import LabelError, RecipeError
 from engine.green_recipe import GreenLabels, GreenRecipe
@@ -99,12 +99,16 @@ class City:
         return [str(order), str(grid), area, *(item.stamp for item in self._frames)]
 
     def boundary(self) -> BaseGeometry:
-        """Of the recipe's mask, cut by its area; without a mask the area."""
+        """Of the recipe's mask, cut by its area; without a mask the area.
+
+        Raises
+        ------
+        RecipeError
+            Where the mask misses the area.
+        """
         if self.recipe.mask is None:
             return self.area.geometry
-        polygons, _ = read_boundaries(
-            self.recipe.mask.boundaries, self.grid.crs, self.area.geometry, self._base
-        )
+        polygons, _ = read_mask(self.recipe.mask.boundaries, self.area, self._base)
         return shapely.intersection(shapely.union_all(polygons), self.area.geometry)
 
     def windows(self, within: BaseGeometry, side: int) -> list[Window]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import zarr
 
-from engine.catalog.boundaries import read_boundaries, resolve_area
+from engine.catalog.boundaries import read_mask, resolve_area
 from engine.catalog.search import SearchResult, find_source, search
 from engine.catalog.signing import make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
@@ -277,7 +277,7 @@ def _boundary(
     """The product mask, and what was repaired of it."""
     if recipe.mask is None:
         return None, ()
-    polygons, notes = read_boundaries(recipe.mask.boundaries, grid.crs, area.geometry, base)
+    polygons, notes = read_mask(recipe.mask.boundaries, area, base)
     return Boundary(polygons, grid), notes
 
 

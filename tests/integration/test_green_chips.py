@@ -21,7 +21,9 @@ from engine.errors import LabelError, MetricError, RecipeError
 from engine.green_recipe import GreenRecipe, load_green_recipe
 from engine.pipeline.chips import City, cut_chips
 from engine.pipeline.evaluate_green import evaluate_green
+from engine.pipeline.prepare import prepare
 from engine.pipeline.train_green import adapt_green
+from engine.recipe import load_recipe
 from engine.training.chips import write_chips
 
 SIDE, CHIPS = 64, 4  # a square of so many chips
@@ -177,6 +179,24 @@ def test_a_mended_set_is_cut_again(tmp_path: Path) -> None:
     assert not found[:, :32].any()
     with pytest.raises(LabelError, match="no such folder"):
         cut_chips(training(ugset="sett"), tmp_path)
+
+
+def test_a_mask_that_misses_the_area_is_refused_before_work(city: Path) -> None:
+    n = SIDE * CHIPS
+    write_segmenter(city / "model", patch=SIDE, overlap=16)
+    for name, west in (("far", WEST + 5000), ("beside", WEST + n), ("partly", WEST + n / 2)):
+        write_polygon(city / f"{name}.geojson", (west, NORTH - n, west + n, NORTH))
+        change(
+            city / "town.yaml", mask={"boundaries": f"{name}.geojson"}, model={"card": "./model"}
+        )
+        recipe, town = load_recipe(city / "town.yaml"), City(city / "town.yaml", BANDS)
+        if name == "partly":
+            assert prepare(recipe, city).stages
+            assert len(town.draw(SIDE, 99, 0)[0]) == CHIPS**2 / 2
+            continue
+        for work in (lambda r=recipe: prepare(r, city), lambda t=town: t.draw(SIDE, 5, 0)):
+            with pytest.raises(RecipeError, match=rf"misses the area(.|\n)*{name}.geojson"):
+                work()
 
 
 def test_an_adaptation_leaves_what_it_falls_back_on(city: Path) -> None:
