@@ -72,7 +72,9 @@ class SegmenterWanted(Strict):
     )
     start: str | None = Field(None, description="a model card to go on from")
     imagenet: str | None = Field(
-        None, description="ResNet-50's weights of ImageNet, a local safetensors file"
+        None,
+        description="ResNet-50's weights of ImageNet, a local safetensors file; of other bands "
+        "than B04, B03, B02 the first layer is drawn all the same",
     )
     bands: tuple[str, ...] = ("B04", "B03", "B02")
     window: int | None = Field(

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import CardError, RecipeError, WeightsError
+from engine.errors import CardError, RecipeError
 from engine.green_recipe import (
     AdaptRecipe,
     GreenRecipe,
@@ -24,7 +23,8 @@ from engine.green_recipe import (
 from engine.infer.predict import choose_device
 from engine.metrics import binary
 from engine.models.card import ModelCard, find_card, load_card
-from engine.models.registry import build, load_model, load_weights, save_model
+from engine.models.imagenet import FIRST, read_imagenet
+from engine.models.registry import load_model, load_weights, save_model
 from engine.pipeline.chips import City, cut_chips
 from engine.publishing.charts import draw_curves
 from engine.training.adapt import Adapted, AdaptSettings, Checked, adapt
@@ -69,7 +69,7 @@ def train_green(
     folder = base / recipe.out
     folder.mkdir(parents=True, exist_ok=True)
     card = _card(recipe, chips, folder)
-    start = _start(recipe, card, base)
+    start = _start(recipe, card, base, tell)
     parts = {name: Chips(*chips.of(name)) for name in SPLITS}
     others = {"device", "devices"}
     settings = GreenSettings(**recipe.training.model_dump(exclude=others))
@@ -231,7 +231,10 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
     )
 
 
-def _start(recipe: GreenRecipe, card: ModelCard, base: Path) -> dict[str, Tensor] | None:
+def _start(
+    recipe: GreenRecipe, card: ModelCard, base: Path, tell: Callable[[str], None]
+) -> dict[str, Tensor] | None:
+    """Weights to begin with; the rest of the network stays as it is drawn."""
     model = recipe.model
     if model.start is not None:
         other = load_card(find_card(model.start, base))
@@ -244,32 +247,12 @@ def _start(recipe: GreenRecipe, card: ModelCard, base: Path) -> dict[str, Tensor
         return load_weights(other)
     if model.imagenet is None:
         return None
-    path = base / model.imagenet
-    if path.suffix != ".safetensors":
-        raise WeightsError(
-            "weights of ImageNet are read from safetensors alone",
-            got=path.name,
-            expected="a .safetensors file with torchvision's names",
+    found = read_imagenet(base / model.imagenet, card)
+    if FIRST not in found:
+        tell(
+            f"the first layer is drawn, not ImageNet's: that one looks at B04, B03, B02, "
+            f"this one at {', '.join(card.bands)}"
         )
-    try:
-        given = load_file(path)
-    except Exception as error:
-        raise WeightsError("the weights cannot be read", got=f"{path.name}: {error}") from error
-    wanted = build(card).state_dict()
-    found = {
-        f"encoder.{name}": value
-        for name, value in given.items()
-        if f"encoder.{name}" in wanted and wanted[f"encoder.{name}"].shape == value.shape
-    }
-    needed = [n for n in wanted if n.startswith(("encoder.conv1", "encoder.layer"))]
-    missing = [n for n in needed if n not in found and "num_batches" not in n]
-    if missing:
-        raise WeightsError(
-            "the file is no ResNet-50 of this width",
-            got=f"{len(missing)} of {len(needed)} weights missing, as {missing[0]}",
-            expected="torchvision's names and shapes; size: published",
-        )
-    # the rest of the network stays as it is drawn
     return found
 
 

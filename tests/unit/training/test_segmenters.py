@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import safetensors.torch
 import torch
 from cards import RGB, write_segmenter
 from safetensors.torch import save_file
 
 from engine.errors import LabelError, RunError, WeightsError
+from engine.green_recipe import load_green_recipe
 from engine.metrics import binary
 from engine.models.card import ModelCard
+from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.inputs import prepare_image
 from engine.models.registry import build, load_weights
-from engine.models.ugsnet import Encoder
-from engine.pipeline.train_green import train_green
+from engine.pipeline.train_green import _start, train_green
 from engine.training.adapt import AdaptSettings, adapt
 from engine.training.chips import ChipSet, import_ugset, open_chips, write_chips
 from engine.training.segmenters import (
@@ -275,19 +277,54 @@ def test_a_set_like_ugset_is_read_and_what_is_wrong_with_it_is_said(tmp_path: Pa
     assert isinstance(found, ChipSet)
 
 
+def torchvision_names() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of torchvision's ResNet-50, by its own plan and not by our code."""
+    found: dict[str, tuple[int, ...]] = {"conv1.weight": (64, 3, 7, 7)}
+
+    def normalise(name: str, n: int) -> None:
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            found[f"{name}.{part}"] = (n,)
+        found[f"{name}.num_batches_tracked"] = ()
+
+    normalise("bn1", 64)
+    into = 64
+    for layer, (blocks, n) in enumerate(((3, 64), (4, 128), (6, 256), (3, 512)), 1):
+        for i in range(blocks):
+            block = f"layer{layer}.{i}"
+            shapes = ((n, into, 1, 1), (n, n, 3, 3), (4 * n, n, 1, 1))
+            for k, shape in enumerate(shapes, 1):
+                found[f"{block}.conv{k}.weight"] = shape
+                normalise(f"{block}.bn{k}", shape[0])
+            if i == 0:
+                found[f"{block}.downsample.0.weight"] = (4 * n, into, 1, 1)
+                normalise(f"{block}.downsample.1", 4 * n)
+            into = 4 * n
+    return found | {"fc.weight": (1000, 2048), "fc.bias": (1000,)}
+
+
+def torchvision_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(3)
+    return {
+        name: torch.tensor(0)
+        if not shape
+        else torch.randn(shape).abs() * 0.01 + name.endswith("running_var")
+        for name, shape in torchvision_names().items()
+    }
+
+
+def test_the_witness_is_torchvisions_network() -> None:
+    """As published: 320 entries, 25,557,032 parameters."""
+    names = torchvision_names()
+    assert len(names) == 320
+    learnt = [s for n, s in names.items() if "running" not in n and "num_batches" not in n]
+    assert sum(int(np.prod(shape)) for shape in learnt) == 25_557_032
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_published_weights_are_begun_with_by_name(tmp_path: Path) -> None:
     write_set(tmp_path / "UGSet")
-    torch.manual_seed(3)
-    given = {
-        name: torch.randn_like(value) * 0.01 if value.is_floating_point() else value
-        for name, value in Encoder().state_dict().items()
-        if name.startswith(("conv1", "bn1", "layer"))
-    }
-    for name in given:
-        if name.endswith("running_var"):
-            given[name] = given[name].abs() + 1
-    save_file({**given, "fc.weight": torch.zeros(1000, 2048)}, tmp_path / "resnet50.safetensors")
+    given = torchvision_weights()
+    torch.save(given, tmp_path / "resnet50.pth")
     recipe: dict[str, Any] = {
         "name": "begun",
         "product": "ugs",
@@ -295,19 +332,47 @@ def test_published_weights_are_begun_with_by_name(tmp_path: Path) -> None:
         "chips": "chips",
         "side": SIDE,
         "split": {"by": "own"},
-        "model": {"imagenet": "resnet50.safetensors"},
+        "model": {"imagenet": "resnet50.pth"},
         "training": {"epochs": 1, "batch": 3, "rate": 1e-9},
         "out": "model",
     }
+    with pytest.raises(WeightsError, match=r"safetensors alone(.|\n)*save_file\(") as refused:
+        train_green(recipe, base=tmp_path)
+    remedy = (
+        str(refused.value.remedy).split(": ", 1)[1].replace('"resnet50', f'"{tmp_path}/resnet50')
+    )
+    exec(remedy, {"torch": torch, "safetensors": safetensors})  # it does what it says
+    recipe["model"] = {"imagenet": "resnet50.safetensors"}
     made = load_weights(train_green(recipe, base=tmp_path).card)
-    for name in ("conv1.weight", "layer1.0.conv1.weight", "layer4.2.conv3.weight"):
-        assert torch.allclose(made[f"encoder.{name}"], given[name], atol=1e-6), name
-    save_file({"conv1.weight": given["conv1.weight"]}, tmp_path / "part.safetensors")
+    for name, value in given.items():
+        if not name.startswith("fc") and "running" not in name and value.ndim:
+            assert torch.allclose(made[f"encoder.{name}"], value, atol=1e-6), name
+
+
+def test_what_is_no_published_network_is_told_by_what_it_lacks(tmp_path: Path) -> None:
+    given, path = torchvision_weights(), tmp_path / "part.safetensors"
+    small = write_segmenter(tmp_path / "net", "ugsnet", SIDE, 16, width=8)
+    card = small.model_copy(update={"parameters": {}})
+    save_file({k: v for k, v in given.items() if not k.startswith("bn1.")}, path)
+    with pytest.raises(WeightsError, match=r"no ResNet-50(.|\n)*4 of 265 weights(.|\n)*bn1.weight"):
+        read_imagenet(path, card)
+    save_file(given, path)
     with pytest.raises(WeightsError, match="no ResNet-50 of this width"):
-        train_green(recipe | {"model": {"imagenet": "part.safetensors"}}, base=tmp_path)
-    torch.save(given, tmp_path / "resnet50.pth")
-    with pytest.raises(WeightsError, match="safetensors alone"):
-        train_green(recipe | {"model": {"imagenet": "resnet50.pth"}}, base=tmp_path)
-    small = {"imagenet": "resnet50.safetensors", "size": "small"}
-    with pytest.raises(WeightsError, match="no ResNet-50 of this width"):
-        train_green(recipe | {"model": small}, base=tmp_path)
+        read_imagenet(path, small)
+
+
+def test_filters_of_colours_are_not_put_upon_other_bands(tmp_path: Path) -> None:
+    path, told = tmp_path / "resnet50.safetensors", []
+    save_file(torchvision_weights(), path)
+    small = write_segmenter(tmp_path / "net", "ugsnet", SIDE, 16, width=8)
+    colours = small.model_copy(update={"parameters": {}})
+    assert FIRST in read_imagenet(path, colours)
+    for bands in ((*RGB, "B08"), RGB[::-1]):
+        found = read_imagenet(path, colours.model_copy(update={"bands": bands}))
+        assert len(found) == 264
+        assert FIRST not in found
+    values = {"name": "x", "product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "out": "o"}
+    recipe = load_green_recipe(values | {"model": {"imagenet": path.name, "bands": [*RGB, "B08"]}})
+    four = colours.model_copy(update={"bands": recipe.model.bands})
+    assert _start(recipe, four, tmp_path, told.append).keys() == found.keys()
+    assert "B04, B03, B02, this one at B04, B03, B02, B08" in told[0]
