@@ -203,7 +203,7 @@ def _learn(
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         model.train()
-        total = right = looked = 0.0
+        total = right = looked = met = 0.0
         batches = -(-len(order) // settings.batch)
         for b in range(batches):
             last = min((b + 1) * settings.batch, len(order))
@@ -222,12 +222,12 @@ def _learn(
             optimizer.zero_grad()
             fabric.backward(found.loss)
             optimizer.step()
-            total += float(found.loss.detach()) * len(picked)
+            total, met = total + float(found.loss.detach()) * len(picked), met + len(picked)
             right, looked = right + found.right, looked + found.looked
             step(number + 1, b + 1, batches)
         entry = Epoch(
             number + 1,
-            add_up(fabric, total) / len(order),
+            add_up(fabric, total) / add_up(fabric, met),
             add_up(fabric, right) / max(add_up(fabric, looked), 1),
             *lesson.judge(network, fabric),
             float(rate),

@@ -112,6 +112,27 @@ def test_one_chip_cannot_be_trained_on(card: ModelCard, tmp_path: Path) -> None:
         fit_segmenter(card, discs(1), discs(1), GreenSettings(epochs=1), tmp_path, device="cpu")
 
 
+def test_a_last_batch_of_one_chip_is_passed_over(card: ModelCard, tmp_path: Path) -> None:
+    """And it counts in no mean: chips that are all alike lose as much by threes as by fours."""
+    one, steps = discs(1), []
+    alike = Chips(one.x.repeat(4, 0), one.y.repeat(4, 0))
+    losses = {}
+    for batch in (3, 4):
+        settings = GreenSettings(epochs=2, batch=batch, rate=1e-3, augment=False)
+        found = fit_segmenter(
+            card, alike, discs(1, 9), settings, tmp_path / str(batch), device="cpu",
+            step=lambda *at: steps.append(at),
+        )  # fmt: skip
+        assert [entry.number for entry in found.history] == [1, 2]
+        losses[batch] = found.history[0].loss
+    assert steps == [(1, 1, 2), (2, 1, 2), (1, 1, 1), (2, 1, 1)]  # epoch, batch, batches
+    assert losses[3] == pytest.approx(losses[4], rel=0.1)
+    with pytest.raises(RunError, match="too small to normalise by"):
+        fit_segmenter(
+            card, alike, discs(1, 9), replace(settings, batch=1), tmp_path / "1", device="cpu"
+        )
+
+
 def test_unknown_pixels_are_not_judged(card: ModelCard) -> None:
     chips = discs(2)
     half = chips.y.copy()
