@@ -96,8 +96,15 @@ class SegmenterWanted(Strict):
 
 
 class GreenTraining(Strict):
-    """How; see `engine.training.segmenters.GreenSettings`. The defaults are UGS-1m's."""
+    """How; see `engine.training.segmenters.GreenSettings`. The defaults are UGS-1m's.
 
+    With `preset: paper` the network, too, is asked as UGS-1m's code asks it: 1024 points at each
+    doubling of a map, where ours are 8192. What a recipe says itself goes before.
+    """
+
+    preset: Literal["paper"] | None = Field(
+        None, description="UGS-1m's settings, and model.parameters.points: 1024"
+    )
     epochs: int = Field(200, gt=0)
     batch: int = Field(8, gt=1)
     rate: float = Field(1e-4, gt=0)
@@ -127,8 +134,20 @@ class GreenRecipe(Strict):
     training: GreenTraining = GreenTraining()
     out: str = Field(description="folder of the model")
 
+    @model_validator(mode="after")
+    def _fill(self) -> GreenRecipe:
+        if self.training.preset == "paper" and self.model.architecture == "ugsnet":
+            parameters = {"points": PAPER_POINTS, **self.model.parameters}
+            model = self.model.model_copy(update={"parameters": parameters})
+            object.__setattr__(self, "model", model)
+        return self
+
+
+PAPER_POINTS = 1024
+"""That UGS-1m's code asks at each doubling of a map."""
 
 PRESETS: dict[str, dict[str, Any]] = {
+    # of adaptations; those of trainings are the defaults
     "paper": {
         "steps": 10_000,
         "batch": 2,

@@ -71,7 +71,7 @@ def train_green(
     card = _card(recipe, chips, folder)
     start = _start(recipe, card, base, tell)
     parts = {name: Chips(*chips.of(name)) for name in SPLITS}
-    others = {"device", "devices"}
+    others = {"preset", "device", "devices"}
     settings = GreenSettings(**recipe.training.model_dump(exclude=others))
     tell(f"training {card.architecture} on {len(parts['train'].x)} chips of {chips.side} px")
     found = fit_segmenter(

@@ -66,3 +66,28 @@ def test_more_devices_than_a_batch_can_feed_are_refused_before_work() -> None:
     with pytest.raises(RecipeError, match="two chips for each of devices"):
         load_green_recipe(green | {"training": wide})
     assert load_green_recipe(green | {"training": {"batch": 8, "devices": 4}}).training.devices == 4
+
+
+def test_the_preset_of_ugs_1m_is_the_paper() -> None:
+    """UGS-1m: 200 epochs of batches of 8 at 1e-4; 1024 points are of its code."""
+    green = {"product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "name": "x", "out": "o"}
+    paper = green | {"training": {"preset": "paper"}}
+    found = load_green_recipe(paper)
+    training = found.training
+    assert (training.epochs, training.batch, training.rate, training.augment) == (
+        200,
+        8,
+        1e-4,
+        True,
+    )
+    assert found.model.parameters == {"points": 1024}
+    network = ARCHITECTURES["ugsnet"](bands=3, classes=2, **found.model.parameters)
+    assert network.points == 1024
+    assert load_green_recipe(green).model.parameters == {}  # the preset of one is not all's
+    mine = {"parameters": {"points": 64}, "size": "small"}
+    assert load_green_recipe(paper | {"model": mine}).model.parameters["points"] == 64
+    assert load_green_recipe(paper | {"model": {"architecture": "unet"}}).model.parameters == {}
+    again = load_green_recipe(found.model_dump())
+    assert again == found
+    with pytest.raises(RecipeError, match="preset"):
+        load_green_recipe(green | {"training": {"preset": "papers"}})
