@@ -239,6 +239,10 @@ class Mask(Strict):
     outside: Literal["nodata"] = "nodata"
 
 
+_OF_ZONES = {"scores", "sentinel_weight"}
+"""Of a model: what segmenters have no use for, whatever its value."""
+
+
 class Recipe(Strict):
     """All that a run is told.
 
@@ -296,8 +300,13 @@ class Recipe(Strict):
                 raise ValueError("model: missing; product ugs needs a segmenter's card")
             if self.imagery is not None:
                 raise ValueError("imagery: product ugs takes images, no scenes")
-            if self.model.instances or self.model.embedding:
-                raise ValueError("model: instances and embedding are of product lcz")
+            idle = {"cube", "filter", "instances"} & self.model_fields_set
+            idle |= {f"model.{name}" for name in _OF_ZONES & self.model.model_fields_set}
+            idle |= {f"model.{n}" for n in ("embedding", "instances") if getattr(self.model, n)}
+            if idle:
+                raise ValueError(
+                    f"{', '.join(sorted(idle))}: of product lcz, unused here; leave out"
+                )
         return self
 
     @property
