@@ -51,7 +51,9 @@ class GreenSplit(Strict):
     """Which chips train, validate and test."""
 
     by: Literal["block", "place", "own"] = Field(
-        "block", description="blocks of ground, whole places; own: as UGSet came"
+        "block",
+        description="blocks of ground, those of places that overlap being the same; whole places, "
+        "as they are named; own: as UGSet came",
     )
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
     side: float = Field(2000.0, gt=0, description="of a block, in metres")

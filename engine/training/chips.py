@@ -116,8 +116,12 @@ def write_chips(path: str | Path, *parts: ChipSet, **attrs: object) -> None:
         form = {"shape": (ends[-1], *shape), "chunks": (few, *shape), "dtype": like.dtype}
         array = group.create_array(name, **form)
         for end, part in zip(ends, parts, strict=True):
-            values = getattr(part, name)
-            array[end - len(part) : end] = True if values is None else np.asarray(values[:])
+            values, start = getattr(part, name), end - len(part)
+            # chunk by chunk: Zarr holds all that it packs at once
+            for first in range(start - start % _CHUNK, end, _CHUNK):
+                rows = slice(max(first, start), min(first + _CHUNK, end))
+                taken = slice(rows.start - start, rows.stop - start)
+                array[rows] = True if values is None else np.asarray(values[taken])
     offsets = np.cumsum([0, *[len(part.places) for part in parts[:-1]]]).astype(np.uint16)
     small = {
         "xy": np.concatenate([part.xy for part in parts]),

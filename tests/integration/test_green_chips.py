@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,22 @@ def test_a_shapefile_changes_with_the_files_beside_it(city: Path) -> None:
     with pytest.raises(LabelError, match="no green pixel"):
         cut_chips(recipe, city, tell=told.append)
     assert "changed" in told[0]
+
+
+def test_an_imported_set_is_held_once_in_memory(tmp_path: Path) -> None:
+    """UGSet is of 5 GB: a list of images stacked, or parts joined, would be 10."""
+    side, n = 128, 256
+    rng = np.random.default_rng(0)
+    for kind, bands in (("images", 3), ("labels", 1)):
+        for k in range(n):
+            values = rng.integers(0, 2, (bands, side, side)).astype(np.uint8) * 255
+            write(tmp_path / "set" / "train" / kind / f"{k}.tif", values)
+    tracemalloc.start()
+    chips = cut_chips(training(ugset="set"), tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(chips) == n
+    assert peak < 1.5 * n * 4 * side**2
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
