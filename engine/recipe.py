@@ -239,8 +239,14 @@ class Mask(Strict):
     outside: Literal["nodata"] = "nodata"
 
 
-_OF_ZONES = {"scores", "sentinel_weight"}
-"""Of a model: what segmenters have no use for, whatever its value."""
+def _changed(model: Strict, *names: str) -> set[str]:
+    """Fields that are not as they are where a recipe is silent."""
+    fields = type(model).model_fields
+    return {
+        name
+        for name in names
+        if getattr(model, name) != fields[name].get_default(call_default_factory=True)
+    }
 
 
 class Recipe(Strict):
@@ -300,10 +306,10 @@ class Recipe(Strict):
                 raise ValueError("model: missing; product ugs needs a segmenter's card")
             if self.imagery is not None:
                 raise ValueError("imagery: product ugs takes images, no scenes")
-            idle = {"cube", "filter", "instances"} & self.model_fields_set
-            idle |= {f"model.{name}" for name in _OF_ZONES & self.model.model_fields_set}
-            idle |= {f"model.{n}" for n in ("embedding", "instances") if getattr(self.model, n)}
-            if idle:
+            idle = _changed(self, "cube", "filter", "instances")
+            ours = _changed(self.model, "embedding", "instances", "scores", "sentinel_weight")
+            idle |= {f"model.{name}" for name in ours}
+            if idle:  # what a report says of a recipe, all its defaults, is a recipe
                 raise ValueError(
                     f"{', '.join(sorted(idle))}: of product lcz, unused here; leave out"
                 )

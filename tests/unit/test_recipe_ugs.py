@@ -26,7 +26,6 @@ RECIPE: dict[str, Any] = {
     ("key", "value"),
     [
         ("filter.method", "majority"),
-        ("filter.method", "gaussian"),  # the default of zones, and as little done here
         ("cube.composite", "mean"),
         ("instances.segmenter", "slic"),
         ("model.scores", "float16"),
@@ -45,4 +44,5 @@ def test_what_is_of_both_is_taken() -> None:
     found = load_recipe(RECIPE, {"model.precision": "bfloat16", "model.embedding": False})
     assert found.model is not None
     assert found.model.precision == "bfloat16"
+    assert load_recipe(found.model_dump(mode="json")) == found  # as reports tell it
     assert load_recipe(yaml.safe_load(TEMPLATES["ugs"])).product == "ugs"
