@@ -21,7 +21,8 @@ def dice_loss(coarse: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
 
     Parameters
     ----------
-    coarse : logits (n, 2, y / 4, x / 4); enlarged to the mask's size.
+    coarse : logits (n, 2, y / 4, x / 4); enlarged to the mask's size as maps are made, and then
+        made probabilities (the other way round rounds off what is small).
     mask : float (n, y, x), 1 green, 0 not; NaN is not looked at.
     smooth : float
     """
@@ -35,6 +36,8 @@ def dice_loss(coarse: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
 
 def green_loss(found: Trained, mask: Tensor) -> Tensor:
     """Dice of the coarse map plus cross-entropy at the points (UGS-1m, equations 1 to 3).
+
+    Networks without a point head have no points: of them it is dice alone.
 
     Parameters
     ----------

@@ -6,7 +6,10 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+from PIL import Image
 from rich.console import Console
 
 from engine.cli import demo
@@ -28,7 +31,12 @@ def test_the_demo_says_what_holds_and_what_was_missed(
     assert "holds  only the new day was read" in said
     assert "MISSED  accuracy at least 0.999" in said
     assert "holds  F1 of green space" in said
-    assert (tmp_path / "demo" / "beside" / "beside.png").stat().st_size > 10_000
+    with Image.open(tmp_path / "demo" / "beside" / "beside.png") as picture:
+        assert picture.size[0] > 1500  # both maps and their legends
+    zones = (tmp_path / "demo" / "beside" / "green-by-zone.csv").read_text().splitlines()
+    assert len(zones) > 3
+    with rasterio.open(tmp_path / "demo" / "green-product" / "demo-green.tif") as file:
+        assert set(np.unique(file.read(1))) >= {0, 1}
     assert (tmp_path / "demo" / "product" / "preview.png").exists()
     judged = json.loads((tmp_path / "demo" / "accuracy-second" / "accuracy.json").read_text())
     assert judged["figures"]["oa"] > 0.6
