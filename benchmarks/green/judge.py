@@ -111,10 +111,11 @@ def table(result: dict[str, Any]) -> str:
         alone = row["adversarial alone, first seed"]
         cells = [f"{row[k][0]:.1f} +- {row[k][1]:.1f}" for k in STEPS.values()]
         goal = GOALS.get(name, 5.0)
+        first = f"{alone[0]:.1f}" if alone else ""
         verdict = f"{goal:+.0f} {'holds' if row['gain'] >= goal else 'missed'}"
         lines.append(
             f"| {name} ({row['adaptations']}) | {' | '.join(cells)} | {row['gain']:+.1f} | "
-            f"{low:+.1f} to {high:+.1f} | {verdict} | {alone[0] if alone else ''} |"
+            f"{low:+.1f} to {high:+.1f} | {verdict} | {first} |"
         )
     lines += [
         "",

@@ -24,11 +24,11 @@ from engine.training.segmenters import prepare_chips
 
 __all__ = ["ALIKE", "agreement", "measure", "twin"]
 
-ALIKE = 0.83
+ALIKE = 0.7
 """Agreement of both maps of a city from which the statistics that a network was trained with are
-the better ones: they come of more images, and of labelled ones. Tried on one validation city under
-eleven lights and cameras: above, they were ahead by 1 to 3 points of F1; below, the city's own by 3
-to 76."""
+the better ones: they come of more images, and of labelled ones. Of 42 adaptations to made-up cities
+(benchmarks/green) the twelve that agreed by 0.62 at most gained 16 to 66 points of F1 by the city's
+own; the thirty that agreed by 0.80 or more lost 3 on the mean, 12 at the worst."""
 
 _BATCH = 8
 
