@@ -91,5 +91,5 @@ def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
         assert not engine.run(recipe, workers=1).failed
         found[across**2] = peak(tmp_path / f"store-{across}")
     assert max(found.values()) <= 1.1 * found[1], found
-    # what the stage asks of a worker: 1 GB, and three copies of a tile's bands and mask
-    assert max(found.values()) <= 1000 + 3 * 4 * TILE**2 / 1e6, found
+    # under what the stage asks of a worker; a torch that knows GPUs takes 0.35 GB of it
+    assert max(found.values()) <= 1200 + 3 * 4 * TILE**2 / 1e6, found
