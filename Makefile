@@ -5,7 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo install test quick check chaos services clean
+# Two processes of tests share two cores: one thread for each library.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_NTHREADS=1 \
+              GDAL_NUM_THREADS=1
+PYTEST     := $(BIN)/python -m pytest
+BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadgroup
+
+.PHONY: demo install test quick check durations chaos services clean
 
 install: $(STAMP)
 
@@ -27,10 +33,14 @@ check: $(STAMP)           ## lint, format, types, floors
 	$(BIN)/lint-imports
 
 test: check               ## everything that CI runs
-	$(BIN)/python -m pytest
+	$(BESIDE) -m "not alone and not soak"
+	$(PYTEST) -n 0 -m "alone and not soak"
 
-quick: $(STAMP)           ## the suite without what takes minutes
-	$(BIN)/python -m pytest -m "not slow"
+quick: $(STAMP)           ## the suite without what takes long
+	$(BESIDE) -m "not slow and not alone and not soak"
+
+durations: $(STAMP)       ## write tests/durations.md from what the last `make test` took
+	cd tests && ../$(BIN)/python -m support.durations
 
 chaos: $(STAMP)           ## kill each kind of process 10 times; writes benchmarks/chaos.log
 	$(BIN)/python benchmarks/chaos.py --kills 10 --log benchmarks/chaos.log
@@ -48,4 +58,4 @@ services: $(STAMP)        ## real servers for the tests of object stores and clu
 	    'pypgstac[psycopg]==0.10.0'
 
 clean:
-	rm -rf $(VENV) .servers build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .servers .test-cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,7 +33,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from toys import Toy, blob, read_map  # noqa: E402
+from support.toys import Toy, blob, read_map  # noqa: E402
 
 from engine.clusters.opening import open_cluster  # noqa: E402
 from engine.clusters.settings import load_cluster  # noqa: E402

@@ -27,7 +27,7 @@ from icechunk import VirtualChunkSpec
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from toys import Toy, open_ledger, square  # noqa: E402
+from support.toys import Toy, open_ledger, square  # noqa: E402
 
 from engine.clusters.local import open_local  # noqa: E402
 from engine.grid.grid import Tile, curve_order  # noqa: E402

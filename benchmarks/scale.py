@@ -24,7 +24,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from toys import Toy, square  # noqa: E402
+from support.toys import Toy, square  # noqa: E402
 
 from engine.clusters.local import open_local  # noqa: E402
 from engine.runs import events  # noqa: E402

@@ -1,4 +1,4 @@
-"""What tests share: the one place from which paths of test data come."""
+"""What tests share: the one place from which paths of test data come, workers, a mapped country."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import make_recipe
+from support import durations, shared
+from support.scenes import make_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,3 +29,36 @@ def data() -> Path:
 def recipe(tmp_path: Path) -> dict[str, Any]:
     """A recipe for one made-up scene."""
     return make_recipe(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """A mapped country: recipe, scenes, truth, store and product. Read it, never write to it."""
+    return shared.reference()
+
+
+@pytest.fixture
+def mapped(tmp_path: Path) -> Path:
+    """A copy of the mapped country, to be changed."""
+    return shared.mapped(tmp_path / "mapped")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, for its fixtures; the longest files go first.
+
+    A test may name another group: servers that exist once on a machine have one each.
+    """
+    seconds = durations.by_file()
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # without processes the usual order reads better
+        items.sort(key=lambda item: -seconds.get(item.location[0], 0.0))
+
+
+def pytest_sessionfinish() -> None:
+    shared.close()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    durations.report(terminalreporter)

@@ -11,7 +11,12 @@ from distributed import Client
 
 from engine.clusters.settings import ClusterSettings, Tls
 from engine.clusters.tls import named_security
-from engine.clusters.workers import SETTINGS, ask_workers, count_slots
+from engine.clusters.workers import (
+    SETTINGS,
+    ask_workers,
+    count_slots,
+    require_worker_memory,
+)
 from engine.errors import RunError, first_line
 
 __all__ = ["Existing", "open_existing"]
@@ -82,15 +87,6 @@ def open_existing(
                 remedy="look at the address, the network, and whether it asks for certificates",
             ) from error
         with client:
-            limits = [
-                worker["memory_limit"] / 1e9
-                for worker in client.scheduler_info(n_workers=-1)["workers"].values()
-                if worker.get("memory_limit")
-            ]
-            if gigabytes is not None and limits and max(limits) < gigabytes:
-                raise RunError(
-                    "a task needs more memory than any worker has",
-                    got=f"{gigabytes:.1f} GB for a task, {max(limits):.1f} GB for a worker",
-                    remedy="start larger workers, or choose a smaller grid.tile",
-                )
+            if gigabytes is not None:
+                require_worker_memory(client, gigabytes)
             yield Existing(client)

@@ -11,15 +11,17 @@ from engine.clusters.kubernetes import Pods, open_kubernetes
 from engine.clusters.local import Local, open_local
 from engine.clusters.managed import Managed, open_managed
 from engine.clusters.settings import ClusterSettings
+from engine.clusters.workers import require_worker_memory
 
-__all__ = ["open_cluster"]
+__all__ = ["Opened", "open_cluster"]
 
 Opened = Local | Managed | Existing | Pods
+"""A cluster that is open: what `open_cluster` yields, and takes again for the next run."""
 
 
 @contextmanager
 def open_cluster(
-    settings: ClusterSettings,
+    settings: ClusterSettings | Opened,
     workers: int | None = None,
     gigabytes: float | None = None,
     preload: Sequence[str] = (),
@@ -30,7 +32,8 @@ def open_cluster(
 
     Parameters
     ----------
-    settings : ClusterSettings
+    settings : ClusterSettings, or a cluster that is open
+        The latter is yielded as it is and stays open: its owner closes it.
     workers : processes of a local cluster; others say it themselves.
     gigabytes : float, optional
         That the widest task needs.
@@ -51,6 +54,11 @@ def open_cluster(
         "slurm": open_managed,
         "ssh": open_managed,
     }
+    if not isinstance(settings, ClusterSettings):
+        if gigabytes is not None:
+            require_worker_memory(settings.client, gigabytes)
+        yield settings
+        return
     if settings.kind == "local":
         with open_local(workers, gigabytes, preload) as cluster:
             yield cluster

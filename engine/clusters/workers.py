@@ -8,7 +8,7 @@ from typing import Any
 from distributed import Client
 from distributed.scheduler import DEFAULT_EXTENSIONS
 
-from engine.errors import SchedulerLostError
+from engine.errors import RunError, SchedulerLostError
 
 __all__ = [
     "EXTENSIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "count_slots",
     "dask_settings",
     "offers",
+    "require_worker_memory",
     "thread_settings",
 ]
 
@@ -106,6 +107,22 @@ def ask_workers(client: Client) -> list[dict[str, Any]]:
             got=error,
             remedy="run the same command again; what was committed is kept",
         ) from error
+
+
+def require_worker_memory(client: Client, gigabytes: float) -> None:
+    """Refuse a task that no worker of an open cluster has the memory for.
+
+    Raises
+    ------
+    RunError
+    """
+    limits = [w["memory_limit"] / 1e9 for w in ask_workers(client) if w.get("memory_limit")]
+    if limits and max(limits) < gigabytes:
+        raise RunError(
+            "a task needs more memory than any worker has",
+            got=f"{gigabytes:.1f} GB for a task, {max(limits):.1f} GB for a worker",
+            remedy="start larger workers, or choose a smaller grid.tile",
+        )
 
 
 def count_slots(workers: Iterable[Mapping[str, Any]]) -> dict[str, int]:

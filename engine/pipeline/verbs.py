@@ -10,7 +10,7 @@ from typing import Any
 
 import zarr
 
-from engine.clusters.opening import open_cluster
+from engine.clusters.opening import Opened, open_cluster
 from engine.clusters.settings import ClusterSettings, load_cluster
 from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
@@ -71,7 +71,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-_PRELOAD = ("engine.pipeline.kernels",)
+PRELOAD = ("engine.pipeline.kernels",)
 _STARTS = 3  # schedulers that a run may lose, and one more
 
 
@@ -108,7 +108,7 @@ def run(
     recipe: Recipe | str | Path | dict[str, Any],
     *,
     base: Path | None = None,
-    cluster: str | ClusterSettings = "local",
+    cluster: str | ClusterSettings | Opened = "local",
     workers: int | None = None,
     until: str | None = None,
     tiles: Iterable[str] | None = None,
@@ -123,7 +123,8 @@ def run(
     ----------
     recipe : a Recipe, a mapping, or the path of a recipe file.
     base : folder of the recipe's relative paths; by default the file's own.
-    cluster : "local", "slurm", an address, a settings file, or settings.
+    cluster : "local", "slurm", an address, a settings file, settings, or a cluster that is open
+        (`engine.clusters.opening.open_cluster`): several runs then share its workers.
     workers : processes of a local cluster; by default one for each two cores.
     until : name of the last stage to run.
     tiles : names of tiles to finish, as in ``r0003c0012``; by default all.
@@ -152,7 +153,7 @@ def run(
             if not schedule.open:
                 return Summary(0, (), 0, False, 0.0)
             try:
-                with open_cluster(cluster, workers, need, _PRELOAD, again=start > 0) as found:
+                with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     return execute(schedule, store, found, listeners=listeners, limits=limits)
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there

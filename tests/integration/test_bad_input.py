@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import shapely
 from affine import Affine
-from scenes import NORTH, SIDE, WEST, catalogue, changed, scene, write_band
+from support.scenes import NORTH, SIDE, WEST, catalogue, changed, scene, write_band
 
 from engine.catalog.ingest import ingest
 from engine.errors import (

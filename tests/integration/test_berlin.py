@@ -19,7 +19,7 @@ import shapely
 import yaml
 from pyproj import Transformer
 from rio_cogeo import cog_validate
-from straight import Straight, berlin, patches
+from support.straight import Straight, berlin, patches
 
 from engine.errors import NatmapError, WeightsError
 from engine.models.import_sen2lcz import import_sen2lcz

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from toys import Toy, square
+from support.toys import Toy, square
 
 import engine
 from engine.catalog import search as catalogue

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toys import Toy, read_map, square
+from support.toys import Toy, read_map, square
 
 from engine.clusters.local import open_local
 from engine.runs.execute import execute
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve()
 
 DRIVER = """
 import sys
-from toys import Toy, square
+from support.toys import Toy, square
 from engine.clusters.local import open_local
 from engine.runs.events import TileDone
 from engine.runs.execute import Limits, execute

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Kernel, Mishap, Toy, blob, crop, read_map, read_scenes, square
+from support.toys import Kernel, Mishap, Toy, blob, crop, read_map, read_scenes, square
 
 from engine.clusters.local import Local, open_local
 from engine.errors import RunError

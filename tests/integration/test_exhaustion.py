@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toys import Mishap, Toy, blob, read_map, square
+from support.toys import Mishap, Toy, blob, read_map, square
 
 from engine.clusters import local
 from engine.errors import StoreError

@@ -15,7 +15,7 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
-from cards import write_segmenter
+from support.cards import write_segmenter
 
 from engine.catalog.ingest import ingest
 from engine.errors import LabelError, MetricError, RecipeError

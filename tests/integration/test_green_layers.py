@@ -12,7 +12,7 @@ import rasterio
 import shapely
 import zarr
 from affine import Affine
-from cards import write_segmenter
+from support.cards import write_segmenter
 
 import engine
 from engine.catalog.ingest import ingest

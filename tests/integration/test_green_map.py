@@ -13,9 +13,9 @@ import rasterio
 import shapely
 import torch
 from affine import Affine
-from cards import RGB, write_segmenter
 from PIL import Image
 from pyproj import Transformer
+from support.cards import RGB, write_segmenter
 
 import engine
 from engine.errors import CardError, MetricError, RecipeError

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 import zarr
 from affine import Affine
-from cards import write_segmenter
+from support.cards import write_segmenter
 
 import engine
 from engine.catalog.ingest import ingest
@@ -91,5 +92,6 @@ def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
         assert not engine.run(recipe, workers=1).failed
         found[across**2] = peak(tmp_path / f"store-{across}")
     assert max(found.values()) <= 1.1 * found[1], found
-    # under what the stage asks of a worker; a torch that knows GPUs takes 0.35 GB of it
-    assert max(found.values()) <= 1200 + 3 * 4 * TILE**2 / 1e6, found
+    # a torch that knows GPUs takes 0.35 GB more from the start
+    least = 1000 if torch.version.cuda is None else 1200
+    assert max(found.values()) <= least + 3 * 4 * TILE**2 / 1e6, found

@@ -17,7 +17,7 @@ import yaml
 from distributed.security import Security
 from services.hosts import PROGRAMS, Hosts, possible
 from services.required import need
-from toys import Toy, blob, read_map
+from support.toys import Toy, blob, read_map
 
 import engine
 from engine.clusters.workers import dask_settings

@@ -17,7 +17,7 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import Transformer
-from straight import berlin
+from support.straight import berlin
 
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.pipeline.release import publish

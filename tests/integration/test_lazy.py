@@ -12,10 +12,10 @@ import pytest
 import rasterio
 import stackstac
 from affine import Affine
-from maribor import BANDS, CORNER, items
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from stackstac.raster_spec import RasterSpec
+from support.maribor import BANDS, CORNER, items
 
 import engine
 from engine.catalog.cards import SourceCard

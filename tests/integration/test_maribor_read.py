@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from affine import Affine
-from maribor import BANDS, CORNER, SIDE, bilinear, items, pixels, usable
 from odc.geo.geobox import GeoBox
+from support.maribor import BANDS, CORNER, SIDE, bilinear, items, pixels, usable
 
 from engine.cube.clouds import find_usable
 from engine.cube.composite import reduce_days

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from maribor import BANDS, CORNER, SIDE, bilinear, items, pixels, usable
 from pyproj import Transformer
+from support.maribor import BANDS, CORNER, SIDE, bilinear, items, pixels, usable
 
 from engine.cube.read import item_key
 from engine.items import SCL

@@ -14,7 +14,7 @@ from typing import Any
 import dask
 import pytest
 from distributed import Nanny, Scheduler, SpecCluster, get_worker
-from toys import Kernel, Toy, read_map, square
+from support.toys import Kernel, Toy, read_map, square
 
 from engine.clusters.existing import Existing, open_existing
 from engine.clusters.settings import ClusterSettings

@@ -31,7 +31,7 @@ from odc.geo.geobox import GeoBox
 from rasterio.transform import from_origin
 from services.radosgw import PROGRAMS, Gateway
 from services.required import need
-from toys import Toy, blob, read_map
+from support.toys import Toy, blob, read_map
 
 import engine
 from engine.clusters.local import open_local

@@ -24,7 +24,7 @@ import rasterio
 import yaml
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from scenes import NORTH, WEST, changed, scene
+from support.scenes import NORTH, WEST, changed, scene
 
 from engine.catalog import signing
 from engine.catalog.signing import PlanetaryComputer, _tokens

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from services.required import need
 from services.slurm import PROGRAMS, Slurm
-from toys import Toy, blob, read_map
+from support.toys import Toy, blob, read_map
 
 import engine
 from engine.clusters.managed import open_managed

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from operator_schemas import definition
+from support.operator_schemas import definition
 
 import engine.clusters.kubernetes as kubernetes
 from engine.clusters.settings import ClusterSettings, load_cluster

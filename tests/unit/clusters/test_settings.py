@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from operator_schemas import definition
 from services.required import need
+from support.operator_schemas import definition
 
 from engine.clusters.kubernetes import manifest, worker_groups
 from engine.clusters.settings import ClusterSettings, Group, load_cluster

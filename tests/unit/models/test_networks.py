@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from straight import Straight, berlin, patches
+from support.straight import Straight, berlin, patches
 
 from engine.errors import CardError, WeightsError
 from engine.infer.patches import score_cells

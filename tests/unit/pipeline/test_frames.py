@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
-from cards import write_segmenter
 from pyproj import Transformer
 from shapely.geometry import box, mapping
+from support.cards import write_segmenter
 
 import engine
 from engine.catalog.ingest import ingest

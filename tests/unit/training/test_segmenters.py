@@ -12,8 +12,8 @@ import pytest
 import rasterio
 import safetensors.torch
 import torch
-from cards import RGB, write_segmenter
 from safetensors.torch import save_file
+from support.cards import RGB, write_segmenter
 
 from engine.errors import LabelError, RunError, WeightsError
 from engine.green_recipe import load_green_recipe

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cards import write_segmenter
+from support.cards import write_segmenter
 from torch import nn
 from torch.nn import functional
 
