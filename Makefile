@@ -11,16 +11,19 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadgroup
 
-.PHONY: demo install test quick check durations chaos services clean
+.PHONY: demo install test quick soak check durations services debian-services python-services clean
 
 install: $(STAMP)
 
 # torch first and by its exact version: any other one, or one that a later package asks for,
-# brings gigabytes of CUDA with it.
+# brings gigabytes of CUDA with it. Python compiles what is imported when it is imported first:
+# compiling all of every package took two fifths of the installation.
+PIP := $(BIN)/python -m pip install --quiet --no-compile
+
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch==2.13.0
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 demo: $(STAMP)            ## a made-up country, mapped, judged, updated; about 5 minutes
@@ -42,20 +45,25 @@ quick: $(STAMP)           ## the suite without what takes long
 durations: $(STAMP)       ## write tests/durations.md from what the last `make test` took
 	cd tests && ../$(BIN)/python -m support.durations
 
-chaos: $(STAMP)           ## kill each kind of process 10 times; writes benchmarks/chaos.log
-	$(BIN)/python benchmarks/chaos.py --kills 10 --log benchmarks/chaos.log
+soak: $(STAMP)            ## the full size of every law, hours; resumes; writes benchmarks/soak.log
+	$(BIN)/python benchmarks/soak.py --log benchmarks/soak.log
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \
             postgresql postgresql-postgis iproute2 openssh-server openssh-client
 
-services: $(STAMP)        ## real servers for the tests of object stores and clusters (Debian, root)
+# Three parts that do not wait for each other: `make -j3 services`.
+services: $(STAMP) debian-services python-services  ## real servers for the tests (Debian, root)
+	$(PIP) --no-deps dask-kubernetes==2026.3.0  # its definitions
+
+debian-services:
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $(SERVICES)
-	$(BIN)/python -m pip install --quiet --no-deps dask-kubernetes==2026.3.0  # its definitions
-	$(PYTHON) -m venv .servers  # packages of their own, which must not meet natmap's pins
-	.servers/bin/python -m pip install --quiet 'stac-fastapi-pgstac[server]==7.2.0' \
-	    'pypgstac[psycopg]==0.10.0'
+
+python-services:          # packages of their own, which must not meet natmap's pins
+	$(PYTHON) -m venv .servers
+	.servers/bin/python -m pip install --quiet --no-compile \
+	    'stac-fastapi-pgstac[server]==7.2.0' 'pypgstac[psycopg]==0.10.0'
 
 clean:
 	rm -rf $(VENV) .servers .test-cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
