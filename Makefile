@@ -16,8 +16,10 @@ BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadgroup
 install: $(STAMP)
 
 # torch first and by its exact version: any other one, or one that a later package asks for,
-# brings gigabytes of CUDA with it. Python compiles what is imported when it is imported first:
-# compiling all of every package took two fifths of the installation.
+# brings gigabytes of CUDA with it. Python compiles a module when it is first imported: compiling
+# all modules of all packages took two fifths of the installation. So Python must be allowed to
+# keep what it compiled, or each of the suite's many processes would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip install --quiet --no-compile
 
 $(STAMP): pyproject.toml constraints.txt
