@@ -18,6 +18,7 @@ from affine import Affine
 from support.scenes import NORTH, SIDE, WEST, catalogue, changed, scene, write_band
 from support.shared import run
 
+import engine
 from engine.catalog.ingest import ingest
 from engine.errors import (
     AreaError,
@@ -88,7 +89,7 @@ def test_refused_before_work(
 ) -> None:
     monkeypatch.delenv("NATMAP_BOUNDARIES", raising=False)
     with pytest.raises(error, match=words):
-        run(changed(recipe, path, value))
+        engine.run(changed(recipe, path, value))  # it would open workers of its own
     assert not Path(recipe["store"]).exists()
 
 

@@ -112,8 +112,8 @@ def test_trained_weights_too(name: str, leading: int) -> None:
     network = made(name, leading).train()
     side = 32 + 2 * network.context
     optimizer = torch.optim.NAdam(network.parameters(), lr=2e-3)
-    for _ in range(4):
-        x, y = torch.randn(8, 10, side, side) * 2 + 1, torch.randint(0, 17, (8,))
+    for _ in range(3):
+        x, y = torch.randn(4, 10, side, side) * 2 + 1, torch.randint(0, 17, (4,))
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(network(x)[0], y).backward()
         optimizer.step()
