@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -38,6 +39,31 @@ _LEAST_OA, _LEAST_KAPPA = 0.75, 0.72  # of the whole map
 _SIDE = 3_200  # metres of the square whose green space is mapped
 _LEAST_F1 = 0.8
 _MARK = "natmap-demo.txt"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What came out of a demo, of which its expectations are judged.
+
+    Parameters
+    ----------
+    oa, kappa : of the whole map, with the new date
+    f1 : of green space
+    new_days : tiles times days that the store has more than before the new date
+    scenes, scores : names of tiles read and classified anew
+    touched, near, seeing : tiles that the new swath meets, that it meets with slack, and those
+        whose patches reach one that it meets
+    """
+
+    oa: float
+    kappa: float
+    f1: float
+    new_days: int
+    scenes: frozenset[str]
+    scores: frozenset[str]
+    touched: frozenset[str]
+    near: frozenset[str]
+    seeing: frozenset[str]
 
 
 def show(folder: Path, workers: int | None = None) -> int:
@@ -96,8 +122,6 @@ def show(folder: Path, workers: int | None = None) -> int:
     both = beside(product, folder / "green-product", out=folder / "beside")
 
     _head(5, "What came out")
-    only = new_days == len(scenes) and touched <= scenes <= near and scores <= seeing
-    good = second.accuracy.oa >= _LEAST_OA and second.accuracy.kappa >= _LEAST_KAPPA
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("", "first", "with the new date"):
         table.add_column(name, justify="left" if not name else "right")
@@ -117,11 +141,18 @@ def show(folder: Path, workers: int | None = None) -> int:
     out.print()
     draw_zones(both)
     out.print()
-    _verdict("only the new day was read, only tiles beside it were classified anew", only)
-    _verdict(f"accuracy at least {_LEAST_OA}, kappa at least {_LEAST_KAPPA}", good)
-    f1 = found.figures["f1"]
-    seen = f1 >= _LEAST_F1
-    _verdict(f"F1 of green space {f1:.3f}, at least {_LEAST_F1}", seen)
+    facts = Facts(
+        oa=second.accuracy.oa,
+        kappa=second.accuracy.kappa,
+        f1=found.figures["f1"],
+        new_days=new_days,
+        scenes=_names(scenes),
+        scores=_names(scores),
+        touched=_names(touched),
+        near=_names(near),
+        seeing=_names(seeing),
+    )
+    code = conclude(facts, folder)
     out.print()
     for title, path in (
         ("the map", product / "preview.png"),
@@ -141,7 +172,42 @@ def show(folder: Path, workers: int | None = None) -> int:
         )
     )
     say(f"demo finished in {(time.monotonic() - began) / 60:.1f} minutes")
-    return 0 if only and good and seen else 1
+    return code
+
+
+def judge(facts: Facts) -> dict[str, bool]:
+    """What is expected of a demo, in words, and whether it holds."""
+    return {
+        "only the new day was read, only tiles beside it were classified anew": (
+            facts.new_days == len(facts.scenes)
+            and facts.touched <= facts.scenes <= facts.near
+            and facts.scores <= facts.seeing
+        ),
+        f"accuracy at least {_LEAST_OA}, kappa at least {_LEAST_KAPPA}": (
+            facts.oa >= _LEAST_OA and facts.kappa >= _LEAST_KAPPA
+        ),
+        f"F1 of green space {facts.f1:.3f}, at least {_LEAST_F1}": facts.f1 >= _LEAST_F1,
+    }
+
+
+def conclude(facts: Facts, folder: Path) -> int:
+    """Say what holds and what was missed, and keep it with the facts in ``demo.json``.
+
+    Returns
+    -------
+    The command's exit code: 1 where anything was missed.
+    """
+    found = judge(facts)
+    for text, holds in found.items():
+        _verdict(text, holds)
+    code = 0 if all(found.values()) else 1
+    kept = {"facts": asdict(facts), "expectations": found, "code": code}
+    (folder / "demo.json").write_text(json.dumps(kept, indent=1, default=sorted) + "\n")
+    return code
+
+
+def _names(tiles: set[Tile]) -> frozenset[str]:
+    return frozenset(str(tile) for tile in tiles)
 
 
 def _clear(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,19 +16,23 @@ import pytest
 import shapely
 from affine import Affine
 from support.scenes import NORTH, SIDE, WEST, catalogue, changed, scene, write_band
+from support.shared import run
 
+import engine
 from engine.catalog.ingest import ingest
 from engine.errors import (
     AreaError,
     CardError,
     CatalogError,
     IdentityError,
+    LockedError,
     NatmapError,
     RecipeError,
     StoreError,
 )
 from engine.models.import_sen2lcz import import_sen2lcz
-from engine.pipeline.verbs import plan, run
+from engine.pipeline.status import read_status
+from engine.pipeline.verbs import plan
 from engine.recipe import load_recipe
 from engine.store.repository import Store
 from engine.store.view import open_store
@@ -86,7 +89,7 @@ def test_refused_before_work(
 ) -> None:
     monkeypatch.delenv("NATMAP_BOUNDARIES", raising=False)
     with pytest.raises(error, match=words):
-        run(changed(recipe, path, value))
+        engine.run(changed(recipe, path, value))  # it would open workers of its own
     assert not Path(recipe["store"]).exists()
 
 
@@ -195,18 +198,16 @@ def test_a_damaged_asset_is_a_recorded_reason(
 ) -> None:
     """The run goes on; the pixels say why, the ledger says which file."""
     damage(kind, tmp_path / "S2A_33TWM_20230501_0_L2A_red.tif")
-    summary = run(recipe, workers=1)
+    summary = run(recipe)
     assert summary.failed == ()
     composite = open_store(recipe["store"])["composite"]
     inside = composite["reason"].values != 1
     computed = composite["reason"].values != 255
     assert set(np.unique(composite["reason"].values[inside & computed]).tolist()) == {4}
-    from engine.pipeline.status import read_status
-
     notes = read_status(recipe["store"])["notes"]
     assert any("S2A_33TWM_20230501_0_L2A" in note for note in notes.values())
     # structural: the next run does not try again
-    assert run(recipe, workers=1).done == 0
+    assert run(recipe).done == 0
 
 
 @pytest.mark.parametrize(("scl", "reason"), [(9, 3), (0, 2)])
@@ -214,24 +215,21 @@ def test_all_cloud_and_nodata_everywhere(
     recipe: dict[str, Any], tmp_path: Path, scl: int, reason: int
 ) -> None:
     catalogue(tmp_path, scene(tmp_path, scl=scl))
-    assert run(recipe, workers=1).failed == ()
+    assert run(recipe).failed == ()
     found = open_store(recipe["store"])["composite"]["reason"].values
     assert set(np.unique(found[(found != 1) & (found != 255)]).tolist()) == {reason}
 
 
 def test_stores(recipe: dict[str, Any], tmp_path: Path) -> None:
-    assert run(recipe, workers=1).failed == ()
+    assert run(recipe).failed == ()
     with pytest.raises(IdentityError, match="band_names"):
-        run(changed(recipe, "imagery.bands", ["B02"]), workers=1)
+        run(changed(recipe, "imagery.bands", ["B02"]))
     with pytest.raises(IdentityError, match="tile_size"):
-        run(changed(recipe, "grid.tile", 160), workers=1)
-    other = "from engine.pipeline.verbs import run; import json, sys; run(json.loads(sys.argv[1]))"
-    command = [sys.executable, "-c", other, json.dumps(recipe)]
-    with Store.open(recipe["store"]).lock():
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert "LockedError" in done.stderr
+        run(changed(recipe, "grid.tile", 160))
+    with Store.open(recipe["store"]).lock(), pytest.raises(LockedError):
+        run(recipe)
     with pytest.raises(StoreError, match="not empty"):
-        run(changed(recipe, "store", str(tmp_path)), workers=1)
+        run(changed(recipe, "store", str(tmp_path)))
 
 
 def test_a_full_disk_loses_nothing(recipe: dict[str, Any], tmp_path: Path) -> None:
@@ -246,13 +244,13 @@ def test_a_full_disk_loses_nothing(recipe: dict[str, Any], tmp_path: Path) -> No
     wanted["store"] = str(mount / "store")
     try:
         try:
-            failed = len(run(wanted, workers=1).failed)
+            failed = len(run(wanted).failed)
         except StoreError:
             failed = 1
         assert failed
         subprocess.run(["mount", "-o", "remount,size=20m", str(mount)], check=True)
         shutil.rmtree(mount / "store") if not Store.exists(mount / "store") else None
-        assert run(wanted, workers=1).failed == ()
+        assert run(wanted).failed == ()
         reasons = open_store(wanted["store"])["composite"]["reason"].values
         assert (reasons == 0).any()
     finally:

@@ -163,12 +163,13 @@ def stripes(folder: Path, name: str) -> tuple[Item, GeoBox, np.ndarray]:
     return item, GeoBox((64, 64), at, "EPSG:32633"), values
 
 
+@pytest.mark.alone
 def test_a_token_is_shared_and_renewed_before_it_ends(azure: Azure) -> None:
     azure.life = 2.0
     sign = PlanetaryComputer(f"{azure.url}/api/sas/v1/token")
     began = time.time()
     reads = 0
-    while time.time() < began + 5.0:
+    while len(azure.granted) < 4 and time.time() < began + 20:
         # another file each time, or GDAL answers from its memory
         item, box, values = stripes(azure.folder, f"{reads}.tif")
         found, _ = read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))
@@ -177,21 +178,25 @@ def test_a_token_is_shared_and_renewed_before_it_ends(azure: Azure) -> None:
         time.sleep(0.05)
     assert reads > 10
     assert azure.refused == []  # never read with one that had ended
-    assert 3 <= len(azure.granted) <= 8  # each lives 2 s and serves for 0.75 to 1.5
     gaps = np.diff(azure.granted)
+    assert len(gaps) == 3
+    assert (gaps > 0.7).all()  # each lives 2 s and serves for 0.75 to 1.5
     assert (gaps < 2.0).all()
 
 
+@pytest.mark.alone
 def test_a_wrong_clock_does_not_matter(azure: Azure) -> None:
-    """The server is ten minutes ahead: its tokens live four seconds all the same."""
-    azure.life, azure.skew = 4.0, 600.0
+    """The server is ten minutes ahead: its tokens live two seconds all the same."""
+    azure.life, azure.skew = 2.0, 600.0
     sign = PlanetaryComputer(f"{azure.url}/api/sas/v1/token")
-    for n in range(3):
+    n, began = 0, time.time()
+    while len(azure.granted) < 2 and time.time() < began + 20:
         item, box, values = stripes(azure.folder, f"{n}.tif")
         assert (read_asset(item, "B02", box, (WEST, NORTH), access=Access(sign))[0] == values).all()
-        time.sleep(1.6)
+        n += 1
+        time.sleep(0.05)
     assert azure.refused == []
-    assert len(azure.granted) == 2
+    assert 0.7 < azure.granted[1] - azure.granted[0] < 2.0
 
 
 def test_a_refused_token_is_replaced(azure: Azure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import engine
 
@@ -24,21 +27,37 @@ def test_the_table_of_modules_is_true() -> None:
     assert listed == there
 
 
-def test_help_is_instant_because_it_loads_nothing_heavy() -> None:
-    code = (
-        "import sys, contextlib\n"
-        "from engine.cli.app import main\n"
-        "sys.argv = ['natmap', '--help']\n"
-        "with contextlib.suppress(SystemExit): main()\n"
-        "bad = {'torch', 'xarray', 'dask', 'distributed', 'zarr'} & set(sys.modules)\n"
-        "assert not bad, bad\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+_LOADING = """
+import contextlib, json, sys
+from engine.cli.app import main
+sys.argv = ["natmap", "--help"]
+with contextlib.suppress(SystemExit):
+    main()
+loaded = [sorted(sys.modules)]
+import engine.pipeline.verbs
+loaded.append(sorted(sys.modules))
+print()
+print(json.dumps(loaded))
+"""
 
 
-def test_a_cube_needs_no_torch() -> None:
-    code = "import sys, engine.pipeline.verbs; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+@pytest.fixture(scope="module")
+def loaded() -> tuple[set[str], set[str]]:
+    """Modules of a fresh process after `natmap --help`, and after the verbs on top of it."""
+    command = [sys.executable, "-c", _LOADING]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Usage" in told
+    after_help, after_verbs = json.loads(told.splitlines()[-1])
+    return set(after_help), set(after_verbs)
+
+
+def test_help_is_instant_because_it_loads_nothing_heavy(loaded: tuple[set[str], set[str]]) -> None:
+    assert not {"torch", "xarray", "dask", "distributed", "zarr"} & loaded[0]
+
+
+def test_a_cube_needs_no_torch(loaded: tuple[set[str], set[str]]) -> None:
+    assert "engine.pipeline.verbs" in loaded[1]
+    assert "torch" not in loaded[1]
 
 
 def test_public_verbs_are_there() -> None:

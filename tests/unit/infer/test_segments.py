@@ -116,7 +116,7 @@ def test_a_deeper_convolution_is_exact_inside_its_reach(lattice: Lattice) -> Non
     assert np.mean(difference < 1e-5) > 0.85
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(0, 200), st.integers(0, 250), st.integers(20, 390), st.integers(20, 440),
     st.integers(0, 3),

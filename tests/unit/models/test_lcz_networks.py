@@ -115,27 +115,35 @@ def test_a_frozen_trunk_stays_as_it_is_to_the_bit() -> None:
     assert network.hidden.training
 
 
-@pytest.mark.slow
+HEART: list[tuple[Any, dict[str, Any], int, int, int]] = [  # ..., labels, side in px, steps
+    (ResNet11, {"width": 8}, 16, 16, 40),
+    (ResNet11Volume, {"width": 8}, 8, 8, 45),
+    (ResNetV2, {"width": 8}, 16, 16, 30),
+    (DenseNet, {"growth": 8, "layers": 3, "width": 24, "between": 16}, 16, 16, 50),
+    (MSMLA, {"depth": 18, "widths": (8, 16, 32)}, 16, 16, 40),
+]
+WHOLE: list[tuple[Any, dict[str, Any], int, int, int]] = [
+    (ResNet11, {"width": 16}, 48, 32, 60),
+    (ResNet11Volume, {}, 16, 16, 45),
+    (ResNetV2, {}, 48, 32, 80),
+    (DenseNet, {}, 48, 32, 80),
+    (MSMLA, {"depth": 18}, 48, 32, 80),
+]
+
+
 @pytest.mark.parametrize(
-    ("builder", "more", "steps"),
-    [
-        (ResNet11, {"width": 16}, 60),
-        (ResNetV2, {}, 80),
-        (DenseNet, {}, 80),
-        (MSMLA, {"depth": 18}, 80),
-    ],
+    ("builder", "more", "labels", "side", "steps"),
+    [*HEART, *(pytest.param(*case, marks=pytest.mark.soak) for case in WHOLE)],
+    ids=[f"{kind}-{case[0].__name__}" for kind in ("small", "whole") for case in HEART],
 )
-def test_random_labels_are_learnt_by_heart(builder: Any, more: dict[str, Any], steps: int) -> None:
+def test_random_labels_are_learnt_by_heart(
+    builder: Any, more: dict[str, Any], labels: int, side: int, steps: int
+) -> None:
     torch.manual_seed(0)
     network = builder(**more)
-    learn_by_heart(network, torch.randn(48, 10, 32, 32), torch.randint(0, 17, (48,)), steps)
-
-
-@pytest.mark.slow
-def test_reduced_volumes_are_learnt_by_heart() -> None:
-    torch.manual_seed(0)
-    network = ResNet11Volume(classes=8)
-    learn_by_heart(network, torch.randn(16, 10, 16, 16), torch.arange(16) % 8, 45)
+    learn_by_heart(
+        network, torch.randn(labels, 10, side, side), torch.randint(0, 17, (labels,)), steps
+    )
 
 
 def learn_by_heart(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> None:

@@ -38,8 +38,8 @@ def test_parts_have_their_published_sizes(published: UGSNet) -> None:
     assert count(published) == 32_088_550
 
 
-@pytest.mark.slow
-def test_an_image_of_512_px_goes_through_the_published_shapes(published: UGSNet) -> None:
+@pytest.mark.parametrize("side", [128, pytest.param(512, marks=pytest.mark.soak)])
+def test_an_image_goes_through_the_published_shapes(published: UGSNet, side: int) -> None:
     heard: dict[str, list[torch.Tensor]] = {}
 
     def hear(name: str) -> Any:
@@ -51,22 +51,23 @@ def test_an_image_of_512_px_goes_through_the_published_shapes(published: UGSNet)
     parts["out"] = published.out
     hooks = [part.register_forward_hook(hear(name)) for name, part in parts.items()]
     with torch.inference_mode():
-        fine = published.eval()(torch.rand(1, 3, 512, 512))
+        fine = published.eval()(torch.rand(1, 3, side, side))
     for hook in hooks:
         hook.remove()
-    assert fine.shape == (1, 2, 512, 512)
-    assert heard["bn1"][1].shape == (1, 64, 512, 512)  # the stem keeps the resolution
-    assert heard["layer1"][0].shape == (1, 64, 256, 256)
-    levels = [(256, 256, 256), (512, 128, 128), (1024, 64, 64), (2048, 32, 32)]
+    assert fine.shape == (1, 2, side, side)
+    assert heard["bn1"][1].shape == (1, 64, side, side)  # the stem keeps the resolution
+    assert heard["layer1"][0].shape == (1, 64, side // 2, side // 2)
+    fourth = side // 4, side // 4
+    levels = [(128 * 2**k, side // 2**k, side // 2**k) for k in (1, 2, 3, 4)]
     for k, level in enumerate(levels, 1):
         assert heard[f"layer{k}"][1].shape[1:] == heard[f"attention{k}"][1].shape[1:] == level
         assert heard[f"reduce{k}"][1].shape[1:] == (96, *level[1:])
     fused, coarse = heard["out"]
-    assert fused.shape == (1, 384, 128, 128)
-    assert coarse.shape == (1, 2, 128, 128)
+    assert fused.shape == (1, 384, *fourth)
+    assert coarse.shape == (1, 2, *fourth)
     # level 4 first, then 1, 2, 3: weights of others mean this order
     for at, k in enumerate((4, 1, 2, 3)):
-        level = nn.functional.interpolate(heard[f"reduce{k}"][1], (128, 128), mode="bilinear")
+        level = nn.functional.interpolate(heard[f"reduce{k}"][1], fourth, mode="bilinear")
         torch.testing.assert_close(fused[:, 96 * at : 96 * at + 96], level)
 
 
@@ -79,7 +80,7 @@ def test_strides_and_dilations_are_the_published_ones(published: UGSNet) -> None
     assert dilations == [[(1, 1)] * 3, [(1, 1)] * 4, [(1, 1)] * 6, [(1, 1), (2, 2), (4, 4)]]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_training_gives_2048_points_of_an_image_of_512_px(published: UGSNet) -> None:
     with torch.no_grad():
         found = published.train()(torch.rand(2, 3, 512, 512))

@@ -74,11 +74,13 @@ def test_fractions_of_the_truth_are_those_of_the_pixels() -> None:
 
 
 @pytest.mark.parametrize("lcz", range(1, 18))
-def test_a_district_made_of_one_zone_is_of_that_zone(lcz: int) -> None:
+@pytest.mark.parametrize(("seeds", "cells"), [(2, 12), pytest.param(4, 20, marks=pytest.mark.soak)])
+def test_a_district_made_of_one_zone_is_of_that_zone(lcz: int, seeds: int, cells: int) -> None:
     """Districts of all sorts, one zone each: what the definitions say of their pixels."""
     shares, fits = [], []
-    for seed in range(4):
-        found = survey(World(100 + seed, only=lcz), LEFT // 100 * 100, TOP // 100 * 100, 20, 20)
+    for seed in range(seeds):
+        world = World(100 + seed, only=lcz)
+        found = survey(world, LEFT // 100 * 100, TOP // 100 * 100, cells, cells)
         shares.append((found.lcz == lcz).mean())
         fits.append((found.misfit <= MISFIT).mean())
     assert np.mean(shares) > 0.85, (lcz, shares)

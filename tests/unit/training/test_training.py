@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
+import contextlib
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -239,48 +239,58 @@ def test_a_network_learns_and_is_kept_at_its_best(tmp_path: Path) -> None:
     assert found.history[0].rate > found.history[-1].rate
 
 
-_SCRIPT = """
-import sys
-sys.path.insert(0, {tests!r})
-from pathlib import Path
-from unit.training.test_training import card, patches
-from engine.training.fit import fit
-from engine.training.settings import Settings
-fit(card(), patches(400), patches(60, 1), Settings(epochs=5, batch=32), Path({folder!r}),
-    device="cpu", step=lambda e, b, n: print(e, b, flush=True))
-"""
-
-
-def test_training_killed_at_random_gives_the_same_weights(tmp_path: Path) -> None:
-    tests = str(Path(__file__).resolve().parents[2])
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    whole = fit(
-        card(), patches(400), patches(60, 1), Settings(epochs=5, batch=32), tmp_path / "a",
-        device="cpu",
-    )  # fmt: skip
-    folder = tmp_path / "b"
-    rng = np.random.default_rng()
-    script = _SCRIPT.format(tests=tests, folder=str(folder))
-    kills = 0
-    for _ in range(3):
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, env=threads
-        ) as process:
-            assert process.stdout is not None
-            for _ in range(int(rng.integers(3, 28))):
-                if not process.stdout.readline():
-                    break
-            process.send_signal(signal.SIGKILL)
-            kills += process.wait() == -signal.SIGKILL
-        time.sleep(0.1)
-    assert kills
+def fit_there(folder: Path, told: Connection) -> None:
+    """A training in a process of its own; says each step, and what came out."""
     found = fit(
-        card(), patches(400), patches(60, 1), Settings(epochs=5, batch=32), folder, device="cpu"
-    )
-    assert found.history == whole.history
-    assert found.weights.keys() == whole.weights.keys()
-    for name, values in whole.weights.items():
-        assert torch.equal(values, found.weights[name]), name
+        card(), patches(300), patches(60, 1), Settings(epochs=4, batch=32), folder,
+        device="cpu", step=lambda *at: told.send(at),
+    )  # fmt: skip
+    told.send({name: values.numpy().tobytes() for name, values in found.weights.items()})
+    told.send(found.history)
+
+
+@pytest.fixture
+def forks(monkeypatch: pytest.MonkeyPatch) -> BaseContext:
+    """Processes forked from one that has only imported.
+
+    Bits depend on the number of threads, and that of a process depends on its past: a predictor's
+    pool sets it for every thread that has not used torch yet. Forks of one process are alike.
+    """
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(name, "1")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["engine.training.fit"])
+    return context
+
+
+@pytest.mark.slow
+def test_training_killed_at_random_gives_the_same_weights(
+    tmp_path: Path, forks: BaseContext
+) -> None:
+    rng = np.random.default_rng()
+
+    def train(name: str, steps: int | None = None) -> list[Any]:
+        """All that is said, or that of so many steps, after which it is killed."""
+        ours, theirs = forks.Pipe()
+        process = forks.Process(target=fit_there, args=(tmp_path / name, theirs))
+        process.start()
+        theirs.close()
+        heard: list[Any] = []
+        with contextlib.suppress(EOFError):
+            while len(heard) != steps:
+                heard.append(ours.recv())
+        process.kill()
+        process.join()
+        return heard
+
+    for least in (11, 2, 2):  # the first after a whole epoch, or nothing would be gone on from
+        steps = int(rng.integers(least, least + 10))
+        assert len(train("killed", steps)) == steps, "it ended before it was killed"
+    *made, weights, history = train("killed")
+    *all_made, expected, whole = train("whole")
+    assert len(made) < len(all_made) == 4 * 10  # it went on from where an earlier one was
+    assert history == whole
+    assert weights == expected
 
 
 @pytest.mark.parametrize(("count", "batch", "devices"), [(300, 1, 1), (300, 8, 8), (12, 96, 8)])
