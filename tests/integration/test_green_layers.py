@@ -13,6 +13,7 @@ import shapely
 import zarr
 from affine import Affine
 from support.cards import write_segmenter
+from support.shared import run
 
 import engine
 from engine.catalog.ingest import ingest
@@ -78,26 +79,26 @@ def layers(product: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def test_shares_that_nobody_made_are_not_published(city: Path) -> None:
     wanted = recipe(city, "until")
-    assert not engine.run(wanted, workers=1, until="map").failed
+    assert not run(wanted, until="map").failed
     with pytest.raises(PublishError, match=r"fraction-100m.tif: (.|\n)*any of its 4 tiles"):
         engine.publish(wanted, tag="v1")
     assert Store.open(city / "until").tags() == []  # the name is free for what will be whole
-    assert not engine.run(wanted, workers=1, tiles=["r0000c0001"]).failed
+    assert not run(wanted, tiles=["r0000c0001"]).failed
     shares, whole, notes = layers(Path(engine.publish(wanted)))
     made = np.zeros((4, 4), bool)
     made[:2, 2:] = True
     np.testing.assert_array_equal(shares, np.where(made, whole, 255))
     assert [note for note in notes if "in 3 of 4 tiles" in note]
-    assert not engine.run(wanted, workers=1).failed
+    assert not run(wanted).failed
     shares, whole, notes = layers(Path(engine.publish(wanted, tag="v1")))
     np.testing.assert_array_equal(shares, whole)
     assert not notes
 
 
 def test_shares_of_an_older_map_and_failed_ones_are_not_published(city: Path) -> None:
-    assert not engine.run(recipe(city, "again"), workers=1).failed
+    assert not run(recipe(city, "again")).failed
     moved = recipe(city, "again", "less.geojson")
-    assert not engine.run(moved, workers=1, until="map").failed
+    assert not run(moved, until="map").failed
     shares, whole, notes = layers(Path(engine.publish(moved)))
     assert (whole[:2, :2] != 255).all()
     whole[:2, :2] = 255
@@ -121,9 +122,9 @@ def test_shares_of_an_older_map_and_failed_ones_are_not_published(city: Path) ->
 
 
 def test_a_probability_beside_an_older_map_is_not_published(city: Path) -> None:
-    assert not engine.run(recipe(city, "scores"), workers=1).failed
+    assert not run(recipe(city, "scores")).failed
     moved = recipe(city, "scores", "less.geojson")
-    assert not engine.run(moved, workers=1, until="scores").failed
+    assert not run(moved, until="scores").failed
     product = Path(engine.publish(moved))
     with rasterio.open(product / "town-probability.tif") as file:
         percent = file.read(1)

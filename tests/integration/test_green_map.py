@@ -16,6 +16,8 @@ from affine import Affine
 from PIL import Image
 from pyproj import Transformer
 from support.cards import RGB, write_segmenter
+from support.shared import run
+from support.worlds import PLAIN, photograph
 
 import engine
 from engine.errors import CardError, MetricError, RecipeError
@@ -23,22 +25,21 @@ from engine.legend import Reason
 from engine.models.registry import load_model
 from engine.pipeline.beside import beside
 from engine.synthetic.country import Country
-from engine.synthetic.districts import World
-from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
 
 pytestmark = pytest.mark.slow
 
-COUNTRY = Country(World(4), 3200, 3200)
+COUNTRY = Country(PLAIN.world, 1600, 1600)
 WEST, SOUTH, EAST, NORTH = COUNTRY.bounds
+LONG, MORE = 1600, 500  # metres of its side, and about it
 SIDE, OVERLAP = 128, 32
-TOWNS = [  # one curved, one of two islands with a hole, one across the country's edge
-    shapely.Point(WEST + 900, SOUTH + 900).buffer(700, 64),
-    shapely.Point(WEST + 2200, NORTH - 700).buffer(300)
-    - shapely.Point(WEST + 2250, NORTH - 700).buffer(120),
-    shapely.box(EAST - 150.3, SOUTH + 400.7, EAST + 500, SOUTH + 700),
+TOWNS = [  # one curved, one with a hole, one across the country's edge
+    shapely.Point(WEST + 500, SOUTH + 600).buffer(400, 64),
+    shapely.Point(WEST + 1100, NORTH - 350).buffer(200)
+    - shapely.Point(WEST + 1130, NORTH - 350).buffer(80),
+    shapely.box(EAST - 90.3, SOUTH + 400.7, EAST + 500, SOUTH + 700),
 ]
-AREA = shapely.box(WEST, SOUTH, EAST, NORTH) - shapely.Point(WEST + 200, SOUTH).buffer(600, 64)
+AREA = shapely.box(WEST, SOUTH, EAST, NORTH) - shapely.Point(WEST + 100, SOUTH).buffer(400, 64)
 
 
 def write_polygons(path: Path, shapes: list[Any]) -> str:
@@ -58,7 +59,7 @@ def write_polygons(path: Path, shapes: list[Any]) -> str:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Orthophotos, polygons, a network of random weights."""
     folder = tmp_path_factory.mktemp("green")
-    write_photos(COUNTRY.world, COUNTRY.bounds, folder / "photos", [])
+    photograph(COUNTRY.world, COUNTRY.bounds, folder / "photos")
     (folder / "photos" / f"photo_{(WEST + 1000) // 1000}_{NORTH // 1000}.json").unlink()
     catalog = json.loads((folder / "photos" / "catalog.json").read_text())
     catalog["links"] = [
@@ -76,7 +77,7 @@ def recipe(place: Path, name: str = "green", **grid: Any) -> dict[str, Any]:
         "name": name,
         "product": "ugs",
         "area": {"file": str(place / "area.geojson")},
-        "grid": {"crs": CRS, "tile": 1000, **grid},
+        "grid": {"crs": CRS, "tile": 500, **grid},
         "images": {"catalog": str(place / "photos" / "catalog.json")},
         "model": {"card": str(place / "net")},
         "mask": {"boundaries": str(place / "towns.geojson")},
@@ -87,8 +88,7 @@ def recipe(place: Path, name: str = "green", **grid: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def product(place: Path) -> Path:
-    summary = engine.run(recipe(place), workers=2)
-    assert not summary.failed
+    assert not run(recipe(place)).failed
     return Path(engine.publish(recipe(place)))
 
 
@@ -102,13 +102,12 @@ def layer(product: Path, suffix: str = "") -> np.ndarray:
 
 @cache
 def ground(place: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All photos with numpy alone, a kilometre more each side: the first by name wins."""
-    more = 1000
-    side = 3200 + 2 * more
+    """All photos with numpy alone, half a kilometre more each side: the first by name wins."""
+    side = LONG + 2 * MORE
     rgb, empty = np.zeros((3, side, side), np.uint8), np.ones((side, side), bool)
     for path in sorted((place / "photos").glob("photo_*.json")):
         with rasterio.open(path.with_suffix(".tif")) as file:
-            row, col = round(NORTH + more - file.bounds.top), round(file.bounds.left - WEST + more)
+            row, col = round(NORTH + MORE - file.bounds.top), round(file.bounds.left - WEST + MORE)
             here = np.s_[row : row + file.height, col : col + file.width]
             takes = empty[here].copy()
             rgb[:, *here][:, takes] = file.read([1, 2, 3])[:, takes]
@@ -165,20 +164,20 @@ def test_the_map_is_that_of_windows_blended_by_hand(place: Path, product: Path) 
     along = np.concatenate([ramp, np.ones(SIDE - 2 * OVERLAP), ramp[::-1]])
     total, weight = np.zeros(valid.shape), np.zeros(valid.shape)
     step = SIDE - OVERLAP
-    left, top = WEST - 1000, -(NORTH + 1000)  # in the grid's pixels, whose anchor is 0, 0
+    left, top = WEST - MORE, -(NORTH + MORE)  # in the grid's pixels, whose anchor is 0, 0
     with torch.inference_mode():
-        for row in range(-(-top // step) * step - top, 5200 - SIDE + 1, step):
-            for col in range(-(-left // step) * step - left, 5200 - SIDE + 1, step):
+        for row in range(-(-top // step) * step - top, len(valid) - SIDE + 1, step):
+            for col in range(-(-left // step) * step - left, len(valid) - SIDE + 1, step):
                 here = np.s_[row : row + SIDE, col : col + SIDE]
                 logits = network(torch.from_numpy(x[None, :, *here].copy()))[0].numpy()
                 total[here] += np.outer(along, along) * (logits[1] - logits[0])
                 weight[here] += np.outer(along, along)
-    inner = np.s_[1000:4200, 1000:4200]
+    inner = np.s_[MORE : MORE + LONG, MORE : MORE + LONG]
     assert np.allclose(weight[inner], 1)
     percent = 100 / (1 + np.exp(-total[inner]))
     mine = layer(product, "-probability")
     known = mine != 255
-    centres = np.arange(3200) + 0.5
+    centres = np.arange(LONG) + 0.5
     xx, yy = WEST + centres[None], NORTH - centres[:, None]
     wanted = shapely.intersects_xy(shapely.union_all(TOWNS), xx, yy)
     inside = shapely.intersects_xy(AREA, xx, yy)
@@ -198,48 +197,10 @@ def test_classes_and_fractions_follow_from_the_probability(product: Path) -> Non
     np.testing.assert_array_equal(classes, np.where(percent == 255, 255, percent >= 50))
     assert set(np.unique(classes)) == {0, 1, 255}
     share = layer(product, "-green-fraction-100m")
-    for row, col in np.ndindex(32, 32):
+    for row, col in np.ndindex(16, 16):
         cell = classes[100 * row : 100 * row + 100, 100 * col : 100 * col + 100]
         known = cell[cell != 255]
         assert share[row, col] == (np.rint(100 * (known == 1).mean()) if len(known) else 255)
-
-
-@pytest.mark.parametrize(
-    ("name", "workers", "grid"),
-    [
-        ("wide", 1, {"tile": 2000}),
-        ("shifted", 2, {"tile": 1500, "origin": [300, 700]}),
-        ("kept", 2, {"tile": 1000}),
-    ],
-)
-def test_the_map_does_not_depend_on_the_tiles(
-    place: Path,
-    product: Path,
-    name: str,
-    workers: int,
-    grid: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def shuffled(rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-        return np.random.default_rng(workers).permutation(rows.size).reshape(rows.shape)
-
-    monkeypatch.setattr("engine.runs.schedule.curve_order", shuffled)
-    if "origin" in grid:  # a lattice elsewhere is another map, but of the same pixels
-        plain = recipe(place, "shifted-small", tile=500, origin=[300, 700])
-        assert not engine.run(plain, workers=2).failed
-        product = Path(engine.publish(plain))
-    other = recipe(place, name, **grid)
-    other["images"] = {**other["images"], "keep": name == "kept"}
-    assert not engine.run(other, workers=workers).failed
-    published = Path(engine.publish(other))
-    for suffix in ("", "-probability", "-reason", "-green-fraction-100m"):
-        np.testing.assert_array_equal(layer_any(product, suffix), layer_any(published, suffix))
-
-
-def layer_any(product: Path, suffix: str) -> np.ndarray:
-    with rasterio.open(product / f"{product.name.removesuffix('-product')}{suffix}.tif") as file:
-        found: np.ndarray = file.read(1)
-        return found
 
 
 def engine_card(place: Path) -> Any:
@@ -252,7 +213,7 @@ def test_only_what_changed_runs_again(place: Path, product: Path) -> None:
     again = engine.plan(recipe(place))
     assert all(not stage.stale for stage in again.stages)
     moved = recipe(place) | {"mask": {"boundaries": str(place / "moved.geojson")}}
-    smaller = shapely.box(EAST - 90, SOUTH + 400, EAST, SOUTH + 500)
+    smaller = shapely.box(EAST - 60, SOUTH + 400, EAST, SOUTH + 500)
     write_polygons(place / "moved.geojson", [*TOWNS[:2], smaller])
     stale = {stage.name: stage.stale for stage in engine.plan(moved).stages}
     assert sum(stale["scores"].values()) == 1, stale
@@ -268,14 +229,14 @@ def test_releases_are_compared(place: Path, product: Path, tmp_path: Path) -> No
     assert engine.diff(place / "green", "one").changed == 0
     smaller = recipe(place) | {"mask": {"boundaries": str(place / "towns-2.geojson")}}
     write_polygons(place / "towns-2.geojson", TOWNS[:1])
-    assert not engine.run(smaller, workers=1).failed
+    assert not run(smaller).failed
     found = engine.diff(place / "green", "one", out=tmp_path / "changes")
     gone = sum(cells for old, new, cells in found.largest if new == 0)
     assert gone == found.changed > 0
     assert found.cells.shape == (3, 3)
     assert found.cells[1:].sum() == (before != 255).sum()
     assert (tmp_path / "changes" / "changes.csv").read_text().count("green") == 2
-    assert not engine.run(recipe(place), workers=1).failed  # as it was
+    assert not run(recipe(place)).failed  # as it was
     assert engine.diff(place / "green", "one").changed == 0
 
 

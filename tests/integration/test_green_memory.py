@@ -19,29 +19,27 @@ from engine.catalog.ingest import ingest
 from engine.store.ledger import Ledger
 from engine.store.repository import Store
 
-pytestmark = pytest.mark.slow
-SIDE, TILE = 5000, 4000
+pytestmark = pytest.mark.alone
 WEST, NORTH = 400_000, 5_200_000  # multiples of the tile
 
 
-@pytest.fixture(scope="module")
-def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Frames of 5 km over 20 km square, of a pattern that is quickly written."""
-    folder = tmp_path_factory.mktemp("frames")
-    yy, xx = np.ogrid[:SIDE, :SIDE]
+def write_frames(folder: Path, side: int, across: int) -> Path:
+    """Frames, as wide and so many in a row, of a pattern that is quickly written."""
+    folder.mkdir()
+    yy, xx = np.ogrid[:side, :side]
     pattern = np.stack([(yy // 8 + xx // step) % 256 for step in (8, 16, 32)]).astype(np.uint8)
-    for row in range(4):
-        for col in range(4):
+    for row in range(across):
+        for col in range(across):
             with rasterio.open(
                 folder / f"frame_{row}{col}.tif",
                 "w",
                 driver="GTiff",
                 count=3,
-                height=SIDE,
-                width=SIDE,
+                height=side,
+                width=side,
                 dtype="uint8",
                 crs="EPSG:32633",
-                transform=Affine(1, 0, WEST + col * SIDE, 0, -1, NORTH - row * SIDE),
+                transform=Affine(1, 0, WEST + col * side, 0, -1, NORTH - row * side),
                 tiled=True,
                 photometric="rgb",
                 interleave="pixel",
@@ -60,15 +58,25 @@ def peak(store: Path) -> int:
     return max(int(record["megabytes"]) for _, _, record in ledger.records("scores"))
 
 
-def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tile", "widths", "side", "frames"),
+    [
+        (2000, (1, 3), 3000, 2),
+        pytest.param(4000, (1, 2, 5), 5000, 4, marks=pytest.mark.soak, id="default"),
+    ],
+)
+def test_memory_is_that_of_one_tile(
+    tmp_path: Path, tile: int, widths: tuple[int, ...], side: int, frames: int
+) -> None:
+    catalog = write_frames(tmp_path / "frames", side, frames)
     write_segmenter(tmp_path / "stub", patch=512, overlap=64, width=1)
     found: dict[int, int] = {}
-    for across in (1, 2, 5):
+    for across in widths:
         box: dict[str, Any] = {
             "type": "Polygon",
             "coordinates": [
                 [
-                    [WEST + dx * TILE * across, NORTH - dy * TILE * across]
+                    [WEST + dx * tile * across, NORTH - dy * tile * across]
                     for dx, dy in [(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)]
                 ]
             ],
@@ -81,17 +89,17 @@ def test_memory_is_that_of_one_tile(frames: Path, tmp_path: Path) -> None:
             "name": "memory",
             "product": "ugs",
             "area": {"file": str(tmp_path / f"area-{across}.geojson")},
-            "grid": {"crs": "EPSG:32633"},
-            "images": {"catalog": str(frames)},
+            "grid": {"crs": "EPSG:32633", "tile": tile},
+            "images": {"catalog": str(catalog)},
             "model": {"card": str(tmp_path / "stub")},
             "store": str(tmp_path / f"store-{across}"),
         }
         plan = engine.plan(recipe)
         assert plan.tiles == across**2
-        assert plan.gigabytes_read == pytest.approx(1.5e-9 * (across * TILE) ** 2)  # a guess
+        assert plan.gigabytes_read == pytest.approx(1.5e-9 * (across * tile) ** 2)  # a guess
         assert not engine.run(recipe, workers=1).failed
         found[across**2] = peak(tmp_path / f"store-{across}")
     assert max(found.values()) <= 1.1 * found[1], found
     # a torch that knows GPUs takes 0.35 GB more from the start
     least = 1000 if torch.version.cuda is None else 1200
-    assert max(found.values()) <= least + 3 * 4 * TILE**2 / 1e6, found
+    assert max(found.values()) <= least + 3 * 4 * tile**2 / 1e6, found

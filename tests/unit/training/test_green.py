@@ -60,7 +60,7 @@ def test_the_discriminator_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "side"), [(16, 64), pytest.param(64, 512, marks=pytest.mark.slow, id="published")]
+    ("width", "side"), [(16, 64), pytest.param(64, 512, marks=pytest.mark.soak, id="published")]
 )
 def test_one_step_moves_each_by_its_own_loss(width: int, side: int) -> None:
     """The discriminator by its loss alone, then the network by its own alone; written straight."""
@@ -103,9 +103,10 @@ def test_one_step_moves_each_by_its_own_loss(width: int, side: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_discs_are_learnt_by_heart() -> None:
+@pytest.mark.parametrize("width", [16, pytest.param(64, marks=pytest.mark.soak, id="published")])
+def test_two_discs_are_learnt_by_heart(width: int) -> None:
     torch.manual_seed(0)
-    network = UGSNet()  # of published size, half a minute
+    network = UGSNet(width=width)
     images, masks = discs()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
     for _ in range(80):
