@@ -170,6 +170,8 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         proxy.stop()
 
 
+@SOAK
+@pytest.mark.parametrize("country", ["larger"], indirect=True)
 def test_other_bytes_than_asked_for_are_never_decoded(
     country: Path,
     files: Files,
@@ -190,7 +192,7 @@ def test_other_bytes_than_asked_for_are_never_decoded(
         proxy.stop()
 
 
-@pytest.mark.soak
+@SOAK
 @pytest.mark.parametrize("country", ["larger"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_failure_heals(
