@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +13,39 @@ import yaml
 from scipy.ndimage import maximum_filter
 from services.faulty import KINDS, PROGRAMS, Files, Proxy, far_catalogue
 from services.required import need
+from support import shared
+from support.near import near
 
 import engine
 from engine.catalog.snapshot import read_snapshot
+from engine.clusters.local import Local, open_local
 from engine.cube.clouds import READ_FAILED
 from engine.cube.read import sample_item
 from engine.items import Item
 from engine.legend import Reason
 from engine.pipeline import prepare
 from engine.pipeline.status import read_status
+from engine.pipeline.verbs import PRELOAD
 from engine.recipe import load_recipe
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
+from engine.runs.execute import Summary
+from engine.synthetic.country import AUTUMN
 
 pytestmark = pytest.mark.slow
+SOAK = pytest.mark.soak
 DISC = 6  # px about a cloud that are masked with it
 NAMES = ("bands", "observations", "reason")
 
 
-@pytest.fixture(scope="module")
-def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("country")
-    synthesize(Country(World(5), 3200, 3200, AUTUMN[:3]), folder, tile=160)
-    return folder
+@pytest.fixture(scope="module", params=["small"])
+def country(request: pytest.FixtureRequest) -> Path:
+    """A country that was mapped from files on disk: four tiles, or nine with a date more."""
+    return near() if request.param == "small" else shared.reference()
 
 
 @pytest.fixture(scope="module")
 def files(country: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Files]:
     need(*PROGRAMS)
-    found = Files(country / "scenes", tmp_path_factory.mktemp("nginx"))
+    found = Files(scenes(country), tmp_path_factory.mktemp("nginx"))
     try:
         yield found
     finally:
@@ -49,11 +53,30 @@ def files(country: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 
 @pytest.fixture(scope="module")
+def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """One worker that is not patient with servers, like its driver."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NATMAP_HTTP_SECONDS", "6")
+        patch.setenv("NATMAP_VERIFIED", str(tmp_path_factory.mktemp("verified")))
+        with open_local(1, preload=PRELOAD) as found:
+            yield found
+
+
+@pytest.fixture
+def run(workers: Local) -> Callable[..., Summary]:
+    """Composites of a recipe."""
+    return partial(engine.run, cluster=workers, until="composite")
+
+
+@pytest.fixture(scope="module")
 def clean(country: Path) -> dict[str, np.ndarray]:
     """The composite of files on disk."""
-    recipe = country / "recipe.yaml"
-    assert not engine.run(recipe, workers=1, until="composite").failed
     return composite(country / "store")
+
+
+def scenes(country: Path) -> Path:
+    recipe = yaml.safe_load((country / "recipe.yaml").read_text())
+    return (country / recipe["imagery"]["catalog"]).parent
 
 
 def composite(store: Path) -> dict[str, np.ndarray]:
@@ -97,27 +120,31 @@ def lost_pixels(clean: Path, store: Path) -> np.ndarray:
 def over_http(country: Path, folder: Path, port: int) -> dict[str, Any]:
     """The recipe with a catalogue whose assets are addresses."""
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
-    recipe["imagery"]["catalog"] = far_catalogue(country / "scenes", folder, port)
+    recipe["imagery"]["catalog"] = far_catalogue(scenes(country), folder, port)
     recipe["area"] = {"file": str(country / "truth" / "area.geojson")}
     del recipe["mask"]
     return recipe | {"store": str(folder / "store")}
 
 
-@pytest.mark.parametrize("rate", [0.01, 0.1, 0.3])
+@pytest.mark.parametrize(
+    ("country", "rate"),
+    [("small", 0.3), *(pytest.param("larger", rate, marks=SOAK) for rate in (0.01, 0.1, 0.3))],
+    indirect=["country"],
+)
 def test_a_failing_network_changes_no_pixel_in_silence(
     country: Path,
     files: Files,
     clean: dict[str, np.ndarray],
     tmp_path: Path,
     rate: float,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Summary],
 ) -> None:
-    monkeypatch.setenv("NATMAP_HTTP_SECONDS", "6")
     proxy = Proxy(files.port, rate, seed=round(1000 * rate))
     try:
         recipe = over_http(country, tmp_path, proxy.port)
-        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert not run(recipe).failed
         assert sum(proxy.done[kind] for kind in KINDS) > 0.3 * rate * proxy.done.total()
+        assert rate < 0.3 or min(proxy.done[kind] for kind in KINDS) > 2, proxy.done
         # whatever is not the faultless map is a gap that the ledger tells
         plan = engine.plan(recipe, until="composite")
         gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
@@ -136,21 +163,26 @@ def test_a_failing_network_changes_no_pixel_in_silence(
             assert (values == clean[name])[..., ~near].all(), name
         # the next run over a healed network mends all of it
         proxy.rate = 0.0
-        engine.run(recipe, workers=1, until="composite")
+        run(recipe)
         for name, values in composite(tmp_path / "store").items():
             np.testing.assert_array_equal(values, clean[name], err_msg=name)
     finally:
         proxy.stop()
 
 
+@SOAK
+@pytest.mark.parametrize("country", ["larger"], indirect=True)
 def test_other_bytes_than_asked_for_are_never_decoded(
-    country: Path, files: Files, clean: dict[str, np.ndarray], tmp_path: Path
+    country: Path,
+    files: Files,
+    tmp_path: Path,
+    run: Callable[..., Summary],
 ) -> None:
     """Answers of another place, cut, or whole: GDAL would decode many of them without an error."""
     proxy = Proxy(files.port, 0.4, ("range", "truncate", "whole"), seed=11)
     try:
         recipe = over_http(country, tmp_path, proxy.port)
-        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert not run(recipe).failed
         assert min(proxy.done[kind] for kind in proxy.kinds) > 20
         plan = engine.plan(recipe, until="composite")
         gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
@@ -160,6 +192,8 @@ def test_other_bytes_than_asked_for_are_never_decoded(
         proxy.stop()
 
 
+@SOAK
+@pytest.mark.parametrize("country", ["larger"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_failure_heals(
     country: Path,
@@ -167,16 +201,15 @@ def test_each_kind_of_failure_heals(
     clean: dict[str, np.ndarray],
     tmp_path: Path,
     kind: str,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Summary],
 ) -> None:
-    monkeypatch.setenv("NATMAP_HTTP_SECONDS", "6")
     proxy = Proxy(files.port, 0.03, (kind,), seed=7)
     try:
         recipe = over_http(country, tmp_path, proxy.port)
-        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert not run(recipe).failed
         assert proxy.done[kind] > 2
         proxy.rate = 0.0
-        engine.run(recipe, workers=1, until="composite")
+        run(recipe)
         for name, values in composite(tmp_path / "store").items():
             np.testing.assert_array_equal(values, clean[name], err_msg=f"{kind}: {name}")
     finally:
@@ -193,38 +226,40 @@ def test_flipped_bits_are_caught_where_files_are_verified(
     files: Files,
     clean: dict[str, np.ndarray],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    run: Callable[..., Summary],
 ) -> None:
-    monkeypatch.setenv("NATMAP_VERIFIED", str(tmp_path / "verified"))
     proxy = Proxy(files.port, 0.1, ("flip",), seed=3)
     try:
         recipe = over_http(country, tmp_path, proxy.port)
         recipe["imagery"]["verify"] = True
-        assert not engine.run(recipe, workers=1, until="composite").failed
+        assert not run(recipe).failed
         assert proxy.done["flip"] > 5
         assert not _suspects(tmp_path / "store")  # no scene was lost to a flipped sample
         plan = engine.plan(recipe, until="composite")
         gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
         assert changed_tiles(country / "store", tmp_path / "store") <= gaps.keys()
         proxy.rate = 0.0
-        engine.run(recipe, workers=1, until="composite")
+        run(recipe)
         for name, values in composite(tmp_path / "store").items():
             np.testing.assert_array_equal(values, clean[name], err_msg=name)
         # each file came once for all tiles, or again after it was found damaged
-        whole = sum(path.stat().st_size for path in (country / "scenes").glob("*.tif"))
+        whole = sum(path.stat().st_size for path in scenes(country).glob("*.tif"))
         assert proxy.sent < 3 * whole
     finally:
         proxy.stop()
 
 
 def test_flipped_bits_pass_unseen_otherwise(
-    country: Path, files: Files, clean: dict[str, np.ndarray], tmp_path: Path
+    country: Path,
+    files: Files,
+    tmp_path: Path,
+    run: Callable[..., Summary],
 ) -> None:
     """The limit that is documented, and the proof that the test above tests something."""
     proxy = Proxy(files.port, 0.3, ("flip",), seed=3)
     try:
         recipe = over_http(country, tmp_path, proxy.port)
-        engine.run(recipe, workers=1, until="composite")
+        run(recipe)
         plan = engine.plan(recipe, until="composite")
         gaps = next(stage.tiles for stage in plan.stages if stage.name == "scenes")
         assert changed_tiles(country / "store", tmp_path / "store") - gaps.keys()

@@ -13,7 +13,7 @@ from typing import Any
 
 import dask
 import pytest
-from distributed import Nanny, Scheduler, SpecCluster, get_worker
+from distributed import Scheduler, SpecCluster, Worker, get_worker
 from support.toys import Kernel, Toy, read_map, square
 
 from engine.clusters.existing import Existing, open_existing
@@ -52,7 +52,7 @@ def workers(**specs: dict[str, Any]) -> Iterator[Existing]:
         local = {"host": "127.0.0.1", "port": 0}
         cluster = stack.enter_context(
             SpecCluster(
-                workers={n: {"cls": Nanny, "options": local | o} for n, o in specs.items()},
+                workers={n: {"cls": Worker, "options": local | o} for n, o in specs.items()},
                 scheduler={"cls": Scheduler, "options": {**local, "dashboard_address": ":0"}},
                 silence_logs="CRITICAL",
             )

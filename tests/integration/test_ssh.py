@@ -13,11 +13,9 @@ import pytest
 import yaml
 from services.hosts import PROGRAMS, Hosts, possible
 from services.required import need
+from support.near import copied, near
 
 import engine
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
 
 pytestmark = pytest.mark.slow
 
@@ -48,20 +46,18 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
         for name in ("one", "two"):
             config = str(tmp_path / "sshd_config")
             found.start(name, ["/usr/sbin/sshd", "-D", "-e", "-f", config])
-        time.sleep(1)
+        until = time.monotonic() + 20
+        while not all("Server listening" in found.log(name) for name in ("one", "two")):
+            assert time.monotonic() < until, "no server of SSH"
+            time.sleep(0.1)
         yield found
     finally:
         found.stop()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("tls", [True, pytest.param(False, marks=pytest.mark.soak)])
 def test_a_run_over_ssh_is_the_local_one(hosts: Hosts, tmp_path: Path, tls: bool) -> None:
-    country = tmp_path / "country"
-    synthesize(Country(World(5), 3200, 3200, AUTUMN[:2]), country, tile=160)
-    recipe = country / "recipe.yaml"
-    assert not engine.run(recipe, workers=2, until="composite").failed
-    far = yaml.safe_load(recipe.read_text()) | {"store": str(tmp_path / "far")}
-    (country / "far.yaml").write_text(yaml.safe_dump(far))
+    recipe = copied(tmp_path / "country", tmp_path / "far")
     (tmp_path / "shared").mkdir()
     group = {"cores": 1, "memory": "4GB", "workers": 1}
     settings = {
@@ -77,16 +73,16 @@ def test_a_run_over_ssh_is_the_local_one(hosts: Hosts, tmp_path: Path, tls: bool
     }
     (tmp_path / "ssh.yaml").write_text(yaml.safe_dump(settings))
     natmap = str(Path(sys.executable).with_name("natmap"))
-    words = ["run", str(country / "far.yaml"), "--until", "composite"]
+    words = ["run", str(recipe), "--until", "composite"]
     run = hosts.start(
         "driver",
         [natmap, *words, "--cluster", str(tmp_path / "ssh.yaml")],
         {"HOME": str(tmp_path / "home")},
     )
     assert run.wait(180) == 0, hosts.log("driver")[-4000:]
-    near = engine.open_store(country / "store", decode=False)["composite"]
+    there = engine.open_store(near() / "store", decode=False)["composite"]
     found = engine.open_store(tmp_path / "far", decode=False)["composite"]
     for name in ("bands", "observations", "reason"):
-        np.testing.assert_array_equal(found[name].values, near[name].values)
+        np.testing.assert_array_equal(found[name].values, there[name].values)
     for name in ("one", "two"):
         assert "Accepted publickey" in hosts.log(name)

@@ -10,9 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
-from support.operator_schemas import definition
+from support.operator_schemas import require
 
 import engine.clusters.kubernetes as kubernetes
 from engine.clusters.settings import ClusterSettings, load_cluster
@@ -107,8 +106,8 @@ def test_what_is_created_is_what_the_operator_defines(
         assert len(operator.there) == 1
     assert not operator.there
     cluster, group = operator.made
-    jsonschema.validate(cluster, definition("daskcluster"))
-    jsonschema.validate(group, definition("daskworkergroup"))
+    require(cluster, "daskcluster")
+    require(group, "daskworkergroup")
     name = cluster["metadata"]["name"]
     assert group["metadata"]["name"] == f"{name}-predictors"
     assert group["spec"]["worker"]["replicas"] == settings.groups[1].workers

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from services.required import need
-from support.operator_schemas import definition
+from support.operator_schemas import require
 
 from engine.clusters.kubernetes import manifest, worker_groups
 from engine.clusters.settings import ClusterSettings, Group, load_cluster
@@ -144,9 +144,9 @@ def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
 def test_manifests_are_what_the_operator_defines() -> None:
     settings = load_cluster(str(DEPLOY / "kubernetes" / "cluster.yaml"))
     cluster = manifest(settings, "natmap", ("engine.pipeline.kernels",))
-    jsonschema.validate(cluster, definition("daskcluster"))
+    require(cluster, "daskcluster")
     (group,) = worker_groups(settings, "natmap")
-    jsonschema.validate(group, definition("daskworkergroup"))
+    require(group, "daskworkergroup")
     worker = group["spec"]["worker"]["spec"]["containers"][0]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert "GPU=2" in worker["args"]
@@ -154,7 +154,7 @@ def test_manifests_are_what_the_operator_defines() -> None:
     broken = manifest(settings, "natmap")
     broken["spec"]["worker"]["spec"]["contaners"] = []
     with pytest.raises(jsonschema.ValidationError, match="contaners"):
-        jsonschema.validate(broken, definition("daskcluster"))
+        require(broken, "daskcluster")
 
 
 def test_the_driver_s_manifests_name_one_another() -> None:
