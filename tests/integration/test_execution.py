@@ -23,7 +23,7 @@ from engine.runs.execute import Limits, execute
 from engine.runs.schedule import Schedule, Status, Work
 from engine.store.ledger import Flag, State
 
-QUICK = Limits(commit_tiles=8, commit_seconds=0.3, patience=30)
+QUICK = Limits(commit_tiles=8, commit_seconds=0.3)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,9 @@ def test_a_new_day_touches_only_that_day_and_what_it_changes(
     tiles = {stage: [t for s, t in ran(seen) if s == stage] for stage in ("scenes", "composite")}
     assert tiles["scenes"] == [Tile(1, 1)]
     assert len(tiles["composite"]) == 9
-    assert sorted(t for s, t in ran(seen) if s == "map") == [
-        Tile(row, col) for row in (1, 2) for col in (1, 2)
-    ]
+    mapped = {t for s, t in ran(seen) if s == "map"}
+    assert mapped >= {Tile(row, col) for row in (1, 2) for col in (1, 2)}
+    assert max(t.row for t in mapped) == 2  # of 3; strips are digested whole, so a column more
     store, _ = changed.open(tmp_path / "s")
     assert (read_map(store) == changed.expected()).all()
     grown = Toy(area, days=(3000, 3005, 3010))
@@ -142,7 +142,7 @@ def test_a_poison_tile_is_quarantined_and_its_neighbours_live(
     poison = Tile(1, 1)
     mapped = {Tile(1, 2), Tile(2, 1), Tile(2, 2)}  # neighbours that have a map
     toy = Toy(area, mishaps=(Mishap("kill", "composite", poison, memory=str(tmp_path)),))
-    _, seen = run(toy, tmp_path / "s", cluster)
+    _, seen = run(toy, tmp_path / "s", cluster, replace(QUICK, deaths=2))
     assert {(e.stage, e.tile) for e in seen if isinstance(e, events.TileFailed)} == {
         ("composite", poison)
     }
