@@ -41,9 +41,7 @@ def test_a_law_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     laws = [
         law("first", "echo figures: 7 tiles", "echo done"),
         law("second", "echo no >&2; exit 3", "touch never"),
-        law(
-            "third", "echo 5 passed, 1 skipped; echo a word at the end", says="[0-9] passed"
-        ),
+        law("third", "echo 5 passed, 1 skipped; echo a word at the end", says="[0-9] passed"),
         law("silent", "echo 4 skipped", says="[0-9] passed"),
     ]
     assert run(tmp_path, laws) == 1
