@@ -61,7 +61,10 @@ def end(driver: subprocess.Popen[str], number: int) -> tuple[str, str, list[psut
     return out, err, psutil.wait_procs(children, timeout=5)[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize(  # SIGINT in this process: test_execution.py
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: int) -> None:
     driver = start(tmp_path, "run")
     assert driver.stdout is not None
@@ -81,6 +84,7 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: 
     assert (read_map(store) == toy.expected()).all()
 
 
+@pytest.mark.slow
 def test_before_a_run_a_signal_gives_the_workers_back(tmp_path: Path) -> None:
     driver = start(tmp_path, "wait")
     assert driver.stdout is not None

@@ -23,6 +23,7 @@ from engine.runs.execute import Limits, execute
 from engine.runs.schedule import Schedule, Status, Work
 from engine.store.ledger import Flag, State
 
+pytestmark = pytest.mark.slow
 QUICK = Limits(commit_tiles=8, commit_seconds=0.3)
 
 
