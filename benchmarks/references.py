@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--log", type=Path)
-    parser.add_argument("--most", type=int, default=STEPS[-1], help="references")
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="references")
     parser.add_argument("--batches", type=int, default=4, help="of real tiles at each step")
     asked = parser.parse_args()
     bound_heap()
@@ -165,7 +165,7 @@ def main() -> None:
         ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
         open_local(1) as cluster,
     ):
-        for step in [step for step in STEPS if step <= asked.most]:
+        for step in asked.steps:
             while state["filled"] * per_tile < step:
                 count = min(2 * BATCH, -(-step // per_tile) - state["filled"])
                 these = tiles[state["filled"] : state["filled"] + count]
