@@ -103,7 +103,7 @@ def main() -> None:
         "patch_ms_spread": [round(1e3 * s / 256, 3) for s in (min(times), max(times))],
         "times_as_fast": round(slow * cells / seconds, 2),
     }
-    print(json.dumps(result, indent=1))
+    print(json.dumps(result))
     if asked.log:
         asked.log.write_text(json.dumps(result, indent=1) + "\n")
 

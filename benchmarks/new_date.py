@@ -4,8 +4,8 @@
 
 A made-up country of 400 tiles is mapped from four dates over HTTP; then a date comes that a
 satellite saw over the east of it only, in one block. The country and its catalogue are kept in the
-folder; the runs are made anew. Bytes are those that the file server sent. The suite runs it with
-smaller tiles and two dates (`--tile 80 --side 17600 --dates 2`).
+folder; the runs are made anew. Bytes are those that the file server sent. The suite measures a
+strip of the same length, of noise, in tiles of 80 px (tests/integration/test_new_date_share.py).
 """
 
 from __future__ import annotations
@@ -40,19 +40,28 @@ SHARE = 0.1
 LATER = datetime(2021, 10, 16, 10, 10, tzinfo=UTC)
 
 
-def make(work: Path, country: Country, tile: int) -> Path:
+def late(country: Country) -> Overpass:
+    """A date that shows the east of a country only."""
+    left, bottom, right, _ = country.bounds
+    edge = (right - SHARE * (right - left), float(bottom), 0.0)
+    return Overpass(LATER, "05.00", 0.1, 0.012, edge)
+
+
+def copy_model(work: Path, tile: int) -> None:
+    """The shipped network, its blocks small enough for small tiles."""
+    card = load_card(find_card("lcz-made-up", work))
+    shutil.copytree(card.folder, work / "model", dirs_exist_ok=True)
+    write_card(card.model_copy(update={"inference_block": tile // 10}), work / "model")
+
+
+def make(work: Path, country: Country, tile: int) -> None:
     """The country, its dates and the late one, and a recipe."""
     if not (work / "made").exists():
-        card = load_card(find_card("lcz-made-up", work))
-        shutil.copytree(card.folder, work / "model", dirs_exist_ok=True)
-        write_card(card.model_copy(update={"inference_block": tile // 10}), work / "model")
+        copy_model(work, tile)
         synthesize(country, work, model="./model", tile=tile, name="country")
-        left, bottom, right, _ = country.bounds
-        edge = (right - SHARE * (right - left), float(bottom), 0.0)
-        late = Overpass(LATER, "05.00", 0.1, 0.012, edge)
-        write_scenes(replace(country, overpasses=(*country.overpasses, late)), work / "scenes")
+        dates = (*country.overpasses, late(country))
+        write_scenes(replace(country, overpasses=dates), work / "scenes")
         (work / "made").touch()
-    return work / "recipe.yaml"
 
 
 def catalogue(work: Path, port: int, last: str) -> str:
@@ -63,7 +72,7 @@ def catalogue(work: Path, port: int, last: str) -> str:
     return far_catalogue(work / "scenes", folder, port, last)
 
 
-def run(work: Path, files: Files, last: str) -> dict[str, Any]:
+def run(work: Path, files: Files, last: str, cluster: Any) -> dict[str, Any]:
     """One run: seconds, bytes that were sent, tiles by stage."""
     recipe = yaml.safe_load((work / "recipe.yaml").read_text())
     recipe["imagery"] |= {
@@ -79,7 +88,8 @@ def run(work: Path, files: Files, last: str) -> dict[str, Any]:
 
     plan = engine.plan(recipe, base=work)
     began = time.perf_counter()
-    summary = engine.run(recipe, base=work, workers=1, listeners=[listen])
+    workers = {"workers": 1} if cluster is None else {"cluster": cluster}
+    summary = engine.run(recipe, base=work, listeners=[listen], **workers)
     seconds = time.perf_counter() - began
     assert not summary.failed, summary.failed
     with files.log.open() as log:
@@ -91,6 +101,40 @@ def run(work: Path, files: Files, last: str) -> dict[str, Any]:
         "tiles": dict(tiles),
         "of": plan.tiles,
     }
+
+
+def measure(work: Path, country: Country, cluster: Any = None) -> dict[str, Any]:
+    """Map the scenes and recipe of a folder without the late date and with it.
+
+    Parameters
+    ----------
+    work : folder
+    country : Country
+        Of which its scenes are.
+    cluster : open workers, optional
+        By default one is started for each run.
+    """
+    shutil.rmtree(work / "store", ignore_errors=True)
+    shutil.rmtree(work / "nginx", ignore_errors=True)
+    files = Files(work / "scenes", work / "nginx")
+    try:
+        full = run(work, files, f"{country.overpasses[-1].when:%Y-%m-%d}", cluster)
+        print(json.dumps(full), flush=True)
+        update = run(work, files, f"{LATER:%Y-%m-%d}", cluster)
+        print(json.dumps(update), flush=True)
+    finally:
+        files.stop()
+    result = {
+        "full": full,
+        "new_date": update,
+        "bytes_share": round(update["imagery_bytes"] / full["imagery_bytes"], 4),
+        "time_share": round(update["seconds"] / full["seconds"], 4),
+        "tiles_share": {
+            stage: round(n / full["tiles"][stage], 4) for stage, n in update["tiles"].items()
+        },
+    }
+    print("figures:", json.dumps(result), flush=True)
+    return result
 
 
 def main() -> None:
@@ -105,26 +149,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     country = Country(World(31), asked.side, asked.side, AUTUMN[: asked.dates])
     make(work, country, asked.tile)
-    shutil.rmtree(work / "store", ignore_errors=True)
-    shutil.rmtree(work / "nginx", ignore_errors=True)
-    files = Files(work / "scenes", work / "nginx")
-    try:
-        full = run(work, files, f"{country.overpasses[-1].when:%Y-%m-%d}")
-        print(json.dumps(full), flush=True)
-        update = run(work, files, f"{LATER:%Y-%m-%d}")
-        print(json.dumps(update), flush=True)
-    finally:
-        files.stop()
-    result = {
-        "full": full,
-        "new_date": update,
-        "bytes_share": round(update["imagery_bytes"] / full["imagery_bytes"], 4),
-        "time_share": round(update["seconds"] / full["seconds"], 4),
-        "tiles_share": {
-            stage: round(n / full["tiles"][stage], 4) for stage, n in update["tiles"].items()
-        },
-    }
-    print(json.dumps(result))
+    result = measure(work, country)
     if asked.log:
         asked.log.write_text(json.dumps(result, indent=1) + "\n")
 

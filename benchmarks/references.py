@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.toys import Toy, open_ledger, square  # noqa: E402
 
-from engine.clusters.local import open_local  # noqa: E402
+from engine.clusters.local import Local, open_local  # noqa: E402
 from engine.grid.grid import Tile, curve_order  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import Limits, execute  # noqa: E402
@@ -39,9 +39,9 @@ from engine.store.repository import Store  # noqa: E402
 
 SIDE, FIRST, DAYS, CHUNKS = 158, 3000, 100, 2
 TOY = Toy(square(SIDE), days=tuple(range(FIRST, FIRST + 4)))  # real tiles have four days
-STEPS = (0, 100_000, 300_000, 1_000_000, 3_000_000, 6_000_000, 10_000_000)
+STEPS = (0, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 6_000_000, 10_000_000)
 BATCH = 250  # tiles of a filling commit
-TRIES = 4  # batches of real tiles at each step
+REAL = 48  # tiles of a batch that the engine runs
 
 READ = """
 import sys, time
@@ -103,7 +103,7 @@ def filling(commits: list[list[float]]) -> dict[str, float]:
     }
 
 
-def measure(path: Path, tiles: list[Tile]) -> dict[str, Any]:
+def measure(path: Path, tiles: list[Tile], cluster: Local) -> dict[str, Any]:
     """Let the engine run real tiles; what its commits and a cold reader cost."""
     store, stages = Store.open(path), TOY.stages()
     commits: list[tuple[int, float]] = []
@@ -113,12 +113,12 @@ def measure(path: Path, tiles: list[Tile]) -> dict[str, Any]:
             commits.append((event.tiles, event.seconds))
 
     written: list[int] = []
-    for start in range(0, len(tiles), len(tiles) // TRIES):
-        batch = tiles[start : start + len(tiles) // TRIES]
+    for start in range(0, len(tiles), REAL):
+        batch = tiles[start : start + REAL]
         ledger = open_ledger(store, stages, TOY.grid)
         schedule = Schedule(stages, TOY.support, ledger, only=batch, until="scenes")
         before = metadata(path)
-        with store.lock(), open_local(1) as cluster:
+        with store.lock():
             execute(
                 schedule, store, cluster, listeners=[listen],
                 limits=Limits(commit_tiles=len(batch), commit_seconds=1e9),
@@ -130,7 +130,7 @@ def measure(path: Path, tiles: list[Tile]) -> dict[str, Any]:
             [sys.executable, "-W", "ignore", "-c", READ, str(ROOT), str(path), *place],
             capture_output=True, text=True, check=True,
         ).stdout.split()
-        for _ in range(3)
+        for _ in written
     ]  # fmt: skip
     return {
         "commit_seconds": [round(seconds, 3) for _, seconds in commits],
@@ -146,7 +146,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--log", type=Path)
-    parser.add_argument("--most", type=int, default=STEPS[-1], help="references")
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="references")
+    parser.add_argument("--batches", type=int, default=4, help="of real tiles at each step")
     asked = parser.parse_args()
     bound_heap()
     asked.work.mkdir(parents=True, exist_ok=True)
@@ -159,8 +160,12 @@ def main() -> None:
         state = json.loads(notes.read_text())
     tiles = curve()
     per_tile = DAYS * CHUNKS**2
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for step in [step for step in STEPS if step <= asked.most]:
+    real = asked.batches * REAL
+    with (
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+        open_local(1) as cluster,
+    ):
+        for step in asked.steps:
             while state["filled"] * per_tile < step:
                 count = min(2 * BATCH, -(-step // per_tile) - state["filled"])
                 these = tiles[state["filled"] : state["filled"] + count]
@@ -178,16 +183,20 @@ def main() -> None:
                 state["filled"] += count
                 notes.write_text(json.dumps(state))
             if str(step) not in state["steps"]:
-                frontier = tiles[state["filled"] : state["filled"] + TRIES * 48]
-                if len(frontier) < TRIES * 48:
-                    frontier = tiles[-TRIES * 48 :]
+                frontier = tiles[state["filled"] : state["filled"] + real]
+                if len(frontier) < real:
+                    frontier = tiles[-real:]
                 state["steps"][str(step)] = {
                     "filling": filling(state["commits"]),
-                    **measure(path, frontier),
+                    **measure(path, frontier, cluster),
                 }
                 state["commits"] = []
                 notes.write_text(json.dumps(state))
                 print(step, json.dumps(state["steps"][str(step)]), flush=True)
+    short = {
+        step: look["filling"].get("kilobytes_per_tile") for step, look in state["steps"].items()
+    }
+    print("figures: kB per tile by references", json.dumps(short))
     if asked.log:
         asked.log.write_text(json.dumps(state["steps"], indent=1) + "\n")
 

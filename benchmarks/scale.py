@@ -124,7 +124,7 @@ def main() -> None:
         found: dict[str, object] = dict(plan(asked.side))
     else:
         found = run(asked.side, asked.workers, asked.until, asked.sleep)
-    print(json.dumps(found, indent=1))
+    print("figures:", json.dumps({k: v for k, v in found.items() if k != "tenths"}))
     if asked.log:
         asked.log.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -8,22 +8,24 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.benchmark import BENCHMARKS
 
-ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 
-@pytest.mark.slow
-def test_kill_nine(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kills", [1, pytest.param(10, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])]
+)
+def test_kill_nine(tmp_path: Path, kills: int) -> None:
     log = tmp_path / "chaos.log"
-    script = str(ROOT / "benchmarks" / "chaos.py")
-    command = [sys.executable, "-W", "ignore", script, "--kills", "3", "--seed", "11"]
-    subprocess.run([*command, "--log", str(log)], check=True, timeout=580)
+    command = [sys.executable, "-W", "ignore", str(BENCHMARKS / "chaos.py"), "--seed", "11"]
+    subprocess.run([*command, "--kills", str(kills), "--log", str(log)], check=True)
     lines = log.read_text().splitlines()
     assert lines[-1].startswith("all identical")
     told = [json.loads(line) for line in lines[:-1]]
-    assert sum(line.get("identical", False) for line in told) == 3
-    kills = [line["victim"] for line in told if "victim" in line]
-    assert sorted(kills) == sorted(3 * ["driver", "worker", "nanny", "scheduler"])
+    assert sum(line.get("identical", False) for line in told) == kills
+    victims = [line["victim"] for line in told if "victim" in line]
+    assert sorted(victims) == sorted(kills * ["driver", "worker", "nanny", "scheduler"])
     runs = [line for line in told if "tasks" in line]
     assert all(run["tiles"] >= 60 for run in runs)
     for kill in (line for line in told if "victim" in line):  # none after the work was done

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from support.shared import workers
 from support.toys import Toy, read_map, square
 
-from engine.clusters.local import open_local
 from engine.runs.execute import execute
 
 HERE = Path(__file__).resolve()
@@ -30,7 +30,7 @@ def tell(event):
         print(event.stage, event.tile, flush=True)
 
 if __name__ == "__main__":
-    store, schedule = Toy(square(4), delay=0.1).open(sys.argv[1])
+    store, schedule = Toy(square(2), delay=0.1).open(sys.argv[1])
     with unwinding(), store.lock(), open_local(1) as cluster:
         print("open", flush=True)
         if sys.argv[2] == "wait":
@@ -55,13 +55,16 @@ def start(folder: Path, how: str) -> subprocess.Popen[str]:
 
 def end(driver: subprocess.Popen[str], number: int) -> tuple[str, str, list[psutil.Process]]:
     """Signal the driver alone; what it says from then on, and those of its workers left over."""
-    workers = psutil.Process(driver.pid).children(recursive=True)
+    children = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(number)
     out, err = driver.communicate(timeout=60)
-    return out, err, psutil.wait_procs(workers, timeout=5)[1]
+    return out, err, psutil.wait_procs(children, timeout=5)[1]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize(  # SIGINT in this process: test_execution.py
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
+)
 def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: int) -> None:
     driver = start(tmp_path, "run")
     assert driver.stdout is not None
@@ -73,14 +76,15 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: 
     done = len(lines) - 1 + len(more)
     assert last == f"stopped {done}"  # all that came back is committed
     assert not left
-    toy = Toy(square(4))
+    toy = Toy(square(2))
     store, schedule = toy.open(tmp_path / "store")
     whole = schedule.open
-    with store.lock(), open_local(1) as cluster:
-        assert execute(schedule, store, cluster).done == whole
+    with store.lock():
+        assert execute(schedule, store, workers()).done == whole
     assert (read_map(store) == toy.expected()).all()
 
 
+@pytest.mark.slow
 def test_before_a_run_a_signal_gives_the_workers_back(tmp_path: Path) -> None:
     driver = start(tmp_path, "wait")
     assert driver.stdout is not None

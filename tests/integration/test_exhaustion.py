@@ -9,9 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.shared import workers
 from support.toys import Mishap, Toy, blob, read_map, square
 
 from engine.clusters import local
+from engine.clusters.local import Local
 from engine.errors import StoreError
 from engine.grid import Tile
 from engine.runs import events
@@ -45,33 +47,32 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(small: Path, commit_ti
         if isinstance(event, events.Committed):
             safe += event.tiles
 
-    with (
-        store.lock(),
-        local.open_local(2) as cluster,
-        pytest.raises(StoreError, match="no room is left") as caught,
-    ):
-        execute(schedule, store, cluster, listeners=[listen], limits=limits)
+    with store.lock(), pytest.raises(StoreError, match="no room is left") as caught:
+        execute(schedule, store, workers(), listeners=[listen], limits=limits)
     assert "No space left" in str(caught.value.got)
     assert len(str(caught.value).splitlines()) == 3
     subprocess.run(["mount", "-o", "remount,size=40m", str(small)], check=True)
     store, schedule = toy.open(small / "store")
     assert schedule.open == wanted - safe
     assert commit_tiles > 8 or safe
-    with store.lock(), local.open_local(2) as cluster:
-        summary = execute(schedule, store, cluster, limits=limits)
+    with store.lock():
+        summary = execute(schedule, store, workers(), limits=limits)
     assert (summary.done, summary.failed) == (wanted - safe, ())
     np.testing.assert_array_equal(read_map(store), toy.expected())
 
 
-@pytest.fixture
-def _little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "_memory", lambda: 1.2)  # GB, for two workers
+@pytest.fixture(scope="module")
+def poor() -> Iterator[Local]:
+    """Two workers with little memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "_memory", lambda: 1.0)  # GB, for both
+        with local.open_local(2) as cluster:
+            yield cluster
 
 
-@pytest.mark.usefixtures("_little_memory")
-def test_a_worker_that_runs_out_of_memory_costs_one_try(tmp_path: Path) -> None:
+def test_a_worker_that_runs_out_of_memory_costs_one_try(tmp_path: Path, poor: Local) -> None:
     mishap = Mishap("hungry", "composite", Tile(1, 1), times=1, memory=str(tmp_path))
-    toy = Toy(blob(), mishaps=(mishap,))
+    toy = Toy(square(2), mishaps=(mishap,))
     store, schedule = toy.open(tmp_path / "store")
     tries: list[events.TileRetried] = []
 
@@ -79,22 +80,21 @@ def test_a_worker_that_runs_out_of_memory_costs_one_try(tmp_path: Path) -> None:
         if isinstance(event, events.TileRetried):
             tries.append(event)
 
-    with store.lock(), local.open_local(2) as cluster:
-        summary = execute(schedule, store, cluster, listeners=[listen])
+    with store.lock():
+        summary = execute(schedule, store, poor, listeners=[listen])
     assert not summary.failed
     assert any("out of memory" in event.error for event in tries)
     np.testing.assert_array_equal(read_map(store), toy.expected())
 
 
-@pytest.mark.usefixtures("_little_memory")
 def test_a_tile_that_always_needs_too_much_is_quarantined_and_the_rest_is_made(
-    tmp_path: Path,
+    tmp_path: Path, poor: Local
 ) -> None:
     poison = Tile(1, 1)
-    toy = Toy(square(5), mishaps=(Mishap("hungry", "map", poison, memory=str(tmp_path)),))
+    toy = Toy(square(2), mishaps=(Mishap("hungry", "map", poison, memory=str(tmp_path)),))
     store, schedule = toy.open(tmp_path / "store")
-    with store.lock(), local.open_local(2) as cluster:
-        summary = execute(schedule, store, cluster, limits=Limits(deaths=3))
+    with store.lock():
+        summary = execute(schedule, store, poor, limits=Limits(deaths=2))
     assert [(stage, tile) for stage, tile, _ in summary.failed] == [("map", str(poison))]
     assert "out of memory" in summary.failed[0][2]
     found, expected = read_map(store), toy.expected()

@@ -1,34 +1,70 @@
-"""A date over a tenth of 400 tiles costs about a tenth of its own bytes."""
+"""A date over a tenth of a country costs about a tenth of its own bytes."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import shapely
+import yaml
 from services.faulty import PROGRAMS
 from services.required import need
+from support.benchmark import load
+from support.noise import write_noise
+from support.shared import workers
 
-ROOT = Path(__file__).resolve().parents[2]
+from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.districts import World
+from engine.synthetic.scene import CRS
+
+pytestmark = pytest.mark.slow
+new_date = load("new_date")
+
+STRIP = Country(World(31), 17_600, 3_200, AUTUMN[:2])
+"""Two rows of twenty tiles of 800 m: as long as reaches beyond what looks for a new item."""
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_a_new_date_over_a_tenth_of_a_country(tmp_path: Path) -> None:
-    need(*PROGRAMS)
-    log = tmp_path / "new-date.json"
-    script = str(ROOT / "benchmarks" / "new_date.py")
-    command = [sys.executable, "-W", "ignore", script, "--work", str(tmp_path), "--log", str(log)]
-    small = ["--side", "17600", "--tile", "80", "--dates", "2"]
-    subprocess.run([*command, *small], check=True, timeout=1180)
-    found = json.loads(log.read_text())
+def judge(found: dict[str, Any]) -> None:
     whole = found["full"]
-    assert whole["of"] >= 400
     assert all(count >= whole["of"] for count in whole["tiles"].values())  # inputs with a halo
     assert 0 < found["bytes_share"] <= 0.12
     # tiles that the item may reach look for it; those that have a pixel of it run on
     share = found["tiles_share"]
     assert share["scores"] < share["scenes"] == share["composite"] < 0.5
     assert 0.1 <= share["map"] <= 0.2
+
+
+def test_a_new_date_over_a_tenth_of_a_strip(tmp_path: Path) -> None:
+    need(*PROGRAMS)
+    dates = (*STRIP.overpasses, new_date.late(STRIP))
+    write_noise(replace(STRIP, overpasses=dates), tmp_path / "scenes")
+    new_date.copy_model(tmp_path, tile=80)
+    (tmp_path / "area.geojson").write_text(shapely.to_geojson(STRIP.outline))
+    recipe = {
+        "name": "strip",
+        "product": "lcz",
+        "area": {"file": "area.geojson"},
+        "grid": {"crs": CRS, "resolution": 10, "tile": 80},
+        "imagery": {},
+        "cube": {"composite": "median", "keep_scenes": True},
+        "model": {"card": "./model"},
+        "filter": {"method": "gaussian"},
+        "store": "./store",
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    found = new_date.measure(tmp_path, STRIP, workers())
+    assert found["full"]["of"] == 40
+    judge(found)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+def test_a_new_date_over_a_tenth_of_a_country(tmp_path: Path) -> None:
+    need(*PROGRAMS)
+    country = Country(World(31), 32_000, 32_000)
+    new_date.make(tmp_path, country, tile=160)
+    found = new_date.measure(tmp_path, country)
+    assert found["full"]["of"] >= 400
+    judge(found)
