@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,22 +14,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-import engine
 from engine.errors import LabelError
 from engine.labels.areas import read_training_areas
 from engine.pipeline.areas import review
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
-
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("country")
-    synthesize(Country(World(5), 6400, 6400, AUTUMN[:2]), folder, tile=160)
-    return folder
 
 
 class Cards(HTMLParser):
@@ -49,11 +37,12 @@ class Cards(HTMLParser):
             self.sources.append(str(values["href"]))
 
 
-def test_every_area_is_shown_on_its_ground(country: Path, tmp_path: Path) -> None:
-    areas = next(iter(sorted((country / "truth").glob("*areas*.geojson"))))
+def test_every_area_is_shown_on_its_ground(reference: Path, tmp_path: Path) -> None:
+    areas = reference / "truth" / "training-areas.geojson"
+    shutil.copytree(reference / "truth", tmp_path / "truth")
+    bare = shutil.copy(reference / "recipe.yaml", tmp_path)
     with pytest.raises(LabelError, match="no composite"):
-        review(areas, tmp_path / "page.html", recipe=country / "recipe.yaml")
-    engine.run(country / "recipe.yaml", workers=1, until="composite")
+        review(areas, tmp_path / "page.html", recipe=bare)
     # one area is said to be another class: it looks unlike those
     text = json.loads(areas.read_text())
     field = "lcz" if "lcz" in text["features"][0]["properties"] else "Class"
@@ -63,7 +52,7 @@ def test_every_area_is_shown_on_its_ground(country: Path, tmp_path: Path) -> Non
     text["features"][wrong]["properties"][field] = common
     spoilt = tmp_path / "spoilt <areas>.geojson"
     spoilt.write_text(json.dumps(text))
-    count, doubtful = review(spoilt, tmp_path / "page.html", recipe=country / "recipe.yaml")
+    count, doubtful = review(spoilt, tmp_path / "page.html", recipe=reference / "recipe.yaml")
     found = read_training_areas(spoilt)
     assert count == len(found.areas)
     page = (tmp_path / "page.html").read_text()
@@ -83,8 +72,8 @@ def test_every_area_is_shown_on_its_ground(country: Path, tmp_path: Path) -> Non
     assert np.mean([p[..., :3].std() for p in pixels]) > 5  # ground, not plain colour
 
 
-def test_without_a_recipe_there_are_outlines(country: Path, tmp_path: Path) -> None:
-    areas = next(iter(sorted((country / "truth").glob("*areas*.geojson"))))
+def test_without_a_recipe_there_are_outlines(reference: Path, tmp_path: Path) -> None:
+    areas = reference / "truth" / "training-areas.geojson"
     count, _ = review(areas, tmp_path / "page.html")
     shown = Cards((tmp_path / "page.html").read_text())
     assert (shown.cards, shown.pictures) == (count, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ import shapely
 import yaml
 from pyproj import Transformer
 from rio_cogeo import cog_validate
+from support import shared
 from support.straight import Straight, berlin, patches
 
 from engine.errors import NatmapError, WeightsError
@@ -28,6 +30,7 @@ from engine.pipeline.status import read_status
 from engine.pipeline.verbs import run
 from engine.store.view import open_store
 
+pytestmark = pytest.mark.slow
 NATMAP = str(Path(sys.executable).with_name("natmap"))
 
 
@@ -122,7 +125,7 @@ def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
     move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
     ring = shapely.transform(disc, lambda xy: np.column_stack(move.transform(*xy.T)))
     (folder / "disc.geojson").write_text(shapely.to_geojson(ring))
-    summary = run({**recipe, "mask": {"boundaries": "disc.geojson"}}, base=folder, workers=2)
+    summary = shared.run({**recipe, "mask": {"boundaries": "disc.geojson"}}, base=folder)
     assert summary.failed == ()
     assert summary.done < 20  # only maps: what they are made from is untouched
     after = open_store(folder / "store")["map"].to_dataset().load()
@@ -135,7 +138,7 @@ def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
     assert (after.reason.values[outside & had] == 5).all()
     assert (after.classes.values == before.classes.values).all()
     assert (after.confidence.values == before.confidence.values).all()
-    run(recipe, base=folder, workers=2)  # put the first mask back for the tests that follow
+    shared.run(recipe, base=folder)  # put the first mask back for the tests that follow
 
 
 def test_the_embedding_is_stored(made: tuple[Path, dict]) -> None:
@@ -186,6 +189,7 @@ def test_the_product_folder(made: tuple[Path, dict]) -> None:
     assert (folder / "preview.png").stat().st_size > 10_000
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("tile", [320, 480])
 def test_the_map_does_not_depend_on_the_tile(
     made: tuple[Path, dict], tmp_path: Path, tile: int
@@ -197,7 +201,7 @@ def test_the_map_does_not_depend_on_the_tile(
         "store": str(tmp_path / "store"),
         "model": {"card": "sen2lcz"},
     }
-    assert run(wanted, base=folder, workers=1).failed == ()
+    assert shared.run(wanted, base=folder).failed == ()
     ours, theirs = (
         open_store(path / "store")["map"].to_dataset().load() for path in (tmp_path, folder)
     )
@@ -229,7 +233,7 @@ def test_a_map_that_is_not_finished_is_published_as_such(
     tiles = done.reshape(done.shape[0] // 16, 16, done.shape[1] // 16, 16).any(axis=(1, 3))
     rows, cols = np.nonzero(tiles)
     middle = len(rows) // 2
-    run(wanted, base=folder, workers=2, tiles=[f"r{rows[middle]:04d}c{cols[middle]:04d}"])
+    shared.run(wanted, base=folder, tiles=[f"r{rows[middle]:04d}c{cols[middle]:04d}"])
     with rasterio.open(publish(wanted, base=folder) / "berlin-reason.tif") as file:
         part = file.read(1)
     assert ((part == 1) == (whole == 1)).all()
@@ -246,6 +250,8 @@ def counts(store: Path) -> int:
         return 0
 
 
+@pytest.mark.soak
+@pytest.mark.alone
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_killed_in_the_middle_of_natmap_run(
     made: tuple[Path, dict], tmp_path: Path, victim: str
@@ -292,8 +298,6 @@ def test_killed_in_the_middle_of_natmap_run(
 def test_weights_that_are_not_the_card_s_are_refused_before_work(
     made: tuple[Path, dict], tmp_path: Path
 ) -> None:
-    import shutil
-
     folder, recipe = made
     shutil.copytree(folder / "sen2lcz", tmp_path / "bent")
     path = tmp_path / "bent" / "sen2lcz.safetensors"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from services.faulty import PROGRAMS, Files, far_catalogue
 from services.required import need
+from support import shared
+from support.worlds import PLAIN, synthesize
 
 import engine
 from engine.errors import StoreError
 from engine.runs import events
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
+from engine.synthetic.country import AUTUMN
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("country")
-    synthesize(Country(World(6), 6400, 6400, AUTUMN[:2]), folder, tile=160)
+    synthesize(replace(PLAIN, overpasses=AUTUMN[:2]), folder, tile=160)
     path = folder / "recipe.yaml"
     recipe = yaml.safe_load(path.read_text()) | {"price_per_worker_hour": 0.5}
     path.write_text(yaml.safe_dump(recipe))
@@ -55,14 +56,14 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
     guess = engine.plan(recipe, until="composite")
     assert guess.assumed == ("scenes", "composite")
     assert guess.gigabytes_read > 0
-    tiles = [f"r{row:04}c0001" for row in range(4)]
+    tiles = [f"r{row:04}c0001" for row in range(3)]
     first, rest = Meter(), Meter()
-    engine.run(recipe, workers=1, until="composite", tiles=tiles, listeners=[first])
+    shared.run(recipe, until="composite", tiles=tiles, listeners=[first])
     assert first.read > 0
     plan = engine.plan(recipe, until="composite")
     assert plan.assumed == ()
     before = size(country / "store")
-    engine.run(recipe, workers=1, until="composite", listeners=[rest])
+    shared.run(recipe, until="composite", listeners=[rest])
     assert plan.gigabytes_read * 1e9 == pytest.approx(rest.read, rel=0.35)
     assert plan.gigabytes * 1e9 == pytest.approx(rest.stored, rel=0.35)
     assert plan.money == pytest.approx(plan.seconds / 3600 * 0.5)
@@ -75,11 +76,11 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
 
 def test_a_new_date_is_priced_as_one_date(country: Path) -> None:
     recipe = country / "recipe.yaml"
-    synthesize(Country(World(6), 6400, 6400, AUTUMN[:3]), country, tile=160)
+    synthesize(PLAIN, country, tile=160)
     plan = engine.plan(recipe, until="composite")
     assert plan.assumed == ()
     meter = Meter()
-    engine.run(recipe, workers=1, until="composite", listeners=[meter])
+    shared.run(recipe, until="composite", listeners=[meter])
     assert plan.gigabytes_read * 1e9 == pytest.approx(meter.read, rel=0.35)
 
 
@@ -89,7 +90,7 @@ def test_a_pilot_s_rates_price_another_grid(country: Path, tmp_path: Path) -> No
     plan = engine.plan(recipe, base=country, until="composite", rates=country / "store")
     assert plan.assumed == ()
     meter = Meter()
-    engine.run(recipe, base=country, workers=1, until="composite", listeners=[meter])
+    shared.run(recipe, base=country, until="composite", listeners=[meter])
     assert 0.6 < meter.read / (plan.gigabytes_read * 1e9) < 1.6
     # of these nine tiles more than half lies outside the area
     assert 0.4 < meter.stored / (plan.gigabytes * 1e9) < 1.1
@@ -110,7 +111,7 @@ def test_bytes_that_are_counted_are_those_that_a_server_sends(
         engine.plan(recipe, base=country)  # the guard's samples
         before = files.log.stat().st_size
         meter = Meter()
-        engine.run(recipe, base=country, workers=1, until="composite", listeners=[meter])
+        shared.run(recipe, base=country, until="composite", listeners=[meter])
         with files.log.open() as log:
             log.seek(before)
             sent = sum(int(line.split()[0]) for line in log)

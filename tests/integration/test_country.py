@@ -9,9 +9,12 @@ import geopandas
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import yaml
 from odc.geo.geobox import GeoBox
 from pyproj import Transformer
+from support import shared
+from support.worlds import PLAIN
 
 import engine
 from engine.cube.read import read_day
@@ -24,9 +27,8 @@ from engine.pipeline.evaluate import evaluate
 from engine.pipeline.prepare import prepare
 from engine.pipeline.train import train
 from engine.recipe import load_recipe
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
+from engine.synthetic.photo import write_photos
+from engine.synthetic.scene import CRS
 from engine.synthetic.surface import paint
 from engine.training.patches import open_patches
 from engine.training.splits import find_leaks
@@ -35,22 +37,15 @@ SIDE = 4800
 
 
 @pytest.fixture(scope="module")
-def country() -> Country:
-    return Country(World(5), SIDE, SIDE, AUTUMN[:3])
-
-
-@pytest.fixture(scope="module")
-def folder(country: Country, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The country on disk, its composite made."""
-    path = tmp_path_factory.mktemp("country")
-    recipe = synthesize(country, path, tile=160, orthophotos=True)
-    summary = engine.run(recipe, workers=1, until="composite")
-    assert not summary.failed
-    return path
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The country on disk, mapped by the shipped network."""
+    return shared.mapped(tmp_path_factory.mktemp("country") / "mapped")
 
 
 def test_scenes_lie_in_two_zones_and_have_two_baselines(folder: Path) -> None:
-    items = [json.loads(p.read_text()) for p in sorted((folder / "scenes").glob("S2*.json"))]
+    imagery = yaml.safe_load((folder / "recipe.yaml").read_text())["imagery"]
+    scenes = Path(imagery["catalog"]).parent
+    items = [json.loads(p.read_text()) for p in sorted(scenes.glob("S2*.json"))]
     assert {item["properties"]["proj:epsg"] for item in items} == {32632, 32633}
     assert {item["properties"]["s2:processing_baseline"] for item in items} == {"03.01", "05.00"}
     plan = engine.plan(folder / "recipe.yaml")
@@ -59,7 +54,7 @@ def test_scenes_lie_in_two_zones_and_have_two_baselines(folder: Path) -> None:
     assert not plan.left_out
     for item in items:
         for key, asset in item["assets"].items():
-            with rasterio.open(folder / "scenes" / asset["href"]) as file:
+            with rasterio.open(scenes / asset["href"]) as file:
                 assert file.profile["tiled"]
                 assert file.crs.to_epsg() == item["properties"]["proj:epsg"]
                 assert list(file.transform)[:6] == asset["proj:transform"]
@@ -98,11 +93,11 @@ def test_one_ground_looks_the_same_in_both_zones(folder: Path) -> None:
     assert np.abs(difference).mean() < 0.006
 
 
-def test_the_truth_is_written_as_it_is(folder: Path, country: Country) -> None:
+def test_the_truth_is_written_as_it_is(folder: Path) -> None:
     with rasterio.open(folder / "truth" / "truth-lcz.tif") as file:
         codes = file.read(1)
         assert file.crs.to_epsg() == 3035
-        assert (file.bounds.left, file.bounds.top) == (country.bounds[0], country.bounds[3])
+        assert (file.bounds.left, file.bounds.top) == (PLAIN.bounds[0], PLAIN.bounds[3])
         assert file.colormap(1)[17] == (0x6A, 0x6A, 0xFF, 255)
     assert codes.shape == (SIDE // 100, SIDE // 100)
     assert codes.min() >= 1
@@ -154,27 +149,32 @@ def test_samples_of_a_raster_are_its_cells(folder: Path) -> None:
         cells_of_raster(truth, far)
 
 
-def test_orthophotos_overlap_and_say_what_is_green(folder: Path, country: Country) -> None:
-    frames = sorted((folder / "photos").glob("photo_*.tif"))
-    assert len(frames) == 25
+def test_orthophotos_overlap_and_say_what_is_green(folder: Path, tmp_path: Path) -> None:
+    towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS).geometry
+    edge = towns.iloc[0].exterior.representative_point()
+    west, north = round(edge.x) - 600, round(edge.y) + 600
+    bounds = (west, north - 1200, west + 1200, north)
+    assert write_photos(PLAIN.world, bounds, tmp_path, list(towns)) == 4
+    frames = sorted(tmp_path.glob("photo_*.tif"))
     with rasterio.open(frames[0]) as file:
         assert file.count == 4
         assert file.res == (1.0, 1.0)
         left, top = round(file.bounds.left), round(file.bounds.top)
-        photo = file.read()
-    with rasterio.open(folder / "photos" / "green.tif") as file:
-        assert tuple(file.bounds) == country.bounds
+        photo, first = file.read(), shapely.box(*file.bounds)
+    for path in frames[1:]:
+        with rasterio.open(path) as file:
+            assert first.intersects(shapely.box(*file.bounds))
+    with rasterio.open(tmp_path / "green.tif") as file:
+        assert tuple(file.bounds) == bounds
         green = file.read(1)
-    assert set(np.unique(green)) <= {0, 1, 255}
-    west, north = country.bounds[0], country.bounds[3]
-    whole = paint(country.world, west, north, *green.shape)
-    towns = np.isin(whole.material, [7, 8, 13, 14, 15])
-    np.testing.assert_array_equal(green[green != 255] == 1, towns[green != 255])
-    ground = paint(country.world, left, top, *photo.shape[1:])
+    assert set(np.unique(green)) == {0, 1, 255}
+    whole = paint(PLAIN.world, west, north, *green.shape)
+    plants = np.isin(whole.material, [7, 8, 13, 14, 15])
+    np.testing.assert_array_equal(green[green != 255] == 1, plants[green != 255])
+    ground = paint(PLAIN.world, left, top, *photo.shape[1:])
     plants = np.isin(ground.material, [7, 8, 13, 14, 15])
     lively = (photo[3].astype(float) - photo[0]) / (photo[3].astype(float) + photo[0] + 1)
-    if plants.any() and (~plants).any():
-        assert lively[plants].mean() > lively[~plants].mean() + 0.1
+    assert lively[plants].mean() > lively[~plants].mean() + 0.1
 
 
 def _recipe(folder: Path, out: Path, **changes: object) -> dict[str, object]:
@@ -225,7 +225,7 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     wanted["model"] = {"card": str(tmp_path / "model")}
     mapping = folder / "map.yaml"
     mapping.write_text(yaml.safe_dump(wanted))
-    summary = engine.run(mapping, workers=1)
+    summary = shared.run(mapping)
     assert not summary.failed
     product = engine.publish(mapping)
     result = evaluate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
+from support import shared
+from support.worlds import PLAIN, synthesize
 
 import engine
 from engine.errors import RecipeError
@@ -17,9 +20,7 @@ from engine.models.card import ModelCard, load_card, write_card
 from engine.models.inputs import prepare_input
 from engine.models.mscnn import MSCNN
 from engine.models.registry import load_model
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
+from engine.synthetic.country import AUTUMN
 
 pytestmark = pytest.mark.slow
 TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
@@ -29,7 +30,7 @@ SMALL = {"branch": 4, "blocks": [8, 8, 8, 16, 16], "dense": 16, "leading": 3}
 @pytest.fixture(scope="module")
 def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("country")
-    synthesize(Country(World(5), 6400, 4800, AUTUMN[:2]), folder, tile=320)
+    synthesize(replace(PLAIN, overpasses=AUTUMN[:2]), folder, tile=320)
     torch.manual_seed(0)
     model = folder / "model"
     model.mkdir()
@@ -60,7 +61,7 @@ def run(country: Path, name: str, tile: int) -> tuple[np.ndarray, np.ndarray, tu
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
     recipe["grid"]["tile"] = tile
     recipe |= {"model": {"card": "model"}, "store": name}
-    assert not engine.run(recipe, base=country, workers=2).failed
+    assert not shared.run(recipe, base=country).failed
     tree = engine.open_store(country / name, decode=False)
     scores, composite = tree["scores"], tree["composite"]
     corner = float(scores.x[0]) - 50, float(scores.y[0]) + 50

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from support import shared
 from support.toys import Toy, square
 
-import engine
 from engine.catalog import search as catalogue
 from engine.pipeline import doctor
 from engine.pipeline.doctor import Finding, examine
@@ -79,7 +79,7 @@ def test_all_that_a_recipe_needs_is_tried(recipe: dict[str, Any], tmp_path: Path
     assert "holds nothing yet" in found["store"].text
     assert "could be read" in found["catalogue"].text
     assert not list(tmp_path.glob("store*"))  # it only looked
-    engine.run(recipe, base=tmp_path, workers=1)
+    shared.run(recipe, base=tmp_path)
     assert "files" in findings(written(tmp_path, recipe))["store"].text
 
 

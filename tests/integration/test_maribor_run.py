@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 import xarray as xr
 from pyproj import Transformer
 from support.maribor import BANDS, CORNER, SIDE, bilinear, items, pixels, usable
+from support.shared import run
 
 from engine.cube.read import item_key
 from engine.items import SCL
-from engine.pipeline.verbs import plan, run
+from engine.pipeline.verbs import plan
 from engine.store.view import open_store
 
 NAMES = list(BANDS)
@@ -37,8 +39,6 @@ def recipe(data: Path, folder: Path, **grid: Any) -> dict[str, Any]:
 
 def one_tile_catalogue(data: Path, folder: Path, tile: str) -> Path:
     """A catalogue of one MGRS tile's items: links only."""
-    import json
-
     source = data / "sentinel2-maribor" / "sentinel-2-l2a"
     links = [
         {"rel": "item", "href": str(path)} for path in sorted(source.glob(f"*_{tile}_*/*.json"))
@@ -58,7 +58,7 @@ def test_one_mgrs_tile_on_its_own_lattice(data: Path, tmp_path: Path, tile: str)
     x, y = np.array([40e3, 70e3]) + west, north - np.array([70e3, 40e3])
     lon, lat = to_degrees.transform(x, y)
     wanted["area"] = {"bbox": [lon.min() - 0.6, lat.min() - 0.6, lon.max() + 0.6, lat.max() + 0.6]}
-    summary = run(wanted, until="composite", workers=2)
+    summary = run(wanted, until="composite")
     assert summary.failed == ()
     tree = open_store(wanted["store"], decode=False)
     found = items(data, tile)
@@ -104,7 +104,7 @@ def composites(
         folder = tmp_path_factory.mktemp("both")
         wanted = recipe(data, folder, crs=crs, tile=tile, chunk=200)
         wanted["area"] = {"bbox": [15.5, 45.85, 15.85, 46.15]}
-        assert run(wanted, until="composite", workers=2).failed == ()
+        assert run(wanted, until="composite").failed == ()
         made[crs, tile] = open_store(wanted["store"], decode=False)["composite"].to_dataset().load()
     return made
 
@@ -166,7 +166,7 @@ def test_composites_without_stored_scenes_are_the_same(
     wanted = recipe(data, tmp_path, crs="EPSG:3035", tile=400, chunk=200)
     wanted["area"] = {"bbox": [15.5, 45.85, 15.85, 46.15]}
     wanted["cube"] = {"keep_scenes": False}
-    assert run(wanted, until="composite", workers=2).failed == ()
+    assert run(wanted, until="composite").failed == ()
     found = open_store(wanted["store"], decode=False)["composite"].to_dataset().load()
     assert found.equals(composites["EPSG:3035", 400])
     assert plan(wanted).stages[0].fresh > 0

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from support import shared
 
 import engine
 from engine.cube.clouds import dilation_halo, find_usable
@@ -21,7 +22,7 @@ from engine.synthetic.make import synthesize
 
 pytestmark = pytest.mark.slow
 WORLD = World(6)  # of a few, one with much broken cloud on these days
-SIDE = 4800
+BEYOND = 800  # metres of imagery about it: patches, the filter and clouds reach less far
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,18 @@ class Made:
         return json.loads((self.product / "report.json").read_text())["observations"]
 
 
-@pytest.fixture(scope="module", params=[0.0, 0.4], ids=["clear", "cloudy"])
+@pytest.fixture(scope="module", params=[(0.0, 1600), (0.4, 3200)], ids=["clear", "cloudy"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    days = tuple(replace(day, cover=request.param) for day in AUTUMN[:3])
-    country = Country(WORLD, SIDE, SIDE, days)
+    cover, side = request.param
+    days = tuple(replace(day, cover=cover) for day in AUTUMN[:3])
+    country = Country(WORLD, side, side, days, inset=0)
     folder = tmp_path_factory.mktemp("country")
-    recipe = yaml.safe_load(synthesize(country, folder, model="lcz-made-up", tile=160).read_text())
+    with pytest.MonkeyPatch.context() as patch:  # a world of its own is dear: no more than needed
+        patch.setattr("engine.synthetic.country._BEYOND", BEYOND)
+        path = synthesize(country, folder, model="lcz-made-up", tile=160)
+    recipe = yaml.safe_load(path.read_text())
     del recipe["mask"]
-    assert not engine.run(recipe, base=folder, workers=1).failed
+    assert not shared.run(recipe, base=folder).failed
     product = engine.publish(recipe, base=folder)
     truth = folder / "truth" / "truth-lcz.tif"
     return Made(country, folder, product, evaluate(product, truth, layer="classes"))

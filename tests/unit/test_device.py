@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from support.worlds import SMALL, synthesize
 
 from engine.errors import RunError
 from engine.infer import predict
@@ -16,16 +17,12 @@ from engine.models.card import find_card, load_card
 from engine.pipeline.prepare import prepare
 from engine.recipe import load_recipe
 from engine.runs.stage import Stage
-from engine.synthetic.country import AUTUMN, Country
-from engine.synthetic.districts import World
-from engine.synthetic.make import synthesize
 
 
 @pytest.fixture
 def scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The stage of a recipe's network, by the device asked for, as a driver makes it."""
-    country = Country(World(5), 3200, 3200, AUTUMN[:1])
-    recipe = yaml.safe_load(synthesize(country, tmp_path, tile=160).read_text())
+    recipe = yaml.safe_load(synthesize(SMALL, tmp_path, tile=160).read_text())
 
     def none() -> bool:
         raise AssertionError("the driver looked for a GPU of its own")
