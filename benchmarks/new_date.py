@@ -4,8 +4,8 @@
 
 A made-up country of 400 tiles is mapped from four dates over HTTP; then a date comes that a
 satellite saw over the east of it only, in one block. The country and its catalogue are kept in the
-folder; the runs are made anew. Bytes are those that the file server sent. The suite measures a
-strip of the same length, of noise, in tiles of 80 px (tests/integration/test_new_date_share.py).
+folder; the runs are made anew. Bytes are those that the file server sent. CI measures a
+row of 20 tiles of noise, the soak this country (tests/integration/test_new_date_share.py).
 """
 
 from __future__ import annotations

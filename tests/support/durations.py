@@ -36,7 +36,7 @@ def report(reporter: Any) -> None:
         for each in reports:
             if getattr(each, "duration", None) is not None and hasattr(each, "nodeid"):
                 seconds[re.sub(r"@[^@\]]+$", "", each.nodeid)] += each.duration
-    if len(seconds) < 2:
+    if len(seconds) < 2 or reporter.config.option.markexpr == "soak":
         return
     folders: Counter[str] = Counter()
     for name, spent in seconds.items():

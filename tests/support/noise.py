@@ -49,7 +49,7 @@ def _write(overpass: Overpass, frame: shapely.Polygon, folder: Path) -> None:
         file = f"{name}_{'scl' if band == SCL else common_name(band)}.tif"
         with rasterio.open(
             folder / file, "w", driver="GTiff", crs=f"EPSG:{_UTM}", transform=place, nodata=0,
-            tiled=True, blockxsize=256, blockysize=256, **form,
+            tiled=True, blockxsize=64, blockysize=64, compress="deflate", **form,
         ) as out:  # fmt: skip
             out.write(np.where(beyond, 0, values).astype(values.dtype), 1)
         offset = {"scale": 0.0001, "offset": -0.1 if overpass.shift else 0.0}
