@@ -1,57 +1,206 @@
 """natmap: from a STAC catalogue and a model to a national map of cities.
 
-The verbs, in the order the data flows, loaded when first used:
+The verbs, in the order the data flows; the command's verbs of the same name do the same:
 
-========== ======================================================
-ingest     a STAC catalogue of your own images
-open_cube  a lazy xarray view of scenes (stackstac)
-plan       what a run would do, and why
-run        run all that is missing or stale
-open_store the groups of a store as an xarray DataTree
-publish    COG, STAC, preview and report
-diff       what changed between two releases
-prune      forget a store's older commits
-train      a model from labels and composites
-evaluate   a map against what is known
-synthesize a made-up country
-========== ======================================================
+============ =====================================================
+init         a commented recipe to start from
+ingest       a STAC catalogue of your own images
+doctor       what is right and wrong with machine, store, recipe
+plan         what a run would do, and why
+run          run all that is missing or stale
+status       tiles done, failed and blocked, with reasons
+publish      COG, STAC, preview and report
+diff         what changed between two releases
+prune        forget a store's older commits
+areas        a page of training areas, the doubtful ones first
+train        a model from labels and composites or images
+adapt        a segmenter of green space to a city without labels
+sample       cells of a map to look at
+evaluate     a map against what is known
+beside       how green each local climate zone is
+synthesize   a made-up country
+============ =====================================================
+
+In a notebook:
+
+============ =====================================================
+open_store   the groups of a store as an xarray DataTree
+open_cube    a lazy xarray view of a catalogue's scenes
+composite    one image of a cube's days, as a run makes it
+score        a model's scores of a composite, as a run makes them
+============ =====================================================
+
+What they take:
+
+============ =====================================================
+Recipe       all that a run is told
+load_recipe  a recipe's file, read, overridden, validated
+Area         the wanted part of the Earth
+Country      a made-up country, for `synthesize`
+World        the seed of one
+============ =====================================================
+
+What they raise:
+
+================== ===============================================
+NatmapError        the base of all
+RecipeError        the recipe or the command is wrong
+AreaError          the area cannot be mapped
+GridError          CRS, tile and chunk do not fit together
+CatalogError       a catalogue cannot be searched or used
+ItemError          one item cannot be used
+ReadError          one asset cannot be read
+CardError          a model, source or boundary card is wrong
+WeightsError       weights are unsafe, damaged, of another model
+StoreError         the store cannot be used
+IdentityError      it belongs to another grid
+LockedError        another driver is at work on it
+ChunkError         a task wrote chunks that are not its own
+RunError           the run cannot go on
+SchedulerLostError the scheduler is gone, what was done is kept
+LabelError         labels cannot be used
+MetricError        map and reference cannot be compared
+PublishError       the product cannot be written
+================== ===============================================
+
+All are loaded when first used: importing the package costs milliseconds.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
+    from engine.catalog.ingest import ingest
+    from engine.errors import (
+        AreaError,
+        CardError,
+        CatalogError,
+        ChunkError,
+        GridError,
+        IdentityError,
+        ItemError,
+        LabelError,
+        LockedError,
+        MetricError,
+        NatmapError,
+        PublishError,
+        ReadError,
+        RecipeError,
+        RunError,
+        SchedulerLostError,
+        StoreError,
+        WeightsError,
+    )
+    from engine.grid.area import Area
+    from engine.pipeline.areas import review as areas
+    from engine.pipeline.beside import beside
+    from engine.pipeline.changes import diff, prune
+    from engine.pipeline.cube import open_cube
+    from engine.pipeline.dispatch import adapt, evaluate, train
+    from engine.pipeline.doctor import examine as doctor
+    from engine.pipeline.judge import sample
+    from engine.pipeline.notebook import composite, score
+    from engine.pipeline.release import publish
+    from engine.pipeline.status import read_status as status
+    from engine.pipeline.templates import init
+    from engine.pipeline.verbs import plan, run
+    from engine.recipe import Recipe, load_recipe
+    from engine.store.view import open_store
+    from engine.synthetic.country import Country
+    from engine.synthetic.districts import World
+    from engine.synthetic.make import synthesize
+
+    __version__: str
 
 __all__ = [
+    "Area",
+    "AreaError",
+    "CardError",
+    "CatalogError",
+    "ChunkError",
+    "Country",
+    "GridError",
+    "IdentityError",
+    "ItemError",
+    "LabelError",
+    "LockedError",
+    "MetricError",
+    "NatmapError",
+    "PublishError",
+    "ReadError",
+    "Recipe",
+    "RecipeError",
+    "RunError",
+    "SchedulerLostError",
+    "StoreError",
+    "WeightsError",
+    "World",
+    "adapt",
+    "areas",
+    "beside",
+    "composite",
     "diff",
+    "doctor",
     "evaluate",
     "ingest",
+    "init",
+    "load_recipe",
     "open_cube",
     "open_store",
     "plan",
     "prune",
     "publish",
     "run",
+    "sample",
+    "score",
+    "status",
     "synthesize",
     "train",
 ]
 
 _HOMES = {
-    "diff": "engine.pipeline.changes",
-    "evaluate": "engine.pipeline.evaluate",
-    "ingest": "engine.catalog.ingest",
-    "open_cube": "engine.pipeline.cube",
-    "open_store": "engine.store.view",
-    "plan": "engine.pipeline.verbs",
-    "prune": "engine.pipeline.changes",
-    "publish": "engine.pipeline.release",
-    "run": "engine.pipeline.verbs",
-    "synthesize": "engine.synthetic.make",
-    "train": "engine.pipeline.train",
+    "Area": "engine.grid.area.Area",
+    "Country": "engine.synthetic.country.Country",
+    "Recipe": "engine.recipe.Recipe",
+    "World": "engine.synthetic.districts.World",
+    "adapt": "engine.pipeline.dispatch.adapt",
+    "areas": "engine.pipeline.areas.review",
+    "beside": "engine.pipeline.beside.beside",
+    "composite": "engine.pipeline.notebook.composite",
+    "diff": "engine.pipeline.changes.diff",
+    "doctor": "engine.pipeline.doctor.examine",
+    "evaluate": "engine.pipeline.dispatch.evaluate",
+    "ingest": "engine.catalog.ingest.ingest",
+    "init": "engine.pipeline.templates.init",
+    "load_recipe": "engine.recipe.load_recipe",
+    "open_cube": "engine.pipeline.cube.open_cube",
+    "open_store": "engine.store.view.open_store",
+    "plan": "engine.pipeline.verbs.plan",
+    "prune": "engine.pipeline.changes.prune",
+    "publish": "engine.pipeline.release.publish",
+    "run": "engine.pipeline.verbs.run",
+    "sample": "engine.pipeline.judge.sample",
+    "score": "engine.pipeline.notebook.score",
+    "status": "engine.pipeline.status.read_status",
+    "synthesize": "engine.synthetic.make.synthesize",
+    "train": "engine.pipeline.dispatch.train",
 }
+"""Where each name lies; all others of `__all__` are errors."""
 
+if not TYPE_CHECKING:  # for checkers a name that is not imported above is an error
 
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'engine' has no attribute {name!r}")
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("natmap")
+        if name in __all__:
+            home, _, own = _HOMES.get(name, f"engine.errors.{name}").rpartition(".")
+            return getattr(import_module(home), own)
+        raise AttributeError(f"module 'engine' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*__all__, *globals(), "__version__"})

@@ -16,6 +16,9 @@
     │   ├── LockedError      another driver is at work on it
     │   └── ChunkError       a task wrote chunks that are not its tile's own
     ├── RunError             the run cannot go on
+    │   └── SchedulerLostError  the scheduler is gone; what was committed is kept
+    ├── LabelError           training areas or other labels cannot be used
+    ├── MetricError          map and reference cannot be compared
     └── PublishError         the product cannot be written
 """
 
@@ -39,6 +42,7 @@ __all__ = [
     "ReadError",
     "RecipeError",
     "RunError",
+    "SchedulerLostError",
     "StoreError",
     "WeightsError",
     "first_line",

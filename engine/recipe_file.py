@@ -37,11 +37,15 @@ def read_recipe(
     overrides: Mapping[str, Any] | None = None,
     *,
     template: str,
+    called: str = "the recipe",
 ) -> Wanted:
-    """Read and validate a recipe of any schema; `template` is what `natmap init` calls it."""
+    """Read and validate a recipe of any schema, or a section of one.
+
+    `template` is what `natmap init` calls it, `called` what errors call a mapping.
+    """
     values: Any
     if isinstance(source, Mapping):
-        values, where = dict(source), "the recipe"
+        values, where = dict(source), called
     else:
         where = str(source)
         try:

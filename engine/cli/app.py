@@ -12,7 +12,7 @@ import typer
 
 from engine.cli import learning
 from engine.cli.options import Json, RecipePath, Set, read_overrides
-from engine.errors import NatmapError, RecipeError, RunError
+from engine.errors import NatmapError, RunError
 
 __all__ = ["app", "main"]
 
@@ -31,11 +31,9 @@ Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c00
 @app.command()
 def init(product: Annotated[str, typer.Argument(help="lcz, ugs, train, train-ugs, adapt")]) -> None:
     """Print a commented recipe to start from."""
-    from engine.cli.templates import TEMPLATES
+    from engine.pipeline.templates import init as write
 
-    if product not in TEMPLATES:
-        raise RecipeError("no such product", got=product, expected=", ".join(TEMPLATES))
-    sys.stdout.write(TEMPLATES[product])
+    sys.stdout.write(write(product))
 
 
 @app.command()

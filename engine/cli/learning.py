@@ -19,32 +19,18 @@ __all__ = ["VERBS"]
 def train(recipe: RecipePath, overrides: Set = None) -> None:
     """Train a model from labels and composites; a killed training goes on where it was."""
     from engine.cli.render import say, training
-    from engine.pipeline.train import train as start
-    from engine.recipe_file import product_of
-    from engine.train_recipe import load_train_recipe
+    from engine.pipeline.dispatch import load_training
+    from engine.pipeline.dispatch import train as start
+    from engine.train_recipe import TrainRecipe
 
-    if product_of(recipe) == "ugs":
-        _train_green(recipe, overrides)
-        return
-    wanted = load_train_recipe(recipe, read_overrides(overrides))
+    wanted = load_training(recipe, read_overrides(overrides))
     with training(wanted.training.epochs) as (epoch, step):
         found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
-    if found.figures:
-        say(f"test patches: accuracy {found.figures['oa']:.3f}, kappa {found.figures['kappa']:.3f}")
-    sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
-
-
-def _train_green(recipe: Path, overrides: list[str] | None) -> None:
-    from engine.cli.render import say, training
-    from engine.green_recipe import load_green_recipe
-    from engine.pipeline.train_green import train_green
-
-    wanted = load_green_recipe(recipe, read_overrides(overrides))
-    with training(wanted.training.epochs) as (epoch, step):
-        found = train_green(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
-    if found.figures:
-        figures = ", ".join(f"{name} {value:.3f}" for name, value in found.figures.items())
-        say(f"test chips: {figures}")
+    if (figures := found.figures) and isinstance(wanted, TrainRecipe):
+        say(f"test patches: accuracy {figures['oa']:.3f}, kappa {figures['kappa']:.3f}")
+    elif figures:
+        words = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        say(f"test chips: {words}")
     sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
 
 
@@ -52,10 +38,10 @@ def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     """Adapt a segmenter of green space to a city that nobody has labelled."""
     from engine.cli.render import say
     from engine.green_recipe import load_adapt_recipe
-    from engine.pipeline.train_green import adapt_green
+    from engine.pipeline.dispatch import adapt as start
 
     wanted = load_adapt_recipe(recipe, read_overrides(overrides))
-    card, found = adapt_green(
+    card, found = start(
         wanted,
         base=recipe.parent,
         tell=say,
@@ -92,41 +78,30 @@ def evaluate(
 ) -> None:
     """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
     from engine.cli.render import draw_evaluation, draw_green, draw_judged
-    from engine.pipeline.evaluate import evaluate as compare
-    from engine.pipeline.evaluate_green import evaluate_green, green_map
+    from engine.pipeline.dispatch import evaluate as compare
+    from engine.pipeline.evaluate import Evaluation
+    from engine.pipeline.judge import Judged
 
-    if any(word is not None for word in (green, land_cover, green_map(product))):
-        judged_green = evaluate_green(
-            product,
-            reference,
-            green=None if green is None else _codes("--green", green),
-            unknown=None if unknown is None else _codes("--unknown", unknown),
-            land_cover=land_cover,
-            within=within,
-            out=out,
-        )
-        if as_json:
-            plain = {k: None if v != v else v for k, v in judged_green.figures.items()}
-            sys.stdout.write(json.dumps(plain, indent=1) + "\n")
-        else:
-            draw_green(judged_green)
-        return
-
-    if (reference / "design.json").is_file():
-        from engine.pipeline.judge import judge
-
-        judged = judge(product, reference, layer=layer, out=out)
-        if as_json:
-            sys.stdout.write(json.dumps(judged.figures(), indent=1) + "\n")
-        else:
-            draw_judged(judged)
-        return
-    found = compare(product, reference, within=within, layer=layer, out=out)
+    found = compare(
+        product,
+        reference,
+        within=within,
+        layer=layer,
+        green=None if green is None else _codes("--green", green),
+        unknown=None if unknown is None else _codes("--unknown", unknown),
+        land_cover=land_cover,
+        out=out,
+    )
     if as_json:
-        figures = {k: None if v != v else v for k, v in found.accuracy.figures().items()}
-        sys.stdout.write(json.dumps(figures, indent=1) + "\n")
-    else:
+        plain = {k: None if v != v else v for k, v in found.figures.items()}
+        values = found.to_json() if isinstance(found, Judged) else plain
+        sys.stdout.write(json.dumps(values, indent=1) + "\n")
+    elif isinstance(found, Judged):
+        draw_judged(found)
+    elif isinstance(found, Evaluation):
         draw_evaluation(found)
+    else:
+        draw_green(found)
 
 
 def areas(
@@ -157,11 +132,10 @@ def sample(
     from engine.cli.render import say
     from engine.pipeline.judge import sample as draw
 
-    if purpose != "accuracy":
-        raise RecipeError("no such purpose of a sample", got=purpose, expected="accuracy")
     found = draw(
         product,
         out,
+        purpose=purpose,
         standard_error=standard_error,
         users=users,
         least=least,

@@ -223,12 +223,7 @@ def draw_judged(found: Judged) -> None:
 def draw_difference(found: Difference) -> None:
     """The largest changes between two maps, on stdout."""
     titles = found.titles
-    share = 100 * found.changed / max(int(found.cells.sum() - found.cells[0, 0]), 1)
-    out.print(
-        f"{found.old} -> {found.new}: {found.changed} cells changed "
-        f"({found.changed * found.square_km:.2f} km2, {share:.2f} % of the map)",
-        markup=False,
-    )
+    out.print(found.headline, markup=False)
     if found.largest:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("was")

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import stackstac
@@ -24,6 +25,8 @@ from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
 from engine.cube.access import Access
+from engine.cube.clouds import NO_SCL
+from engine.cube.given import Place
 from engine.cube.radiometry import ATTRS, encode
 from engine.cube.read import read_asset
 from engine.errors import CatalogError, GridError
@@ -62,8 +65,9 @@ def lazy_cube(
     Returns
     -------
     Dataset of ``bands`` (time, band, y, x) uint16 in the stored convention, 0 where nodata, and
-    ``scl`` (time, y, x) uint8; time is one entry per item, in order of id. Computing it raises
-    `ReadError` where an asset cannot be read.
+    ``scl`` (time, y, x) uint8, 255 all over an item that has none; time is one entry per item, in
+    order of id, and ``solar_day`` the day that it counts as. ``spatial_ref`` holds the CRS as in
+    CF. Computing it raises `ReadError` where an asset cannot be read.
 
     Raises
     ------
@@ -113,17 +117,22 @@ def lazy_cube(
             )
 
     stored, classes = stack(bands, "uint16"), stack([SCL], "uint8")
+    unclassed = np.array([SCL not in item.assets for item in items])
+    scl = classes.data[:, 0]
+    if unclassed.any():
+        scl = da.where(unclassed[:, None, None], np.uint8(NO_SCL), scl)
     coords = {
         "time": [np.datetime64(item.datetime.replace(tzinfo=None), "ns") for item in items],
         "id": ("time", [item.id for item in items]),
+        "solar_day": ("time", np.array([item.solar_day for item in items], "datetime64[ns]")),
         "band": list(bands),
-        "y": stored.y.values,
-        "x": stored.x.values,
+        **Place(crs, resolution, bounds[0], bounds[3]).coords(*stored.shape[-2:]),
     }
+    where = {"grid_mapping": "spatial_ref"}
     return xr.Dataset(
         {
-            "bands": (("time", "band", "y", "x"), stored.data, dict(ATTRS)),
-            "scl": (("time", "y", "x"), classes.data[:, 0]),
+            "bands": (("time", "band", "y", "x"), stored.data, {**ATTRS, **where}),
+            "scl": (("time", "y", "x"), scl, {"_FillValue": np.uint8(0), **where}),
         },
         coords=coords,
         attrs={"crs": crs},

@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from engine.errors import GridError
 
-__all__ = ["Grid", "Tile", "Window", "curve_order", "projected_crs"]
+__all__ = ["Grid", "Tile", "Window", "curve_order", "grid_mapping", "projected_crs"]
 
 _ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
 
@@ -88,6 +89,22 @@ def projected_crs(text: str) -> CRS:
             "or the UTM zone of a small area",
         )
     return crs
+
+
+def grid_mapping(text: str, transform: Affine) -> dict[str, Any]:
+    """Attributes of a ``spatial_ref``, as in CF, by which xarray's readers find CRS and place.
+
+    Parameters
+    ----------
+    text : a projected CRS.
+    transform : of the corner of the first pixel.
+    """
+    crs = projected_crs(text)
+    return {
+        **crs.to_cf(),
+        "crs_wkt": crs.to_wkt(),
+        "GeoTransform": " ".join(repr(float(v)) for v in transform.to_gdal()),
+    }
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ _ENOUGH = 5  # areas of a class that can tell what is strange
 
 
 def review(
-    path: str | Path, out: str | Path, *, recipe: str | Path | None = None
+    path: str | Path, out: str | Path = "areas.html", *, recipe: str | Path | None = None
 ) -> tuple[int, int]:
-    """Write a page of training areas.
+    """Write a page of training areas with pictures, the doubtful ones first.
 
     Parameters
     ----------

@@ -22,15 +22,17 @@ from engine.legend import LCZ, UGS
 from engine.publishing.cog import Layer, write_cog
 from engine.publishing.sheets import Sheet, cut_sheets, write_mosaic
 from engine.store.repository import Store
+from engine.tables import html_table
 
 __all__ = ["Difference", "Pruned", "diff", "prune"]
 
 _STRIP, _WIDE = 1024, 16_384  # cells down and across that are compared at once
+_SHOWN = 15  # changes that a notebook shows
 _CHANGES = Layer("changes", "", "Old class x 100 + new class; 0 unchanged", "uint16", 0, "mode")
 _TAGS = {"TIFFTAG_SOFTWARE": "natmap"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """Two maps of one store, compared.
 
@@ -64,6 +66,26 @@ class Difference:
         n = len(moved)
         found = [(int(i) // n, int(i) % n, int(moved.flat[i])) for i in order]
         return [change for change in found if change[2]]
+
+    def __repr__(self) -> str:
+        return f"<Difference {self.headline}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (self.titles[old].strip(), self.titles[new].strip(), n, round(n * self.square_km, 2))
+            for old, new, n in self.largest[:_SHOWN]
+        ]
+        notes = [] if self.folder is None else [f"raster and tables: {self.folder}"]
+        return html_table(self.headline, ("was", "is", "cells", "km2"), rows, *notes)
+
+    @property
+    def headline(self) -> str:
+        """What changed, in one line."""
+        share = 100 * self.changed / max(int(self.cells.sum() - self.cells[0, 0]), 1)
+        return (
+            f"{self.old} -> {self.new}: {self.changed} cells changed "
+            f"({self.changed * self.square_km:.2f} km2, {share:.2f} % of the map)"
+        )
 
 
 def diff(

@@ -57,6 +57,11 @@ class Evaluation:
     by_dissent: dict[int, tuple[int, float]]
     folder: Path | None = None
 
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures of `accuracy` by name, NaN where nothing was counted."""
+        return self.accuracy.figures()
+
 
 def evaluate(
     product: str | Path,
@@ -187,7 +192,7 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = {
         name: None if math.isnan(value) else round(value, 4)
-        for name, value in found.accuracy.figures().items()
+        for name, value in found.figures.items()
     }
     report = {
         "schema": 1,

@@ -14,7 +14,7 @@ import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 
-from engine.errors import LabelError, MetricError
+from engine.errors import LabelError, MetricError, RecipeError
 from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
 from engine.legend import LCZ, parse_class
@@ -23,7 +23,7 @@ from engine.pipeline.evaluate import map_of
 from engine.pipeline.evaluate_green import green_map
 from engine.product.ugs import NO_GREEN
 
-__all__ = ["Judged", "judge", "sample"]
+__all__ = ["Judged", "is_sample", "judge", "sample"]
 
 _CELLS, _DESIGN = "sample.geojson", "design.json"
 
@@ -46,7 +46,13 @@ class Judged:
     estimates: Stratified
     mapped: npt.NDArray[np.float64]
 
-    def figures(self) -> dict[str, Any]:
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures: cells looked at, overall accuracy, half of its 95 % interval."""
+        found = self.estimates
+        return {"cells": float(self.counts.sum()), "oa": found.oa, "oa_ci": found.oa_ci}
+
+    def to_json(self) -> dict[str, Any]:
         """As JSON values; half-widths of 95 % intervals end in ``_ci``."""
         found = self.estimates
 
@@ -70,6 +76,7 @@ def sample(
     product: str | Path,
     out: str | Path,
     *,
+    purpose: str = "accuracy",
     standard_error: float = 0.01,
     users: float = 0.8,
     least: int = 50,
@@ -85,14 +92,19 @@ def sample(
     ----------
     product : a product folder of local climate zones, or any raster of codes 1 to 17.
     out : folder; one that holds a sample is not overwritten.
+    purpose : what the sample is for; "accuracy" is the only one so far.
     standard_error, users, least : as `engine.labels.design.allocate` takes them.
     layer : of a product folder, "map" or "classes".
     seed : int
 
     Raises
     ------
+    RecipeError
+        Where there is no such purpose.
     MetricError, LabelError
     """
+    if purpose != "accuracy":
+        raise RecipeError("no such purpose of a sample", got=purpose, expected="accuracy")
     out = Path(out)
     if (out / _CELLS).exists():
         raise LabelError(
@@ -130,6 +142,11 @@ def sample(
     text = {"type": "FeatureCollection", "features": features}
     (out / _CELLS).write_text(json.dumps(text) + "\n", encoding="utf-8")
     return found
+
+
+def is_sample(folder: Path) -> bool:
+    """Whether a folder is one that `sample` wrote."""
+    return (folder / _DESIGN).is_file()
 
 
 def judge(
@@ -196,7 +213,7 @@ def judge(
     found = Judged(tuple(classes), counts, stratified(counts, areas), areas)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(found.figures(), indent=1)
+        text = json.dumps(found.to_json(), indent=1)
         (Path(out) / "estimates.json").write_text(text + "\n", encoding="utf-8")
     return found
 

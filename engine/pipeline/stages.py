@@ -109,7 +109,7 @@ def cube_stages(
             "uint32",
             0,
             daily=True,
-            attrs={"long_name": "item_key of the item"},
+            attrs={"long_name": "item_key of the item", "_FillValue": 0},
             codec="lz4",
         ),
     )

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -34,7 +34,7 @@ from engine.training.segmenters import Chips, GreenSettings, count_pixels, fit_s
 from engine.training.splits import SPLITS
 from engine.training.statistics import ALIKE
 
-__all__ = ["TrainedGreen", "adapt_green", "train_green"]
+__all__ = ["AdaptedGreen", "TrainedGreen", "adapt_green", "train_green"]
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures, by red, green and blue; UGS-1m standardises by them."""
@@ -46,6 +46,13 @@ class TrainedGreen:
 
     card: ModelCard
     figures: dict[str, float] | None
+
+
+class AdaptedGreen(NamedTuple):
+    """An adapted segmenter, and what its adaptation found."""
+
+    card: ModelCard
+    found: Adapted
 
 
 def train_green(
@@ -111,7 +118,7 @@ def adapt_green(
     base: Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
     look: Callable[[Checked], None] = lambda entry: None,
-) -> tuple[ModelCard, Adapted]:
+) -> AdaptedGreen:
     """Adapt a segmenter to a city.
 
     Where its source loses too much at the first look, the weights are those of the model; the new
@@ -182,7 +189,7 @@ def adapt_green(
         step=found.step,
         history=[asdict(entry) for entry in found.history],
     )
-    return card, found
+    return AdaptedGreen(card, found)
 
 
 def _words(agreed: float) -> str:

@@ -23,6 +23,7 @@ from engine.runs.schedule import Schedule, Status
 from engine.runs.signals import unwinding
 from engine.store.place import Folder
 from engine.store.proof import MANY_CHUNKS
+from engine.tables import html_table
 
 __all__ = ["Plan", "StagePlan", "load", "plan", "run"]
 
@@ -42,7 +43,7 @@ class StagePlan:
     tiles: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Plan:
     """What a run would do.
 
@@ -69,6 +70,37 @@ class Plan:
     money: float | None
     assumed: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        stages = ", ".join(f"{s.name} {sum(s.stale.values())}+{s.waiting}" for s in self.stages)
+        return f"<Plan {self._head}; stale+waiting: {stages}; {self._cost}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (
+                stage.name,
+                sum(stage.stale.values()),
+                ", ".join(f"{n} {reason}" for reason, n in stage.stale.items()),
+                stage.waiting,
+                stage.fresh,
+            )
+            for stage in self.stages
+        ]
+        guesses = [f"rough guesses for {', '.join(self.assumed)}"] if self.assumed else []
+        head = ("stage", "stale", "because", "waits for it", "done")
+        return html_table(self._head, head, rows, self._cost, *guesses, *self.notes)
+
+    @property
+    def _head(self) -> str:
+        return f"{self.name}: {self.tiles} tiles, {self.items} scenes of {self.days} days"
+
+    @property
+    def _cost(self) -> str:
+        money = "not priced" if self.money is None else f"money {self.money:.2f}"
+        return (
+            f"{self.gigabytes_read:.3g} GB to read, {self.gigabytes:.3g} GB to write, "
+            f"{self.seconds:.0f} worker seconds, {money}"
+        )
 
 
 PRELOAD = ("engine.pipeline.kernels",)

@@ -39,9 +39,11 @@ from engine.runs.watch import Cluster, Watch
 from engine.store.chunks import check_changes, tile_chunks
 from engine.store.ledger import RECORD, State
 from engine.store.repository import Store
+from engine.tables import html_table
 
 __all__ = ["Limits", "Summary", "execute"]
 
+_SHOWN = 20  # failures that a notebook shows
 _AT_ONCE = 16  # tasks sent together at most
 
 
@@ -66,7 +68,7 @@ class Limits:
     patience: float = 120.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Summary:
     """What a run did; failures are (stage, tile, text)."""
 
@@ -75,6 +77,21 @@ class Summary:
     blocked: int
     stopped: bool
     seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Summary {self._head}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(s, tile, text.partition("\n")[0]) for s, tile, text in self.failed[:_SHOWN]]
+        more = len(self.failed) - len(rows)
+        notes = [f"and {more} more"] if more else []
+        return html_table(self._head, ("stage", "tile", "what failed"), rows, *notes)
+
+    @property
+    def _head(self) -> str:
+        said = f"{self.done} tiles done in {self.seconds:.0f} s, {len(self.failed)} failed"
+        waiting = f", {self.blocked} wait for these" if self.blocked else ""
+        return said + waiting + (", stopped: run again to go on" if self.stopped else "")
 
 
 def execute(

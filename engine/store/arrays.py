@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -11,7 +12,7 @@ import numpy as np
 
 from engine.errors import GridError, RecipeError
 
-__all__ = ["DAYS", "FIRST_DAY", "ArraySpec", "day_index", "index_day"]
+__all__ = ["DAYS", "FIRST_DAY", "ArraySpec", "day_index", "index_day", "nodata_of"]
 
 FIRST_DAY = date(2015, 1, 1)
 """Index 0 of every time axis; Sentinel-2A was launched in June 2015."""
@@ -44,6 +45,28 @@ def index_day(index: int) -> date:
     return FIRST_DAY + timedelta(days=index)
 
 
+def nodata_of(dtype: str, fill: float, attrs: Mapping[str, Any]) -> float | None:
+    """The value of an array that means no data; None where every value means something.
+
+    It is what the array declares (``_FillValue``). One that declares none was made before all did:
+    then it is what unwritten pixels read as, of classes where they do not list it as a flag, of
+    percent where it lies above 100, of scores where it is NaN. Counts have none: 0 is a count.
+
+    Parameters
+    ----------
+    dtype : as numpy writes it.
+    fill : what unwritten pixels read as.
+    attrs : of the array.
+    """
+    if "_FillValue" in attrs:
+        return float(attrs["_FillValue"])
+    if np.issubdtype(np.dtype(dtype), np.floating):
+        return math.nan if math.isnan(fill) else None
+    if "flag_values" in attrs:
+        return None if fill in attrs["flag_values"] else fill
+    return fill if attrs.get("units") == "percent" and fill > 100 else None
+
+
 @dataclass(frozen=True)
 class ArraySpec:
     """The form of one array of the store; its last two dims are always y and x.
@@ -68,7 +91,8 @@ class ArraySpec:
     outside : number, optional
         What pixels of a computed tile read as where the stage is not defined; by default `fill`.
     attrs : mapping, optional
-        Attributes of the array (units, flags, CF packing).
+        Attributes of the array (units, flags, CF packing). ``_FillValue`` is added to them where
+        `fill` means no data, as `nodata_of` decides.
     codec : {"zstd", "lz4"}
         lz4 takes a third of zstd's time both ways, for 4 to 6 % more space on real scenes.
     """

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Coroutine, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from engine.errors import ChunkError
 from engine.grid.grid import Grid, Tile
 from engine.store.arrays import ArraySpec
 
-__all__ = ["Changes", "changes_of", "check_changes", "stored_bytes", "tile_chunks"]
+__all__ = ["Changes", "changes_of", "check_changes", "stored_bytes", "tile_chunks", "wait_for"]
+
+T = TypeVar("T")
 
 Changes = dict[str, list[Any]]
 """Chunks by array; what is no chunk under the name of its kind, which has a space in it."""
+
+
+def wait_for(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end; in a thread where a loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 def tile_chunks(spec: ArraySpec, grid: Grid, tile: Tile, part: int = 0) -> set[tuple[int, ...]]:
@@ -48,7 +61,7 @@ def stored_bytes(fork: Any, changes: Changes, paths: Iterable[str]) -> int:
     async def ask() -> int:
         return sum(await asyncio.gather(*map(fork.store.getsize, keys)))
 
-    return asyncio.run(ask())
+    return wait_for(ask())
 
 
 def check_changes(changes: Changes, own: Mapping[str, set[tuple[int, ...]]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from engine.grid.grid import Grid, projected_crs
-from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec
+from engine.grid.grid import Grid, grid_mapping
+from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec, nodata_of
 
 __all__ = ["create_arrays", "form_of", "identity_of", "split_manifests"]
 
@@ -81,9 +82,16 @@ def create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> N
             dimension_names=spec.dims,
             # level 1 of bits takes half the time of level 3 of bytes, for 3 % more space
             compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
-            attributes=dict(spec.attrs) | {"grid_mapping": "spatial_ref"},
+            attributes=_attributes(spec),
         )
         _create_coordinates(group, grid, spec)
+
+
+def _attributes(spec: ArraySpec) -> dict[str, Any]:
+    nodata = nodata_of(spec.dtype, spec.fill, spec.attrs)
+    # NaN needs no declaration, and JSON has none
+    declared = {} if nodata is None or math.isnan(nodata) else {"_FillValue": int(nodata)}
+    return {**spec.attrs, **declared, "grid_mapping": "spatial_ref"}
 
 
 def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
@@ -117,16 +125,10 @@ def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
         )
         coordinate[:] = values
     if "spatial_ref" not in group:
-        crs = projected_crs(grid.crs)
-        transform = grid.geobox(spec.resolution).transform
         group.create_array(
             "spatial_ref",
             shape=(),
             dtype="int32",
             dimension_names=(),
-            attributes={
-                **crs.to_cf(),
-                "crs_wkt": crs.to_wkt(),
-                "GeoTransform": " ".join(repr(float(v)) for v in transform.to_gdal()),
-            },
+            attributes=grid_mapping(grid.crs, grid.geobox(spec.resolution).transform),
         )

@@ -7,7 +7,6 @@ ahead of the arrays nor behind them.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum, IntFlag
@@ -21,8 +20,9 @@ from zarr.codecs import BloscCodec
 from engine.errors import StoreError
 from engine.grid.grid import Tile
 from engine.store.arrays import DAYS
+from engine.store.chunks import wait_for
 
-__all__ = ["MARKS", "RATES", "RECORD", "SIDES", "Flag", "Ledger", "Mark", "State"]
+__all__ = ["MARKS", "RATES", "RECORD", "SIDES", "Flag", "Ledger", "Mark", "State", "recorded_days"]
 
 SIDES = ("north", "south", "west", "east")
 """Border strips that are digested apart from the whole tile."""
@@ -247,8 +247,20 @@ class Ledger:
                 self._blocks[stage, part, row, col] = block
 
 
+def recorded_days(session: Any, stage: str) -> list[int]:
+    """Positions on the time axis of days that a daily stage has some record of, ascending.
+
+    It looks at what chunks there are and reads none of them: a chunk of the ledger is a day of
+    32 x 32 tiles, so decades of a country are some ten thousand references.
+    """
+    root: Any = zarr.open_group(session.store, mode="r")
+    if f"ledger/{stage}" not in root:
+        return []
+    return sorted({chunk[0] for chunk in _chunks(session, f"/ledger/{stage}")})
+
+
 def _chunks(session: Any, path: str) -> Iterable[tuple[int, ...]]:
     async def collect() -> list[tuple[int, ...]]:
         return [tuple(c) async for c in session.chunk_coordinates(path)]
 
-    return asyncio.run(collect())
+    return wait_for(collect())

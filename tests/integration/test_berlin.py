@@ -119,7 +119,7 @@ def test_the_map_is_filtered_and_all_of_it_is_urban(made: tuple[Path, dict]) -> 
 
 def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
     folder, recipe = made
-    before = open_store(folder / "store")["map"].to_dataset().load()
+    before = open_store(folder / "store", decode=False)["map"].to_dataset().load()
     cx, cy = float(before.x.mean()), float(before.y.mean())
     disc = shapely.Point(cx, cy).buffer(1200)
     move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
@@ -128,7 +128,7 @@ def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
     summary = shared.run({**recipe, "mask": {"boundaries": "disc.geojson"}}, base=folder)
     assert summary.failed == ()
     assert summary.done < 20  # only maps: what they are made from is untouched
-    after = open_store(folder / "store")["map"].to_dataset().load()
+    after = open_store(folder / "store", decode=False)["map"].to_dataset().load()
     xx, yy = np.meshgrid(after.x.values, after.y.values)
     inside = np.hypot(xx - cx, yy - cy) < 1190
     outside = np.hypot(xx - cx, yy - cy) > 1210
@@ -203,7 +203,8 @@ def test_the_map_does_not_depend_on_the_tile(
     }
     assert shared.run(wanted, base=folder).failed == ()
     ours, theirs = (
-        open_store(path / "store")["map"].to_dataset().load() for path in (tmp_path, folder)
+        open_store(path / "store", decode=False)["map"].to_dataset().load()
+        for path in (tmp_path, folder)
     )
     x = np.intersect1d(ours.x, theirs.x)
     y = np.intersect1d(ours.y, theirs.y)[::-1]

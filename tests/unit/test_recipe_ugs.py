@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from engine.cli.templates import TEMPLATES
 from engine.errors import RecipeError
+from engine.pipeline.templates import TEMPLATES
 from engine.recipe import load_recipe
 
 RECIPE: dict[str, Any] = {

@@ -1,5 +1,29 @@
 """Recipes to start from."""
 
+from __future__ import annotations
+
+from engine.errors import RecipeError
+
+__all__ = ["TEMPLATES", "init"]
+
+
+def init(product: str) -> str:
+    """A commented recipe to start from, as YAML.
+
+    Parameters
+    ----------
+    product : {"lcz", "ugs", "train", "train-ugs", "adapt"}
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such recipe.
+    """
+    if product not in TEMPLATES:
+        raise RecipeError("no such product", got=product, expected=", ".join(TEMPLATES))
+    return TEMPLATES[product]
+
+
 TEMPLATES = {
     "lcz": """\
 # Local climate zones at 100 m. Lines that begin with # may be uncommented.
