@@ -170,8 +170,6 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         proxy.stop()
 
 
-@SOAK
-@pytest.mark.parametrize("country", ["larger"], indirect=True)
 def test_other_bytes_than_asked_for_are_never_decoded(
     country: Path,
     files: Files,
