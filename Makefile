@@ -5,11 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-# Two processes of tests share two cores: one thread for each library.
+# Two processes of tests share two cores: one thread for each library. A file's tests stay in one
+# process, for its fixtures and servers (loadgroup would allow other groups, but pytest-xdist 3.8
+# groups nothing under pytest 9.2, and does not say so).
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_NTHREADS=1 \
               GDAL_NUM_THREADS=1
 PYTEST     := $(BIN)/python -m pytest
-BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadgroup
+BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
 .PHONY: demo install test quick soak check durations services debian-services python-services clean
 

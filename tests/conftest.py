@@ -44,15 +44,9 @@ def mapped(tmp_path: Path) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, for its fixtures; the longest files go first.
-
-    A test may name another group: servers that exist once on a machine have one each.
-    """
-    seconds = durations.by_file()
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+    """The longest files go first, so that neither process is left with one of them at the end."""
     if os.environ.get("PYTEST_XDIST_WORKER"):  # without processes the usual order reads better
+        seconds = durations.by_file()
         items.sort(key=lambda item: -seconds.get(item.location[0], 0.0))
 
 

@@ -15,12 +15,13 @@ import pytest
 import rasterio
 import xarray as xr
 import zarr
+from support import shared
+from support.worlds import PLAIN, scenes_of
 
 import natmap
 from engine.cube.clouds import dilation_halo
 from engine.models.card import find_card, load_card
 from engine.store.repository import Store
-from engine.synthetic.country import AUTUMN
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +30,9 @@ LAYERS = ("bands", "observations", "dissent", "reason")
 
 @pytest.fixture(scope="module")
 def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up country of three dates, mapped and published."""
-    folder = tmp_path_factory.mktemp("country")
-    made = natmap.Country(natmap.World(5), 4800, 4800, AUTUMN[:3])
-    recipe = natmap.synthesize(made, folder, model="lcz-made-up", tile=160)
-    assert not natmap.run(recipe, workers=1).failed
-    natmap.publish(recipe)
+    """A copy of the mapped country, with its scenes beside it for a cube of them."""
+    folder = shared.mapped(tmp_path_factory.mktemp("python") / "country")
+    shutil.copytree(scenes_of(PLAIN) / "scenes", folder / "scenes")
     return folder
 
 
@@ -255,9 +253,9 @@ def test_a_store_that_declares_nothing_is_opened_as_well_and_run_on(
     recipe["store"] = str(tmp_path / "store")
     plan = natmap.plan(recipe, base=country)
     assert not any(stage.stale for stage in plan.stages)
-    assert natmap.run(recipe, base=country, workers=1).done == 0
+    assert shared.run(recipe, base=country).done == 0
     changed = recipe | {"filter": {"method": "none"}}
-    assert natmap.run(changed, base=country, workers=1).done > 5
+    assert shared.run(changed, base=country).done > 5
 
 
 # -- verbs -----------------------------------------------------------------------------------------
@@ -307,7 +305,7 @@ def test_a_store_is_opened_where_a_loop_runs_as_in_a_notebook(country: Path) -> 
 
 
 def test_days_are_those_that_were_read(country: Path) -> None:
-    days = [f"{overpass.when:%Y-%m-%d}" for overpass in AUTUMN[:3]]
+    days = [f"{overpass.when:%Y-%m-%d}" for overpass in PLAIN.overpasses]
     some = natmap.open_store(country / "store")["scenes"]
     assert [str(day)[:10] for day in some["time"].values] == sorted(days)
     whole = natmap.open_store(country / "store", days="all")["scenes"]

@@ -111,7 +111,7 @@ def test_what_is_no_cube_is_refused() -> None:
 
 @pytest.mark.slow
 def test_memory_is_bounded_by_blocks_not_by_the_cube() -> None:
-    """2.3 GB of scenes, of which a block is 4 MB; numpy, Dask and all that is imported included."""
+    """1.5 GB of scenes, of which a block is 4 MB; numpy, Dask and all that is imported included."""
     code = """
 import resource, dask, dask.array as da, numpy as np, xarray as xr
 from engine.cube.given import Place
