@@ -56,7 +56,8 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
     guess = engine.plan(recipe, until="composite")
     assert guess.assumed == ("scenes", "composite")
     assert guess.gigabytes_read > 0
-    tiles = [f"r{row:04}c0001" for row in range(3)]
+    # the diagonal: the area ends in the middle of all tiles but one, so a row would tell too much
+    tiles = [f"r{k:04}c{k:04}" for k in range(3)]
     first, rest = Meter(), Meter()
     shared.run(recipe, until="composite", tiles=tiles, listeners=[first])
     assert first.read > 0
