@@ -223,7 +223,7 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     assert not any("cutting" in line for line in told)  # nothing has changed
 
     wanted = yaml.safe_load((folder / "recipe.yaml").read_text())
-    wanted["model"] = {"card": str(tmp_path / "model")}
+    wanted |= {"model": {"card": str(tmp_path / "model")}, "store": "./own", "publish": "./mine"}
     mapping = folder / "map.yaml"
     mapping.write_text(yaml.safe_dump(wanted))
     summary = shared.run(mapping)
