@@ -86,7 +86,7 @@ def composite(store: Path) -> dict[str, np.ndarray]:
 
 def changed_tiles(one: Path, other: Path) -> set[str]:
     """Tiles whose scenes differ."""
-    a, b = (engine.open_store(path, decode=False)["scenes"] for path in (one, other))
+    a, b = (engine.open_store(path, decode=False, days="all")["scenes"] for path in (one, other))
     found = set()
     for overpass in AUTUMN[:3]:
         for name in ("bands", "scl", "source"):
@@ -102,7 +102,7 @@ def lost_pixels(clean: Path, store: Path) -> np.ndarray:
     A day's pixel says itself that it could not be read, or that another image of that day shows
     there (`source`), as where two zones overlap.
     """
-    a, b = (engine.open_store(path, decode=False)["scenes"] for path in (clean, store))
+    a, b = (engine.open_store(path, decode=False, days="all")["scenes"] for path in (clean, store))
     found = np.zeros(a["scl"].shape[-2:], bool)
     for overpass in AUTUMN[:3]:
         day = {"time": f"{overpass.when:%Y-%m-%d}"}
