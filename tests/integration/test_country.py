@@ -27,6 +27,7 @@ from engine.pipeline.evaluate import evaluate
 from engine.pipeline.prepare import prepare
 from engine.pipeline.train import train
 from engine.recipe import load_recipe
+from engine.synthetic.country import to_degrees
 from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
 from engine.synthetic.surface import paint
@@ -67,8 +68,10 @@ def test_scenes_lie_in_two_zones_and_have_two_baselines(folder: Path) -> None:
 
 def test_the_area_has_no_gap(folder: Path) -> None:
     seen = engine.open_store(folder / "store")["composite"]["observations"]
-    left, bottom, right, top = PLAIN.bounds  # the area lies 800 m inside of them
-    inside = seen.sel(x=slice(left + 800, right - 800), y=slice(top - 800, bottom + 800)).values
+    (west, south, east, north), inset = PLAIN.bounds, PLAIN.inset
+    inside = seen.sel(
+        x=slice(west + inset, east - inset), y=slice(north - inset, south + inset)
+    ).values
     assert inside.shape == (SIDE // 10 - 160, SIDE // 10 - 160)
     assert (inside > 0).mean() > 0.95  # the rest was cloudy on all three days
 
@@ -150,6 +153,7 @@ def test_samples_of_a_raster_are_its_cells(folder: Path) -> None:
         cells_of_raster(truth, far)
 
 
+@pytest.mark.slow
 def test_orthophotos_overlap_and_say_what_is_green(folder: Path, tmp_path: Path) -> None:
     towns = geopandas.read_file(folder / "truth" / "urban.geojson").to_crs(CRS).geometry
     edge = towns.iloc[0].exterior.representative_point()
@@ -201,6 +205,7 @@ def _recipe(folder: Path, out: Path, **changes: object) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     told: list[str] = []
     recipe = tmp_path / "train.yaml"
@@ -223,7 +228,10 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     assert not any("cutting" in line for line in told)  # nothing has changed
 
     wanted = yaml.safe_load((folder / "recipe.yaml").read_text())
-    wanted |= {"model": {"card": str(tmp_path / "model")}, "store": "./own", "publish": "./mine"}
+    wanted["model"] = {"card": str(tmp_path / "model")}
+    square = shapely.Point(4_467_200, 2_934_400).buffer(800, cap_style="square")  # in a town
+    (folder / "square.geojson").write_text(shapely.to_geojson(to_degrees(square)))
+    wanted |= {"area": {"file": "square.geojson"}, "store": "small", "publish": "judged"}
     mapping = folder / "map.yaml"
     mapping.write_text(yaml.safe_dump(wanted))
     summary = shared.run(mapping)
@@ -254,9 +262,16 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
         evaluate(product, folder / "truth" / "truth-lcz.tif", layer="scores")
 
 
+@pytest.fixture(scope="module")
+def forests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where forests are trained: all from the same patches."""
+    return tmp_path_factory.mktemp("forests")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("statistics", "side"), [("mean", 10), ("mean-std", 32)])
 def test_a_forest_trains_from_polygons(
-    folder: Path, tmp_path: Path, statistics: str, side: int
+    folder: Path, forests: Path, statistics: str, side: int
 ) -> None:
     labels = [
         {
@@ -267,7 +282,7 @@ def test_a_forest_trains_from_polygons(
     found = train(
         _recipe(
             folder,
-            tmp_path,
+            forests,
             labels=labels,
             split={"by": "group", "shares": [0.7, 0.0, 0.3]},
             model={
@@ -278,7 +293,7 @@ def test_a_forest_trains_from_polygons(
     )
     assert found.card.architecture == "forest"
     assert found.epochs == 0
-    load_card(tmp_path / "model")
+    load_card(forests / "model")
 
 
 def test_what_cannot_be_trained_is_said_before_work_starts(folder: Path, tmp_path: Path) -> None:
