@@ -158,9 +158,9 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         # pixel by pixel: the composite differs only where a day was lost, or a cloud's disc with it
         lost = lost_pixels(country / "store", tmp_path / "store")
         assert lost.any() == bool(different)
-        near = maximum_filter(lost, 2 * DISC + 1)
+        beside = maximum_filter(lost, 2 * DISC + 1)
         for name, values in found.items():
-            assert (values == clean[name])[..., ~near].all(), name
+            assert (values == clean[name])[..., ~beside].all(), name
         # the next run over a healed network mends all of it
         proxy.rate = 0.0
         run(recipe)
