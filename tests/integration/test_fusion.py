@@ -217,8 +217,7 @@ def test_a_frame_that_cannot_be_read_is_a_gap_that_is_said(place: Path) -> None:
 
 def test_graphs_need_instances_first(place: Path) -> None:
     labels = [{"recipe": "bare.yaml", "raster": "truth/truth-lcz.tif"}]
-    bare = recipe(place, store="bare", area={"file": "frame.geojson"}, mask=None)
-    (place / "bare.yaml").write_text(yaml.safe_dump(bare))
+    (place / "bare.yaml").write_text(yaml.safe_dump(recipe(place, store="bare")))
     run(place / "bare.yaml", until="composite")
     wanted = {
         "name": "x",
