@@ -202,7 +202,7 @@ def test_chunks_of_another_tile_are_refused(tmp_path: Path, cluster: Local) -> N
     assert (read_map(store) == expected).all()
 
 
-def test_all_workers_gone_with_their_nannies(tmp_path: Path, cluster: Local) -> None:
+def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     toy = Toy(square(2), delay=0.05)
     store, schedule = toy.open(tmp_path / "s")
     seen: list = []
@@ -213,17 +213,18 @@ def test_all_workers_gone_with_their_nannies(tmp_path: Path, cluster: Local) -> 
         if len(ran(seen)) == 6:
             begun.set()
 
-    def massacre() -> None:
-        assert begun.wait(60)
-        for nanny in list(cluster._cluster.workers.values()):
-            os.kill(nanny.process.pid, signal.SIGKILL)
-        cluster._cluster.sync(_close_nannies, cluster._cluster)
+    with open_local(2) as cluster, store.lock():
 
-    thread = threading.Thread(target=massacre)
-    thread.start()
-    with store.lock():
+        def massacre() -> None:
+            assert begun.wait(60)
+            for nanny in list(cluster._cluster.workers.values()):
+                os.kill(nanny.process.pid, signal.SIGKILL)
+            cluster._cluster.sync(_close_nannies, cluster._cluster)
+
+        thread = threading.Thread(target=massacre)
+        thread.start()
         execute(schedule, store, cluster, listeners=[listen], limits=QUICK)
-    thread.join()
+        thread.join()
     assert any(isinstance(event, events.WorkersLost) for event in seen)
     assert (read_map(store) == toy.expected()).all()
 

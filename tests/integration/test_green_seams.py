@@ -20,7 +20,7 @@ from engine.synthetic.photo import take_photo
 pytestmark = pytest.mark.slow
 
 CARD = load_card(find_card("ugs-made-up", Path()))
-SIZE, REACH = 640, 300  # px that are mapped; photo about them
+SIZE, REACH = 960, 300  # px that are mapped; photo about them
 
 
 @cache
