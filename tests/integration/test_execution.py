@@ -223,7 +223,7 @@ def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
 
         thread = threading.Thread(target=massacre)
         thread.start()
-        execute(schedule, store, cluster, listeners=[listen], limits=QUICK)
+        execute(schedule, store, cluster, listeners=[listen], limits=replace(QUICK, patience=120))
         thread.join()
     assert any(isinstance(event, events.WorkersLost) for event in seen)
     assert (read_map(store) == toy.expected()).all()
