@@ -55,7 +55,7 @@ def mapped(folder: Path) -> Path:
 def reference() -> Path:
     """`worlds.PLAIN` mapped by the shipped network and published, made once for a state of the
     engine; to be read only."""
-    return kept("mapped", f"{PLAIN} {source_hash('engine')}", _map)
+    return kept("mapped", f"{PLAIN} {scenes_of(PLAIN)} {source_hash('engine')}", _map)
 
 
 def _map(folder: Path) -> None:
