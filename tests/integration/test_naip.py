@@ -79,7 +79,7 @@ def trained(
         "side": 256,
         "split": {"by": "own"},
         "model": {"architecture": "ugsnet", "size": "small", "parameters": {"points": 2048}},
-        "training": {"epochs": 12, "batch": 5, "rate": 2e-3},
+        "training": {"epochs": 30, "batch": 5, "rate": 2e-3},
         "out": "model",
     }
     made = train_green(recipe, base=folder)
