@@ -107,6 +107,7 @@ def ndvi_figures(data: Path) -> dict[str, float]:
     return binary(counts(SPLITS["test"], float(best)))
 
 
+@pytest.mark.soak  # minutes of training
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_vegetation_is_learnt_from_a_few_patches(
     data: Path, trained: tuple[ModelCard, dict[str, float]]
