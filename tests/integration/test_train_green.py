@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,8 @@ import shapely
 from affine import Affine
 from pyproj import Transformer
 from support.shared import run
-from typer.testing import CliRunner
 
 import engine
-from engine.cli.app import app
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.green_recipe import load_green_recipe
 from engine.metrics import binary
@@ -80,8 +80,9 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def natmap(*words: str) -> str:
     """The command, and what it says on stdout."""
-    found = CliRunner().invoke(app, words)
-    assert found.exit_code == 0, found.output
+    command = [sys.executable, "-c", "from engine.cli.app import main; main()", *words]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
     return found.stdout
 
 
