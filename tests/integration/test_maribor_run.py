@@ -20,6 +20,7 @@ from engine.pipeline.verbs import plan
 from engine.store.view import open_store
 
 NAMES = list(BANDS)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 def recipe(data: Path, folder: Path, **grid: Any) -> dict[str, Any]:
