@@ -251,9 +251,8 @@ def counts(store: Path) -> int:
         return 0
 
 
-@pytest.mark.soak
 @pytest.mark.alone
-@pytest.mark.parametrize("victim", ["driver", "worker"])
+@pytest.mark.parametrize("victim", ["driver", pytest.param("worker", marks=pytest.mark.soak)])
 def test_killed_in_the_middle_of_natmap_run(
     made: tuple[Path, dict], tmp_path: Path, victim: str
 ) -> None:
