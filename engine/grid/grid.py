@@ -20,9 +20,9 @@ from pyproj.exceptions import CRSError
 
 from engine.errors import GridError
 
-__all__ = ["Grid", "Tile", "Window", "curve_order", "projected_crs"]
+__all__ = ["ON_LATTICE", "Grid", "Tile", "Window", "curve_order", "projected_crs"]
 
-_ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
+ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
 
 
 class Tile(NamedTuple):
@@ -144,7 +144,7 @@ class Grid:
                 expected="finite west < east and south < north",
                 remedy="the area may lie outside the domain of the CRS",
             )
-        slack = _ON_LATTICE / tile_size
+        slack = ON_LATTICE / tile_size
         ax, ay = anchor
         first_col = math.floor((west - ax) / tile_size + slack)
         last_col = math.ceil((east - ax) / tile_size - slack)
@@ -186,7 +186,7 @@ class Grid:
         """Side of a tile in pixels of `resolution` metres; refused unless it is whole."""
         if resolution not in self._pixels:
             n = round(self.tile_size / resolution)
-            if n < 1 or abs(n * resolution - self.tile_size) > _ON_LATTICE:
+            if n < 1 or abs(n * resolution - self.tile_size) > ON_LATTICE:
                 raise GridError(
                     "the tile is not a whole number of pixels",
                     got=f"a tile of {self.tile_size:g} m at {resolution:g} m",

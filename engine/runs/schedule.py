@@ -74,7 +74,7 @@ class Schedule:
     ----------
     stages : in the order of the data's flow.
     support : Support
-        Area, grid and the cell in which the area is measured.
+        Area, grid and the cell in which the area is measured, but for stages of other cells.
     ledger : Ledger
         As loaded from the store, or empty.
     only : tiles, optional
@@ -93,7 +93,8 @@ class Schedule:
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
         self.support, self.grid, self.ledger = support, support.grid, ledger
-        self.links = link(stages, self.grid.tile_size)
+        self.links = link(stages, self.grid, support.cell)
+        self._supports = {name: support.in_cells(cell) for name, cell in self.links.cell.items()}
         self.forms = {spec.path: spec for stage in stages for spec in stage.outputs}
         self._rank = {name: i for i, name in enumerate(self.stages)}
         self._stamp = {name: stage.fingerprint for name, stage in self.stages.items()}
@@ -108,7 +109,7 @@ class Schedule:
         chosen = self._chosen(only)
         last = self._rank[until] if until else len(stages)
         for name in self.stages:
-            needed = support.meets(self.links.reach[name]) & chosen[name]
+            needed = self._supports[name].meets(self.links.reach[name]) & chosen[name]
             needed &= self._rank[name] <= last
             self.status[name] = np.where(needed, Status.WAITING, Status.OUT).astype(np.int8)
             self.why[name] = np.zeros(self.grid.shape, np.int8)
@@ -298,7 +299,7 @@ class Schedule:
         return Status.READY
 
     def _stale(self, name: str, tile: Tile) -> list[tuple[Part, Mark, Why]]:
-        support = self.support.fingerprint(tile, self.links.reach[name])
+        support = self._supports[name].fingerprint(tile, self.links.reach[name])
         inputs = self._inputs_digest(name, tile)
         base = self._stamp[name] + support + inputs
         whole = _number(self._stamp[name], 4), _number(support, 4), _number(inputs, 4)
@@ -355,7 +356,7 @@ class Schedule:
         """All that a worker needs for a tile."""
         stage = self.stages[work.stage]
         stale = self._stale(work.stage, work.tile)
-        cells = self.support.packed(work.tile, self.links.reach[work.stage])
+        support = self._supports[work.stage]
         blank = {
             source.stage: tuple(
                 t for t in self.grid.neighbours(work.tile) if self.status[source.stage][t] in _GONE
@@ -376,8 +377,8 @@ class Schedule:
             input_parts={s: self._indices(s, work.tile) for s in reads},
             blank={s: tiles for s, tiles in blank.items() if tiles},
             forms={path: spec for path, spec in self.forms.items() if spec.group in reads},
-            support=cells,
-            cell=self.support.cell,
+            support=support.packed(work.tile, self.links.reach[work.stage]),
+            cell=support.cell,
             border=self.links.border[work.stage],
         )
 

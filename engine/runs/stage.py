@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import RunError
-from engine.grid.grid import Tile
+from engine.errors import GridError, RunError
+from engine.grid.area import parts_of
+from engine.grid.grid import Grid, Tile
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Flag
 
@@ -112,6 +114,10 @@ class Stage:
         Seconds that two cores take for a square kilometre, where no run has told yet.
     reads : float
         Bytes of images that a square metre takes, likewise, of a stage whose outputs do not tell.
+    cell : float, optional
+        In which the area is measured for it, in metres: a cell belongs to the area when its centre
+        does. By default the run's, where that is a whole number of the stage's pixels; else the
+        stage's coarsest pixel.
     """
 
     name: str
@@ -128,6 +134,7 @@ class Stage:
     gigabytes: float = 1.0
     guess: float | None = None
     reads: float = 0.0
+    cell: float | None = None
 
     def __post_init__(self) -> None:
         strange = [spec.path for spec in self.outputs if spec.group != self.name]
@@ -167,22 +174,34 @@ class Links:
     ----------
     reach : metres around the area on which a stage must be defined (halos downstream, summed).
     border : metres of a tile's edge that a neighbour reads.
+    cell : metres in which the area is measured for it.
     consumers : stages that read it, with their halo.
     """
 
     reach: dict[str, float]
     border: dict[str, float]
+    cell: dict[str, float]
     consumers: dict[str, list[tuple[str, float]]]
 
 
-def link(stages: Sequence[Stage], tile_size: float) -> Links:
-    """Derive reach and border of every stage from the halos downstream of it.
+def link(stages: Sequence[Stage], grid: Grid, cell: float) -> Links:
+    """Derive reach, border and cell of every stage from the halos downstream of it.
+
+    Parameters
+    ----------
+    stages : in the order of the data's flow.
+    grid : Grid
+    cell : in which the run's area is measured, in metres.
 
     Raises
     ------
     RunError
         Where stages are out of order, or a halo is wider than a tile.
+    GridError
+        Where a tile is not a whole number of a stage's cells, or a cell of its pixels.
     """
+    cells = {stage.name: _cell_of(stage, cell) for stage in stages}
+    _require_whole(stages, cells, grid)
     names = [stage.name for stage in stages]
     reach, border = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     consumers: dict[str, list[tuple[str, float]]] = {name: [] for name in names}
@@ -195,16 +214,47 @@ def link(stages: Sequence[Stage], tile_size: float) -> Links:
                     got=source.stage,
                     expected=names[:position],
                 )
-            if source.halo > tile_size:
+            if source.halo > grid.tile_size:
                 raise RunError(
                     f"the halo of stage {stage.name} is wider than a tile",
-                    got=f"{source.halo:g} m, tiles of {tile_size:g} m",
+                    got=f"{source.halo:g} m, tiles of {grid.tile_size:g} m",
                     remedy="choose a larger grid.tile",
                 )
             consumers[source.stage].append((stage.name, source.halo))
             border[source.stage] = max(border[source.stage], source.halo)
             reach[source.stage] = max(reach[source.stage], reach[stage.name] + source.halo)
-    return Links(reach, border, consumers)
+    return Links(reach, border, cells, consumers)
+
+
+def _cell_of(stage: Stage, cell: float) -> float:
+    sides = [spec.resolution for spec in stage.outputs]
+    if stage.cell is None:
+        return cell if all(parts_of(cell, side) for side in sides) else max(sides)
+    return stage.cell
+
+
+def _require_whole(stages: Sequence[Stage], cells: Mapping[str, float], grid: Grid) -> None:
+    """Every tile is a whole number of every stage's cells: no cell is cut by a tile's edge."""
+    for stage in stages:
+        for spec in stage.outputs:
+            if parts_of(cells[stage.name], spec.resolution) is None:
+                raise GridError(
+                    f"a cell of stage {stage.name} is not a whole number of its pixels",
+                    got=f"cells of {cells[stage.name]:g} m, {spec.path} of {spec.resolution:g} m",
+                    expected=f"a multiple of {spec.resolution:g} m",
+                    remedy="give the stage a cell that its pixels divide",
+                )
+    cut = [name for name, side in cells.items() if parts_of(grid.tile_size, side) is None]
+    if cut:
+        whole = math.lcm(*(max(round(1000 * side), 1) for side in cells.values())) / 1000
+        raise GridError(
+            f"a tile is not a whole number of the cells of stage {', '.join(cut)}",
+            got=f"tiles of {grid.tile_size:g} m, cells of "
+            + ", ".join(f"{cells[name]:g} m" for name in cut),
+            expected=f"a multiple of {whole:g} m",
+            remedy=f"set grid.tile to {max(round(grid.tile_size / whole), 1) * whole:g} m, in "
+            "pixels of grid.resolution",
+        )
 
 
 def pixels(metres: float, resolution: float) -> int:

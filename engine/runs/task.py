@@ -14,7 +14,8 @@ import numpy.typing as npt
 import xxhash
 import zarr
 
-from engine.errors import RunError
+from engine.errors import GridError, RunError
+from engine.grid.area import parts_of, repeat
 from engine.grid.grid import Grid, Tile
 from engine.runs.heap import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
@@ -138,13 +139,22 @@ class TileTask:
         return bits.reshape(n, n).astype(bool)
 
     def defined(self, resolution: float) -> npt.NDArray[np.bool_] | None:
-        """Where the stage is defined, bool (y, x) in pixels of `resolution`; None: everywhere."""
-        if self.mask_cells is None:
-            return None
-        factor = round(self.cell / resolution)
-        if factor <= 1:
-            return self.mask_cells
-        return np.kron(self.mask_cells, np.ones((factor, factor), bool))
+        """Where the stage is defined, bool (y, x) in pixels of `resolution`; None: everywhere.
+
+        Raises
+        ------
+        GridError
+            Where the stage's cells are no whole number of these pixels.
+        """
+        factor = parts_of(self.cell, resolution)
+        if factor is None:
+            raise GridError(
+                f"stage {self.stage} does not say where pixels of this size are defined",
+                got=f"pixels of {resolution:g} m, cells of {self.cell:g} m",
+                expected="pixels of which a cell is a whole number",
+                remedy="a stage of other cells says so: Stage(cell=...)",
+            )
+        return None if self.mask_cells is None else repeat(self.mask_cells, factor)
 
 
 @dataclass(frozen=True)
