@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ from engine.grid.area import Support
 from engine.grid.grid import Tile, curve_order
 from engine.runs.stage import Part, Stage, link
 from engine.runs.task import TileTask
+from engine.runs.why import Why, changed_settings, difference, words
 from engine.store.ledger import Flag, Ledger, Mark, State
 
-__all__ = ["Schedule", "Status", "Why", "Work"]
+__all__ = ["Schedule", "Status", "Work"]
 
 
 class Status(IntEnum):
@@ -40,20 +41,6 @@ class Status(IntEnum):
     SETTLED = 5  # committed, or found unchanged
     FAILED = 6  # terminal for this run
     BLOCKED = 7  # its own input failed
-
-
-class Why(IntEnum):
-    """Why a tile is stale."""
-
-    FRESH = 0
-    GAP = 1  # something could not be read last time
-    FAILED_BEFORE = 2
-    INPUTS = 3  # what it reads is not what it was made from
-    PART = 4  # items of a day, or polygons, are others
-    NEW_PART = 5  # a day that the tile did not have
-    SUPPORT = 6  # the area or what lies downstream asks for other cells
-    SETTINGS = 7  # parameters, model, version of the code
-    NEW = 8  # never made
 
 
 _OPEN = (Status.WAITING, Status.READY, Status.RUNNING, Status.WRITTEN)
@@ -176,18 +163,10 @@ class Schedule:
             changed = {
                 key
                 for stamp in stamps
-                for key in _changes(known.get(str(stamp), {}), stage.settings)
+                for key in changed_settings(known.get(str(stamp), {}), stage.settings)
             }
             return f"changed {', '.join(sorted(changed)) or 'settings'}"
-        return {
-            Why.NEW: "new",
-            Why.NEW_PART: f"new {stage.outside}",
-            Why.PART: f"replaced {stage.outside}",
-            Why.SUPPORT: "changed area",
-            Why.INPUTS: stage.upstream,
-            Why.FAILED_BEFORE: "failed before",
-            Why.GAP: "gap",
-        }.get(why, "")
+        return words(why, stage)
 
     def made_from_inputs(self, name: str, tile: Tile) -> bool:
         """Whether a tile of a stage without days is done, and made from what its inputs hold."""
@@ -315,7 +294,7 @@ class Schedule:
             elif record["state"] != State.DONE:
                 why = Why.FAILED_BEFORE
             elif int(record["fingerprint"]) != mark.fingerprint:
-                why = _difference(record, mark)
+                why = difference(record, mark)
             elif record["flags"] & Flag.TRANSIENT_GAP:
                 why = Why.GAP
             else:
@@ -385,28 +364,6 @@ class Schedule:
 
 def _number(text: bytes, size: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=size).digest(), "little")
-
-
-def _changes(old: Any, new: Any, at: str = "") -> list[str]:
-    """Names of the values that differ, dotted."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [at]
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        found += _changes(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-    return found
-
-
-def _difference(record: np.void, mark: Mark) -> Why:
-    """The gravest part of a fingerprint that is another one."""
-    for name, why in (
-        ("settings", Why.SETTINGS),
-        ("support", Why.SUPPORT),
-        ("part", Why.PART),
-    ):
-        if int(record[name]) != getattr(mark, name):
-            return why
-    return Why.INPUTS
 
 
 def _side(tile: Tile, other: Tile) -> str:
