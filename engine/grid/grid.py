@@ -20,7 +20,7 @@ from pyproj.exceptions import CRSError
 
 from engine.errors import GridError
 
-__all__ = ["ON_LATTICE", "Grid", "Tile", "Window", "curve_order", "projected_crs"]
+__all__ = ["ON_LATTICE", "Grid", "Tile", "Window", "curve_order", "projected_crs", "quad_order"]
 
 ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
 
@@ -276,4 +276,34 @@ def curve_order(
         )
         x, y = np.where(~ry, y, x), np.where(~ry, x, y)
         side >>= 1
+    return order
+
+
+def quad_order(
+    rows: npt.NDArray[np.integer], cols: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Position of squares along a Morton curve: all of a square of 2**k lie together, for any k.
+
+    Parameters
+    ----------
+    rows, cols : integer arrays that broadcast to one shape, -2**30 <= value < 2**30.
+        Counted from the grid's anchor: which squares belong together does not depend on where a
+        grid begins.
+
+    Returns
+    -------
+    int64 array of that shape; equal only for equal squares.
+    """
+    order = np.zeros(np.broadcast_shapes(np.shape(rows), np.shape(cols)), np.int64)
+    for values, shift in ((rows, 1), (cols, 0)):
+        spread = np.asarray(values, np.int64) + (1 << 30)
+        for step, mask in (
+            (16, 0x0000FFFF0000FFFF),
+            (8, 0x00FF00FF00FF00FF),
+            (4, 0x0F0F0F0F0F0F0F0F),
+            (2, 0x3333333333333333),
+            (1, 0x5555555555555555),
+        ):
+            spread = (spread | (spread << step)) & mask
+        order |= spread << shift
     return order

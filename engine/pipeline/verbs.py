@@ -21,6 +21,7 @@ from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
 from engine.runs.signals import unwinding
+from engine.store.chunks import tile_chunks
 from engine.store.place import Folder
 from engine.store.proof import MANY_CHUNKS
 
@@ -181,7 +182,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         parts = sum(schedule.stale_parts(name, tile) for tile in (*ready, *waiting))
         cost += rates.cost(stage, prepared.grid, parts, days)
         files += parts * sum(
-            (prepared.grid.pixels(spec.resolution) // spec.chunk) ** 2 for spec in stage.outputs
+            len(tile_chunks(spec, prepared.grid, Tile(0, 0))) for spec in stage.outputs
         )
     notes = prepared.notes
     if files > MANY_CHUNKS and isinstance(prepared.place, Folder):

@@ -46,7 +46,7 @@ def index_day(index: int) -> date:
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """The form of one array of the store; its last two dims are always y and x.
+    """The form of one array of the store; its last two dims are y and x, but of an area's.
 
     Parameters
     ----------
@@ -71,6 +71,10 @@ class ArraySpec:
         Attributes of the array (units, flags, CF packing).
     codec : {"zstd", "lz4"}
         lz4 takes a third of zstd's time both ways, for 4 to 6 % more space on real scenes.
+    extent : {"pixels", "blocks", "area"}
+        What its values are of. Blocks: of squares of ground of `resolution` metres each, which may
+        be as large as a tile and are not cut at the area's border. Area: of all of it, so that
+        there is no y and x, and the array is one chunk.
     """
 
     path: str
@@ -83,6 +87,7 @@ class ArraySpec:
     outside: float | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     codec: Literal["zstd", "lz4"] = "zstd"
+    extent: Literal["pixels", "blocks", "area"] = "pixels"
 
     def __post_init__(self) -> None:
         if self.path.count("/") != 1:
@@ -102,7 +107,8 @@ class ArraySpec:
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the dims, outermost first."""
-        return (("time",) if self.daily else ()) + tuple(d for d, _ in self.leading) + ("y", "x")
+        places = () if self.extent == "area" else ("y", "x")
+        return (("time",) if self.daily else ()) + tuple(d for d, _ in self.leading) + places
 
     @property
     def lead_shape(self) -> tuple[int, ...]:

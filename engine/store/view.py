@@ -47,7 +47,9 @@ def open_store(path: str | Path, tag: str | None = None, *, decode: bool = True)
             labels = data[dim].attrs.pop("labels", None)
             if labels is not None:
                 data = data.assign_coords({dim: (dim, np.array(json.loads(labels)))})
-        nodes[f"/{group}"] = data.set_coords("spatial_ref")
+        if "spatial_ref" in data:  # what is of all of the area lies nowhere
+            data = data.set_coords("spatial_ref")
+        nodes[f"/{group}"] = data
     tree = xr.DataTree.from_dict(nodes, name=Path(path).name)
     tree.attrs["crs"] = store.identity["crs"]
     tree.attrs["snapshot"] = session.snapshot_id
