@@ -29,7 +29,7 @@ from engine.store.arrays import ArraySpec
 __all__ = ["Fold", "first_block"]
 
 _MOST = 2**20  # bytes of a table
-_AT_ONCE = 2**25  # bytes of tables that are read together
+_AT_ONCE, _ACROSS = 2**23, 64  # bytes of tables, and tiles each way, that are read together
 _MADE = "made"
 
 
@@ -290,7 +290,8 @@ class _Merge:
         paths = {column.name: f"{source}/{column.name}" for column in self.fold.table}
         grid, n = task.grid, task.forms[f"{source}/{_MADE}"].chunk
         first_row, first_col = first_block(grid, n)
-        side = 2 ** int(math.log2(max(_AT_ONCE // self.fold.bytes, 1)) / 2)
+        most = min(math.sqrt(_AT_ONCE / self.fold.bytes), _ACROSS * n)
+        side = 2 ** int(math.log2(max(most, 1)))
         for top, left in _squares(task.tiles[source].made, n, first_row, first_col, side):
             rows = slice(max(top - first_row, 0), min(top + side - first_row, grid.n_rows * n))
             cols = slice(max(left - first_col, 0), min(left + side - first_col, grid.n_cols * n))
