@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,9 +15,9 @@ from scipy.ndimage import maximum_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
-from engine.grid.grid import Grid, Tile
+from engine.grid.grid import ON_LATTICE, Grid, Tile
 
-__all__ = ["Area", "Support", "polygons_of", "reproject"]
+__all__ = ["Area", "Support", "parts_of", "polygons_of", "repeat", "reproject"]
 
 _VERTEX_SPACING = 0.05  # degrees; edges are densified to this before a curved projection
 
@@ -159,6 +159,17 @@ class Area:
         return np.asarray(shapely.intersects(self.geometry, boxes))
 
 
+def parts_of(cell: float, resolution: float) -> int | None:
+    """Pixels along a cell's side, None where they are no whole number."""
+    factor = round(cell / resolution)
+    return factor if factor >= 1 and abs(factor * resolution - cell) < ON_LATTICE else None
+
+
+def repeat(cells: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:
+    """A mask (y, x) of cells in finer pixels, `factor` along each side of a cell."""
+    return np.kron(cells, np.ones((factor, factor), bool)) if factor > 1 else cells
+
+
 @dataclass(frozen=True)
 class Support:
     """The pixels on which stages are defined, whatever the tiles.
@@ -168,26 +179,49 @@ class Support:
     definition: otherwise a larger tile would compute more of a neighbour's halo than a smaller
     one, and the map would depend on the layout.
 
+    A stage of other cells has a support of its own (`in_cells`), and says nothing of the others':
+    where its cell at the border is wider than what it reads, the rest of that is nodata, unless
+    the stage declares a halo of half its cell.
+
     Parameters
     ----------
     area : Area
     grid : Grid
     cell : float
-        The pixel in which the area is measured, in metres: the coarsest of the run's stages.
+        The pixel in which the area is measured, in metres.
     """
 
     area: Area
     grid: Grid
     cell: float
 
+    def in_cells(self, cell: float) -> Support:
+        """The same area, measured in other cells (metres).
+
+        Raises
+        ------
+        GridError
+            Where the tile is not a whole number of them.
+        """
+        self.grid.pixels(cell)
+        return self if cell == self.cell else replace(self, cell=cell)
+
     def mask(self, tile: Tile, resolution: float, reach: float = 0.0) -> npt.NDArray[np.bool_]:
-        """Where a stage with downstream `reach` (metres) is defined: bool (y, x) of the tile."""
+        """Where a stage with downstream `reach` (metres) is defined: bool (y, x) of the tile.
+
+        Pixels that are no whole part of a cell are measured as cells of their own.
+
+        Raises
+        ------
+        GridError
+            Where the tile is not a whole number of pixels of `resolution` metres.
+        """
+        n = self.grid.pixels(resolution)
+        factor = parts_of(self.cell, resolution)
+        if factor is None:
+            return self.in_cells(resolution).mask(tile, resolution, reach)
         cells = self._cells(tile, reach)
-        if cells is None:
-            n = self.grid.pixels(resolution)
-            return np.ones((n, n), bool)
-        factor = round(self.cell / resolution)
-        return np.kron(cells, np.ones((factor, factor), bool)) if factor > 1 else cells
+        return np.ones((n, n), bool) if cells is None else repeat(cells, factor)
 
     def fingerprint(self, tile: Tile, reach: float = 0.0) -> bytes:
         """Eight bytes that tell this tile's mask from another."""

@@ -21,9 +21,18 @@ from pyproj.exceptions import CRSError
 
 from engine.errors import GridError
 
-__all__ = ["Grid", "Tile", "Window", "curve_order", "grid_mapping", "projected_crs"]
+__all__ = [
+    "ON_LATTICE",
+    "Grid",
+    "Tile",
+    "Window",
+    "curve_order",
+    "grid_mapping",
+    "projected_crs",
+    "quad_order",
+]
 
-_ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
+ON_LATTICE = 1e-6  # metres; a float's leeway when a coordinate is asked to lie on the lattice
 
 
 class Tile(NamedTuple):
@@ -161,7 +170,7 @@ class Grid:
                 expected="finite west < east and south < north",
                 remedy="the area may lie outside the domain of the CRS",
             )
-        slack = _ON_LATTICE / tile_size
+        slack = ON_LATTICE / tile_size
         ax, ay = anchor
         first_col = math.floor((west - ax) / tile_size + slack)
         last_col = math.ceil((east - ax) / tile_size - slack)
@@ -203,7 +212,7 @@ class Grid:
         """Side of a tile in pixels of `resolution` metres; refused unless it is whole."""
         if resolution not in self._pixels:
             n = round(self.tile_size / resolution)
-            if n < 1 or abs(n * resolution - self.tile_size) > _ON_LATTICE:
+            if n < 1 or abs(n * resolution - self.tile_size) > ON_LATTICE:
                 raise GridError(
                     "the tile is not a whole number of pixels",
                     got=f"a tile of {self.tile_size:g} m at {resolution:g} m",
@@ -293,4 +302,34 @@ def curve_order(
         )
         x, y = np.where(~ry, y, x), np.where(~ry, x, y)
         side >>= 1
+    return order
+
+
+def quad_order(
+    rows: npt.NDArray[np.integer], cols: npt.NDArray[np.integer]
+) -> npt.NDArray[np.int64]:
+    """Position of squares along a Morton curve: all of a square of 2**k lie together, for any k.
+
+    Parameters
+    ----------
+    rows, cols : integer arrays that broadcast to one shape, -2**30 <= value < 2**30.
+        Counted from the grid's anchor: which squares belong together does not depend on where a
+        grid begins.
+
+    Returns
+    -------
+    int64 array of that shape; equal only for equal squares.
+    """
+    order = np.zeros(np.broadcast_shapes(np.shape(rows), np.shape(cols)), np.int64)
+    for values, shift in ((rows, 1), (cols, 0)):
+        spread = np.asarray(values, np.int64) + (1 << 30)
+        for step, mask in (
+            (16, 0x0000FFFF0000FFFF),
+            (8, 0x00FF00FF00FF00FF),
+            (4, 0x0F0F0F0F0F0F0F0F),
+            (2, 0x3333333333333333),
+            (1, 0x5555555555555555),
+        ):
+            spread = (spread | (spread << step)) & mask
+        order |= spread << shift
     return order

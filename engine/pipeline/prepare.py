@@ -42,7 +42,7 @@ from engine.product.filter import widest_halo
 from engine.product.mask import Boundary
 from engine.recipe import GridChoice, Recipe
 from engine.runs.schedule import Schedule
-from engine.runs.stage import Stage
+from engine.runs.stage import Stage, link
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
 from engine.store.place import Place, place_of
@@ -80,6 +80,9 @@ class Prepared:
     place: Place
     notes: tuple[str, ...]
     images: SearchResult | None = None
+
+    def __post_init__(self) -> None:
+        link(self.stages, self.grid, self.support.cell)  # refused before a store is made
 
     @property
     def specs(self) -> list[ArraySpec]:

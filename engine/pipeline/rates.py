@@ -84,7 +84,8 @@ class Rates:
             )
         planes = held = 0.0
         for spec in stage.outputs:
-            values = grid.pixels(spec.resolution) ** 2 * math.prod(spec.lead_shape)
+            places = 1 if spec.extent == "area" else grid.pixels(spec.resolution) ** 2
+            values = places * math.prod(spec.lead_shape)
             held += values * np.dtype(spec.dtype).itemsize
             planes += values if spec.name == "bands" else 0.0
         guess = (

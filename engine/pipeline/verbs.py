@@ -21,6 +21,8 @@ from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
 from engine.runs.signals import unwinding
+from engine.runs.stage import Stage
+from engine.store.chunks import tile_chunks
 from engine.store.place import Folder
 from engine.store.proof import MANY_CHUNKS
 from engine.tables import html_table
@@ -213,7 +215,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         parts = sum(schedule.stale_parts(name, tile) for tile in (*ready, *waiting))
         cost += rates.cost(stage, prepared.grid, parts, days)
         files += parts * sum(
-            (prepared.grid.pixels(spec.resolution) // spec.chunk) ** 2 for spec in stage.outputs
+            len(tile_chunks(spec, prepared.grid, Tile(0, 0))) for spec in stage.outputs
         )
     notes = prepared.notes
     if files > MANY_CHUNKS and isinstance(prepared.place, Folder):
@@ -222,7 +224,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
     price = prepared.recipe.price_per_worker_hour
     return Plan(
         name=prepared.recipe.name,
-        tiles=int((schedule.status[prepared.stages[-1].name] != Status.OUT).sum()),
+        tiles=int((schedule.status[_last(prepared.stages)] != Status.OUT).sum()),
         items=len(items),
         days=days,
         left_out=prepared.found.left_out,
@@ -234,6 +236,11 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         assumed=cost.assumed,
         notes=notes,
     )
+
+
+def _last(stages: Sequence[Stage]) -> str:
+    """The last stage that is made tile by tile."""
+    return [stage.name for stage in stages if stage.scope == "tile"][-1]
 
 
 def load(

@@ -13,20 +13,21 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import maximum_filter
 
 from engine.errors import RunError
 from engine.grid.area import Support
 from engine.grid.grid import Tile, curve_order
-from engine.runs.stage import Part, Stage, link
-from engine.runs.task import TileTask
+from engine.runs.choice import choose
+from engine.runs.stage import WHOLE, Input, Part, Stage, link
+from engine.runs.task import Tiles, TileTask
+from engine.runs.why import Why, changed_settings, difference, words
 from engine.store.ledger import Flag, Ledger, Mark, State
 
-__all__ = ["Schedule", "Status", "Why", "Work"]
+__all__ = ["Schedule", "Status", "Work"]
 
 
 class Status(IntEnum):
@@ -40,20 +41,6 @@ class Status(IntEnum):
     SETTLED = 5  # committed, or found unchanged
     FAILED = 6  # terminal for this run
     BLOCKED = 7  # its own input failed
-
-
-class Why(IntEnum):
-    """Why a tile is stale."""
-
-    FRESH = 0
-    GAP = 1  # something could not be read last time
-    FAILED_BEFORE = 2
-    INPUTS = 3  # what it reads is not what it was made from
-    PART = 4  # items of a day, or polygons, are others
-    NEW_PART = 5  # a day that the tile did not have
-    SUPPORT = 6  # the area or what lies downstream asks for other cells
-    SETTINGS = 7  # parameters, model, version of the code
-    NEW = 8  # never made
 
 
 _OPEN = (Status.WAITING, Status.READY, Status.RUNNING, Status.WRITTEN)
@@ -74,7 +61,7 @@ class Schedule:
     ----------
     stages : in the order of the data's flow.
     support : Support
-        Area, grid and the cell in which the area is measured.
+        Area, grid and the cell in which the area is measured, but for stages of other cells.
     ledger : Ledger
         As loaded from the store, or empty.
     only : tiles, optional
@@ -93,7 +80,10 @@ class Schedule:
     ) -> None:
         self.stages = {stage.name: stage for stage in stages}
         self.support, self.grid, self.ledger = support, support.grid, ledger
-        self.links = link(stages, self.grid.tile_size)
+        self.links = link(stages, self.grid, support.cell)
+        self._supports = {name: support.in_cells(cell) for name, cell in self.links.cell.items()}
+        self._results = {name for name, stage in self.stages.items() if stage.scope == "area"}
+        self._wanted = {name: self._tiles_wanted(name) for name in self.stages}
         self.forms = {spec.path: spec for stage in stages for spec in stage.outputs}
         self._rank = {name: i for i, name in enumerate(self.stages)}
         self._stamp = {name: stage.fingerprint for name, stage in self.stages.items()}
@@ -105,11 +95,10 @@ class Schedule:
         self.place(gpus=False)
         self._order = curve_order(*np.indices(self.grid.shape))
         self._parts = lru_cache(maxsize=4096)(self._parts_of)
-        chosen = self._chosen(only)
+        chosen = choose(self.stages, self.links, self._wanted, only)
         last = self._rank[until] if until else len(stages)
         for name in self.stages:
-            needed = support.meets(self.links.reach[name]) & chosen[name]
-            needed &= self._rank[name] <= last
+            needed = self._wanted[name] & chosen[name] & (self._rank[name] <= last)
             self.status[name] = np.where(needed, Status.WAITING, Status.OUT).astype(np.int8)
             self.why[name] = np.zeros(self.grid.shape, np.int8)
         if not any((status != Status.OUT).any() for status in self.status.values()):
@@ -118,27 +107,13 @@ class Schedule:
             for tile in self._tiles(name, Status.WAITING):
                 self._assess(name, tile)
 
-    def _chosen(self, only: Iterable[Tile] | None) -> dict[str, npt.NDArray[np.bool_]]:
-        """The tiles to run of each stage: `only`, and upstream whole tiles of what they read."""
-        if only is None:
-            return dict.fromkeys(self.stages, np.ones(self.grid.shape, bool))
-        asked = np.zeros(self.grid.shape, bool)
-        for tile in only:
-            if tile not in self.grid:
-                rows, cols = self.grid.shape
-                raise RunError(
-                    "no such tile",
-                    got=str(tile),
-                    expected=f"{Tile(0, 0)} to {Tile(rows - 1, cols - 1)}",
-                )
-            asked[tile] = True
-        chosen: dict[str, npt.NDArray[np.bool_]] = {}
-        for name in reversed(self.stages):
-            chosen[name] = asked.copy()
-            for consumer, halo in self.links.consumers[name]:
-                ring = 3 if halo else 1
-                chosen[name] |= maximum_filter(chosen[consumer], ring, mode="constant")
-        return chosen
+    def _tiles_wanted(self, name: str) -> npt.NDArray[np.bool_]:
+        """The tiles that a stage is defined on, whatever was chosen: bool (rows, cols)."""
+        if self.stages[name].scope == "tile":
+            return self._supports[name].meets(self.links.reach[name])
+        found = np.zeros(self.grid.shape, bool)
+        found[WHOLE] = True
+        return found
 
     def _tiles(self, stage: str, *states: Status) -> Iterator[Tile]:
         rows, cols = np.nonzero(np.isin(self.status[stage], states))
@@ -175,18 +150,10 @@ class Schedule:
             changed = {
                 key
                 for stamp in stamps
-                for key in _changes(known.get(str(stamp), {}), stage.settings)
+                for key in changed_settings(known.get(str(stamp), {}), stage.settings)
             }
             return f"changed {', '.join(sorted(changed)) or 'settings'}"
-        return {
-            Why.NEW: "new",
-            Why.NEW_PART: f"new {stage.outside}",
-            Why.PART: f"replaced {stage.outside}",
-            Why.SUPPORT: "changed area",
-            Why.INPUTS: stage.upstream,
-            Why.FAILED_BEFORE: "failed before",
-            Why.GAP: "gap",
-        }.get(why, "")
+        return words(why, stage)
 
     def made_from_inputs(self, name: str, tile: Tile) -> bool:
         """Whether a tile of a stage without days is done, and made from what its inputs hold."""
@@ -244,8 +211,7 @@ class Schedule:
         works = list(works)
         for work in works:
             self.status[work.stage][work.tile] = Status.SETTLED
-        for work in works:
-            self._wake(work)
+        self._wake(works)
 
     def failed(self, works: Iterable[Work]) -> list[Work]:
         """These are terminal for this run, and committed as such; returns what they block."""
@@ -253,8 +219,7 @@ class Schedule:
         for work in works:
             self.status[work.stage][work.tile] = Status.FAILED
         blocked: list[Work] = []
-        for work in works:
-            self._wake(work, blocked)
+        self._wake(works, blocked)
         return blocked
 
     def _push(self, work: Work) -> None:
@@ -262,20 +227,32 @@ class Schedule:
         key = (-self._rank[work.stage], int(self._order[work.tile]), work)
         heapq.heappush(self._heaps[self.resource[work.stage]], key)
 
-    def _wake(self, work: Work, blocked: list[Work] | None = None) -> None:
-        pending = [work]
-        while pending:
-            stage, tile = pending.pop()
-            for consumer, halo in self.links.consumers[stage]:
-                around = self.grid.neighbours(tile) if halo else []
-                for other in (tile, *around):
-                    if self.status[consumer][other] != Status.WAITING:
-                        continue
-                    now = self._assess(consumer, other)
-                    if now in (Status.SETTLED, Status.BLOCKED):
-                        pending.append(Work(consumer, other))
-                    if now == Status.BLOCKED and blocked is not None:
-                        blocked.append(Work(consumer, other))
+    def _wake(self, works: list[Work], blocked: list[Work] | None = None) -> None:
+        pending, whole = list(works), dict[str, None]()
+        while pending or whole:
+            if pending:
+                readers = self._readers(pending.pop(), whole)
+            else:
+                readers = iter([Work(whole.popitem()[0], WHOLE)])
+            for work in readers:
+                if self.status[work.stage][work.tile] != Status.WAITING:
+                    continue
+                now = self._assess(*work)
+                if now in (Status.SETTLED, Status.BLOCKED):
+                    pending.append(work)
+                if now == Status.BLOCKED and blocked is not None:
+                    blocked.append(work)
+
+    def _readers(self, work: Work, whole: dict[str, None]) -> Iterator[Work]:
+        """Tiles that read a tile; a stage that reads all of them is noted, to be looked at once."""
+        for consumer, source in self.links.consumers[work.stage]:
+            if consumer in self._results:
+                whole[consumer] = None
+            elif source.scope == "area":
+                yield from (Work(consumer, tile) for tile in self._tiles(consumer, Status.WAITING))
+            else:
+                around = self.grid.neighbours(work.tile) if source.halo else []
+                yield from (Work(consumer, other) for other in (work.tile, *around))
 
     # -- staleness ----------------------------------------------------------------------------
 
@@ -283,11 +260,19 @@ class Schedule:
         stage = self.stages[name]
         for source in stage.inputs:
             status = self.status[source.stage]
-            if status[tile] in _GONE:
+            if self._reads_all(name, source):
+                if np.isin(status, _OPEN).any():
+                    return Status.WAITING
+                gone = not self._made(source.stage).any()
+                near = []
+            else:
+                at = WHOLE if source.scope == "area" else tile
+                gone = status[at] in _GONE
+                near = [at, *(self.grid.neighbours(tile) if source.halo else ())]
+            if gone:
                 self.status[name][tile] = Status.BLOCKED
                 return Status.BLOCKED
-            near = self.grid.neighbours(tile) if source.halo else []
-            if any(status[t] in _OPEN for t in (tile, *near)):
+            if any(status[t] in _OPEN for t in near):
                 return Status.WAITING
         why = max((w for _, _, w in self._stale(name, tile)), default=Why.FRESH)
         self.why[name][tile] = why
@@ -298,7 +283,9 @@ class Schedule:
         return Status.READY
 
     def _stale(self, name: str, tile: Tile) -> list[tuple[Part, Mark, Why]]:
-        support = self.support.fingerprint(tile, self.links.reach[name])
+        support = b"whole   "
+        if name not in self._results:
+            support = self._supports[name].fingerprint(tile, self.links.reach[name])
         inputs = self._inputs_digest(name, tile)
         base = self._stamp[name] + support + inputs
         whole = _number(self._stamp[name], 4), _number(support, 4), _number(inputs, 4)
@@ -314,7 +301,7 @@ class Schedule:
             elif record["state"] != State.DONE:
                 why = Why.FAILED_BEFORE
             elif int(record["fingerprint"]) != mark.fingerprint:
-                why = _difference(record, mark)
+                why = difference(record, mark)
             elif record["flags"] & Flag.TRANSIENT_GAP:
                 why = Why.GAP
             else:
@@ -326,6 +313,15 @@ class Schedule:
         """What the tile reads, by digest: its own whole, of neighbours the strip on this side."""
         found = hashlib.blake2b(digest_size=8)
         for source in self.stages[name].inputs:
+            if self._reads_all(name, source):
+                made = self._made(source.stage)
+                digests = np.where(made, self.ledger.column(source.stage, "digest"), 0)
+                for values in (self._wanted[source.stage], made, digests):
+                    found.update(np.ascontiguousarray(values).data)
+                continue
+            if source.scope == "area":
+                found.update(self._digest(source.stage, WHOLE, 0, "digest"))
+                continue
             for part in self._indices(source.stage, tile):
                 found.update(self._digest(source.stage, tile, part, "digest"))
                 for other in self.grid.neighbours(tile) if source.halo else ():
@@ -341,6 +337,16 @@ class Schedule:
             return where + b"nothing "
         return where + int(record[side]).to_bytes(8, "little")
 
+    def _reads_all(self, name: str, source: Input) -> bool:
+        """Whether a stage reads all tiles of a source, rather than some or a result."""
+        return name in self._results and source.stage not in self._results
+
+    def _made(self, stage: str) -> npt.NDArray[np.bool_]:
+        """The tiles of a stage that are wanted and there: bool (rows, cols)."""
+        made: npt.NDArray[np.bool_] = self.ledger.states(stage) == State.DONE
+        made &= self._wanted[stage] & ~np.isin(self.status[stage], _GONE)
+        return made
+
     def _parts_of(self, stage: str, tile: Tile) -> tuple[Part, ...]:
         return self.stages[stage].parts_of(tile)
 
@@ -355,7 +361,7 @@ class Schedule:
         """All that a worker needs for a tile."""
         stage = self.stages[work.stage]
         stale = self._stale(work.stage, work.tile)
-        cells = self.support.packed(work.tile, self.links.reach[work.stage])
+        support = self._supports[work.stage]
         blank = {
             source.stage: tuple(
                 t for t in self.grid.neighbours(work.tile) if self.status[source.stage][t] in _GONE
@@ -364,6 +370,13 @@ class Schedule:
             if source.halo
         }
         reads = {source.stage for source in stage.inputs}
+        tiles = {
+            source.stage: Tiles(self._made(source.stage), int(self._wanted[source.stage].sum()))
+            for source in stage.inputs
+            if self._reads_all(work.stage, source)
+        }
+        results = [self.ledger.get(name, WHOLE) for name in sorted(reads & self._results)]
+        part_of = any(found.count < found.of for found in tiles.values())
         return TileTask(
             stage=work.stage,
             kernel=stage.kernel,
@@ -376,36 +389,16 @@ class Schedule:
             input_parts={s: self._indices(s, work.tile) for s in reads},
             blank={s: tiles for s, tiles in blank.items() if tiles},
             forms={path: spec for path, spec in self.forms.items() if spec.group in reads},
-            support=cells,
-            cell=self.support.cell,
+            support=support.packed(work.tile, self.links.reach[work.stage]),
+            cell=support.cell,
             border=self.links.border[work.stage],
+            tiles=tiles,
+            degraded=part_of or any(r is not None and r["flags"] & Flag.DEGRADED for r in results),
         )
 
 
 def _number(text: bytes, size: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=size).digest(), "little")
-
-
-def _changes(old: Any, new: Any, at: str = "") -> list[str]:
-    """Names of the values that differ, dotted."""
-    if not (isinstance(old, dict) and isinstance(new, dict)):
-        return [] if old == new else [at]
-    found: list[str] = []
-    for key in sorted(old.keys() | new.keys()):
-        found += _changes(old.get(key), new.get(key), f"{at}.{key}" if at else key)
-    return found
-
-
-def _difference(record: np.void, mark: Mark) -> Why:
-    """The gravest part of a fingerprint that is another one."""
-    for name, why in (
-        ("settings", Why.SETTINGS),
-        ("support", Why.SUPPORT),
-        ("part", Why.PART),
-    ):
-        if int(record[name]) != getattr(mark, name):
-            return why
-    return Why.INPUTS
 
 
 def _side(tile: Tile, other: Tile) -> str:

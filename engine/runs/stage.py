@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,17 +16,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import RunError
-from engine.grid.grid import Tile
+from engine.errors import GridError, RunError
+from engine.grid.area import parts_of
+from engine.grid.grid import Grid, Tile
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Flag
 
 if TYPE_CHECKING:
     from engine.runs.task import TileTask
 
-__all__ = ["Input", "Output", "Part", "Stage", "link"]
+__all__ = ["WHOLE", "Input", "Output", "Part", "Stage", "link"]
 
 NO_FLAGS = Flag(0)
+WHOLE = Tile(0, 0)
+"""Where a stage of all of the area has its one task and its one record."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Input:
-    """An upstream stage and how many metres around its tile a kernel reads of it."""
+    """An upstream stage and how much a kernel reads of it.
+
+    Parameters
+    ----------
+    stage : str
+    halo : float
+        Metres around its tile.
+    scope : {"tile", "area"}
+        Area: the result of a stage of all of the area, for which the reader waits; or, read by
+        such a stage, all tiles.
+    """
 
     stage: str
     halo: float = 0.0
+    scope: Literal["tile", "area"] = "tile"
 
 
 @dataclass(frozen=True)
@@ -112,6 +127,13 @@ class Stage:
         Seconds that two cores take for a square kilometre, where no run has told yet.
     reads : float
         Bytes of images that a square metre takes, likewise, of a stage whose outputs do not tell.
+    cell : float, optional
+        In which the area is measured for it, in metres: a cell belongs to the area when its centre
+        does. By default the run's, where that is a whole number of the stage's pixels; else the
+        stage's coarsest pixel; without pixels, that of what it reads.
+    scope : {"tile", "area"}
+        Area: one task for all of the area, once all tiles that it reads are settled, and one record
+        (at `WHOLE`). It is made of the tiles that are there, and says of how many.
     """
 
     name: str
@@ -128,8 +150,16 @@ class Stage:
     gigabytes: float = 1.0
     guess: float | None = None
     reads: float = 0.0
+    cell: float | None = None
+    scope: Literal["tile", "area"] = "tile"
 
     def __post_init__(self) -> None:
+        if any((spec.extent == "area") != (self.scope == "area") for spec in self.outputs):
+            raise RunError(
+                f"outputs of stage {self.name} are of another extent",
+                got=[f"{spec.path}: {spec.extent}" for spec in self.outputs],
+                expected="those of a stage of scope area, and no others, of extent area",
+            )
         strange = [spec.path for spec in self.outputs if spec.group != self.name]
         if strange or any(spec.daily != self.daily for spec in self.outputs):
             raise RunError(
@@ -167,25 +197,41 @@ class Links:
     ----------
     reach : metres around the area on which a stage must be defined (halos downstream, summed).
     border : metres of a tile's edge that a neighbour reads.
-    consumers : stages that read it, with their halo.
+    cell : metres in which the area is measured for it.
+    consumers : stages that read it, and how.
     """
 
     reach: dict[str, float]
     border: dict[str, float]
-    consumers: dict[str, list[tuple[str, float]]]
+    cell: dict[str, float]
+    consumers: dict[str, list[tuple[str, Input]]]
 
 
-def link(stages: Sequence[Stage], tile_size: float) -> Links:
-    """Derive reach and border of every stage from the halos downstream of it.
+def link(stages: Sequence[Stage], grid: Grid, cell: float) -> Links:
+    """Derive reach, border and cell of every stage from the halos downstream of it.
+
+    Parameters
+    ----------
+    stages : in the order of the data's flow.
+    grid : Grid
+    cell : in which the run's area is measured, in metres.
 
     Raises
     ------
     RunError
-        Where stages are out of order, or a halo is wider than a tile.
+        Where stages are out of order, a halo is wider than a tile, or tiles and a result of all
+        of the area are taken for each other.
+    GridError
+        Where a tile is not a whole number of a stage's cells, or a cell of its pixels.
     """
+    cells: dict[str, float] = {}
+    for stage in stages:
+        cells[stage.name] = _cell_of(stage, cell, cells)
+    _require_whole(stages, cells, grid)
+    known = {stage.name: stage for stage in stages}
     names = [stage.name for stage in stages]
     reach, border = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    consumers: dict[str, list[tuple[str, float]]] = {name: [] for name in names}
+    consumers: dict[str, list[tuple[str, Input]]] = {name: [] for name in names}
     for position in range(len(stages) - 1, -1, -1):
         stage = stages[position]
         for source in stage.inputs:
@@ -195,16 +241,77 @@ def link(stages: Sequence[Stage], tile_size: float) -> Links:
                     got=source.stage,
                     expected=names[:position],
                 )
-            if source.halo > tile_size:
+            _require_scope(stage, source, known[source.stage])
+            if source.halo > grid.tile_size:
                 raise RunError(
                     f"the halo of stage {stage.name} is wider than a tile",
-                    got=f"{source.halo:g} m, tiles of {tile_size:g} m",
+                    got=f"{source.halo:g} m, tiles of {grid.tile_size:g} m",
                     remedy="choose a larger grid.tile",
                 )
-            consumers[source.stage].append((stage.name, source.halo))
+            consumers[source.stage].append((stage.name, source))
+            if source.scope == "area":
+                continue  # who reads a result asks for no more ground
             border[source.stage] = max(border[source.stage], source.halo)
             reach[source.stage] = max(reach[source.stage], reach[stage.name] + source.halo)
-    return Links(reach, border, consumers)
+    return Links(reach, border, cells, consumers)
+
+
+def _require_scope(stage: Stage, source: Input, read: Stage) -> None:
+    """Tiles read tiles, or a result; a stage of all of the area reads all of what it reads."""
+    if source.scope == "tile" and "area" not in (stage.scope, read.scope):
+        return
+    if source.scope == "tile" or "area" not in (stage.scope, read.scope):
+        raise RunError(
+            f"stage {stage.name} cannot read {read.name} like this",
+            got=f"Input(scope={source.scope!r}), stages of scope {stage.scope} and {read.scope}",
+            expected="scope='area' where, and only where, one of both stages is of all of the area",
+        )
+    if source.halo or read.daily:
+        raise RunError(
+            f"stage {stage.name} cannot read {read.name} like this",
+            got="days" if read.daily else f"a halo of {source.halo:g} m",
+            expected="neither a halo nor days where all of the area is read",
+        )
+
+
+def _cell_of(stage: Stage, cell: float, cells: Mapping[str, float]) -> float:
+    sides = [spec.resolution for spec in stage.outputs if spec.extent == "pixels"]
+    if stage.cell is not None:
+        return stage.cell
+    if sides:
+        return cell if all(parts_of(cell, side) for side in sides) else max(sides)
+    return next((cells[source.stage] for source in stage.inputs if source.stage in cells), cell)
+
+
+def _require_whole(stages: Sequence[Stage], cells: Mapping[str, float], grid: Grid) -> None:
+    """Every tile is a whole number of every stage's cells: no cell is cut by a tile's edge."""
+    sides: list[tuple[str, float]] = []
+    for stage in stages:
+        cell = cells[stage.name]
+        sides.append((stage.name, cell))
+        for spec in stage.outputs:
+            fine, coarse, what = spec.resolution, cell, "pixels"
+            if spec.extent == "blocks":
+                fine, coarse, what = cell, spec.resolution, "blocks"
+                sides.append((stage.name, coarse))
+            if spec.extent != "area" and parts_of(coarse, fine) is None:
+                raise GridError(
+                    f"{what} and cells of stage {stage.name} are no whole number of each other",
+                    got=f"cells of {cell:g} m, {spec.path} of {spec.resolution:g} m",
+                    expected=f"a multiple of {fine:g} m for {coarse:g} m",
+                    remedy="give the stage another cell",
+                )
+    cut = [(name, side) for name, side in sides if parts_of(grid.tile_size, side) is None]
+    if cut:
+        whole = math.lcm(*(max(round(1000 * side), 1) for _, side in sides)) / 1000
+        raise GridError(
+            f"a tile is not a whole number of the cells of stage {cut[0][0]}",
+            got=f"tiles of {grid.tile_size:g} m, cells of "
+            + ", ".join(f"{side:g} m ({name})" for name, side in cut),
+            expected=f"a multiple of {whole:g} m",
+            remedy=f"set grid.tile to {max(round(grid.tile_size / whole), 1) * whole:g} m, in "
+            "pixels of grid.resolution",
+        )
 
 
 def pixels(metres: float, resolution: float) -> int:

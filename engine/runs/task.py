@@ -14,7 +14,8 @@ import numpy.typing as npt
 import xxhash
 import zarr
 
-from engine.errors import RunError
+from engine.errors import GridError, RunError
+from engine.grid.area import parts_of, repeat
 from engine.grid.grid import Grid, Tile
 from engine.runs.heap import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
@@ -22,7 +23,27 @@ from engine.store.arrays import ArraySpec
 from engine.store.chunks import Changes, changes_of, stored_bytes
 from engine.store.ledger import RECORD, Flag, Mark, State
 
-__all__ = ["TileResult", "TileTask", "run_tile"]
+__all__ = ["TileResult", "TileTask", "Tiles", "run_tile"]
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """The tiles of a stage of which all are read.
+
+    Attributes
+    ----------
+    made : bool (rows, cols)
+        Those that are there.
+    of : how many are wanted.
+    """
+
+    made: npt.NDArray[np.bool_]
+    of: int
+
+    @property
+    def count(self) -> int:
+        """How many are there."""
+        return int(self.made.sum())
 
 
 @dataclass(frozen=True)
@@ -42,6 +63,10 @@ class TileTask:
         Neighbours that failed; they read as nodata.
     support : packed bits or None
         Where the stage is defined, in cells of `cell` metres; None: on the whole tile.
+    tiles : mapping of upstream stage to Tiles
+        Where all tiles are read.
+    degraded : bool
+        Some of these are lacking, or a result that is read says so of itself.
     """
 
     stage: str
@@ -58,6 +83,8 @@ class TileTask:
     support: bytes | None = None
     cell: float = 100.0
     border: float = 0.0
+    tiles: Mapping[str, Tiles] = field(default_factory=dict)
+    degraded: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k not in ("_root", "mask_cells")}
@@ -91,9 +118,13 @@ class TileTask:
         Returns
         -------
         ndarray (..., y, x)
-            Of height and width n + 2 halo, or the rows asked for.
+            Of height and width n + 2 halo, or the rows asked for. Of a result of all of the area:
+            the array as it is, without y and x.
         """
         spec = self.forms[path]
+        if spec.extent == "area":
+            found: Any = self._root[path]  # type: ignore[attr-defined]
+            return np.asarray(found[...])
         parts = [part] if isinstance(part, int) else list(part)
         window = self.grid.window(self.tile, spec.resolution, halo)
         height, width = window.shape
@@ -128,6 +159,14 @@ class TileTask:
                 ] = spec.fill
         return out[0] if isinstance(part, int) else out
 
+    def read_any(self, path: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        """A window of an upstream array of which all tiles are read: (..., y, x).
+
+        Where a tile is not there (`tiles`), it holds what was once written, or fill.
+        """
+        array: Any = self._root[path]  # type: ignore[attr-defined]
+        return np.asarray(array[..., rows, cols])
+
     @cached_property
     def mask_cells(self) -> npt.NDArray[np.bool_] | None:
         """Where the stage is defined, bool (y, x) in cells; None: everywhere."""
@@ -138,13 +177,22 @@ class TileTask:
         return bits.reshape(n, n).astype(bool)
 
     def defined(self, resolution: float) -> npt.NDArray[np.bool_] | None:
-        """Where the stage is defined, bool (y, x) in pixels of `resolution`; None: everywhere."""
-        if self.mask_cells is None:
-            return None
-        factor = round(self.cell / resolution)
-        if factor <= 1:
-            return self.mask_cells
-        return np.kron(self.mask_cells, np.ones((factor, factor), bool))
+        """Where the stage is defined, bool (y, x) in pixels of `resolution`; None: everywhere.
+
+        Raises
+        ------
+        GridError
+            Where the stage's cells are no whole number of these pixels.
+        """
+        factor = parts_of(self.cell, resolution)
+        if factor is None:
+            raise GridError(
+                f"stage {self.stage} does not say where pixels of this size are defined",
+                got=f"pixels of {resolution:g} m, cells of {self.cell:g} m",
+                expected="pixels of which a cell is a whole number",
+                remedy="a stage of other cells says so: Stage(cell=...)",
+            )
+        return None if self.mask_cells is None else repeat(self.mask_cells, factor)
 
 
 @dataclass(frozen=True)
@@ -187,18 +235,22 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         """Write an output and note its record."""
         arrays = {spec.path: _finish(task, spec, output) for spec in task.outputs}
         for spec in task.outputs:
-            window = task.grid.window(task.tile, spec.resolution)
+            places: tuple[slice, ...] = ()
+            if spec.extent != "area":
+                window = task.grid.window(task.tile, spec.resolution)
+                places = window.rows, window.cols
             lead = ((output.part,) if spec.daily else ()) + (slice(None),) * len(spec.leading)
             # zarr's own search for chunks of nothing but fill costs more than compressing
             full = not _has_blank_chunk(arrays[spec.path], spec)
             array: Any = root[spec.path]
             array = array.with_config({"write_empty_chunks": full})
-            array[(*lead, window.rows, window.cols)] = arrays[spec.path]
+            array[(*lead, *places)] = arrays[spec.path]
         record = np.zeros((), RECORD)
         for name, value in mark._asdict().items():
             record[name] = value
         record["state"] = State.DONE
-        record["flags"] = output.flags | (Flag.DEGRADED if any(task.blank.values()) else Flag(0))
+        degraded = task.degraded or any(task.blank.values())
+        record["flags"] = output.flags | (Flag.DEGRADED if degraded else Flag(0))
         record["attempts"] = task.attempt + 1
         for name, value in _digests(task, arrays).items():
             record[name] = value
@@ -238,27 +290,30 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
 
 
 def _finish(task: TileTask, spec: ArraySpec, output: Output) -> npt.NDArray[Any]:
-    n = task.grid.pixels(spec.resolution)
     values = np.asarray(output.arrays[spec.path])
-    shape = (*spec.lead_shape, n, n)
+    shape = spec.lead_shape
+    if spec.extent != "area":
+        shape = (*shape, *(task.grid.pixels(spec.resolution),) * 2)
     if values.shape != shape or values.dtype != np.dtype(spec.dtype):
         raise RunError(
             f"the kernel of stage {task.stage} made another {spec.path}",
             got=f"{values.dtype} {values.shape}",
             expected=f"{spec.dtype} {shape}",
         )
-    defined = task.defined(spec.resolution)
+    defined = task.defined(spec.resolution) if spec.extent == "pixels" else None
     if defined is not None and not defined.all():
         values = np.where(
             defined,
             values,
             np.asarray(spec.fill if spec.outside is None else spec.outside, values.dtype),
         )
-    return np.ascontiguousarray(values)
+    return np.asarray(values, order="C")  # which leaves a single number without dims
 
 
 def _has_blank_chunk(values: npt.NDArray[Any], spec: ArraySpec) -> bool:
     """Whether some chunk holds nothing but fill, and should not be stored."""
+    if spec.extent == "area":
+        return False
     side = spec.chunk
 
     def blank(part: npt.NDArray[Any]) -> bool:
@@ -283,10 +338,10 @@ def _digests(task: TileTask, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str
     hashes = {name: xxhash.xxh3_64() for name in ("digest", "north", "south", "west", "east")}
     for spec in task.outputs:
         values = arrays[spec.path]
-        n = values.shape[-1]
-        width = min(pixels(task.border, spec.resolution), n)
         hashes["digest"].update(values.data)
-        if width:
+        if task.border:
+            n = values.shape[-1]
+            width = min(pixels(task.border, spec.resolution), n)
             hashes["north"].update(np.ascontiguousarray(values[..., :width, :]).data)
             hashes["south"].update(np.ascontiguousarray(values[..., n - width :, :]).data)
             hashes["west"].update(np.ascontiguousarray(values[..., :width]).data)

@@ -69,7 +69,7 @@ def nodata_of(dtype: str, fill: float, attrs: Mapping[str, Any]) -> float | None
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """The form of one array of the store; its last two dims are always y and x.
+    """The form of one array of the store; its last two dims are y and x, but of an area's.
 
     Parameters
     ----------
@@ -95,6 +95,10 @@ class ArraySpec:
         `fill` means no data, as `nodata_of` decides.
     codec : {"zstd", "lz4"}
         lz4 takes a third of zstd's time both ways, for 4 to 6 % more space on real scenes.
+    extent : {"pixels", "blocks", "area"}
+        What its values are of. Blocks: of squares of ground of `resolution` metres each, which may
+        be as large as a tile and are not cut at the area's border. Area: of all of it, so that
+        there is no y and x, and the array is one chunk.
     """
 
     path: str
@@ -107,6 +111,7 @@ class ArraySpec:
     outside: float | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     codec: Literal["zstd", "lz4"] = "zstd"
+    extent: Literal["pixels", "blocks", "area"] = "pixels"
 
     def __post_init__(self) -> None:
         if self.path.count("/") != 1:
@@ -126,7 +131,8 @@ class ArraySpec:
     @property
     def dims(self) -> tuple[str, ...]:
         """Names of the dims, outermost first."""
-        return (("time",) if self.daily else ()) + tuple(d for d, _ in self.leading) + ("y", "x")
+        places = () if self.extent == "area" else ("y", "x")
+        return (("time",) if self.daily else ()) + tuple(d for d, _ in self.leading) + places
 
     @property
     def lead_shape(self) -> tuple[int, ...]:

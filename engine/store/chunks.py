@@ -31,8 +31,10 @@ def wait_for(work: Coroutine[Any, Any, T]) -> T:
 
 def tile_chunks(spec: ArraySpec, grid: Grid, tile: Tile, part: int = 0) -> set[tuple[int, ...]]:
     """Coordinates of the chunks of an array that are a tile's own."""
-    n = grid.pixels(spec.resolution) // spec.chunk
     lead = ((part,) if spec.daily else ()) + (0,) * len(spec.leading)
+    if spec.extent == "area":
+        return {lead}
+    n = grid.pixels(spec.resolution) // spec.chunk
     return {(*lead, tile.row * n + r, tile.col * n + c) for r in range(n) for c in range(n)}
 
 
@@ -56,7 +58,7 @@ def changes_of(fork: Any) -> Changes:
 def stored_bytes(fork: Any, changes: Changes, paths: Iterable[str]) -> int:
     """Bytes of the chunks that a fork wrote into some arrays, as they are stored."""
     chunks = [(path, chunk) for path in paths for chunk in changes.get(path, ())]
-    keys = [f"{path}/c/{'/'.join(map(str, chunk))}" for path, chunk in chunks]
+    keys = ["/".join([path, "c", *map(str, chunk)]) for path, chunk in chunks]
 
     async def ask() -> int:
         return sum(await asyncio.gather(*map(fork.store.getsize, keys)))

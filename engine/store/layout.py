@@ -37,10 +37,13 @@ def identity_of(grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> dict[str
 
 
 def form_of(grid: Grid, spec: ArraySpec) -> dict[str, Any]:
+    places: dict[str, Any] = {}
+    if spec.extent != "area":
+        chunk = spec.chunk_side(grid.pixels(spec.resolution))
+        places = {"resolution": spec.resolution, "chunk": chunk}
     return {
         "dtype": spec.dtype,
-        "resolution": spec.resolution,
-        "chunk": spec.chunk_side(grid.pixels(spec.resolution)),
+        **places,
         "dims": list(spec.dims),
         "labels": {dim: list(labels) for dim, labels in spec.leading},
     }
@@ -51,6 +54,8 @@ def split_manifests(grid: Grid, specs: list[ArraySpec]) -> icechunk.ManifestConf
     condition, by = icechunk.ManifestSplitCondition, icechunk.ManifestSplitDimCondition
     splitting: dict[Any, dict[Any, int]] = {}
     for spec in specs:
+        if spec.extent == "area":
+            continue
         n = grid.pixels(spec.resolution) // spec.chunk
         down, across = grid.n_rows * n, grid.n_cols * n
         spans = -(-DAYS // _SPAN) if spec.daily else 1
@@ -68,15 +73,16 @@ def split_manifests(grid: Grid, specs: list[ArraySpec]) -> icechunk.ManifestConf
 
 def create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> None:
     for spec in specs:
-        n = grid.pixels(spec.resolution)
-        side = spec.chunk_side(n)
+        size: tuple[int, ...] = ()
+        chunk: tuple[int, ...] = ()
+        if spec.extent != "area":
+            size = grid.array_shape(spec.resolution)
+            chunk = (spec.chunk_side(grid.pixels(spec.resolution)),) * 2
         group = root.require_group(spec.group)
         group.create_array(
             spec.name,
-            shape=((DAYS,) if spec.daily else ())
-            + spec.lead_shape
-            + grid.array_shape(spec.resolution),
-            chunks=((1,) if spec.daily else ()) + spec.lead_shape + (side, side),
+            shape=((DAYS,) if spec.daily else ()) + spec.lead_shape + size,
+            chunks=((1,) if spec.daily else ()) + spec.lead_shape + chunk,
             dtype=spec.dtype,
             fill_value=spec.fill,
             dimension_names=spec.dims,
@@ -91,22 +97,23 @@ def _attributes(spec: ArraySpec) -> dict[str, Any]:
     nodata = nodata_of(spec.dtype, spec.fill, spec.attrs)
     # NaN needs no declaration, and JSON has none
     declared = {} if nodata is None or math.isnan(nodata) else {"_FillValue": int(nodata)}
-    return {**spec.attrs, **declared, "grid_mapping": "spatial_ref"}
+    where = {} if spec.extent == "area" else {"grid_mapping": "spatial_ref"}
+    return {**spec.attrs, **declared, **where}
 
 
 def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
-    west, _, _, north = grid.bounds
-    height, width = grid.array_shape(spec.resolution)
-    axes: dict[str, tuple[Any, dict[str, Any]]] = {
-        "y": (
+    axes: dict[str, tuple[Any, dict[str, Any]]] = {}
+    if spec.extent != "area":
+        west, _, _, north = grid.bounds
+        height, width = grid.array_shape(spec.resolution)
+        axes["y"] = (
             north - (np.arange(height) + 0.5) * spec.resolution,
             {"standard_name": "projection_y_coordinate", "units": "m"},
-        ),
-        "x": (
+        )
+        axes["x"] = (
             west + (np.arange(width) + 0.5) * spec.resolution,
             {"standard_name": "projection_x_coordinate", "units": "m"},
-        ),
-    }
+        )
     if spec.daily:
         days = {"units": f"days since {FIRST_DAY}", "calendar": "proleptic_gregorian"}
         axes["time"] = (np.arange(DAYS, dtype="int32"), days)
@@ -124,7 +131,7 @@ def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
             dim, shape=values.shape, dtype=values.dtype, dimension_names=(dim,), attributes=attrs
         )
         coordinate[:] = values
-    if "spatial_ref" not in group:
+    if spec.extent != "area" and "spatial_ref" not in group:
         group.create_array(
             "spatial_ref",
             shape=(),

@@ -164,12 +164,17 @@ class Ledger:
 
     def states(self, stage: str) -> npt.NDArray[np.uint8]:
         """State of every tile of a stage without days: uint8 (rows, cols)."""
+        return self.column(stage, "state")
+
+    def column(self, stage: str, name: str) -> npt.NDArray[Any]:
+        """A field of `RECORD` of every tile of a stage without days: (rows, cols), 0 for none."""
         rows, cols = self.shape
-        out = np.zeros((-(-rows // _BLOCK) * _BLOCK, -(-cols // _BLOCK) * _BLOCK), np.uint8)
-        for (name, _, row, col), block in self._blocks.items():
-            if name == stage:
+        down, across = -(-rows // _BLOCK), -(-cols // _BLOCK)
+        out = np.zeros((down * _BLOCK, across * _BLOCK), RECORD[name])
+        for (owner, _, row, col), block in self._blocks.items():
+            if owner == stage:
                 window = out[row * _BLOCK :, col * _BLOCK :][:_BLOCK, :_BLOCK]
-                np.maximum(window, block["state"], out=window)
+                np.maximum(window, block[name], out=window)
         return out[:rows, :cols]
 
     # -- the store ----------------------------------------------------------------------------

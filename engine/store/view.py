@@ -89,7 +89,9 @@ def open_store(
             data = data.isel(time=recorded_days(session, group))
         if decode:
             data = _decode(data)
-        nodes[f"/{group}"] = _chunked(data.set_coords("spatial_ref"), chunks)
+        if "spatial_ref" in data:  # a result for the whole area has no position
+            data = data.set_coords("spatial_ref")
+        nodes[f"/{group}"] = _chunked(data, chunks)
     tree = xr.DataTree.from_dict(nodes, name=Path(path).name)
     tree.attrs["crs"] = store.identity["crs"]
     tree.attrs["snapshot"] = session.snapshot_id

@@ -7,8 +7,9 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import maximum_filter
 
-from engine.errors import AreaError
+from engine.errors import AreaError, GridError
 from engine.grid import Area, Grid, Support, Tile
 
 CRS = "EPSG:5179"
@@ -99,3 +100,45 @@ def test_fine_masks_are_the_cells_repeated() -> None:
     coarse, fine = (support.mask(Tile(0, 0), r) for r in (100.0, 10.0))
     assert (fine == np.repeat(np.repeat(coarse, 10, 0), 10, 1)).all()
     assert 0 < coarse.sum() < 256
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.floats(2000, 7000),
+    st.floats(2000, 7000),
+    st.floats(300, 2500),
+    st.sampled_from([0.0, 160.0, 330.0]),
+)
+def test_coarser_pixels_are_measured_by_their_own_centres(
+    x: float, y: float, radius: float, reach: float
+) -> None:
+    """Pixels of 320 m beside cells of 100 m: neither is a whole number of the other."""
+    area = Area(shapely.Point(x, y).buffer(radius), CRS)
+    first, n = -1600 + 160, 35
+    centres, down = first + 320 * np.arange(n), 9600 - 160 - 320 * np.arange(n)
+    brute = shapely.intersects_xy(area.geometry, *np.meshgrid(centres, down))
+    steps = int(np.ceil(reach / 320))
+    brute = maximum_filter(brute, 2 * steps + 1, mode="constant")
+    for tile in (1600.0, 3200.0):
+        grid = Grid.fit((-1600, -1600, 9600, 9600), crs=CRS, tile_size=tile)
+        support = Support(area, grid, 100.0)
+        whole = np.zeros(grid.array_shape(320.0), bool)
+        needed = support.in_cells(320.0).meets(reach)
+        for t in grid.tiles():
+            window = grid.window(t, 320.0)
+            whole[window.rows, window.cols] = found = support.mask(t, 320.0, reach)
+            assert found.shape == (round(tile / 320),) * 2
+            assert needed[t] or not found.any()
+        west, _, _, north = grid.bounds
+        top, left = round((north - 9600) / 320), round((-1600 - west) / 320)
+        assert (whole[top : top + n, left : left + n] == brute).all()
+
+
+def test_pixels_that_do_not_fit_the_tile_are_refused() -> None:
+    grid = Grid.fit((0, -1600, 1600, 0), crs=CRS, tile_size=1600)
+    area = Area(shapely.box(0, -1600, 1600, 0).buffer(100), CRS)
+    support = Support(area, grid, 100.0)
+    assert support.mask(Tile(0, 0), 320.0).shape == (5, 5)  # a whole tile in the area too
+    for ask in (lambda: support.mask(Tile(0, 0), 300.0), lambda: support.in_cells(300.0)):
+        with pytest.raises(GridError, match="whole number of pixels"):
+            ask()
