@@ -35,7 +35,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from support.toys import Toy, blob, read_map  # noqa: E402
 
-from engine.clusters.opening import open_cluster  # noqa: E402
+from engine.clusters.connect import open_cluster  # noqa: E402
 from engine.clusters.settings import load_cluster  # noqa: E402
 from engine.clusters.workers import dask_settings  # noqa: E402
 from engine.errors import SchedulerLostError  # noqa: E402

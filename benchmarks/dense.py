@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine.infer.patches import score_cells  # noqa: E402
+from engine.infer.cells import score_cells  # noqa: E402
 from engine.infer.predict import Predictor, choose_device  # noqa: E402
 from engine.models.card import ModelCard  # noqa: E402
 from engine.models.registry import ARCHITECTURES, measure  # noqa: E402

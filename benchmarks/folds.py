@@ -32,7 +32,7 @@ from engine.grid import Grid, Support  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import execute  # noqa: E402
 from engine.runs.fold import Fold  # noqa: E402
-from engine.runs.heap import bound_heap  # noqa: E402
+from engine.runs.memory import bound_heap  # noqa: E402
 from engine.runs.schedule import Schedule  # noqa: E402
 from engine.runs.stage import WHOLE, Input, Output, Stage  # noqa: E402
 from engine.runs.tables import Block, Column, Table  # noqa: E402

@@ -33,7 +33,7 @@ from engine.clusters.local import Local, open_local  # noqa: E402
 from engine.grid.grid import Tile, curve_order  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import Limits, execute  # noqa: E402
-from engine.runs.heap import bound_heap  # noqa: E402
+from engine.runs.memory import bound_heap  # noqa: E402
 from engine.runs.schedule import Schedule  # noqa: E402
 from engine.store.repository import Store  # noqa: E402
 
@@ -47,7 +47,7 @@ READ = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
 import zarr
-from engine.runs.heap import peak_megabytes
+from engine.runs.memory import peak_megabytes
 from engine.store.repository import Store
 before, began = peak_megabytes(), time.perf_counter()
 root = zarr.open_group(Store.open(sys.argv[2]).reader().store, mode="r")

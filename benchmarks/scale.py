@@ -29,7 +29,7 @@ from support.toys import Toy, square  # noqa: E402
 from engine.clusters.local import open_local  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.runs.execute import execute  # noqa: E402
-from engine.runs.heap import bound_heap, peak_megabytes  # noqa: E402
+from engine.runs.memory import bound_heap, peak_megabytes  # noqa: E402
 from engine.runs.schedule import Status  # noqa: E402
 
 

@@ -72,6 +72,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
     from engine.catalog.ingest import ingest
+    from engine.compare.crosstab import beside
+    from engine.compare.releases import diff, prune
+    from engine.compare.sample import sample
+    from engine.datasets.review import review as areas
     from engine.errors import (
         AreaError,
         CardError,
@@ -93,19 +97,15 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
-    from engine.pipeline.areas import review as areas
-    from engine.pipeline.beside import beside
-    from engine.pipeline.changes import diff, prune
     from engine.pipeline.cube import open_cube
     from engine.pipeline.dispatch import adapt, evaluate, train
     from engine.pipeline.doctor import examine as doctor
-    from engine.pipeline.judge import sample
     from engine.pipeline.notebook import composite, score
-    from engine.pipeline.release import publish
+    from engine.pipeline.publish import publish
     from engine.pipeline.status import read_status as status
     from engine.pipeline.templates import init
     from engine.pipeline.verbs import plan, run
-    from engine.recipe import Recipe, load_recipe
+    from engine.recipes.run import Recipe, load_recipe
     from engine.store.view import open_store
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World
@@ -162,25 +162,25 @@ __all__ = [
 _HOMES = {
     "Area": "engine.grid.area.Area",
     "Country": "engine.synthetic.country.Country",
-    "Recipe": "engine.recipe.Recipe",
+    "Recipe": "engine.recipes.run.Recipe",
     "World": "engine.synthetic.districts.World",
     "adapt": "engine.pipeline.dispatch.adapt",
-    "areas": "engine.pipeline.areas.review",
-    "beside": "engine.pipeline.beside.beside",
+    "areas": "engine.datasets.review.review",
+    "beside": "engine.compare.crosstab.beside",
     "composite": "engine.pipeline.notebook.composite",
-    "diff": "engine.pipeline.changes.diff",
+    "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
     "evaluate": "engine.pipeline.dispatch.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
-    "load_recipe": "engine.recipe.load_recipe",
+    "load_recipe": "engine.recipes.run.load_recipe",
     "open_cube": "engine.pipeline.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",
-    "prune": "engine.pipeline.changes.prune",
-    "publish": "engine.pipeline.release.publish",
+    "prune": "engine.compare.releases.prune",
+    "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
-    "sample": "engine.pipeline.judge.sample",
+    "sample": "engine.compare.sample.sample",
     "score": "engine.pipeline.notebook.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",

@@ -27,13 +27,13 @@ HERE = Path(__file__).resolve().parent
 
 from made_up import KINDS_OF_COMPOSITE, TRAIN, compose, make  # noqa: E402
 
+from engine.datasets.patch_cutting import cut_patches  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
-from engine.pipeline.cutting import cut_patches  # noqa: E402
-from engine.pipeline.streams import weigh  # noqa: E402
-from engine.pipeline.train import train  # noqa: E402
 from engine.pipeline.verbs import run  # noqa: E402
+from engine.recipes.training import load_train_recipe  # noqa: E402
 from engine.synthetic.photo import write_photos  # noqa: E402
-from engine.train_recipe import load_train_recipe  # noqa: E402
+from engine.training.fusion import weigh  # noqa: E402
+from engine.training.train import train  # noqa: E402
 
 CITIES = ("train-05", "train-06", "train-07")
 ABROAD = ("train-01", "train-02", "train-03")

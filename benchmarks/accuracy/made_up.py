@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 HERE = Path(__file__).resolve().parent
 
-from engine.infer.patches import score_cells  # noqa: E402
+from engine.infer.cells import score_cells  # noqa: E402
 from engine.infer.predict import Predictor  # noqa: E402
+from engine.maps.filter import filter_halo, gaussian_filter  # noqa: E402
 from engine.metrics import assess, confusion  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
-from engine.product.filter import filter_halo, gaussian_filter  # noqa: E402
 from engine.publishing.charts import draw_confusion  # noqa: E402
 from engine.store.repository import Store  # noqa: E402
 from engine.synthetic.country import AUTUMN, Country  # noqa: E402
@@ -201,7 +201,7 @@ SHIPPED = "network-wide"
 
 
 def train_all(work: Path) -> None:
-    from engine.pipeline.train import train
+    from engine.training.train import train
 
     for kind in KINDS:
         if (work / "models" / kind / "card.json").exists():

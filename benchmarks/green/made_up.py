@@ -34,15 +34,15 @@ sys.path.insert(0, str(ROOT))
 from cities import FIRST, HARD, SECOND, SHIFTS, TEST, TRAIN, VALIDATION, freeze, make  # noqa: E402
 from judge import f1, judge  # noqa: E402
 
-from engine.green_recipe import load_green_recipe  # noqa: E402
+from engine.datasets.chip_cutting import City, cut_chips  # noqa: E402
+from engine.datasets.splits import SPLITS  # noqa: E402
 from engine.metrics import binary  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
 from engine.models.registry import load_model, load_weights, save_model  # noqa: E402
-from engine.pipeline.chips import City, cut_chips  # noqa: E402
-from engine.pipeline.train_green import adapt_green, train_green  # noqa: E402
+from engine.recipes.segmenting import load_green_recipe  # noqa: E402
+from engine.training.normalisation import measure  # noqa: E402
 from engine.training.segmenters import Chips, count_pixels  # noqa: E402
-from engine.training.splits import SPLITS  # noqa: E402
-from engine.training.statistics import measure  # noqa: E402
+from engine.training.train_segmenter import adapt_green, train_green  # noqa: E402
 
 ROWS = Path(__file__).with_name("results.jsonl")
 SIDE, CHIPS, JUDGED = 256, 45, 30  # px; chips of each city

@@ -22,11 +22,11 @@ from shapely.geometry import shape
 from urllib3 import Retry
 
 from engine.catalog.cards import SourceCard, load_source_card
-from engine.catalog.items import normalise
+from engine.catalog.normalise import normalise
 from engine.errors import CatalogError, ItemError
 from engine.grid.area import Area
 from engine.items import BANDS, SCL, Item
-from engine.recipe import Imagery
+from engine.recipes.run import Imagery
 
 __all__ = ["SearchResult", "find_source", "search"]
 

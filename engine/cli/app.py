@@ -76,7 +76,7 @@ def run(
     overrides: Set = None,
 ) -> None:
     """Run all that is missing or stale. Ctrl-C or SIGTERM finishes the tiles in flight."""
-    from engine.runs.heap import bound_heap
+    from engine.runs.memory import bound_heap
 
     bound_heap()  # before the threads of all that is imported now
     from engine.cli.render import progress, say
@@ -130,7 +130,7 @@ def publish(
     overrides: Set = None,
 ) -> None:
     """Write COG, STAC, preview and report into the product folder."""
-    from engine.pipeline.release import publish as write
+    from engine.pipeline.publish import publish as write
 
     folder = write(_recipe(recipe, overrides), base=recipe.parent, tag=tag)
     sys.stdout.write(f"{folder}\n")
@@ -146,7 +146,7 @@ def diff(
 ) -> None:
     """Compare the maps of two releases: a change map, and what became what."""
     from engine.cli.render import draw_difference
-    from engine.pipeline.changes import diff as compare
+    from engine.compare.releases import diff as compare
 
     found = compare(store, old, new, out=out)
     if as_json:
@@ -164,7 +164,7 @@ def prune(
 ) -> None:
     """Forget older commits of a store and free their space; releases stay."""
     from engine.cli.render import say
-    from engine.pipeline.changes import prune as forget
+    from engine.compare.releases import prune as forget
 
     found = forget(store, keep_days=keep_days)
     kept = f"; releases kept: {', '.join(found.releases)}" if found.releases else ""
@@ -265,7 +265,7 @@ def doctor(
 
 
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
-    from engine.recipe import load_recipe
+    from engine.recipes.run import load_recipe
 
     return load_recipe(path, read_overrides(overrides))
 

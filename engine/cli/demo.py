@@ -16,15 +16,15 @@ from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
 from engine.cli.render import draw_plan, draw_zones, out, progress, say
+from engine.compare.cells import Evaluation, evaluate
+from engine.compare.crosstab import beside
+from engine.compare.pixels import evaluate_green
 from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
-from engine.pipeline.beside import beside
-from engine.pipeline.evaluate import Evaluation, evaluate
-from engine.pipeline.evaluate_green import evaluate_green
-from engine.pipeline.items import SLACK
-from engine.pipeline.release import publish
+from engine.pipeline.publish import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import plan, run
+from engine.products.sources import SLACK
 from engine.runs.events import Event, TileDone
 from engine.store.repository import Store
 from engine.synthetic.country import AUTUMN, Country

@@ -21,7 +21,7 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
     from engine.cli.render import say, training
     from engine.pipeline.dispatch import load_training
     from engine.pipeline.dispatch import train as start
-    from engine.train_recipe import TrainRecipe
+    from engine.recipes.training import TrainRecipe
 
     wanted = load_training(recipe, read_overrides(overrides))
     with training(wanted.training.epochs) as (epoch, step):
@@ -37,8 +37,8 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
 def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     """Adapt a segmenter of green space to a city that nobody has labelled."""
     from engine.cli.render import say
-    from engine.green_recipe import load_adapt_recipe
     from engine.pipeline.dispatch import adapt as start
+    from engine.recipes.segmenting import load_adapt_recipe
 
     wanted = load_adapt_recipe(recipe, read_overrides(overrides))
     card, found = start(
@@ -78,9 +78,9 @@ def evaluate(
 ) -> None:
     """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
     from engine.cli.render import draw_evaluation, draw_green, draw_judged
+    from engine.compare.cells import Evaluation
+    from engine.compare.sample import Judged
     from engine.pipeline.dispatch import evaluate as compare
-    from engine.pipeline.evaluate import Evaluation
-    from engine.pipeline.judge import Judged
 
     found = compare(
         product,
@@ -111,7 +111,7 @@ def areas(
 ) -> None:
     """Write a page of training areas with pictures, the doubtful ones first."""
     from engine.cli.render import say
-    from engine.pipeline.areas import review
+    from engine.datasets.review import review
 
     count, doubtful = review(path, out, recipe=recipe)
     say(f"{count} training areas, {doubtful} to look at")
@@ -130,7 +130,7 @@ def sample(
 ) -> None:
     """Draw cells of a finished map to look at, so that its accuracy and areas can be estimated."""
     from engine.cli.render import say
-    from engine.pipeline.judge import sample as draw
+    from engine.compare.sample import sample as draw
 
     found = draw(
         product,
@@ -155,7 +155,7 @@ def beside(
 ) -> None:
     """Set both maps of a place side by side: how green each local climate zone is."""
     from engine.cli.render import draw_zones
-    from engine.pipeline.beside import beside as compare
+    from engine.compare.crosstab import beside as compare
 
     found = compare(lcz, ugs, out=out)
     if as_json:

@@ -22,11 +22,11 @@ from rich.table import Table
 from engine.legend import LCZ
 
 if TYPE_CHECKING:
-    from engine.pipeline.beside import Beside
-    from engine.pipeline.changes import Difference
-    from engine.pipeline.evaluate import Evaluation
-    from engine.pipeline.evaluate_green import GreenEvaluation
-    from engine.pipeline.judge import Judged
+    from engine.compare.cells import Evaluation
+    from engine.compare.crosstab import Beside
+    from engine.compare.pixels import GreenEvaluation
+    from engine.compare.releases import Difference
+    from engine.compare.sample import Judged
     from engine.pipeline.verbs import Plan
     from engine.runs.events import Event, Listener
     from engine.training.loop import Epoch

@@ -2,7 +2,7 @@
 
 One `distributed.SpecCluster` holds workers of several kinds, so that readers and predictors share
 a scheduler. Lost ones come back: what the queue no longer knows is submitted again, ever later
-where it dies at once (`engine.clusters.returns`).
+where it dies at once (`engine.clusters.restarts`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from distributed import Client, Scheduler, SpecCluster
 from distributed.core import Status
 from distributed.security import Security
 
-from engine.clusters.returns import Returns, require_hope
+from engine.clusters.restarts import Returns, require_hope
 from engine.clusters.settings import ClusterSettings, Group, require_memory
 from engine.clusters.tls import security_of, tls_settings
 from engine.clusters.workers import (

@@ -10,7 +10,7 @@ from dask.utils import parse_bytes
 from pydantic import Field, model_validator
 
 from engine.errors import RecipeError, RunError
-from engine.recipe_file import Strict, read_recipe
+from engine.recipes.base import Strict, read_recipe
 
 __all__ = ["ClusterSettings", "Group", "Tls", "load_cluster", "require_memory"]
 

@@ -13,13 +13,13 @@ from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Interleaving, MaskFlags
 from rasterio.windows import Window
 
-from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
-from engine.cube.attempts import attempt
 from engine.cube.read import Cut, Failure, Plane, footprint, resample
+from engine.cube.retry import attempt
 from engine.cube.source import Raster, Source
 from engine.errors import ReadError
 from engine.items import Item
+from engine.prefetch import ahead
 
 __all__ = ["Image", "in_order", "read_image"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.cube.loops import encode_where
+from engine.cube.kernels import encode_where
 from engine.items import SCL, Asset
 
 __all__ = ["ATTRS", "NODATA", "decode", "encode", "find_suspect", "lay"]

@@ -16,17 +16,17 @@ from odc.geo.geobox import GeoBox
 from pyproj import CRS
 from shapely.geometry import shape
 
-from engine.ahead import ahead
 from engine.cube.access import PLAIN, Access
-from engine.cube.attempts import attempt
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.gdal import cores
 from engine.cube.radiometry import lay
+from engine.cube.retry import attempt
 from engine.cube.source import Raster, Source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError
 from engine.grid.area import reproject
 from engine.items import SCL, Item
+from engine.prefetch import ahead
 
 __all__ = [
     "Cut",

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
-from engine.cube.loops import between, corners, resample, resample_near
+from engine.cube.kernels import between, corners, resample, resample_near
 
 __all__ = [
     "BLOCK",

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from engine.infer.patches import Found
+from engine.infer.cells import Found
 from engine.models.graphs import nodes_of, pack
-from engine.models.segments import Image, Instance, clip, segment
+from engine.models.superpixels import Image, Instance, clip, segment
 
 __all__ = ["BLOCK", "CELL", "RIM", "WINDOW", "find_graphs", "score_graphs"]
 
@@ -42,7 +42,7 @@ def find_graphs(
         The block at 1 m with 110 px more on each side.
     valid : bool (y, x)
     wanted : bool (rows, cols) in cells of 100 px; others get empty graphs.
-    cut : of an image and where it is valid its instances: `engine.models.segments.segment`.
+    cut : of an image and where it is valid its instances: `engine.models.superpixels.segment`.
     shared : segment the block once and clip windows from it, or each window alone.
 
     Returns

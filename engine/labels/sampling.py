@@ -16,7 +16,7 @@ from rasterio.vrt import WarpedVRT
 
 from engine.errors import LabelError
 from engine.grid.area import reproject
-from engine.labels.areas import TrainingArea
+from engine.labels.training_areas import TrainingArea
 
 __all__ = ["SAMPLE", "Samples", "cells_of_areas", "cells_of_raster", "thin"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.models.graphs import FEATURES
-from engine.models.segments import KINDS, MOST, SEGMENTATIONS
+from engine.models.superpixels import KINDS, MOST, SEGMENTATIONS
 
 __all__ = ["GCN", "InstanceGraphs", "adjacency", "normalise"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.models.segments import MOST, Image, Instance
+from engine.models.superpixels import MOST, Image, Instance
 
 __all__ = ["FEATURES", "nodes_of", "pack", "turn"]
 
@@ -26,7 +26,7 @@ def nodes_of(rgb: Image, instances: Sequence[Instance]) -> npt.NDArray[np.float3
     ----------
     rgb : uint8 (side, side, 3)
         The window.
-    instances : of the window, as `engine.models.segments.clip` gives them.
+    instances : of the window, as `engine.models.superpixels.clip` gives them.
     """
     side = rgb.shape[0]
     found = np.zeros((len(instances), len(FEATURES)), np.float32)

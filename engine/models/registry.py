@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
+from engine.models.baselines import MSMLA, DenseNet, ResNet50
 from engine.models.card import ModelCard, verify_weights, write_card
-from engine.models.comparators import MSMLA, DenseNet, ResNet50
 from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
 from engine.models.mscnn import MSCNN

@@ -18,8 +18,8 @@ from engine.errors import GridError, RecipeError
 from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid, projected_crs
 from engine.items import band_name
-from engine.recipe import AreaChoice, Imagery, Period
-from engine.recipe_file import read_recipe
+from engine.recipes.base import read_recipe
+from engine.recipes.run import AreaChoice, Imagery, Period
 
 __all__ = ["open_cube"]
 

@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.green_recipe import AdaptRecipe, GreenRecipe, load_green_recipe
-from engine.pipeline.evaluate import Evaluation
-from engine.pipeline.evaluate import evaluate as compare
-from engine.pipeline.evaluate_green import GreenEvaluation, evaluate_green, green_map
-from engine.pipeline.judge import Judged, is_sample, judge
-from engine.recipe_file import product_of
-from engine.train_recipe import TrainRecipe, load_train_recipe
+from engine.compare.cells import Evaluation
+from engine.compare.cells import evaluate as compare
+from engine.compare.pixels import GreenEvaluation, evaluate_green, green_map
+from engine.compare.sample import Judged, is_sample, judge
+from engine.recipes.base import product_of
+from engine.recipes.segmenting import AdaptRecipe, GreenRecipe, load_green_recipe
+from engine.recipes.training import TrainRecipe, load_train_recipe
 
 if TYPE_CHECKING:  # torch: only where something is trained
-    from engine.pipeline.train import Trained
-    from engine.pipeline.train_green import AdaptedGreen, TrainedGreen
     from engine.training.adapt import Checked
     from engine.training.loop import Epoch
+    from engine.training.train import Trained
+    from engine.training.train_segmenter import AdaptedGreen, TrainedGreen
 
 __all__ = ["adapt", "evaluate", "load_training", "train"]
 
@@ -31,7 +31,7 @@ def load_training(
 ) -> TrainRecipe | GreenRecipe:
     """Read and validate the recipe of a training, of whichever product it names.
 
-    Parameters and errors as of `engine.recipe.load_recipe`.
+    Parameters and errors as of `engine.recipes.run.load_recipe`.
     """
     named = source.get("product") if isinstance(source, Mapping) else product_of(source)
     load = load_green_recipe if named == "ugs" else load_train_recipe
@@ -74,10 +74,10 @@ def train(
     if not isinstance(recipe, TrainRecipe | GreenRecipe):
         recipe = load_training(recipe)
     if isinstance(recipe, GreenRecipe):
-        from engine.pipeline.train_green import train_green
+        from engine.training.train_segmenter import train_green
 
         return train_green(recipe, base=base, tell=tell, epoch=epoch, step=step)
-    from engine.pipeline.train import train as train_zones
+    from engine.training.train import train as train_zones
 
     return train_zones(recipe, base=base, tell=tell, epoch=epoch, step=step)
 
@@ -107,7 +107,7 @@ def adapt(
     NatmapError
         Before the adaptation starts, where model, chips or city do not serve.
     """
-    from engine.pipeline.train_green import adapt_green
+    from engine.training.train_segmenter import adapt_green
 
     return adapt_green(recipe, base=base, tell=tell, look=look)
 
@@ -135,7 +135,7 @@ def evaluate(
     reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), or a sample's folder.
     within : raster, optional; only where it is not 0. Not of a sample.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of local climate zones.
-    green, unknown, land_cover : of green space, as `engine.pipeline.evaluate_green` takes them; a
+    green, unknown, land_cover : of green space, as `engine.compare.pixels` takes them; a
         raster that is no product folder of green space is one where `green` or `land_cover` is
         given.
     out : folder of the report; by default nowhere.

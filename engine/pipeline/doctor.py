@@ -27,9 +27,9 @@ from engine.cube.read import sample_item
 from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
 from engine.models.card import find_card, load_card, verify_weights
-from engine.recipe import Recipe, load_recipe
-from engine.store.place import Bucket, place_of
-from engine.store.proof import MANY_CHUNKS, count_chunks, race_for
+from engine.recipes.run import Recipe, load_recipe
+from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
+from engine.store.location import Bucket, place_of
 from engine.store.repository import Store
 
 __all__ = ["Finding", "examine"]

@@ -26,13 +26,13 @@ from engine.cube.given import (
 )
 from engine.cube.radiometry import ATTRS
 from engine.errors import CardError, GridError, RecipeError
-from engine.infer.patches import score_cells
+from engine.infer.cells import score_cells
+from engine.maps.cells import NO_CONFIDENCE, classify
 from engine.models.card import ModelCard, find_card, load_card
-from engine.pipeline.kernels import Composer
-from engine.pipeline.stages import REASON_ATTRS
-from engine.product.lcz import NO_CONFIDENCE, classify
-from engine.recipe import Cube, Device
-from engine.recipe_file import read_recipe
+from engine.products.cells import REASON_ATTRS
+from engine.products.composite import Composer
+from engine.recipes.base import read_recipe
+from engine.recipes.run import Cube, Device
 
 __all__ = ["composite", "score"]
 

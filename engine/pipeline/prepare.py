@@ -22,8 +22,11 @@ from engine.errors import CardError, CatalogError, GridError, ReadError, RecipeE
 from engine.grid.area import Area, Support
 from engine.grid.grid import Grid, Tile
 from engine.items import SCL, Item, band_name
+from engine.maps.filter import widest_halo
+from engine.maps.mask import Boundary
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
-from engine.pipeline.fusion import (
+from engine.products.cells import cube_stages, map_stages
+from engine.products.instances import (
     BLOCK,
     CELL,
     RGB,
@@ -34,18 +37,15 @@ from engine.pipeline.fusion import (
     instance_stage,
     load_graph_card,
 )
-from engine.pipeline.green import CELL as GREEN_CELL
-from engine.pipeline.green import green_stages, require_segmenter
-from engine.pipeline.items import ItemIndex
-from engine.pipeline.stages import cube_stages, map_stages
-from engine.product.filter import widest_halo
-from engine.product.mask import Boundary
-from engine.recipe import GridChoice, Recipe
+from engine.products.sources import ItemIndex
+from engine.products.windows import CELL as GREEN_CELL
+from engine.products.windows import green_stages, require_segmenter
+from engine.recipes.run import GridChoice, Recipe
 from engine.runs.schedule import Schedule
 from engine.runs.stage import Stage, link
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
-from engine.store.place import Place, place_of
+from engine.store.location import Place, place_of
 from engine.store.repository import Store
 
 __all__ = ["IMAGES", "SNAPSHOT", "Prepared", "freeze", "prepare"]

@@ -10,21 +10,21 @@ from typing import Any
 
 import zarr
 
-from engine.clusters.opening import Opened, open_cluster
+from engine.clusters.connect import Opened, open_cluster
 from engine.clusters.settings import ClusterSettings, load_cluster
 from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
 from engine.pipeline.prepare import Prepared, freeze, prepare
 from engine.pipeline.rates import Cost, Rates, read_rates
-from engine.recipe import Recipe, load_recipe
+from engine.recipes.run import Recipe, load_recipe
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
 from engine.runs.signals import unwinding
 from engine.runs.stage import Stage
 from engine.store.chunks import tile_chunks
-from engine.store.place import Folder
-from engine.store.proof import MANY_CHUNKS
+from engine.store.guarantees import MANY_CHUNKS
+from engine.store.location import Folder
 from engine.tables import html_table
 
 __all__ = ["Plan", "StagePlan", "load", "plan", "run"]
@@ -105,7 +105,7 @@ class Plan:
         )
 
 
-PRELOAD = ("engine.pipeline.kernels",)
+PRELOAD = ("engine.products.composite",)
 _STARTS = 3  # schedulers that a run may lose, and one more
 
 
@@ -158,7 +158,7 @@ def run(
     recipe : a Recipe, a mapping, or the path of a recipe file.
     base : folder of the recipe's relative paths; by default the file's own.
     cluster : "local", "slurm", an address, a settings file, settings, or a cluster that is open
-        (`engine.clusters.opening.open_cluster`): several runs then share its workers.
+        (`engine.clusters.connect.open_cluster`): several runs then share its workers.
     workers : processes of a local cluster; by default one for each two cores.
     until : name of the last stage to run.
     tiles : names of tiles to finish, as in ``r0003c0012``; by default all.

@@ -8,7 +8,7 @@ from pathlib import Path
 import obstore
 
 from engine.errors import PublishError
-from engine.store.place import Bucket
+from engine.store.location import Bucket
 
 __all__ = ["upload"]
 

@@ -31,11 +31,11 @@ from engine.errors import (
 from engine.legend import Reason
 from engine.runs import events
 from engine.runs.failures import DIED, error_of, full, is_full
-from engine.runs.heap import Heap
+from engine.runs.memory import Heap
+from engine.runs.monitor import Cluster, Watch
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
 from engine.runs.task import TileResult, run_tile
-from engine.runs.watch import Cluster, Watch
 from engine.store.chunks import check_changes, tile_chunks
 from engine.store.ledger import RECORD, State
 from engine.store.repository import Store

@@ -17,7 +17,7 @@ import zarr
 from engine.errors import GridError, RunError
 from engine.grid.area import parts_of, repeat
 from engine.grid.grid import Grid, Tile
-from engine.runs.heap import peak_megabytes
+from engine.runs.memory import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
 from engine.store.chunks import Changes, changes_of, stored_bytes

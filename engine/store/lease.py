@@ -27,7 +27,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
 from engine.errors import LockedError, StoreError
-from engine.store.place import Bucket, version_of
+from engine.store.location import Bucket, version_of
 
 __all__ = ["LIFE", "Lease", "hold"]
 

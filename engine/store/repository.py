@@ -22,10 +22,10 @@ from filelock import FileLock, Timeout
 from engine.errors import IdentityError, LockedError, StoreError
 from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
+from engine.store.guarantees import require_conditions
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
-from engine.store.place import Bucket, Folder, Place, place_of
-from engine.store.proof import require_conditions
+from engine.store.location import Bucket, Folder, Place, place_of
 
 __all__ = ["Store"]
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtri
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.hashing import SALT, draw, fractal, mix, noise
 from engine.synthetic.light import Sun
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.compiled import compiled
+from engine.jit import compiled
 
 __all__ = ["SALT", "draw", "draws", "fractal", "mix", "noise", "normal"]
 

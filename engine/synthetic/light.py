@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import compiled
+from engine.jit import compiled
 
 __all__ = ["TALLEST", "Sun", "reach", "shade", "sun_at"]
 

@@ -20,7 +20,7 @@ from affine import Affine
 from rasterio.windows import Window
 from shapely.geometry.base import BaseGeometry
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.country import to_degrees
 from engine.synthetic.districts import World
 from engine.synthetic.hashing import draws

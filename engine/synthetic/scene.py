@@ -16,7 +16,7 @@ import shapely.affinity
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.clouds import cast_clouds, classify_scene, cloudiness
 from engine.synthetic.districts import World
 from engine.synthetic.hashing import SALT, fractal

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.hashing import SALT, mix, noise, normal
 from engine.synthetic.light import Sun, shade
 from engine.synthetic.materials import BANDS, SHADE

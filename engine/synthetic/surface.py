@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.districts import World, districts_about
 from engine.synthetic.hashing import SALT, draw, fractal, mix, noise
 from engine.synthetic.materials import Material

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.compiled import compiled
+from engine.jit import compiled
 from engine.synthetic.districts import World
 from engine.synthetic.materials import COVER
 from engine.synthetic.surface import paint

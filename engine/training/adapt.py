@@ -17,9 +17,9 @@ from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.discriminator import Discriminator
 from engine.models.registry import build
-from engine.training.green import adapt_step
+from engine.training.losses import adapt_step
+from engine.training.normalisation import ALIKE, agreement, measure, twin
 from engine.training.segmenters import Chips, augment, count_pixels, prepare_chips
-from engine.training.statistics import ALIKE, agreement, measure, twin
 
 __all__ = ["AdaptSettings", "Adapted", "Checked", "adapt"]
 

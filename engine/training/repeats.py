@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from engine.datasets.patches import PatchSet
 from engine.errors import LabelError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
 from engine.training.forest import features_of, plant
-from engine.training.patches import PatchSet
 
 __all__ = ["Repeats", "repeat", "split_areas"]
 

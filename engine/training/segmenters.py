@@ -14,13 +14,13 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engine.datasets.chips import UNKNOWN
 from engine.errors import LabelError
 from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.training.chips import UNKNOWN
-from engine.training.green import green_loss
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
+from engine.training.losses import green_loss
 
 __all__ = ["Chips", "GreenSettings", "augment", "count_pixels", "fit_segmenter", "prepare_chips"]
 

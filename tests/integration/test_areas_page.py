@@ -14,9 +14,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from engine.datasets.review import review
 from engine.errors import LabelError
-from engine.labels.areas import read_training_areas
-from engine.pipeline.areas import review
+from engine.labels.training_areas import read_training_areas
 
 
 class Cards(HTMLParser):

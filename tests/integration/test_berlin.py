@@ -25,7 +25,7 @@ from support.straight import Straight, berlin, patches
 
 from engine.errors import NatmapError, WeightsError
 from engine.models.import_sen2lcz import import_sen2lcz
-from engine.pipeline.release import publish
+from engine.pipeline.publish import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import run
 from engine.store.view import open_store

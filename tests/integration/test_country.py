@@ -17,22 +17,22 @@ from support import shared
 from support.worlds import PLAIN
 
 import engine
+from engine.compare.cells import evaluate
 from engine.cube.read import read_day
+from engine.datasets.patches import open_patches
+from engine.datasets.splits import find_leaks
 from engine.errors import LabelError, MetricError
-from engine.labels.areas import read_training_areas
 from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
+from engine.labels.training_areas import read_training_areas
 from engine.metrics import confusion
 from engine.models.card import load_card
-from engine.pipeline.evaluate import evaluate
 from engine.pipeline.prepare import prepare
-from engine.pipeline.train import train
-from engine.recipe import load_recipe
+from engine.recipes.run import load_recipe
 from engine.synthetic.country import to_degrees
 from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
 from engine.synthetic.surface import paint
-from engine.training.patches import open_patches
-from engine.training.splits import find_leaks
+from engine.training.train import train
 
 SIDE = 4800
 

@@ -18,10 +18,10 @@ import engine
 from engine.errors import CardError, LabelError, RecipeError
 from engine.models.card import load_card
 from engine.models.graphs import nodes_of
-from engine.models.segments import clip, segment
+from engine.models.superpixels import clip, segment
 from engine.pipeline.status import read_status
-from engine.pipeline.train import train
 from engine.synthetic.country import AUTUMN, Country, to_degrees
+from engine.training.train import train
 
 pytestmark = pytest.mark.slow
 

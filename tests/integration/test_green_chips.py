@@ -18,14 +18,14 @@ from affine import Affine
 from support.cards import write_segmenter
 
 from engine.catalog.ingest import ingest
+from engine.compare.pixels import evaluate_green
+from engine.datasets.chip_cutting import City, cut_chips
+from engine.datasets.chips import write_chips
 from engine.errors import LabelError, MetricError, RecipeError
-from engine.green_recipe import GreenRecipe, load_green_recipe
-from engine.pipeline.chips import City, cut_chips
-from engine.pipeline.evaluate_green import evaluate_green
 from engine.pipeline.prepare import prepare
-from engine.pipeline.train_green import adapt_green
-from engine.recipe import load_recipe
-from engine.training.chips import write_chips
+from engine.recipes.run import load_recipe
+from engine.recipes.segmenting import GreenRecipe, load_green_recipe
+from engine.training.train_segmenter import adapt_green
 
 SIDE, CHIPS = 64, 4  # a square of so many chips
 WEST, NORTH = 640_000, 5_200_000

@@ -20,10 +20,10 @@ from support.shared import run
 from support.worlds import PLAIN, photograph
 
 import engine
+from engine.compare.crosstab import beside
 from engine.errors import CardError, MetricError, RecipeError
 from engine.legend import Reason
 from engine.models.registry import load_model
-from engine.pipeline.beside import beside
 from engine.synthetic.country import Country
 from engine.synthetic.scene import CRS
 

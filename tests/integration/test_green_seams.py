@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.infer.predict import Predictor
-from engine.infer.segments import Lattice, segment_image
+from engine.infer.windows import Lattice, segment_image
 from engine.metrics import seam_ratio
 from engine.models.card import find_card, load_card
 from engine.models.inputs import prepare_image

@@ -47,7 +47,7 @@ import sys
 sys.path[:0] = {paths!r}
 import engine.clusters.existing as existing
 existing._PATIENCE = {again}
-from engine.clusters.opening import open_cluster
+from engine.clusters.connect import open_cluster
 from engine.clusters.settings import load_cluster
 from engine.runs import events
 from engine.runs.execute import Limits, execute

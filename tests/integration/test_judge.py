@@ -14,10 +14,10 @@ import pytest
 import rasterio
 from rasterio.transform import from_origin
 
+from engine.compare.sample import judge, sample
 from engine.errors import LabelError, MetricError
 from engine.labels.design import allocate, draw
 from engine.metrics import stratified
-from engine.pipeline.judge import judge, sample
 from engine.synthetic.districts import World
 from engine.synthetic.truth import survey
 

@@ -22,7 +22,7 @@ from support import shared
 from support.straight import berlin
 
 from engine.models.import_sen2lcz import import_sen2lcz
-from engine.pipeline.release import publish
+from engine.pipeline.publish import publish
 from engine.pipeline.verbs import run
 from engine.store.view import open_store
 

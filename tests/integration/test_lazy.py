@@ -19,7 +19,7 @@ from support.maribor import BANDS, CORNER, items
 
 import engine
 from engine.catalog.cards import SourceCard
-from engine.catalog.items import normalise
+from engine.catalog.normalise import normalise
 from engine.cube.lazy import BlockReader, lazy_cube
 from engine.cube.radiometry import encode
 from engine.cube.read import read_asset

@@ -13,8 +13,8 @@ import yaml
 from support import shared
 
 import engine
+from engine.compare.cells import Evaluation, evaluate
 from engine.cube.clouds import dilation_halo, find_usable
-from engine.pipeline.evaluate import Evaluation, evaluate
 from engine.synthetic.clouds import cloudiness
 from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World

@@ -26,7 +26,7 @@ from engine.infer.predict import Predictor
 from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.pipeline.train_green import train_green
+from engine.training.train_segmenter import train_green
 
 pytestmark = pytest.mark.slow
 VEGETATION = (2, 3)  # tree canopy, low vegetation

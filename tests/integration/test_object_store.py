@@ -47,9 +47,9 @@ from engine.runs.execute import Limits, execute
 from engine.runs.schedule import Schedule
 from engine.store import lease
 from engine.store.arrays import ArraySpec
+from engine.store.guarantees import race_for, require_conditions
 from engine.store.ledger import Ledger
-from engine.store.place import Bucket, place_of
-from engine.store.proof import race_for, require_conditions
+from engine.store.location import Bucket, place_of
 from engine.store.repository import Store
 
 pytestmark = pytest.mark.slow
@@ -340,7 +340,7 @@ def test_an_expired_link_is_said(service: dict[str, str], s3: str, tmp_path: Pat
 
 DRIVE = """
 import sys
-from engine.clusters.opening import open_cluster
+from engine.clusters.connect import open_cluster
 from engine.clusters.settings import load_cluster
 from engine.runs import events
 from engine.runs.execute import Limits, execute

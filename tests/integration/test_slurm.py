@@ -17,7 +17,7 @@ from support.near import near
 from support.toys import Toy, blob, read_map
 
 import engine
-from engine.clusters import managed, returns
+from engine.clusters import managed
 from engine.clusters.managed import open_managed
 from engine.clusters.settings import ClusterSettings, Group, load_cluster
 from engine.errors import RunError
@@ -158,7 +158,7 @@ def test_the_word_alone_leaves_logs_where_hosts_see_them(
 def test_a_group_whose_jobs_only_die_ends_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(returns, "_FIRST", 0.5)  # seconds to the second try; doubled each time
+    monkeypatch.setattr(restarts, "_FIRST", 0.5)  # seconds to the second try; doubled each time
     monkeypatch.setattr(managed, "_LOOK", 1.0)
     right = settings(tmp_path / "shared")
     bad = right.groups[1].model_copy(update={"prologue": ("echo no such module here", "exit 3")})

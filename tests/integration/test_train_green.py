@@ -19,20 +19,20 @@ from pyproj import Transformer
 from support.shared import run
 
 import engine
+from engine.compare.pixels import evaluate_green
+from engine.datasets.chip_cutting import cut_chips
+from engine.datasets.chips import open_chips
 from engine.errors import LabelError, MetricError, RecipeError
-from engine.green_recipe import load_green_recipe
 from engine.metrics import binary
 from engine.models.card import load_card
 from engine.models.registry import load_weights
-from engine.pipeline.chips import cut_chips
-from engine.pipeline.evaluate_green import evaluate_green
-from engine.pipeline.train_green import adapt_green, train_green
+from engine.recipes.segmenting import load_green_recipe
 from engine.synthetic.country import Country
 from engine.synthetic.districts import World
 from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
-from engine.training.chips import open_chips
-from engine.training.statistics import ALIKE
+from engine.training.normalisation import ALIKE
+from engine.training.train_segmenter import adapt_green, train_green
 
 pytestmark = pytest.mark.slow
 SIDE = 64

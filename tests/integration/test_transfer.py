@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from engine.datasets.patches import open_patches
+from engine.datasets.published import import_so2sat
 from engine.errors import CardError, LabelError, WeightsError
 from engine.infer.predict import Predictor
 from engine.models.card import load_card
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.models.inputs import prepare_input
-from engine.pipeline.train import train
-from engine.training.imports import import_so2sat
-from engine.training.patches import open_patches
+from engine.training.train import train
 
 pytestmark = pytest.mark.slow
 ZONES = (2, 6, 14)

@@ -18,7 +18,7 @@ import engine
 import engine.errors
 import natmap
 from engine.cli.app import app
-from engine.pipeline.changes import Difference
+from engine.compare.releases import Difference
 from engine.pipeline.verbs import Plan, StagePlan
 from engine.runs.execute import Summary
 

@@ -18,8 +18,8 @@ from rasterio.transform import from_origin
 from shapely.geometry import box, mapping
 
 from engine.cube.access import Access, count_unverifiable, require_folder
-from engine.cube.attempts import attempt
 from engine.cube.gdal import gdal_settings
+from engine.cube.retry import attempt
 from engine.errors import ReadError, RunError
 from engine.items import Asset, Item
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from engine.errors import CardError
-from engine.infer.patches import score_cells
+from engine.infer.cells import score_cells
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_input

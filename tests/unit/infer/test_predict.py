@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import RunError
-from engine.infer.patches import score_cells
+from engine.infer.cells import score_cells
 from engine.infer.predict import Predictor, choose_device, get_predictor
 from engine.models.card import ModelCard
 from engine.models.import_sen2lcz import import_sen2lcz

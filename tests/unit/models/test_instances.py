@@ -13,7 +13,7 @@ from engine.infer.fuse import fuse, sweep
 from engine.infer.instances import find_graphs, score_graphs
 from engine.models.gcn import InstanceGraphs, adjacency, normalise
 from engine.models.graphs import nodes_of, pack, turn
-from engine.models.segments import SEGMENTERS, Instance, clip, instances_of, merge_small, segment
+from engine.models.superpixels import SEGMENTERS, Instance, clip, instances_of, merge_small, segment
 from engine.synthetic.districts import World
 from engine.synthetic.photo import take_photo
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from engine.models.comparators import MSMLA, DenseNet, ResNet50
+from engine.models.baselines import MSMLA, DenseNet, ResNet50
 from engine.models.gcn import GCN, adjacency, normalise
 from engine.models.mscnn import MSCNN
 from engine.models.resnet import ResNet11, ResNet11Volume

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from support.straight import Straight, berlin, patches
 
 from engine.errors import CardError, WeightsError
-from engine.infer.patches import score_cells
+from engine.infer.cells import score_cells
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard, load_card, verify_weights, write_card
 from engine.models.import_sen2lcz import import_sen2lcz

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from engine.errors import RecipeError
-from engine.green_recipe import load_green_recipe
 from engine.models.registry import ARCHITECTURES, measure
-from engine.train_recipe import PRESETS, SMALL, load_train_recipe
+from engine.recipes.segmenting import load_green_recipe
+from engine.recipes.training import PRESETS, SMALL, load_train_recipe
 from engine.training.fit import _rate
 from engine.training.settings import Settings
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.datasets.patches import PatchSet, Place, write_patches
 from engine.errors import LabelError
-from engine.pipeline.train import train
-from engine.training.patches import PatchSet, Place, write_patches
 from engine.training.repeats import repeat, split_areas
+from engine.training.train import train
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import save_file
 from support.cards import RGB, write_segmenter
 
+from engine.datasets.chips import ChipSet, import_ugset, open_chips, write_chips
 from engine.errors import LabelError, RunError, WeightsError
-from engine.green_recipe import load_green_recipe
 from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.inputs import prepare_image
 from engine.models.registry import build, load_weights
-from engine.pipeline.train_green import _start, train_green
+from engine.recipes.segmenting import load_green_recipe
 from engine.training.adapt import AdaptSettings, adapt
-from engine.training.chips import ChipSet, import_ugset, open_chips, write_chips
+from engine.training.normalisation import ALIKE, measure
 from engine.training.segmenters import (
     Chips,
     GreenSettings,
@@ -32,7 +32,7 @@ from engine.training.segmenters import (
     count_pixels,
     fit_segmenter,
 )
-from engine.training.statistics import ALIKE, measure
+from engine.training.train_segmenter import _start, train_green
 
 SIDE = 64
 

@@ -16,6 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 
+from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
+from engine.datasets.splits import UNUSED, find_leaks, split_by_block, split_by_group
 from engine.errors import LabelError, RunError
 from engine.models.card import ModelCard
 from engine.models.forest import Forest
@@ -23,9 +25,7 @@ from engine.models.inputs import prepare_input
 from engine.training.fit import Batches, fit, statistics
 from engine.training.forest import features_of, grow
 from engine.training.loop import Epoch
-from engine.training.patches import PatchSet, Place, cut, join, open_patches, write_patches
 from engine.training.settings import Settings, class_weights, draw_epoch
-from engine.training.splits import UNUSED, find_leaks, split_by_block, split_by_group
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 

@@ -1,0 +1,187 @@
+"""Both products of one place, side by side: how green each local climate zone is."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.enums import Resampling
+from rasterio.errors import RasterioError
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window, from_bounds
+
+from engine.compare.cells import map_of
+from engine.compare.pixels import green_map
+from engine.errors import MetricError, first_line
+from engine.legend import LCZ, UGS
+from engine.publishing.forms import UGS_FORM
+from engine.publishing.preview import Panel, draw_beside
+
+__all__ = ["Beside", "ZoneGreen", "beside"]
+
+_STRIP = 1024  # cells down that are counted at once
+_PICTURE = 1000  # pixels of a map's longer side
+_UNKNOWN = 255
+
+
+@dataclass(frozen=True)
+class ZoneGreen:
+    """A local climate zone's green space.
+
+    Attributes
+    ----------
+    code : of the zone.
+    square_km : of its cells whose green space is known.
+    percent : of these that is green.
+    """
+
+    code: int
+    square_km: float
+    percent: float
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What both maps say together.
+
+    Attributes
+    ----------
+    zones : those that both maps have in common ground, by code.
+    folder : where picture and table were written, None if nowhere.
+    """
+
+    zones: tuple[ZoneGreen, ...]
+    folder: Path | None
+
+
+def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -> Beside:
+    """Set a map of local climate zones beside one of green space.
+
+    A cell's zone is that of the nearest cell of the other map, where they lie on other grids.
+
+    Parameters
+    ----------
+    lcz, ugs : product folders.
+    out : folder for ``beside.png`` and ``green-by-zone.csv``; by default nowhere.
+
+    Raises
+    ------
+    MetricError
+        Where one of them is not such a product, or they have no ground in common.
+    """
+    lcz, ugs = Path(lcz), Path(ugs)
+    green = green_map(ugs)
+    if green is None:
+        raise MetricError(
+            "the second map is no product of green space",
+            got=str(ugs),
+            expected="a folder that natmap published from a recipe of `product: ugs`",
+        )
+    if green_map(lcz) is not None:
+        raise MetricError(
+            "the first map is no product of local climate zones",
+            got=str(lcz),
+            expected="a folder that natmap published from a recipe of `product: lcz`",
+        )
+    suffix = next(layer.suffix for layer in UGS_FORM.layers if layer.key == UGS_FORM.overview)
+    try:
+        with ExitStack() as files:
+            whole = files.enter_context(rasterio.open(green))
+            shares = files.enter_context(
+                rasterio.open(green.with_name(f"{green.stem}{suffix}{green.suffix}"))
+            )
+            theirs = files.enter_context(rasterio.open(map_of(lcz, "map")))
+            zones = files.enter_context(
+                WarpedVRT(
+                    theirs,
+                    crs=shares.crs,
+                    transform=shares.transform,
+                    height=shares.height,
+                    width=shares.width,
+                    resampling=Resampling.nearest,
+                    nodata=0,
+                )
+            )
+            cells = abs(shares.transform.a * shares.transform.e) / 1e6
+            found = _count(zones, shares, cells)
+            if not found:
+                raise MetricError(
+                    "the maps have no ground in common",
+                    got=f"{lcz} and {ugs}",
+                    expected="cells that have a zone on one and known green space on the other",
+                )
+            folder = None if out is None else Path(out)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                _draw(
+                    folder / "beside.png",
+                    zones,
+                    whole,
+                    f"{map_of(lcz, 'map').stem} beside {green.stem}",
+                )
+                _write(folder / "green-by-zone.csv", found)
+    except (RasterioError, CPLE_BaseError) as error:
+        raise MetricError("a map cannot be read", got=first_line(error)) from error
+    return Beside(found, folder)
+
+
+def _count(zones: Any, shares: Any, cell: float) -> tuple[ZoneGreen, ...]:
+    known, green = np.zeros(256, np.int64), np.zeros(256)
+    for window in _strips(shares):
+        zone, share = zones.read(1, window=window), shares.read(1, window=window)
+        both = (zone > 0) & (share != _UNKNOWN)
+        known += np.bincount(zone[both], minlength=256)
+        green += np.bincount(zone[both], weights=share[both], minlength=256)
+    return tuple(
+        ZoneGreen(c.code, float(known[c.code] * cell), float(green[c.code] / known[c.code]))
+        for c in LCZ
+        if known[c.code]
+    )
+
+
+def _strips(file: Any) -> Iterator[Window]:
+    for top in range(0, file.height, _STRIP):
+        yield Window(0, top, file.width, min(_STRIP, file.height - top))
+
+
+def _draw(path: Path, zones: Any, green: Any, title: str) -> None:
+    """Both maps of the ground that the green one covers."""
+    side = max(green.height, green.width) / _PICTURE
+    size = max(round(green.height / side), 1), max(round(green.width / side), 1)
+    at = from_bounds(*green.bounds, zones.transform)
+    left = zones.read(1, window=at, out_shape=size, resampling=Resampling.nearest)
+    # the overviews of classes are of the commonest, so a large map keeps its look
+    right: npt.NDArray[np.uint8] = green.read(1, out_shape=size, resampling=Resampling.nearest)
+    draw_beside(
+        path,
+        [
+            Panel("Local climate zones", left, [(c.code, c.label, c.title, c.colour) for c in LCZ]),
+            Panel(
+                f"Urban green space at {green.transform.a:g} m",
+                right,
+                [(c.code, c.label, c.title, c.colour) for c in UGS],
+                _UNKNOWN,
+            ),
+        ],
+        metres=float(green.transform.a) * side,
+        title=title,
+    )
+
+
+def _write(path: Path, zones: tuple[ZoneGreen, ...]) -> None:
+    names = {c.code: c for c in LCZ}
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["zone", "title", "km2", "green_percent"])
+        for zone in zones:
+            known = names[zone.code]
+            row = [known.label, known.title, f"{zone.square_km:.2f}", f"{zone.percent:.1f}"]
+            table.writerow(row)

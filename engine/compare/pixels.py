@@ -1,0 +1,334 @@
+"""Evaluate a map of green space against a raster that knows: labels, or a land cover product."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from rasterio.enums import Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from engine.errors import MetricError
+from engine.labels.land_cover import land_cover as find_cover
+from engine.maps.shares import NO_GREEN
+from engine.metrics import binary, bootstrap
+
+__all__ = ["GreenEvaluation", "evaluate_green", "green_map"]
+
+_BLOCK = 2048  # pixels down and across that are compared at once
+_GROUND = 1000.0  # metres of a block of ground that is drawn as a whole
+_REPEATS = 500
+_SHOWN = 10  # codes of a reference that an error lists
+
+
+@dataclass(frozen=True)
+class GreenEvaluation:
+    """What was found; pixels of the map are what is counted.
+
+    Attributes
+    ----------
+    figures : precision, recall, f1, iou, oa, pooled over all pixels (UGS-1m, equations 7 to 11).
+    intervals : of each figure its mean and the bounds of 95 % over resampled squares of 1 km.
+    counts : int64 (2, 2), rows reference, columns map: not green, green.
+    areas : km2 of green space on the map and in the reference, where both know.
+    area_intervals : of these the same as of figures: km2 that the ground compared would have, were
+        its shares of green those of the squares drawn.
+    green : codes of the reference that were taken for green.
+    unknown : pixels of the map that the reference says nothing of.
+    groups : squares.
+    """
+
+    figures: dict[str, float]
+    intervals: dict[str, tuple[float, float, float]]
+    counts: npt.NDArray[np.int64]
+    areas: dict[str, float]
+    area_intervals: dict[str, tuple[float, float, float]]
+    green: tuple[int, ...]
+    unknown: int
+    groups: int
+
+
+def green_map(path: Path) -> Path | None:
+    """The raster of a product folder of green space, or one that lies in it; else None.
+
+    Raises
+    ------
+    MetricError
+        Where the folder has lost its raster.
+    """
+    folder = path.parent if path.is_file() else path
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        if report["recipe"]["product"] != "ugs":
+            return None
+        name = report["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if path.is_file():
+        return path if path.name.startswith(name) else None
+    for raster in (path / f"{name}.tif", path / f"{name}.vrt"):  # of sheets their mosaic
+        if raster.exists():
+            return raster
+    raise MetricError(
+        "the product folder lacks its raster",
+        got=str(path),
+        expected=f"{name}.tif, or {name}.vrt of sheets",
+        remedy="publish it again",
+    )
+
+
+def evaluate_green(
+    product: str | Path,
+    reference: str | Path,
+    *,
+    green: Sequence[int] | None = None,
+    unknown: Sequence[int] | None = None,
+    land_cover: str | None = None,
+    within: str | Path | None = None,
+    out: str | Path | None = None,
+) -> GreenEvaluation:
+    """Compare a map of green space with a raster of labels or of land cover.
+
+    Parameters
+    ----------
+    product : a product folder of green space, or any raster of 1, 0 and 255.
+    reference : raster; on another grid its nearest pixel counts.
+    green : its codes that are green space; by default 1, as of labels.
+    unknown : its codes that say nothing, by default 255; its nodata and what it masks are others.
+    land_cover : in place of `green`, a product of `engine.labels.land_cover.LAND_COVER`, which
+        knows its codes; `unknown` adds to them.
+    within : raster; only pixels where it is not 0.
+    out : folder for ``accuracy.json``; by default nowhere.
+
+    Raises
+    ------
+    MetricError
+        Where a raster cannot be read or holds other values, codes contradict each other, the
+        reference has no green space, or both know no pixel together.
+    """
+    path = green_map(Path(product)) or Path(product)
+    codes = _codes_of(green, unknown, land_cover)
+    try:
+        with ExitStack() as open_files:
+            mine = open_files.enter_context(rasterio.open(path))
+            theirs = open_files.enter_context(rasterio.open(reference))
+            _require(mine, theirs, codes)
+            views = [open_files.enter_context(_onto(mine, theirs))]
+            if within is not None:
+                places = open_files.enter_context(rasterio.open(within))
+                views.append(open_files.enter_context(_onto(mine, places)))
+            found = _count(mine, views, codes)
+            square_km = abs(mine.res[0] * mine.res[1]) / 1e6
+    except rasterio.errors.RasterioError as error:
+        raise MetricError("a raster cannot be read", got=error) from error
+    if not found.squares:
+        raise MetricError(
+            "map and reference know no pixel together",
+            got=f"{found.silent} pixels of the map, none labelled",
+            remedy="check that both cover one place, and which codes say nothing",
+        )
+    counts = np.sum(list(found.squares.values()), axis=0)
+    if not counts[1].any():
+        raise MetricError(
+            "the reference has no green space where the map has data",
+            got=f"codes {_listed(found.seen)}",
+            expected=f"green space as {_listed(codes.green)}",
+            remedy="say which codes are green space (--green 10,20,30, or --land-cover), or "
+            "compare where there is some",
+        )
+    area = float(counts.sum()) * square_km
+
+    def judge(drawn: npt.ArrayLike) -> dict[str, float]:
+        pixels = np.asarray(drawn, np.float64)
+        return binary(pixels) | {
+            # a share of what was drawn: squares cut by the border must not make less area
+            "map": float(pixels[:, 1].sum() / pixels.sum()) * area,
+            "reference": float(pixels[1].sum() / pixels.sum()) * area,
+        }
+
+    figures = judge(counts)
+    intervals = bootstrap(found.squares, _REPEATS, judge=judge, bounds=(0.025, 0.975))
+    result = GreenEvaluation(
+        binary(counts),
+        {name: interval for name, interval in intervals.items() if name not in _AREAS},
+        counts,
+        {name: figures[name] for name in _AREAS},
+        {name: intervals[name] for name in _AREAS},
+        codes.green,
+        found.silent,
+        len(found.squares),
+    )
+    if out is not None:
+        _write(result, path, Path(reference), Path(out))
+    return result
+
+
+_AREAS = ("map", "reference")
+
+
+class _Codes(NamedTuple):
+    """What the reference's values mean; `known` are all it may hold, None where any will do."""
+
+    green: tuple[int, ...]
+    unknown: tuple[int, ...]
+    known: tuple[int, ...] | None
+
+
+def _codes_of(
+    green: Sequence[int] | None, unknown: Sequence[int] | None, name: str | None
+) -> _Codes:
+    if name is not None:
+        if green is not None:
+            raise MetricError(
+                "green space is named twice",
+                got=f"--green {_listed(green)} and --land-cover {name}",
+                expected="one of them",
+            )
+        cover = find_cover(name)
+        none = (*cover.unknown, *(unknown or ()))
+        codes = _Codes(cover.green, none, (*cover.green, *cover.other, *none))
+    else:
+        silent = (255,) if unknown is None else tuple(unknown)
+        codes = _Codes((1,) if green is None else tuple(green), silent, None)
+    both = sorted(set(codes.green) & set(codes.unknown))
+    if both:
+        raise MetricError(
+            "codes of the reference are both green space and unknown",
+            got=f"{_listed(both)}; unknown: {_listed(codes.unknown)}",
+            expected="each code to mean one thing",
+            remedy='say which codes say nothing: --unknown 0,250, or --unknown "" where none does',
+        )
+    return codes
+
+
+class _Found(NamedTuple):
+    """Counts (2, 2) by square of ground, mapped pixels without reference, codes that were met."""
+
+    squares: dict[str, npt.NDArray[np.int64]]
+    silent: int
+    seen: list[float]
+
+
+def _onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedVRT:
+    """Another raster on the map's grid; NaN outside of it, at its nodata and where it is masked."""
+    return WarpedVRT(
+        other,
+        crs=mine.crs,
+        transform=mine.transform,
+        height=mine.height,
+        width=mine.width,
+        resampling=Resampling.nearest,
+        dtype="float64",
+        nodata=np.nan,
+    )
+
+
+def _count(mine: rasterio.DatasetReader, views: Sequence[WarpedVRT], codes: _Codes) -> _Found:
+    squares: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
+    silent, seen, met = 0, set[float](), False
+    side = max(round(_GROUND / mine.res[0]), 1)
+    for top in range(0, mine.height, _BLOCK):
+        for left in range(0, mine.width, _BLOCK):
+            height, width = min(_BLOCK, mine.height - top), min(_BLOCK, mine.width - left)
+            window = Window(left, top, width, height)
+            found = mine.read(1, window=window)
+            _require_classes(found)
+            mapped = found != NO_GREEN
+            if not mapped.any():
+                continue
+            truth = views[0].read(1, window=window)
+            known = np.isfinite(truth) & ~np.isin(truth, codes.unknown)
+            for where in views[1:]:
+                places = where.read(1, window=window)
+                known &= np.isfinite(places) & (places != 0)
+            silent += int((mapped & ~known).sum())
+            both = mapped & known
+            told = truth[both]
+            if codes.known is not None and not (right := np.isin(told, codes.known)).all():
+                raise MetricError(
+                    "the reference holds codes that the land cover product does not have",
+                    got=_listed(np.unique(told[~right])[:_SHOWN]),
+                    expected=_listed(sorted(codes.known)),
+                    remedy="name another product, or the codes themselves: --green and --unknown",
+                )
+            truly = np.isin(told, codes.green)
+            if not met:  # of interest only where no green space is found at all
+                seen |= set(np.unique(told[: _BLOCK**2 // 64]).tolist())
+                met = bool(truly.any())
+            row = np.arange(top, top + height) // side
+            col = np.arange(left, left + width) // side
+            across = col[-1] - col[0] + 1
+            place = (row - row[0])[:, None] * across + (col - col[0])
+            pairs = 4 * place[both] + 2 * truly + (found[both] == 1)
+            parts = np.bincount(pairs, minlength=4 * (place[-1, -1] + 1)).reshape(-1, 2, 2)
+            for number in np.flatnonzero(parts.any(axis=(1, 2))):
+                squares[f"{row[0] + number // across} {col[0] + number % across}"] += parts[number]
+    return _Found(dict(squares), silent, sorted(seen))
+
+
+def _require_classes(found: npt.NDArray[Any]) -> None:
+    strange = (found != 0) & (found != 1) & (found != NO_GREEN)
+    if strange.any():
+        raise MetricError(
+            "the map holds values that are no classes of green space",
+            got=_listed(np.unique(found[strange])[:_SHOWN]),
+            expected="1 green, 0 not green, 255 no data",
+            remedy="give the product folder, or its N.tif: not its probability or fraction",
+        )
+
+
+def _listed(codes: Iterable[float]) -> str:
+    return ", ".join(f"{code:g}" for code in codes) or "none"
+
+
+def _require(mine: rasterio.DatasetReader, theirs: rasterio.DatasetReader, codes: _Codes) -> None:
+    if theirs.nodata in codes.green:
+        raise MetricError(
+            "the reference declares as nodata what is to be green space",
+            got=f"{theirs.name}: nodata {theirs.nodata:g}",
+            expected=f"green space as {_listed(codes.green)}, and another nodata or none",
+            remedy="take the nodata value off the file, or say which codes are green space",
+        )
+    for file in (mine, theirs):
+        if file.crs is None:
+            raise MetricError("a raster does not say which CRS it is in", got=file.name)
+    if mine.crs.is_geographic:
+        raise MetricError(
+            "the map is in degrees", got=mine.name, expected="a projected CRS, as natmap's are"
+        )
+
+
+def _write(found: GreenEvaluation, path: Path, reference: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+
+    def plain(value: float) -> float | None:
+        return None if math.isnan(value) else round(value, 4)
+
+    report = {
+        "schema": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "map": path.name,
+        "reference": reference.name,
+        "reference_codes_that_are_green": list(found.green),
+        "figures": {name: plain(value) for name, value in found.figures.items()},
+        "intervals_95": {name: [plain(v) for v in vs] for name, vs in found.intervals.items()},
+        "green_km2": {name: plain(value) for name, value in found.areas.items()},
+        "green_km2_intervals_95": {
+            name: [plain(v) for v in vs] for name, vs in found.area_intervals.items()
+        },
+        "groups": found.groups,
+        "mapped_pixels_without_reference": found.unknown,
+        "confusion": found.counts.tolist(),
+    }
+    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,263 @@
+"""Judge a finished map by a sample drawn on it: what to look at, and what the looking tells."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import shapely
+from odc.geo.geobox import GeoBox
+
+from engine.compare.cells import map_of
+from engine.compare.pixels import green_map
+from engine.errors import LabelError, MetricError, RecipeError
+from engine.grid.area import reproject
+from engine.labels.design import Allocation, allocate, draw
+from engine.legend import LCZ, parse_class
+from engine.maps.shares import NO_GREEN
+from engine.metrics import Stratified, stratified
+
+__all__ = ["Judged", "is_sample", "judge", "sample"]
+
+_CELLS, _DESIGN = "sample.geojson", "design.json"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Design-based estimates.
+
+    Attributes
+    ----------
+    classes : codes that map or sample have, ascending; the order of all figures.
+    counts : int64 (map class, reference class)
+    estimates : Stratified
+        Areas in km2.
+    mapped : km2 of each class on the map.
+    """
+
+    classes: tuple[int, ...]
+    counts: npt.NDArray[np.int64]
+    estimates: Stratified
+    mapped: npt.NDArray[np.float64]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The single figures: cells looked at, overall accuracy, half of its 95 % interval."""
+        found = self.estimates
+        return {"cells": float(self.counts.sum()), "oa": found.oa, "oa_ci": found.oa_ci}
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; half-widths of 95 % intervals end in ``_ci``."""
+        found = self.estimates
+
+        def rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
+            return [None if np.isnan(v) else round(float(v), 4) for v in values]
+
+        names = ("users", "users_ci", "producers", "producers_ci", "areas", "areas_ci")
+        return {
+            "schema": 1,
+            "cells": int(self.counts.sum()),
+            "classes": [LCZ[code - 1].label for code in self.classes],
+            "oa": round(found.oa, 4),
+            "oa_ci": round(found.oa_ci, 4),
+            **{name: rounded(getattr(found, name)) for name in names},
+            "mapped": rounded(self.mapped),
+            "counts": self.counts.tolist(),
+        }
+
+
+def sample(
+    product: str | Path,
+    out: str | Path,
+    *,
+    purpose: str = "accuracy",
+    standard_error: float = 0.01,
+    users: float = 0.8,
+    least: int = 50,
+    layer: str = "map",
+    seed: int = 0,
+) -> Allocation:
+    """Draw the cells by which a map is to be judged.
+
+    Writes ``sample.geojson``, each cell as a square with an empty ``lcz`` for whoever looks at it
+    to fill in, and ``design.json``, which knows what the map says and is better not opened before.
+
+    Parameters
+    ----------
+    product : a product folder of local climate zones, or any raster of codes 1 to 17.
+    out : folder; one that holds a sample is not overwritten.
+    purpose : what the sample is for; "accuracy" is the only one so far.
+    standard_error, users, least : as `engine.labels.design.allocate` takes them.
+    layer : of a product folder, "map" or "classes".
+    seed : int
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such purpose.
+    MetricError, LabelError
+    """
+    if purpose != "accuracy":
+        raise RecipeError("no such purpose of a sample", got=purpose, expected="accuracy")
+    out = Path(out)
+    if (out / _CELLS).exists():
+        raise LabelError(
+            "the folder holds a sample already",
+            got=out / _CELLS,
+            remedy="somebody may have filled it in: name another folder, or remove it",
+        )
+    path, codes, box = _read(product, layer)
+    found = allocate(codes, standard_error, users=users, least=least)
+    rows, cols = draw(codes, found, seed)
+    out.mkdir(parents=True, exist_ok=True)
+    features = []
+    for number, (row, col) in enumerate(zip(rows.tolist(), cols.tolist(), strict=True), 1):
+        square = box[row : row + 1, col : col + 1].extent.geom
+        place = reproject(square, str(box.crs), "EPSG:4326")
+        features.append(
+            {
+                "type": "Feature",
+                "id": number,
+                "properties": {"id": number, "lcz": None},
+                "geometry": json.loads(shapely.to_geojson(place)),
+            }
+        )
+    design = {
+        "schema": 1,
+        "map": path.name,
+        "sha256": _hash(path),
+        "cell_km2": abs(box.resolution.x * box.resolution.y) / 1e6,
+        "cells": {str(c): int(n) for c, n in zip(found.classes, found.cells, strict=True)},
+        "sizes": {str(c): int(n) for c, n in zip(found.classes, found.sizes, strict=True)},
+        "mapped": [int(codes[row, col]) for row, col in zip(rows, cols, strict=True)],
+        "seed": seed,
+    }
+    (out / _DESIGN).write_text(json.dumps(design) + "\n", encoding="utf-8")
+    text = {"type": "FeatureCollection", "features": features}
+    (out / _CELLS).write_text(json.dumps(text) + "\n", encoding="utf-8")
+    return found
+
+
+def is_sample(folder: Path) -> bool:
+    """Whether a folder is one that `sample` wrote."""
+    return (folder / _DESIGN).is_file()
+
+
+def judge(
+    product: str | Path, folder: str | Path, *, layer: str = "map", out: str | Path | None = None
+) -> Judged:
+    """Estimate a map's accuracy and the classes' true areas from a sample that was filled in.
+
+    Parameters
+    ----------
+    product : the map that the sample was drawn on.
+    folder : what `sample` wrote; ``lcz`` holds 1 to 17, or 1 to 10 and A to G.
+    layer : as for `sample`.
+    out : folder for ``estimates.json``; by default nowhere.
+
+    Raises
+    ------
+    LabelError
+        Where cells are missing, empty, or hold what is no class.
+    MetricError
+        Where the sample was drawn on another map.
+    """
+    folder = Path(folder)
+    try:
+        design: dict[str, Any] = json.loads((folder / _DESIGN).read_text(encoding="utf-8"))
+        features = json.loads((folder / _CELLS).read_text(encoding="utf-8"))["features"]
+        told = {f["properties"]["id"]: f["properties"].get("lcz") for f in features}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabelError(
+            "the sample cannot be read",
+            got=f"{folder}: {type(error).__name__}: {error}",
+            expected=f"{_CELLS} and {_DESIGN}, as `natmap sample --for accuracy` writes them",
+        ) from error
+    path, _, _ = _read(product, layer)
+    if _hash(path) != design["sha256"]:
+        raise MetricError(
+            "the sample was drawn on another map",
+            got=path.name,
+            expected=f"{design['map']} as it was then",
+            remedy="judge that one, or draw a new sample; labels can be copied by place",
+        )
+    reference = np.zeros(len(design["mapped"]), np.int64)
+    empty = 0
+    for number in range(1, len(reference) + 1):
+        value = told.get(number)
+        if value in (None, ""):
+            empty += 1
+            continue
+        reference[number - 1] = parse_class(value)
+    if empty:
+        raise LabelError(
+            "cells of the sample have no class yet",
+            got=f"{empty} of {len(reference)}",
+            remedy=f"fill in `lcz` in {folder / _CELLS}; leaving the hard ones out would flatter "
+            "the map",
+        )
+    mapped = np.array(design["mapped"])
+    strata = sorted(map(int, design["cells"]))
+    classes = sorted(set(strata) | set(reference.tolist()))
+    position = {code: k for k, code in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    for row, col in zip(mapped.tolist(), reference.tolist(), strict=True):
+        counts[position[row], position[col]] += 1
+    areas = np.array([design["cells"].get(str(c), 0) * design["cell_km2"] for c in classes])
+    found = Judged(tuple(classes), counts, stratified(counts, areas), areas)
+    if out is not None:
+        Path(out).mkdir(parents=True, exist_ok=True)
+        text = json.dumps(found.to_json(), indent=1)
+        (Path(out) / "estimates.json").write_text(text + "\n", encoding="utf-8")
+    return found
+
+
+def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox]:
+    """A map's path, its codes, all at once since a country's cells of 100 m are 10 MB, and grid."""
+    if green_map(Path(product)) is not None:
+        raise _not_of_zones(Path(product))
+    path = map_of(Path(product), layer)
+    try:
+        with rasterio.open(path) as file:
+            if _is_green(file):
+                raise _not_of_zones(path)
+            if file.crs is None or not file.crs.is_projected:
+                raise MetricError(
+                    "the map's cells have no area", got=f"{path.name}: {file.crs}",
+                    expected="a projected CRS in metres",
+                )  # fmt: skip
+            codes = file.read(1)
+            box = GeoBox(codes.shape, file.transform, str(file.crs.to_wkt()))
+    except rasterio.RasterioIOError as error:
+        raise MetricError("the map cannot be read", got=error) from error
+    codes = np.where((codes >= 1) & (codes <= len(LCZ)), codes, 0).astype(np.uint8)
+    return path, codes, box
+
+
+def _is_green(file: rasterio.DatasetReader) -> bool:
+    """Whether a raster holds what maps of green space hold; in those of zones 0 is no class."""
+    windows = (window for _, window in file.block_windows(1))
+    return file.nodata != 0 and all(
+        np.isin(file.read(1, window=window), (0, 1, NO_GREEN)).all() for window in windows
+    )
+
+
+def _not_of_zones(path: Path) -> MetricError:
+    return MetricError(
+        "samples are drawn on maps of local climate zones only",
+        got=f"{path}: a map of green space, 0, 1 and {NO_GREEN}",
+        expected="codes 1 to 17, and 0 declared as nodata",
+        remedy="green space is judged by a raster of labels or of land cover: `natmap evaluate "
+        "PRODUCT REFERENCE`",
+    )
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

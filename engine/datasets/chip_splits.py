@@ -1,0 +1,107 @@
+"""Which chips train, validate and test, of several places: ground that two share is on one side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from pyproj import CRS
+from scipy.sparse.csgraph import connected_components
+from shapely.geometry.base import BaseGeometry
+
+from engine.datasets.chips import ChipSet
+from engine.datasets.splits import SPLITS, split_by_block
+from engine.errors import AreaError, LabelError
+from engine.grid.area import reproject
+from engine.recipes.segmenting import GreenSplit
+
+__all__ = ["split_chips"]
+
+_SHARED = 1.0  # square metres, a pixel: footprints with less in common touch
+
+
+def split_chips(
+    choice: GreenSplit, parts: Sequence[ChipSet], crs: Sequence[str | None]
+) -> list[npt.NDArray[np.uint8]]:
+    """The split of each part's chips.
+
+    Blocks lie on multiples of their side in their CRS and are drawn by place; places that share
+    ground are drawn as one, so that a city labelled in two years, or from a raster and from
+    polygons, is not tested on what it was trained on. Whole places are split as they are named.
+
+    Parameters
+    ----------
+    choice : GreenSplit
+    parts : one place each.
+    crs : of each part's centres; None where nobody knows.
+
+    Returns
+    -------
+    For each part uint8 (n,), positions in `SPLITS`, 255 for none
+
+    Raises
+    ------
+    LabelError
+        Where chips came without a split or a place that is needed, a place is not there, or two
+        places share ground and have different CRSs.
+    """
+    match choice.by:
+        case "own":
+            if any((part.split >= len(SPLITS)).any() for part in parts):
+                raise LabelError("not all chips came with a split", remedy="split.by: block")
+            return [part.split for part in parts]
+        case "place":
+            names = [part.places[0] for part in parts]
+            unknown = set(choice.validation + choice.test) - set(names)
+            if unknown or not choice.validation:
+                raise LabelError(
+                    "split.by: place needs places",
+                    got=", ".join(sorted(unknown)) or "no validation",
+                    expected=f"validation of {', '.join(names)}",
+                )
+            codes = [1 if n in choice.validation else 2 if n in choice.test else 0 for n in names]
+            return [np.full(len(p), c, np.uint8) for p, c in zip(parts, codes, strict=True)]
+    known = [name for name in crs if name is not None]
+    if len(known) < len(parts) or any(np.isnan(part.xy).any() for part in parts):
+        raise LabelError(
+            "imported chips have no place to split blocks by", remedy="split.by: own, or place"
+        )
+    return [
+        split_by_block(part.xy, float(part.side), choice.side, choice.shares, choice.seed + first)
+        for part, first in zip(parts, _grounds(parts, known), strict=True)
+    ]
+
+
+def _grounds(parts: Sequence[ChipSet], crs: Sequence[str]) -> list[int]:
+    """For each place the number of the first one that its ground hangs together with."""
+    feet = [_footprint(part) for part in parts]
+    shared = np.zeros((len(parts), len(parts)), bool)
+    for a, b in combinations(range(len(parts)), 2):
+        shared[a, b] = _share(feet[a], crs[a], feet[b], crs[b])
+        if shared[a, b] and CRS.from_user_input(crs[a]) != CRS.from_user_input(crs[b]):
+            raise LabelError(
+                "two places share ground and have grids of different CRSs: blocks of the one are "
+                "not blocks of the other",
+                got=f"{parts[a].places[0]}: {crs[a]}, {parts[b].places[0]}: {crs[b]}",
+                expected="one CRS for both",
+                remedy="set grid.crs of both map recipes to one, or split.by: place",
+            )
+    group = connected_components(shared, directed=False)[1]
+    return [int(np.flatnonzero(group == mine)[0]) for mine in group]
+
+
+def _footprint(part: ChipSet) -> BaseGeometry:
+    (x, y), half = part.xy.T, part.side / 2
+    found: BaseGeometry = shapely.union_all(shapely.box(x - half, y - half, x + half, y + half))
+    return found
+
+
+def _share(a: BaseGeometry, crs_a: str, b: BaseGeometry, crs_b: str) -> bool:
+    try:
+        b = reproject(b, crs_b, crs_a)
+    except AreaError:  # b lies where a's CRS has no sense: far from a
+        return False
+    return bool(shapely.intersection(a, b).area >= _SHARED)

@@ -1,0 +1,1 @@
+"""From scores to maps, as pure functions: classes, filter, mask, shares."""

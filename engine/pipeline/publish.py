@@ -1,0 +1,315 @@
+"""Publish: the map of a store as a product folder."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from engine.catalog.normalise import strip_signature
+from engine.catalog.snapshot import read_snapshot
+from engine.errors import PublishError, RecipeError
+from engine.grid import Tile
+from engine.items import Item
+from engine.legend import Reason
+from engine.models.card import find_card, load_card, mlm_fields, weights_asset
+from engine.pipeline.prepare import IMAGES, SNAPSHOT, Prepared, prepare
+from engine.pipeline.verbs import load
+from engine.publishing.forms import LCZ_FORM, UGS_FORM, Form
+from engine.publishing.product import Facts, write_product
+from engine.publishing.upload import upload
+from engine.recipes.run import Recipe
+from engine.runs.schedule import Schedule
+from engine.store.ledger import State
+from engine.store.location import Folder, Place, place_of
+from engine.store.repository import Store
+
+__all__ = ["publish"]
+
+_FORMS: dict[str, tuple[Form, dict[str, str]]] = {
+    "lcz": (
+        LCZ_FORM,
+        {
+            "map": "map/filtered",
+            "classes": "map/classes",
+            "confidence": "map/confidence",
+            "observations": "map/observations",
+            "dissent": "map/dissent",
+            "reason": "map/reason",
+        },
+    ),
+    "ugs": (
+        UGS_FORM,
+        {
+            "map": "map/classes",
+            "probability": "scores/probability",
+            "reason": "map/reason",
+            "green": "fraction/green",
+        },
+    ),
+}
+"""What each product is published as, and the array of each layer."""
+_TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SLIVER = 1e-3  # of a pixel: an area that reaches no further into one leaves it out
+_SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
+
+
+def publish(
+    recipe: Recipe | str | Path | dict[str, Any],
+    *,
+    base: Path | None = None,
+    tag: str | None = None,
+) -> Path | str:
+    """Write COG, STAC, preview and report into the recipe's product folder.
+
+    Parameters
+    ----------
+    recipe : a Recipe, a mapping, or the path of a recipe file.
+    base : folder of the recipe's relative paths; by default the file's own.
+    tag : str, optional
+        Name this state of the store as a release; an existing one is published as it was.
+
+    Returns
+    -------
+    The product folder, or its address where it is in a bucket.
+
+    Raises
+    ------
+    NatmapError
+        Also where no tile of a layer belongs to the map. Where some do not, the layer has no data
+        there, and the report says so.
+    """
+    recipe, base = load(recipe, base)
+    if recipe.publish is None or recipe.model is None:
+        raise RecipeError(
+            "the recipe does not say what to publish where",
+            got="no publish" if recipe.publish is None else "no model",
+            expected="publish: FOLDER and model: …",
+        )
+    if tag is not None and not _TAG.fullmatch(tag):
+        raise PublishError(
+            "a release cannot have this name",
+            got=tag,
+            expected="letters, digits, dots, hyphens and underscores, 100 at most",
+        )
+    base = base or Path()
+    place = place_of(recipe.store, base)
+    target = place_of(recipe.publish, base)
+    store = Store.open(place)
+    released = tag is not None and tag in store.tags()
+    snapshot, images = _catalogues(place, tag if released else None)
+    if snapshot is None:
+        raise PublishError(
+            "the store's frozen catalogue is gone",
+            got=f"{place}.{SNAPSHOT}",
+            remedy="`natmap run` writes it again",
+        )
+    # The frozen items are the catalogue: publishing asks no server.
+    frozen = recipe.model_copy(update=_frozen(recipe, snapshot, images))
+    prepared = replace(prepare(frozen, base), recipe=recipe)
+    notes = prepared.notes
+    if tag is not None and released and place.beside(_of_release(tag, SNAPSHOT)) is None:
+        notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
+    store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
+    if tag is not None and not released:
+        _missing(prepared, prepared.schedule(store))  # a name that is given cannot be taken back
+        _keep(place, tag, snapshot, images)
+        store.tag(tag)
+    root = zarr.open_group(store.reader(tag).store, mode="r")
+    schedule = prepared.schedule(store, tag=tag)
+    missing, more = _missing(prepared, schedule)
+    notes = (*notes, *more)
+    form, arrays = _FORMS[recipe.product]
+    reader = _Reader(prepared, schedule, root, form, arrays, missing)
+    card = load_card(find_card(recipe.model.card, base))
+    items = [item for item in read_snapshot(snapshot) if not item.suspect]
+    if images is not None and recipe.images is not None:
+        items += read_snapshot(images)
+    seconds: dict[str, float] = {}
+    for stage in prepared.stages:
+        seconds[stage.name] = sum(
+            float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
+        )
+    facts = Facts(
+        name=recipe.name,
+        period=_period(recipe, items),
+        sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
+        software={name: version(name) for name in _SOFTWARE},
+        model=mlm_fields(card),
+        weights=weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()},
+        version=tag or store.reader().snapshot_id,
+        licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
+        recipe=recipe.model_dump(mode="json"),
+        seconds=seconds,
+        notes=notes,
+    )
+    if isinstance(target, Folder):
+        return write_product(target.path, form, reader.box, reader, facts)
+    with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
+        product = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
+        upload(product, target)
+    return str(target)
+
+
+def _period(recipe: Recipe, items: Sequence[Item]) -> tuple[date, date]:
+    """First and last day of imagery: as asked for, or else as found."""
+    asked = recipe.imagery.period if recipe.imagery else recipe.images and recipe.images.period
+    if asked:
+        return asked.first, asked.last
+    days = sorted(item.solar_day for item in items)
+    return days[0], days[-1]
+
+
+def _catalogues(place: Place, tag: str | None) -> tuple[Path | None, Path | None]:
+    """The items of the last run, or those that a release was published with; and the images."""
+    if tag is not None:
+        kept = place.beside(_of_release(tag, SNAPSHOT))
+        if kept is not None:
+            return kept, place.beside(_of_release(tag, IMAGES))
+    return place.beside(SNAPSHOT), place.beside(IMAGES)
+
+
+def _keep(place: Place, tag: str, snapshot: Path, images: Path | None) -> None:
+    """Keep a release's catalogues: the next run freezes others in their place."""
+    for name, path in ((SNAPSHOT, snapshot), (IMAGES, images)):
+        if path is not None:
+            with place.replace(_of_release(tag, name)) as copy:
+                shutil.copyfile(path, copy)
+
+
+def _of_release(tag: str, name: str) -> str:
+    return f"release-{tag}.{name}"
+
+
+def _frozen(recipe: Recipe, snapshot: Path, images: Path | None) -> dict[str, Any]:
+    """The recipe's sources, with what the last run found as their catalogues."""
+    if recipe.imagery is None:
+        assert recipe.images is not None
+        return {"images": recipe.images.model_copy(update={"catalog": str(snapshot.resolve())})}
+    found: dict[str, Any] = {
+        "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
+    }
+    if recipe.images is not None and images is not None:
+        found["images"] = recipe.images.model_copy(update={"catalog": str(images.resolve())})
+    return found
+
+
+def _missing(
+    prepared: Prepared, schedule: Schedule
+) -> tuple[dict[str, npt.NDArray[np.bool_]], list[str]]:
+    """Tiles of the map where a layer of another stage does not belong to it, and notes of them.
+
+    A run that was stopped, or told to end with the map, leaves tiles without shares of
+    green, or with those of the map before.
+    """
+    mapped = prepared.support.meets(0.0) & (schedule.ledger.states("map") == State.DONE)
+    if not mapped.any():
+        raise PublishError("there is no map yet", got=prepared.place, remedy="`natmap run` first")
+    form, arrays = _FORMS[prepared.recipe.product]
+    missing: dict[str, npt.NDArray[np.bool_]] = {}
+    notes = []
+    for layer in form.layers:
+        stage = arrays[layer.key].partition("/")[0]
+        if stage == "map":
+            continue
+        after = any(source.stage == "map" for source in schedule.stages[stage].inputs)
+        later = stage if after else "map"  # its record says what it was made from
+        gone = np.zeros_like(mapped)
+        for row, col in np.argwhere(mapped).tolist():
+            gone[row, col] = not schedule.made_from_inputs(later, Tile(row, col))
+        if not gone.any():
+            continue
+        name = f"{prepared.recipe.name}{layer.suffix}.tif"
+        if (gone == mapped).all():
+            raise PublishError(
+                "a layer of the product is not there yet, or is another map's",
+                got=f"{name}: not made from the map in any of its {mapped.sum()} tiles",
+                remedy="`natmap run` without --until, then publish; a release under a new name",
+            )
+        missing[layer.key] = gone
+        notes.append(
+            f"{name} has no data in {gone.sum()} of {mapped.sum()} tiles of the map: "
+            f"stage {stage} was not made for it there; `natmap run` makes it"
+        )
+    return missing, notes
+
+
+class _Reader:
+    """Parts of the map's layers, cut to the area, with the ledger's word on tiles that failed.
+
+    `missing` are tiles, by layer, whose layer does not belong to their map.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        schedule: Schedule,
+        root: zarr.Group,
+        form: Form,
+        arrays: Mapping[str, str],
+        missing: Mapping[str, npt.NDArray[np.bool_]],
+    ) -> None:
+        grid = prepared.grid
+        self._arrays: dict[str, Any] = {key: root[path] for key, path in arrays.items()}
+        self._missing = missing
+        self._factors = {layer.key: layer.factor for layer in form.layers}
+        specs = {spec.path: spec for spec in prepared.specs}
+        self._pixel = specs[arrays["map"]].resolution
+        unit = self._pixel * form.coarsest
+        west, south, east, north = prepared.area.bounds()
+        left, _, _, top = grid.bounds
+        # whole pixels of the coarsest layer, so that all layers cover the same ground
+        self._first_col = int(np.floor((west - left) / unit + _SLIVER)) * form.coarsest
+        self._first_row = int(np.floor((top - north) / unit + _SLIVER)) * form.coarsest
+        width = int(np.ceil((east - left) / unit - _SLIVER)) * form.coarsest - self._first_col
+        height = int(np.ceil((top - south) / unit - _SLIVER)) * form.coarsest - self._first_row
+        whole = grid.geobox(self._pixel)
+        self.box = whole[
+            self._first_row : self._first_row + height, self._first_col : self._first_col + width
+        ]
+        self._tile = grid.pixels(self._pixel)
+        states = schedule.ledger.states("map")
+        needed = prepared.support.meets(0.0)
+        override = np.full(grid.shape, -1, np.int16)
+        override[~needed] = Reason.OUTSIDE_AREA
+        override[needed & (states == State.NONE)] = Reason.NOT_COMPUTED
+        for _, tile, record in schedule.ledger.records("map"):
+            if record["state"] in (State.FAILED, State.BLOCKED):
+                override[tile] = record["reason"]
+        self._override = override
+        self._support, self._unmade = prepared.support, needed & (override >= 0)
+
+    def __call__(self, key: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        array, factor = self._arrays[key], self._factors[key]
+        tile = self._tile // factor
+        first, left = self._first_row // factor, self._first_col // factor
+        first, last = first + rows.start, first + rows.stop
+        left, right = left + cols.start, left + cols.stop
+        found: npt.NDArray[Any] = np.array(array[first:last, left:right])
+        tiles = np.ix_(np.arange(first, last) // tile, np.arange(left, right) // tile)
+        gone = self._override[tiles]
+        found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        if key in self._missing:
+            found[self._missing[key][tiles]] = array.fill_value
+        if key == "reason":
+            # what lies outside the area is that first, also in a tile that failed
+            down = slice(first // tile, -(-last // tile))
+            across = slice(left // tile, -(-right // tile))
+            for row, col in np.argwhere(self._unmade[down, across]).tolist():
+                where = Tile(row + down.start, col + across.start)
+                outside = ~self._support.mask(where, self._pixel)
+                y, x = where.row * tile - first, where.col * tile - left
+                here = found[max(y, 0) : y + tile, max(x, 0) : x + tile]
+                part = outside[max(-y, 0) :, max(-x, 0) :]
+                here[part[: here.shape[0], : here.shape[1]]] = Reason.OUTSIDE_AREA
+        return found

@@ -1,1 +1,0 @@
-"""From scores to maps: classes, filter, mask."""

@@ -1,0 +1,1 @@
+"""What is mapped: one file a product, and the stages that products share."""

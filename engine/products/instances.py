@@ -1,0 +1,325 @@
+"""The second stream: 1 m images to instances, their graphs to scores, both streams to one.
+
+Instances are a stage of their own: they are what costs, and neither another graph network nor
+another weight makes them anew. A training cuts its graphs from there, as it cuts patches from the
+composite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from engine.catalog.search import SearchResult, find_source, search
+from engine.catalog.signing import make_signer
+from engine.cube.access import Access
+from engine.cube.images import Image, in_order, read_image
+from engine.cube.read import Failure
+from engine.errors import CardError, RecipeError
+from engine.grid.area import Area
+from engine.grid.grid import Grid
+from engine.infer.fuse import fuse
+from engine.infer.instances import BLOCK, CELL, RIM, find_graphs, score_graphs
+from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.graphs import FEATURES
+from engine.models.superpixels import MOST, Kind, segment
+from engine.prefetch import ahead
+from engine.products.composite import RESOURCES, gaps_of
+from engine.products.sources import Frames, ItemIndex, frames_in
+from engine.recipes.run import Device, Images, Instances, Recipe
+from engine.runs.stage import Input, Output, Stage
+from engine.runs.task import TileTask
+from engine.store.arrays import ArraySpec
+
+__all__ = [
+    "BLOCK",
+    "CELL",
+    "RGB",
+    "RIM",
+    "doubts_of",
+    "find_images",
+    "fusion_stages",
+    "instance_stage",
+    "load_graph_card",
+]
+
+RGB = ("B04", "B03", "B02")
+"""Bands of an image, as a graph's nodes name them: red, green, blue."""
+
+_COARSE = 2.0  # metres, of pixels that are to be read at 1 m
+
+
+@dataclass(frozen=True)
+class FindInstances:
+    """1 m images -> instances/nodes, instances/count: block by block, nothing stored of them."""
+
+    kind: Kind
+    shared: bool
+    access: Access
+    checkpoint: Path | None = None
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        n = task.grid.pixels(float(CELL))
+        cut = partial(segment, kind=self.kind, checkpoint=self.checkpoint)
+        wanted = task.defined(float(CELL))
+        nodes = np.zeros((MOST, len(FEATURES), n, n), np.float16)
+        count = np.zeros((n, n), np.uint8)
+        frames: Frames = task.parts[0].payload
+        blocks = [b for b in _blocks(task) if wanted is None or wanted[b.rows, b.cols].any()]
+        failures: list[Failure] = []
+        fetched = 0
+
+        def read(block: _Block) -> Image:
+            return self._read(task.grid, block, frames)
+
+        for block, coming in ahead(read, blocks):
+            image = coming.result()
+            failures += image.failures
+            fetched += image.fetched
+            cells = np.zeros((BLOCK // CELL, BLOCK // CELL), bool)
+            inner = block.inner
+            here = np.s_[block.rows, block.cols]
+            cells[inner] = True if wanted is None else wanted[here]
+            rgb = np.ascontiguousarray(np.moveaxis(image.bands, 0, -1))
+            found, how_many = find_graphs(rgb, image.valid, cells, cut, shared=self.shared)
+            nodes[:, :, *here] = found[:, :, *inner]
+            count[here] = how_many[inner]
+        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        arrays: dict[str, npt.NDArray[Any]] = {"instances/nodes": nodes, "instances/count": count}
+        yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+    def _read(self, grid: Grid, block: _Block, frames: Frames) -> Image:
+        side = BLOCK + 2 * RIM
+        left, top = block.left - RIM, block.top + RIM
+        near = frames_in(frames, (left, top - side, left + side, top))
+        box = GeoBox((side, side), Affine(1, 0, left, 0, -1, top), grid.crs)
+        return read_image(near, RGB, box, grid.anchor, access=self.access)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of ground that meets a tile: its corner, its cells in the tile and in itself."""
+
+    left: float
+    top: float
+    rows: slice
+    cols: slice
+    inner: tuple[slice, slice]
+
+
+def _blocks(task: TileTask) -> Iterator[_Block]:
+    """Blocks that meet a tile; they lie on the grid's lattice, whatever its tiles."""
+    west, south, east, north = task.grid.tile_bounds(task.tile)
+    x0, y0 = task.grid.anchor
+    per, n = BLOCK // CELL, task.grid.pixels(float(CELL))
+    for i in range(math.floor((y0 - north) / BLOCK), math.ceil((y0 - south) / BLOCK)):
+        for j in range(math.floor((west - x0) / BLOCK), math.ceil((east - x0) / BLOCK)):
+            left, top = x0 + j * BLOCK, y0 - i * BLOCK
+            row, col = round((north - top) / CELL), round((left - west) / CELL)
+            rows, cols = (
+                slice(max(row, 0), min(row + per, n)),
+                slice(max(col, 0), min(col + per, n)),
+            )
+            inner = (
+                slice(rows.start - row, rows.stop - row),
+                slice(cols.start - col, cols.stop - col),
+            )
+            yield _Block(left, top, rows, cols, inner)
+
+
+@dataclass(frozen=True)
+class ScoreGraphs:
+    """instances -> graphs/classes."""
+
+    card: ModelCard
+    device: Device
+    precision: str
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        from engine.infer.predict import get_predictor
+
+        predictor = get_predictor(self.card, self.device, self.precision)
+        scores = score_graphs(
+            task.read("instances/nodes"),
+            task.read("instances/count"),
+            predictor,
+            len(self.card.classes),
+        )
+        spec = next(s for s in task.outputs if s.name == "classes")
+        yield Output({"graphs/classes": scores.astype(spec.dtype)})
+
+
+@dataclass(frozen=True)
+class FuseScores:
+    """scores, graphs -> fused/classes; a cell without instances keeps its scores."""
+
+    sentinel_weight: float
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        scores = task.read("scores/classes")
+        found = fuse(
+            scores.astype(np.float32),
+            task.read("graphs/classes").astype(np.float32),
+            self.sentinel_weight,
+        )
+        yield Output({"fused/classes": found.astype(scores.dtype)})
+
+
+def find_images(
+    images: Images,
+    base: Path,
+    area: Area,
+    bands: Sequence[str],
+    grid: Grid,
+    tell: Callable[[str], None] = lambda text: None,
+) -> tuple[SearchResult, ItemIndex, Access]:
+    """The frames of an area, by place, and how they are opened."""
+    wanted = images.wanted
+    card, where = find_source(wanted, base)
+    tell(f"searching {card.name}: {where}")
+    found = search(card, where, area, wanted, bands)
+    if unknown := set(images.order if isinstance(images.order, tuple) else ()) - {
+        item.id for item in found.items
+    }:
+        raise RecipeError(
+            "images.order names frames that are not there",
+            got=", ".join(sorted(unknown)[:5]),
+            expected=f"ids of the {len(found.items)} frames found",
+        )
+    access = Access(make_signer(card), verify=images.verify)
+    return found, ItemIndex(found.items, bands, grid), access
+
+
+def doubts_of(images: Images, index: ItemIndex) -> list[str]:
+    """What people should know of the frames found: an order without effect, coarse pixels."""
+    notes = []
+    if images.order == "nadir" and all(item.off_nadir is None for item in index.items):
+        notes.append("images.order: no frame says view:off_nadir, so that nadir is newest")
+    coarse = [side for side in index.sides if side is not None and side > _COARSE]
+    if coarse:
+        notes.append(
+            f"{len(coarse)} of {len(index.items)} frames have pixels of more than {_COARSE:g} m, "
+            f"up to {max(coarse):.1f} m: enlarged to 1 m they show no more than they did"
+        )
+    return notes
+
+
+def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCard) -> ModelCard:
+    """The card of a graph network, held against the recipe's instances and the other stream.
+
+    Raises
+    ------
+    CardError, WeightsError
+    """
+    card = load_card(find_card(name, base))
+    verify_weights(card)
+    if card.architecture != "gcn":
+        raise CardError(
+            "model.instances is no graph network", got=card.architecture, expected="gcn"
+        )
+    if card.classes != other.classes:
+        raise CardError(
+            "both streams must give the same classes",
+            got=f"{card.name}: {card.classes}",
+            expected=f"{other.name}: {other.classes}",
+        )
+    for key, value in instances.made.items():
+        made = card.parameters.get(key, Instances.model_fields[key].default)
+        if made != value:
+            raise CardError(
+                f"model {card.name} was trained on other instances",
+                got=f"instances.{key}: {value}",
+                expected=f"instances.{key}: {made}",
+                remedy=f"set instances.{key} to {made}",
+            )
+    return card
+
+
+def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access) -> Stage:
+    """1 m images to graphs, by cell.
+
+    Raises
+    ------
+    WeightsError
+        Where the segmenter's checkpoint cannot be used.
+    """
+    how = recipe.instances
+    assert recipe.images is not None
+    order = partial(in_order, order=recipe.images.order)
+    parameters: dict[str, Any] = {**how.made, "block": BLOCK}
+    checkpoint = None
+    if how.checkpoint is not None:
+        from engine.models.sam import load_sam
+
+        checkpoint = (base / how.checkpoint).resolve()
+        load_sam(checkpoint)
+        weights = (checkpoint / "model.safetensors").read_bytes()
+        parameters["checkpoint"] = hashlib.sha256(weights).hexdigest()
+    n = round(recipe.grid.tile_metres / CELL)
+
+    def spec(name: str, dtype: str, **more: object) -> ArraySpec:
+        return ArraySpec(f"instances/{name}", dtype, float(CELL), n, 0, **more)  # type: ignore[arg-type]
+
+    leading = (("node", tuple(range(MOST))), ("feature", FEATURES))
+    return Stage(
+        "instances",
+        FindInstances(how.segmenter, how.segmentation == "shared", access, checkpoint),
+        (spec("nodes", "float16", leading=leading), spec("count", "uint8")),
+        parameters=parameters,
+        # a block reaches up to its own side beyond the tile
+        parts=lambda tile: index.about(tile, BLOCK + RIM, order),
+        gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,
+        reads=1.5,
+    )
+
+
+def fusion_stages(recipe: Recipe, card: ModelCard) -> list[Stage]:
+    """Graphs to scores, and both streams' scores to one.
+
+    Parameters
+    ----------
+    recipe : with a model that has `instances`.
+    card : of the graph network.
+    """
+    choice = recipe.model
+    assert choice is not None
+    n = round(recipe.grid.tile_metres / CELL)
+    labels = (("class", card.classes),)
+
+    def spec(group: str) -> ArraySpec:
+        return ArraySpec(
+            f"{group}/classes", choice.scores, float(CELL), n, math.nan, leading=labels
+        )
+
+    return [
+        Stage(
+            "graphs",
+            ScoreGraphs(card, choice.device, choice.precision),
+            (spec("graphs"),),
+            (Input("instances"),),
+            parameters={
+                "model": card.key,
+                "precision": choice.precision,
+                "dtype": choice.scores,
+            },
+            resource=RESOURCES[choice.device],
+            gigabytes=2.0,
+        ),
+        Stage(
+            "fused",
+            FuseScores(choice.sentinel_weight),
+            (spec("fused"),),
+            (Input("scores"), Input("graphs")),
+            parameters={"sentinel_weight": choice.sentinel_weight},
+        ),
+    ]

@@ -1,0 +1,48 @@
+"""Recipes of green space: what would do nothing is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from engine.errors import RecipeError
+from engine.pipeline.templates import TEMPLATES
+from engine.recipes.run import load_recipe
+
+RECIPE: dict[str, Any] = {
+    "name": "town",
+    "product": "ugs",
+    "area": {"bbox": [13.3, 52.5, 13.4, 52.6]},
+    "grid": {"crs": "EPSG:25833"},
+    "images": {"catalog": "photos"},
+    "model": {"card": "green"},
+    "store": "store",
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("filter.method", "majority"),
+        ("cube.composite", "mean"),
+        ("instances.segmenter", "slic"),
+        ("model.scores", "float16"),
+        ("model.sentinel_weight", 0.5),
+        ("model.instances", "graphs"),
+        ("model.embedding", True),
+    ],
+)
+def test_what_is_of_zones_alone_is_refused(key: str, value: Any) -> None:
+    named = key if key.startswith("model") else key.split(".")[0]
+    with pytest.raises(RecipeError, match=f"{named}: of product lcz"):
+        load_recipe(RECIPE, {key: value})
+
+
+def test_what_is_of_both_is_taken() -> None:
+    found = load_recipe(RECIPE, {"model.precision": "bfloat16", "model.embedding": False})
+    assert found.model is not None
+    assert found.model.precision == "bfloat16"
+    assert load_recipe(found.model_dump(mode="json")) == found  # as reports tell it
+    assert load_recipe(yaml.safe_load(TEMPLATES["ugs"])).product == "ugs"
