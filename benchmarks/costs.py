@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine.catalog.boundaries import resolve_area
 from engine.pipeline.rates import read_rates
-from engine.recipes.run import AreaChoice
+from engine.recipes.sections import AreaChoice
 
 COUNTRIES = (("Korea", "KOR", "EPSG:5179"), ("China", "CHN", "ESRI:102025"))
 DAYS = (10, 50)  # of a tile: a season, and a year of what is not mostly cloud

@@ -105,7 +105,8 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.status import read_status as status
     from engine.pipeline.templates import init
     from engine.pipeline.verbs import plan, run
-    from engine.recipes.run import Recipe, load_recipe
+    from engine.products.registry import load_recipe
+    from engine.recipes.run import Recipe
     from engine.store.view import open_store
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World

@@ -13,7 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from engine.catalog.cards import BoundaryCard, find_boundaries, load_boundary_card
 from engine.errors import AreaError, CardError, RecipeError
 from engine.grid.area import Area, polygons_of, reproject
-from engine.recipes.run import AreaChoice
+from engine.recipes.sections import AreaChoice
 
 __all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
 

@@ -26,7 +26,7 @@ from engine.catalog.normalise import normalise
 from engine.errors import CatalogError, ItemError
 from engine.grid.area import Area
 from engine.items import BANDS, SCL, Item
-from engine.recipes.run import Imagery
+from engine.recipes.sections import Imagery
 
 __all__ = ["SearchResult", "find_source", "search"]
 

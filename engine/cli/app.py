@@ -265,7 +265,7 @@ def doctor(
 
 
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
-    from engine.recipes.run import load_recipe
+    from engine.products.registry import load_recipe
 
     return load_recipe(path, read_overrides(overrides))
 

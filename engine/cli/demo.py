@@ -24,7 +24,7 @@ from engine.grid.grid import Grid, Tile
 from engine.pipeline.publish import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import plan, run
-from engine.products.sources import SLACK
+from engine.products.index import SLACK
 from engine.runs.events import Event, TileDone
 from engine.store.repository import Store
 from engine.synthetic.country import AUTUMN, Country

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
 
+from engine.compare.folder import map_of
 from engine.errors import MetricError
 from engine.labels.sampling import Samples, cells_of_areas, cells_of_raster
 from engine.labels.training_areas import read_training_areas
@@ -22,7 +23,7 @@ from engine.legend import LCZ
 from engine.metrics import Accuracy, assess, bootstrap, confusion
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["Evaluation", "evaluate", "map_of"]
+__all__ = ["Evaluation", "evaluate"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _REPEATS = 200
@@ -127,27 +128,6 @@ def evaluate(
     if out is not None:
         _write(result, path, Path(reference), Path(out))
     return result
-
-
-def map_of(path: Path, layer: str) -> Path:
-    """The raster of a product folder's layer, or the path itself where it is a file."""
-    if not path.exists():
-        raise MetricError("there is no such map", got=str(path))
-    if path.is_file():
-        return path
-    endings = {"map": ".tif", "classes": "-classes.tif"}
-    if layer not in endings:
-        raise MetricError("no such layer to evaluate", got=layer, expected="map or classes")
-    report = path / "report.json"
-    try:
-        name = json.loads(report.read_text())["name"]
-    except (OSError, KeyError, ValueError) as error:
-        raise MetricError(
-            "the folder is no product of natmap",
-            got=f"{path}: {error}",
-            remedy="give the map's file, or publish first",
-        ) from error
-    return path / f"{name}{endings[layer]}"
 
 
 def _by_layer(

@@ -18,11 +18,9 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window, from_bounds
 
-from engine.compare.cells import map_of
-from engine.compare.pixels import green_map
+from engine.compare.folder import ProductFolder, read_folder
 from engine.errors import MetricError, first_line
 from engine.legend import LCZ, UGS
-from engine.publishing.forms import UGS_FORM
 from engine.publishing.preview import Panel, draw_beside
 
 __all__ = ["Beside", "ZoneGreen", "beside"]
@@ -78,27 +76,14 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
         Where one of them is not such a product, or they have no ground in common.
     """
     lcz, ugs = Path(lcz), Path(ugs)
-    green = green_map(ugs)
-    if green is None:
-        raise MetricError(
-            "the second map is no product of green space",
-            got=str(ugs),
-            expected="a folder that natmap published from a recipe of `product: ugs`",
-        )
-    if green_map(lcz) is not None:
-        raise MetricError(
-            "the first map is no product of local climate zones",
-            got=str(lcz),
-            expected="a folder that natmap published from a recipe of `product: lcz`",
-        )
-    suffix = next(layer.suffix for layer in UGS_FORM.layers if layer.key == UGS_FORM.overview)
+    climate = _folder(lcz, "lcz", "first", "local climate zones")
+    green = _folder(ugs, "ugs", "second", "green space")
+    zone_map, green_map = climate.layer("map"), green.layer("map")
     try:
         with ExitStack() as files:
-            whole = files.enter_context(rasterio.open(green))
-            shares = files.enter_context(
-                rasterio.open(green.with_name(f"{green.stem}{suffix}{green.suffix}"))
-            )
-            theirs = files.enter_context(rasterio.open(map_of(lcz, "map")))
+            whole = files.enter_context(rasterio.open(green_map))
+            shares = files.enter_context(rasterio.open(green.layer("green")))
+            theirs = files.enter_context(rasterio.open(zone_map))
             zones = files.enter_context(
                 WarpedVRT(
                     theirs,
@@ -125,12 +110,23 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
                     folder / "beside.png",
                     zones,
                     whole,
-                    f"{map_of(lcz, 'map').stem} beside {green.stem}",
+                    f"{zone_map.stem} beside {green_map.stem}",
                 )
                 _write(folder / "green-by-zone.csv", found)
     except (RasterioError, CPLE_BaseError) as error:
         raise MetricError("a map cannot be read", got=first_line(error)) from error
     return Beside(found, folder)
+
+
+def _folder(path: Path, product: str, which: str, words: str) -> ProductFolder:
+    found = read_folder(path)
+    if found is None or found.product_name != product:
+        raise MetricError(
+            f"the {which} map is no product of {words}",
+            got=str(path),
+            expected=f"a folder that natmap published from a recipe of `product: {product}`",
+        )
+    return found
 
 
 def _count(zones: Any, shares: Any, cell: float) -> tuple[ZoneGreen, ...]:

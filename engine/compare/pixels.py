@@ -19,12 +19,13 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
+from engine.compare.folder import map_of
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
 from engine.maps.shares import NO_GREEN
 from engine.metrics import binary, bootstrap
 
-__all__ = ["GreenEvaluation", "evaluate_green", "green_map"]
+__all__ = ["GreenEvaluation", "evaluate_green"]
 
 _BLOCK = 2048  # pixels down and across that are compared at once
 _GROUND = 1000.0  # metres of a block of ground that is drawn as a whole
@@ -59,35 +60,6 @@ class GreenEvaluation:
     groups: int
 
 
-def green_map(path: Path) -> Path | None:
-    """The raster of a product folder of green space, or one that lies in it; else None.
-
-    Raises
-    ------
-    MetricError
-        Where the folder has lost its raster.
-    """
-    folder = path.parent if path.is_file() else path
-    try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        if report["recipe"]["product"] != "ugs":
-            return None
-        name = report["name"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if path.is_file():
-        return path if path.name.startswith(name) else None
-    for raster in (path / f"{name}.tif", path / f"{name}.vrt"):  # of sheets their mosaic
-        if raster.exists():
-            return raster
-    raise MetricError(
-        "the product folder lacks its raster",
-        got=str(path),
-        expected=f"{name}.tif, or {name}.vrt of sheets",
-        remedy="publish it again",
-    )
-
-
 def evaluate_green(
     product: str | Path,
     reference: str | Path,
@@ -117,7 +89,7 @@ def evaluate_green(
         Where a raster cannot be read or holds other values, codes contradict each other, the
         reference has no green space, or both know no pixel together.
     """
-    path = green_map(Path(product)) or Path(product)
+    path = map_of(Path(product))
     codes = _codes_of(green, unknown, land_cover)
     try:
         with ExitStack() as open_files:

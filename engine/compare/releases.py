@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -18,8 +18,10 @@ from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError, RecipeError
 from engine.grid.grid import Grid
-from engine.legend import LCZ, UGS
-from engine.publishing.cog import Layer, write_cog
+from engine.legend import LCZ, LandClass
+from engine.products.registry import PRODUCTS
+from engine.publishing.cog import write_cog
+from engine.publishing.forms import Layer
 from engine.publishing.sheets import Sheet, cut_sheets, write_mosaic
 from engine.store.repository import Store
 from engine.tables import html_table
@@ -159,12 +161,18 @@ def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.ui
     return found
 
 
+def _maps() -> Iterator[tuple[str, tuple[LandClass, ...]]]:
+    """The final map of each product and its legend, those that no other has by its array first."""
+    forms = [product.form for product in PRODUCTS.values()]
+    yield from ((form.layer("map").array, form.legend) for form in forms)
+
+
 class _Map:
     """A release's map, its classes counted from 1."""
 
     def __init__(self, store: Store, tag: str | None) -> None:
         root: Any = zarr.open_group(store.reader(tag).store, mode="r")
-        for path, self.legend in (("map/filtered", LCZ), ("map/classes", UGS)):
+        for path, self.legend in _maps():
             if path in root:
                 self._array = root[path]
                 break

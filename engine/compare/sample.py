@@ -14,8 +14,7 @@ import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 
-from engine.compare.cells import map_of
-from engine.compare.pixels import green_map
+from engine.compare.folder import map_of, read_folder
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
@@ -220,7 +219,8 @@ def judge(
 
 def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox]:
     """A map's path, its codes, all at once since a country's cells of 100 m are 10 MB, and grid."""
-    if green_map(Path(product)) is not None:
+    folder = read_folder(Path(product))
+    if folder is not None and folder.product.form.legend != LCZ:
         raise _not_of_zones(Path(product))
     path = map_of(Path(product), layer)
     try:

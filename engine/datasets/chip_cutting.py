@@ -38,8 +38,9 @@ from engine.datasets.chips import (
 from engine.errors import LabelError, RecipeError
 from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid
-from engine.products.instances import find_images
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
+from engine.products.sources import ImageSource
+from engine.products.ugs import UgsRecipe
 from engine.recipes.segmenting import GreenLabels, GreenRecipe
 
 __all__ = ["City", "cut_chips"]
@@ -66,13 +67,14 @@ class City:
 
     def __init__(self, path: Path, bands: Sequence[str]) -> None:
         recipe = load_recipe(path)
-        if recipe.product != "ugs" or recipe.images is None:
+        if not isinstance(recipe, UgsRecipe):
             raise RecipeError(
                 "the recipe maps something else",
                 got=f"{path}: product {recipe.product}",
                 expected="product: ugs",
             )
-        self.name, self.bands, self.recipe = recipe.name, tuple(bands), recipe
+        self.name, self.bands = recipe.name, tuple(bands)
+        self.recipe: UgsRecipe = recipe
         crs = recipe.grid.crs
         self.area: Area = resolve_area(recipe.area, crs, path.parent)[0]
         self.grid = Grid.fit(
@@ -82,10 +84,10 @@ class City:
             anchor=recipe.grid.origin,
         )
         near = self.area.grown(1000.0)  # of chips that reach beyond it
-        self._found, _, self._access = find_images(
-            recipe.images, path.parent, near, bands, self.grid
-        )
-        self._frames = in_order(self._found.items, recipe.images.order)
+        source = ImageSource(recipe.images, path.parent)
+        found, _ = source.find(near, bands, self.grid)
+        self._access = source.access
+        self._frames = in_order(found.items, recipe.images.order)
         boxes = [_box_of(item.geometry, crs) for item in self._frames]
         self._boxes = shapely.STRtree(boxes)
         self._base = path.parent
@@ -93,7 +95,7 @@ class City:
     @property
     def stamp(self) -> list[str]:
         """What decides the images, and which windows of them there are."""
-        order = self.recipe.images.order if self.recipe.images else ""
+        order = self.recipe.images.order
         grid = (self.grid.crs, self.grid.anchor, self.recipe.grid.resolution)
         area = hashlib.sha256(shapely.to_wkb(self.area.geometry)).hexdigest()
         return [str(order), str(grid), area, *(item.stamp for item in self._frames)]

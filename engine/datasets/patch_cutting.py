@@ -25,7 +25,8 @@ from engine.datasets.splits import (
 from engine.errors import LabelError
 from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
 from engine.labels.training_areas import read_training_areas
-from engine.recipes.run import Recipe, load_recipe
+from engine.products.lcz import LczRecipe
+from engine.products.registry import load_recipe
 from engine.recipes.training import Labels, TrainRecipe
 from engine.store.location import place_of
 from engine.store.repository import Store
@@ -75,7 +76,14 @@ class _Source:
     def __init__(self, label: Labels, base: Path) -> None:
         path = base / label.recipe
         self.label, self.base = label, base
-        self.recipe: Recipe = load_recipe(path)
+        found = load_recipe(path)
+        if not isinstance(found, LczRecipe):
+            raise LabelError(
+                "patches are cut from composites of scenes",
+                got=f"{path}: product {found.product}",
+                expected="product: lcz",
+            )
+        self.recipe: LczRecipe = found
         self.name = label.place or self.recipe.name
         self.store = place_of(self.recipe.store, path.parent)
         if not Store.exists(self.store):
@@ -161,7 +169,7 @@ class _Source:
         xy = np.stack(
             [left + (samples["col"] + 0.5) * _CELL, top - (samples["row"] + 0.5) * _CELL], axis=1
         )
-        period = self.recipe.scenes.period
+        period = self.recipe.imagery.period
         place = Place(self.name, f"{period.first}/{period.last}", identity["crs"])
         return PatchSet(
             x,

@@ -16,8 +16,8 @@ from engine.errors import LabelError
 from engine.grid.area import reproject
 from engine.items import band_name
 from engine.labels.training_areas import TrainingArea, read_training_areas
+from engine.products.registry import load_recipe
 from engine.publishing.areas_page import AreaCard, areas_page
-from engine.recipes.run import load_recipe
 from engine.store.location import place_of
 from engine.store.repository import Store
 

@@ -16,7 +16,7 @@ from torch import nn
 from engine.errors import RunError
 from engine.models.card import ModelCard
 from engine.models.registry import load_model
-from engine.recipes.run import Device
+from engine.recipes.sections import Device
 
 __all__ = ["Predictor", "choose_device", "get_predictor"]
 

@@ -19,7 +19,7 @@ from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid, projected_crs
 from engine.items import band_name
 from engine.recipes.base import read_recipe
-from engine.recipes.run import AreaChoice, Imagery, Period
+from engine.recipes.sections import AreaChoice, Imagery, Period
 
 __all__ = ["open_cube"]
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.compare.cells import Evaluation
 from engine.compare.cells import evaluate as compare
-from engine.compare.pixels import GreenEvaluation, evaluate_green, green_map
+from engine.compare.folder import read_folder
+from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, is_sample, judge
+from engine.errors import MetricError
 from engine.recipes.base import product_of
 from engine.recipes.segmenting import AdaptRecipe, GreenRecipe, load_green_recipe
 from engine.recipes.training import TrainRecipe, load_train_recipe
@@ -151,7 +153,14 @@ def evaluate(
         Where map or reference cannot be read, or share no ground.
     """
     product, reference = Path(product), Path(reference)
-    if any(word is not None for word in (green, land_cover, green_map(product))):
+    folder = read_folder(product)
+    judged = "cells" if folder is None else folder.product.reference
+    if judged is None:
+        raise MetricError(
+            "maps of this product are not compared with a reference",
+            got=f"{product}: product {folder and folder.product_name}",
+        )
+    if judged == "pixels" or green is not None or land_cover is not None:
         return evaluate_green(
             product,
             reference,

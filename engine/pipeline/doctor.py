@@ -27,7 +27,9 @@ from engine.cube.read import sample_item
 from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
 from engine.models.card import find_card, load_card, verify_weights
-from engine.recipes.run import Recipe, load_recipe
+from engine.products.registry import find_product, load_recipe
+from engine.recipes.run import Recipe
+from engine.recipes.sections import Images
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
 from engine.store.location import Bucket, place_of
 from engine.store.repository import Store
@@ -236,19 +238,18 @@ def _store(address: str, base: Path | None) -> Finding | str:
 
 
 def _model(recipe: Recipe, base: Path) -> str:
-    if recipe.model is None:
+    choice = getattr(recipe, "model", None)
+    if choice is None:
         return "none asked for"
-    card = load_card(find_card(recipe.model.card, base))
+    card = load_card(find_card(choice.card, base))
     verify_weights(card)
     return f"{card.name}: weights are those of the card"
 
 
 def _catalogue(recipe: Recipe, base: Path) -> str:
     """A search, and a look into one image: address, token and network in one."""
-    imagery = recipe.imagery
-    if imagery is None:
-        assert recipe.images is not None
-        imagery = recipe.images.wanted
+    wanted = getattr(recipe, find_product(recipe.product).sources[0])
+    imagery = wanted.wanted if isinstance(wanted, Images) else wanted
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
     names = [band_name(band) for band in imagery.bands or ()]

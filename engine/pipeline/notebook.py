@@ -29,10 +29,10 @@ from engine.errors import CardError, GridError, RecipeError
 from engine.infer.cells import score_cells
 from engine.maps.cells import NO_CONFIDENCE, classify
 from engine.models.card import ModelCard, find_card, load_card
-from engine.products.cells import REASON_ATTRS
+from engine.products.common import REASON_ATTRS
 from engine.products.composite import Composer
 from engine.recipes.base import read_recipe
-from engine.recipes.run import Cube, Device
+from engine.recipes.sections import Cube, Device
 
 __all__ = ["composite", "score"]
 

@@ -22,10 +22,11 @@ from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.items import Item
 from engine.legend import Reason
-from engine.models.card import find_card, load_card, mlm_fields, weights_asset
-from engine.pipeline.prepare import IMAGES, SNAPSHOT, Prepared, prepare
+from engine.models.card import mlm_fields, weights_asset
+from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
-from engine.publishing.forms import LCZ_FORM, UGS_FORM, Form
+from engine.products.product import SNAPSHOT, Product
+from engine.products.registry import find_product
 from engine.publishing.product import Facts, write_product
 from engine.publishing.upload import upload
 from engine.recipes.run import Recipe
@@ -36,29 +37,6 @@ from engine.store.repository import Store
 
 __all__ = ["publish"]
 
-_FORMS: dict[str, tuple[Form, dict[str, str]]] = {
-    "lcz": (
-        LCZ_FORM,
-        {
-            "map": "map/filtered",
-            "classes": "map/classes",
-            "confidence": "map/confidence",
-            "observations": "map/observations",
-            "dissent": "map/dissent",
-            "reason": "map/reason",
-        },
-    ),
-    "ugs": (
-        UGS_FORM,
-        {
-            "map": "map/classes",
-            "probability": "scores/probability",
-            "reason": "map/reason",
-            "green": "fraction/green",
-        },
-    ),
-}
-"""What each product is published as, and the array of each layer."""
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SLIVER = 1e-3  # of a pixel: an area that reaches no further into one leaves it out
 _SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
@@ -90,11 +68,11 @@ def publish(
         there, and the report says so.
     """
     recipe, base = load(recipe, base)
-    if recipe.publish is None or recipe.model is None:
+    if recipe.publish is None:
         raise RecipeError(
-            "the recipe does not say what to publish where",
-            got="no publish" if recipe.publish is None else "no model",
-            expected="publish: FOLDER and model: …",
+            "the recipe does not say where to publish",
+            got="no publish",
+            expected="publish: FOLDER",
         )
     if tag is not None and not _TAG.fullmatch(tag):
         raise PublishError(
@@ -105,103 +83,115 @@ def publish(
     base = base or Path()
     place = place_of(recipe.store, base)
     target = place_of(recipe.publish, base)
+    product = find_product(recipe.product)
     store = Store.open(place)
     released = tag is not None and tag in store.tags()
-    snapshot, images = _catalogues(place, tag if released else None)
-    if snapshot is None:
-        raise PublishError(
-            "the store's frozen catalogue is gone",
-            got=f"{place}.{SNAPSHOT}",
-            remedy="`natmap run` writes it again",
-        )
+    names = product.snapshots(recipe)
+    catalogues = _catalogues(place, names, tag if released else None)
     # The frozen items are the catalogue: publishing asks no server.
-    frozen = recipe.model_copy(update=_frozen(recipe, snapshot, images))
-    prepared = replace(prepare(frozen, base), recipe=recipe)
-    notes = prepared.notes
+    prepared = replace(prepare(_frozen(recipe, catalogues), base), recipe=recipe)
+    if not any(stage.name == "map" for stage in prepared.stages):
+        raise RecipeError(
+            "the recipe makes no map to publish", got="no model", expected="model: {card: …}"
+        )
+    notes = prepared.resolved.notes
     if tag is not None and released and place.beside(_of_release(tag, SNAPSHOT)) is None:
         notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
-    store.require_identity(prepared.grid, prepared.specs, band_names=prepared.band_names)
+    band_names = prepared.band_names
+    store.require_identity(prepared.grid, prepared.specs, band_names=band_names)
     if tag is not None and not released:
         _missing(prepared, prepared.schedule(store))  # a name that is given cannot be taken back
-        _keep(place, tag, snapshot, images)
+        _keep(place, tag, {names[section]: path for section, path in catalogues.items()})
         store.tag(tag)
     root = zarr.open_group(store.reader(tag).store, mode="r")
     schedule = prepared.schedule(store, tag=tag)
     missing, more = _missing(prepared, schedule)
     notes = (*notes, *more)
-    form, arrays = _FORMS[recipe.product]
-    reader = _Reader(prepared, schedule, root, form, arrays, missing)
-    card = load_card(find_card(recipe.model.card, base))
-    items = [item for item in read_snapshot(snapshot) if not item.suspect]
-    if images is not None and recipe.images is not None:
-        items += read_snapshot(images)
+    reader = _Reader(prepared, schedule, root, missing)
+    items = [
+        item for path in catalogues.values() for item in read_snapshot(path) if not item.suspect
+    ]
     seconds: dict[str, float] = {}
     for stage in prepared.stages:
         seconds[stage.name] = sum(
             float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
         )
+    card = prepared.resolved.card
     facts = Facts(
         name=recipe.name,
-        period=_period(recipe, items),
+        period=_period(recipe, product, items),
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
         software={name: version(name) for name in _SOFTWARE},
-        model=mlm_fields(card),
-        weights=weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()},
+        model={} if card is None else mlm_fields(card),
+        weights=None
+        if card is None
+        else weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()},
         version=tag or store.reader().snapshot_id,
         licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
         recipe=recipe.model_dump(mode="json"),
         seconds=seconds,
         notes=notes,
+        item=product.item,
     )
+    form = product.form
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts)
     with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
-        product = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
-        upload(product, target)
+        folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
+        upload(folder, target)
     return str(target)
 
 
-def _period(recipe: Recipe, items: Sequence[Item]) -> tuple[date, date]:
-    """First and last day of imagery: as asked for, or else as found."""
-    asked = recipe.imagery.period if recipe.imagery else recipe.images and recipe.images.period
+def _period(recipe: Recipe, product: Product[Any], items: Sequence[Item]) -> tuple[date, date]:
+    """First and last day of imagery: as asked for of the main source, or else as found."""
+    asked = getattr(recipe, product.sources[0]).period
     if asked:
         return asked.first, asked.last
     days = sorted(item.solar_day for item in items)
     return days[0], days[-1]
 
 
-def _catalogues(place: Place, tag: str | None) -> tuple[Path | None, Path | None]:
-    """The items of the last run, or those that a release was published with; and the images."""
-    if tag is not None:
-        kept = place.beside(_of_release(tag, SNAPSHOT))
-        if kept is not None:
-            return kept, place.beside(_of_release(tag, IMAGES))
-    return place.beside(SNAPSHOT), place.beside(IMAGES)
+def _catalogues(place: Place, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:
+    """Frozen items by the recipe's section: of the last run, or as a release was published with.
 
-
-def _keep(place: Place, tag: str, snapshot: Path, images: Path | None) -> None:
-    """Keep a release's catalogues: the next run freezes others in their place."""
-    for name, path in ((SNAPSHOT, snapshot), (IMAGES, images)):
+    Raises
+    ------
+    PublishError
+        Where those of the main source are gone.
+    """
+    kept = tag is not None and place.beside(_of_release(tag, SNAPSHOT)) is not None
+    found = {}
+    for section, name in names.items():
+        path = place.beside(_of_release(tag, name) if kept and tag is not None else name)
         if path is not None:
-            with place.replace(_of_release(tag, name)) as copy:
-                shutil.copyfile(path, copy)
+            found[section] = path
+        elif name == SNAPSHOT:
+            raise PublishError(
+                "the store's frozen catalogue is gone",
+                got=f"{place}.{SNAPSHOT}",
+                remedy="`natmap run` writes it again",
+            )
+    return found
+
+
+def _keep(place: Place, tag: str, catalogues: Mapping[str, Path]) -> None:
+    """Keep a release's catalogues: the next run freezes others in their place."""
+    for name, path in catalogues.items():
+        with place.replace(_of_release(tag, name)) as copy:
+            shutil.copyfile(path, copy)
 
 
 def _of_release(tag: str, name: str) -> str:
     return f"release-{tag}.{name}"
 
 
-def _frozen(recipe: Recipe, snapshot: Path, images: Path | None) -> dict[str, Any]:
-    """The recipe's sources, with what the last run found as their catalogues."""
-    if recipe.imagery is None:
-        assert recipe.images is not None
-        return {"images": recipe.images.model_copy(update={"catalog": str(snapshot.resolve())})}
-    found: dict[str, Any] = {
-        "imagery": recipe.imagery.model_copy(update={"catalog": str(snapshot.resolve())})
+def _frozen(recipe: Recipe, catalogues: Mapping[str, Path]) -> Recipe:
+    """The recipe with what the last run found as its catalogues."""
+    update = {
+        section: getattr(recipe, section).model_copy(update={"catalog": str(path.resolve())})
+        for section, path in catalogues.items()
     }
-    if recipe.images is not None and images is not None:
-        found["images"] = recipe.images.model_copy(update={"catalog": str(images.resolve())})
-    return found
+    return recipe.model_copy(update=update)
 
 
 def _missing(
@@ -212,14 +202,13 @@ def _missing(
     A run that was stopped, or told to end with the map, leaves tiles without shares of
     green, or with those of the map before.
     """
-    mapped = prepared.support.meets(0.0) & (schedule.ledger.states("map") == State.DONE)
+    mapped = prepared.resolved.support.meets(0.0) & (schedule.ledger.states("map") == State.DONE)
     if not mapped.any():
         raise PublishError("there is no map yet", got=prepared.place, remedy="`natmap run` first")
-    form, arrays = _FORMS[prepared.recipe.product]
     missing: dict[str, npt.NDArray[np.bool_]] = {}
     notes = []
-    for layer in form.layers:
-        stage = arrays[layer.key].partition("/")[0]
+    for layer in prepared.product.form.layers:
+        stage = layer.array.partition("/")[0]
         if stage == "map":
             continue
         after = any(source.stage == "map" for source in schedule.stages[stage].inputs)
@@ -255,18 +244,16 @@ class _Reader:
         prepared: Prepared,
         schedule: Schedule,
         root: zarr.Group,
-        form: Form,
-        arrays: Mapping[str, str],
         missing: Mapping[str, npt.NDArray[np.bool_]],
     ) -> None:
-        grid = prepared.grid
-        self._arrays: dict[str, Any] = {key: root[path] for key, path in arrays.items()}
+        grid, form = prepared.grid, prepared.product.form
+        self._arrays: dict[str, Any] = {layer.key: root[layer.array] for layer in form.layers}
         self._missing = missing
         self._factors = {layer.key: layer.factor for layer in form.layers}
         specs = {spec.path: spec for spec in prepared.specs}
-        self._pixel = specs[arrays["map"]].resolution
+        self._pixel = specs[form.layer("map").array].resolution
         unit = self._pixel * form.coarsest
-        west, south, east, north = prepared.area.bounds()
+        west, south, east, north = prepared.resolved.area.bounds()
         left, _, _, top = grid.bounds
         # whole pixels of the coarsest layer, so that all layers cover the same ground
         self._first_col = int(np.floor((west - left) / unit + _SLIVER)) * form.coarsest
@@ -279,7 +266,7 @@ class _Reader:
         ]
         self._tile = grid.pixels(self._pixel)
         states = schedule.ledger.states("map")
-        needed = prepared.support.meets(0.0)
+        needed = prepared.resolved.support.meets(0.0)
         override = np.full(grid.shape, -1, np.int16)
         override[~needed] = Reason.OUTSIDE_AREA
         override[needed & (states == State.NONE)] = Reason.NOT_COMPUTED
@@ -287,7 +274,7 @@ class _Reader:
             if record["state"] in (State.FAILED, State.BLOCKED):
                 override[tile] = record["reason"]
         self._override = override
-        self._support, self._unmade = prepared.support, needed & (override >= 0)
+        self._support, self._unmade = prepared.resolved.support, needed & (override >= 0)
 
     def __call__(self, key: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
         array, factor = self._arrays[key], self._factors[key]

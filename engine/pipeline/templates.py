@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.errors import RecipeError
+from engine.products.registry import PRODUCTS
 
 __all__ = ["TEMPLATES", "init"]
 
@@ -24,56 +25,7 @@ def init(product: str) -> str:
     return TEMPLATES[product]
 
 
-TEMPLATES = {
-    "lcz": """\
-# Local climate zones at 100 m. Lines that begin with # may be uncommented.
-name: my-city-lcz-2023
-product: lcz
-
-# One of: bbox (west, south, east, north in degrees), file (polygons), country (ISO code; needs
-# NATMAP_BOUNDARIES to point to a folder with Natural Earth countries).
-area: {bbox: [13.25, 52.48, 13.35, 52.53]}
-
-grid:
-  crs: EPSG:32633        # projected, in metres: one for the whole country
-  resolution: 10         # metres
-  tile: 1600             # pixels; a multiple of 160
-  # chunk: 400           # pixels; divides the tile
-  # origin: [0, 0]       # a corner of the lattice, metres
-
-imagery:
-  catalog: earth-search  # a card (earth-search, earth-search-c1, planetary-computer, cdse), a
-                         # card file of your own, or the path or address of a STAC catalogue
-  period: 2023-03-01/2023-06-30
-  max_cloud_cover: 40    # percent
-  # bands: [B02, B03]    # by default the model's
-
-# images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
-# instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
-                                                  # and segmentation: per_window
-
-cube:
-  composite: median      # or mean, medoid
-  keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
-  cloud_dilation: 60     # metres around cloud and shadow
-  # mask_snow: false
-
-model:
-  card: ./sen2lcz        # folder of a model card
-  # instances: ./graphs  # card of a graph network over the images, fused with the other's scores
-  # sentinel_weight: 0.6 # what the other counts; natmap train finds the best
-  device: auto           # cpu, cuda
-  # precision: float32   # or bfloat16
-  # embedding: false     # also store the penultimate features
-
-filter: {method: gaussian}   # or majority, none
-
-# mask: {boundaries: ne-urban-areas}   # a boundary card, or any polygon file
-
-store: ./my-city
-publish: ./my-city-product
-# price_per_worker_hour: 0.10
-""",
+TEMPLATES = {name: product.template for name, product in PRODUCTS.items()} | {
     "train": """\
 # Training of a patch classifier. Composites first: natmap run RECIPE --until composite
 name: my-lcz-model
@@ -114,36 +66,6 @@ training:
   # device: auto
 
 out: ./my-lcz-model               # card.json, weights, report.json, curves.png, confusion.png
-""",
-    "ugs": """\
-# Urban green space at 1 m. Lines that begin with # may be uncommented.
-name: my-city-green-2023
-product: ugs
-
-area: {bbox: [13.35, 52.50, 13.40, 52.53]}   # or file: POLYGONS, or country: ISO CODE
-
-grid:
-  crs: EPSG:25833        # projected, in metres
-  # tile: 4000           # pixels of 1 m; a multiple of 100, and no smaller than a window
-  # chunk: 1000          # pixels; divides the tile
-
-images:
-  catalog: ./photos-stac/catalog.json   # natmap ingest FOLDER makes one; or a card (naip), or the
-                                        # path or address of a STAC catalogue
-  # period: 2021-01-01/2023-12-31       # by default of any day
-  # keep: false          # true: the mosaic is stored, for another model to be run on
-  # order: newest        # which frame shows where several do; or nadir; or [ids that go first]
-
-model:
-  card: ./my-green       # folder of a segmenter's card
-  device: auto           # cpu, cuda
-  # precision: float32   # or bfloat16
-
-mask: {boundaries: gub-2018}   # urban boundaries: a card, or any polygon file; only they are run
-
-store: ./my-city-green
-publish: ./my-city-green-product
-# price_per_worker_hour: 0.10
 """,
     "train-ugs": """\
 # Training of a segmenter of urban green space.

@@ -16,7 +16,8 @@ from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
 from engine.pipeline.prepare import Prepared, freeze, prepare
 from engine.pipeline.rates import Cost, Rates, read_rates
-from engine.recipes.run import Recipe, load_recipe
+from engine.products.registry import load_recipe
+from engine.recipes.run import Recipe
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
@@ -105,7 +106,7 @@ class Plan:
         )
 
 
-PRELOAD = ("engine.products.composite",)
+PRELOAD = ("engine.products.registry",)
 _STARTS = 3  # schedulers that a run may lose, and one more
 
 
@@ -199,7 +200,7 @@ def run(
 def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None) -> Plan:
     """A plan's figures, from a schedule and what earlier runs cost."""
     rates = rates or Rates(schedule.ledger.rates, prepared.grid.tile_size)
-    items = [item for item in prepared.found.items if not item.suspect]
+    items = [item for item in prepared.resolved.items if not item.suspect]
     days = len({item.solar_day for item in items})
     stages: list[StagePlan] = []
     cost = Cost()
@@ -217,7 +218,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         files += parts * sum(
             len(tile_chunks(spec, prepared.grid, Tile(0, 0))) for spec in stage.outputs
         )
-    notes = prepared.notes
+    notes = prepared.resolved.notes
     if files > MANY_CHUNKS and isinstance(prepared.place, Folder):
         text = f"up to {files:,} files in a folder: a bucket, or a larger grid.chunk, is better"
         notes = (*notes, text)
@@ -227,7 +228,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         tiles=int((schedule.status[_last(prepared.stages)] != Status.OUT).sum()),
         items=len(items),
         days=days,
-        left_out=prepared.found.left_out,
+        left_out=prepared.resolved.left_out,
         stages=tuple(stages),
         gigabytes_read=cost.read / 1e9,
         gigabytes=cost.stored / 1e9,

@@ -1,168 +1,104 @@
-"""LCZ: scenes, composite, scores, map - halos, arrays and parameters of each stage."""
+"""Scores of cells from the patch around each: kernel and stages of patch classifiers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
-from engine.cube.access import Access
-from engine.cube.clouds import NO_SCL, READ_FAILED, widest_dilation
-from engine.cube.radiometry import ATTRS
-from engine.grid.grid import Tile
-from engine.items import Sign, band_name
-from engine.legend import LCZ, Reason
-from engine.maps.filter import widest_halo
-from engine.maps.mask import Boundary
+from pydantic import Field
+
+from engine.errors import CardError, RecipeError
+from engine.infer.cells import score_cells
+from engine.items import band_name
 from engine.models.card import ModelCard
-from engine.products.composite import (
-    RESOURCES,
-    SEASON,
-    ComposeScenes,
-    ComposeUnread,
-    MakeMap,
-    ReadScenes,
-    ScoreCells,
-)
-from engine.products.sources import ItemIndex
-from engine.recipes.run import ModelChoice, Recipe
-from engine.runs.stage import Input, Part, Stage
+from engine.products.common import RESOURCES
+from engine.recipes.sections import Device, GridChoice, ModelChoice
+from engine.runs.stage import Input, Output, Stage
+from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["REASON_ATTRS", "cube_stages", "map_stages"]
-
-_SCL_ATTRS = {
-    "long_name": "scene classification of the item that supplied the pixel",
-    "flag_values": [READ_FAILED, NO_SCL],
-    "flag_meanings": "read_failed item_without_scl",
-}
-_DISSENT = "usable days that depart from the composite in the blue: missed cloud, snow or change"
-REASON_ATTRS = {
-    "flag_values": [int(r) for r in Reason],
-    "flag_meanings": " ".join(r.name.lower() for r in Reason),
-}
+__all__ = ["CellModel", "ScoreCells", "require_classifier", "score_stages"]
 
 
-def cube_stages(
-    recipe: Recipe, bands: tuple[str, ...], index: ItemIndex, sign: Sign
-) -> list[Stage]:
-    """The stages that end in a composite.
+class CellModel(ModelChoice):
+    """A model that scores cells, and where it runs."""
 
-    Parameters
-    ----------
-    recipe : Recipe
-    bands : as the recipe or the model names them; coordinates of the store.
-    index : ItemIndex
-    sign : makes an address ready, in the worker.
+    scores: Literal["float32", "float16"] = Field("float32", description="type of stored scores")
+    embedding: bool = Field(False, description="also store the penultimate features")
+
+
+@dataclass(frozen=True)
+class ScoreCells:
+    """composite -> scores/classes, or embedding/features."""
+
+    card: ModelCard
+    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    device: Device
+    precision: str
+    group: str  # scores or embedding
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        # torch costs a process a second and 150 MB: the driver and readers do without
+        from engine.infer.predict import get_predictor
+
+        halo = self.card.halo
+        stored = task.read("composite/bands", halo)[list(self.order)]
+        seen = task.read("composite/observations", halo)
+        predictor = get_predictor(self.card, self.device, self.precision)
+        found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
+        if self.group == "embedding":
+            yield Output({"embedding/features": found.features})
+            return
+        spec = next(s for s in task.outputs if s.name == "classes")
+        yield Output({"scores/classes": found.scores.astype(spec.dtype)})
+
+
+def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+    """Refuse a card or a grid with which cells cannot be scored.
+
+    Raises
+    ------
+    CardError, RecipeError
     """
-    verify = recipe.scenes.verify
-    access = Access(sign, verify=verify)
-    names = tuple(band_name(band) for band in bands)
-    resolution, chunk = recipe.grid.resolution, recipe.grid.chunk_pixels
-    labels = (("band", bands),)
-    cube, n = recipe.cube, recipe.grid.tile
-
-    def spec(path: str, dtype: str, fill: int, **more: object) -> ArraySpec:
-        return ArraySpec(path, dtype, resolution, chunk, fill, **more)  # type: ignore[arg-type]
-
-    composite = (
-        spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
-        spec("composite/observations", "uint16", 0, attrs={"long_name": "usable days"}),
-        spec("composite/dissent", "uint8", 0, attrs={"long_name": _DISSENT}),
-        spec(
-            "composite/reason",
-            "uint8",
-            int(Reason.NOT_COMPUTED),
-            outside=int(Reason.OUTSIDE_AREA),
-            attrs=REASON_ATTRS,
-        ),
-    )
-    parameters = {
-        "bands": names,
-        "method": cube.composite,
-        "cloud_dilation": cube.cloud_dilation,
-        "mask_snow": cube.mask_snow,
-    }
-    # absent unless asked for: scenes read before there was such a thing stay as they are
-    checked = {"verify": True} if verify else {}
-    blue = names.index("B02") if "B02" in names else 0
-    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue)
-    strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
-    if not cube.keep_scenes:
-        unread = ComposeUnread(*how, bands=names, access=access)
-        return [
-            Stage(
-                "composite",
-                unread,
-                composite,
-                version=2,
-                parameters=parameters | checked,
-                parts=index.whole,
-                gigabytes=1.0 + 2 * strip,
-            )
-        ]
-    compose = ComposeScenes(*how)
-    scenes = (
-        spec("scenes/bands", "uint16", 0, daily=True, leading=labels, attrs=ATTRS, codec="lz4"),
-        spec("scenes/scl", "uint8", 0, daily=True, attrs=_SCL_ATTRS, codec="lz4"),
-        spec(
-            "scenes/source",
-            "uint32",
-            0,
-            daily=True,
-            attrs={"long_name": "item_key of the item", "_FillValue": 0},
-            codec="lz4",
-        ),
-    )
-    return [
-        Stage(
-            "scenes",
-            ReadScenes(names, resolution, access),
-            scenes,
-            parameters={"bands": names, **checked},
-            parts=index.days,
-            daily=True,
-            gigabytes=1.0 + 6 * len(bands) * n * n * 2 / 1e9,
-        ),
-        Stage(
-            "composite",
-            compose,
-            composite,
-            (Input("scenes", widest_dilation(cube.cloud_dilation, resolution) * resolution),),
-            parameters=parameters,
-            parts=index.suspects,
-            upstream="withdrawn item",
-            gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
-        ),
-    ]
+    if card.segments:
+        raise CardError(
+            "product lcz needs a classifier of patches",
+            got=f"{card.name}: {card.architecture}",
+            remedy="product: ugs is made with segmenters",
+        )
+    card.check_cube(bands, choice.resolution)
+    # whole inference blocks, so that no batch is cut by a tile's edge
+    unit = card.block * card.step
+    if choice.tile % unit:
+        raise RecipeError(
+            "grid.tile does not fit the model's cells",
+            got=f"{choice.tile} px",
+            expected=f"a multiple of {unit} px ({unit * choice.resolution:g} m)",
+            remedy=f"set grid.tile to {max(round(choice.tile / unit), 1) * unit}",
+        )
 
 
-def map_stages(
-    recipe: Recipe,
-    choice: ModelChoice,
-    card: ModelCard,
-    bands: tuple[str, ...],
-    boundary: Boundary | None,
-    fused: Sequence[Stage] = (),
+def score_stages(
+    choice: CellModel, grid: GridChoice, card: ModelCard, bands: tuple[str, ...]
 ) -> list[Stage]:
-    """The stages from a composite to the map.
+    """Scores of the composite's cells, and their embedding where it is asked for.
 
     Parameters
     ----------
-    recipe : Recipe
-    choice : its model section.
-    card : ModelCard
+    choice : the recipe's model section.
+    grid : of the recipe.
+    card : of a classifier of patches.
     bands : of the cube, as named there.
-    boundary : Boundary, optional
-        Of the product mask.
-    fused : stages that follow the scores; the map is made of the last one's.
     """
     names = [band_name(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
-    cell, n = card.cell, round(recipe.grid.tile_metres / card.cell)
+    cell, n = card.cell, round(grid.tile_metres / card.cell)
     codes = tuple(card.classes)
     patch_input = Input("composite", card.halo * card.resolution)
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
-    memory = 2.0 + 20 * patches + 3 * len(bands) * recipe.grid.tile**2 * 4 / 1e9
+    memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
 
     def score(group: str) -> ScoreCells:
         return ScoreCells(card, order, choice.device, choice.precision, group)
@@ -197,55 +133,4 @@ def map_stages(
                 gigabytes=memory,
             )
         )
-    stages += fused
-    rules = recipe.filter
-    factor = round(card.cell / recipe.grid.resolution)
-    make = MakeMap(
-        codes,
-        cell,
-        factor,
-        rules.method,
-        rules.radius_rule,
-        rules.majority_radius,
-        boundary is not None,
-        fused[-1].name if fused else "scores",
-    )
-    outside = int(Reason.OUTSIDE_AREA)
-    legend = {
-        "flag_values": [c.code for c in LCZ],
-        "flag_meanings": " ".join(c.name for c in LCZ),
-        "flag_colors": " ".join(f"#{c.colour}" for c in LCZ),
-    }
-
-    def polygons(tile: Tile) -> list[Part]:
-        if boundary is None:
-            return [Part()]
-        payload, fingerprint = boundary.near(tile)
-        return [Part(0, fingerprint, payload)]
-
-    stages.append(
-        Stage(
-            "map",
-            make,
-            (
-                spec("map/classes", "uint8", 0, attrs=legend),
-                spec("map/filtered", "uint8", 0, attrs=legend),
-                spec("map/confidence", "uint8", 255, attrs={"units": "percent"}),
-                spec("map/observations", "uint16", 0),
-                spec("map/dissent", "uint8", 255, attrs={"units": "percent"}),
-                spec("map/reason", "uint8", 255, outside=outside, attrs=REASON_ATTRS),
-            ),
-            (
-                Input(make.scores, widest_halo(cell, rules.majority_radius) * cell),
-                Input("composite"),
-            ),
-            parameters={
-                "filter": rules.model_dump(),
-                "codes": codes,
-                "mask": recipe.mask.outside if recipe.mask else None,
-            },
-            parts=polygons,
-            outside="boundary",
-        )
-    )
     return stages

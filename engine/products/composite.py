@@ -1,10 +1,10 @@
-"""The kernels as tasks: each reads its windows, calls the room's pure function, yields arrays."""
+"""Scenes of Sentinel-2 and their composite: kernels and stages, for any product."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,42 +12,31 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from engine.cube.access import PLAIN, Access
-from engine.cube.clouds import dilation_halo, find_usable
+from engine.cube.clouds import NO_SCL, READ_FAILED, dilation_halo, find_usable, widest_dilation
 from engine.cube.composite import count_dissent, explain, reduce_days
+from engine.cube.radiometry import ATTRS
 from engine.cube.read import Failure, read_days
-from engine.infer.cells import score_cells
+from engine.items import band_name
 from engine.legend import Reason
-from engine.maps.cells import cell_dissent, cell_observations, cell_reason, classify
-from engine.maps.filter import RadiusRule, filter_halo, gaussian_filter, majority_filter
-from engine.maps.mask import inside
-from engine.models.card import ModelCard
 from engine.prefetch import ahead
-from engine.recipes.run import Device
-from engine.runs.stage import NO_FLAGS, Output
+from engine.products.common import REASON_ATTRS, gaps_of
+from engine.products.sources import SceneSource
+from engine.recipes.sections import Cube, GridChoice
+from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
-from engine.store.ledger import Flag
+from engine.store.arrays import ArraySpec
 
-__all__ = [
-    "RESOURCES",
-    "SEASON",
-    "ComposeScenes",
-    "ComposeUnread",
-    "MakeMap",
-    "ReadScenes",
-    "ScoreCells",
-    "gaps_of",
-]
-
+__all__ = ["SEASON", "ComposeScenes", "ComposeUnread", "ReadScenes", "composite_stages"]
 
 SEASON = 40
 """Days that a composite is planned for: a strip of all of them is held at once."""
 
-RESOURCES: dict[Device, Literal["cpu", "gpu", "auto"]] = {
-    "auto": "auto",
-    "cpu": "cpu",
-    "cuda": "gpu",
+_SCL_ATTRS = {
+    "long_name": "scene classification of the item that supplied the pixel",
+    "flag_values": [READ_FAILED, NO_SCL],
+    "flag_meanings": "read_failed item_without_scl",
 }
-"""What a stage with a network asks of its worker, by the recipe's device."""
+_DISSENT = "usable days that depart from the composite in the blue: missed cloud, snow or change"
 
 
 @dataclass(frozen=True)
@@ -179,16 +168,8 @@ class ComposeUnread(Composer):
                 bands[position] = day.bands[:, halo : height - halo, halo : width - halo]
                 scl[position] = day.scl
             self.compose(out, top, bands, scl, suspect)
-        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        flags, note = gaps_of(failures)
         yield Output(out, flags=flags, note=note, bytes_read=fetched)
-
-
-def gaps_of(failures: tuple[Failure, ...]) -> tuple[Flag, str | None]:
-    """What the ledger notes of items that could not be read."""
-    flags = NO_FLAGS
-    for failure in failures:
-        flags |= Flag.TRANSIENT_GAP if failure.transient else Flag.STRUCTURAL_GAP
-    return flags, "; ".join(failure.error for failure in failures) or None
 
 
 def _suspect(box: GeoBox, suspects: tuple[bytes, ...]) -> npt.NDArray[np.bool_] | None:
@@ -205,77 +186,94 @@ def _suspect(box: GeoBox, suspects: tuple[bytes, ...]) -> npt.NDArray[np.bool_] 
     return found
 
 
-@dataclass(frozen=True)
-class ScoreCells:
-    """composite -> scores/classes, or embedding/features."""
+def composite_stages(
+    cube: Cube, choice: GridChoice, bands: tuple[str, ...], scenes: SceneSource
+) -> list[Stage]:
+    """The stages that end in a composite.
 
-    card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
-    device: Device
-    precision: str
-    group: str  # scores or embedding
+    Parameters
+    ----------
+    cube : how scenes become a composite.
+    choice : of the grid.
+    bands : as the recipe or the model names them; coordinates of the store.
+    scenes : what is read; its index may follow, before the first part is asked for.
+    """
+    access = scenes.access
+    names = tuple(band_name(band) for band in bands)
+    resolution, chunk = choice.resolution, choice.chunk_pixels
+    labels = (("band", bands),)
+    n = choice.tile
 
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
+    def spec(path: str, dtype: str, fill: int, **more: object) -> ArraySpec:
+        return ArraySpec(path, dtype, resolution, chunk, fill, **more)  # type: ignore[arg-type]
 
-        halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
-        seen = task.read("composite/observations", halo)
-        predictor = get_predictor(self.card, self.device, self.precision)
-        found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
-        if self.group == "embedding":
-            yield Output({"embedding/features": found.features})
-            return
-        spec = next(s for s in task.outputs if s.name == "classes")
-        yield Output({"scores/classes": found.scores.astype(spec.dtype)})
-
-
-@dataclass(frozen=True)
-class MakeMap:
-    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons."""
-
-    codes: tuple[int, ...]
-    cell: float
-    factor: int  # pixels of the composite in a cell
-    method: str
-    rule: RadiusRule
-    radius: int
-    masked: bool
-    scores: str = "scores"  # stage whose scores make the map
-
-    @property
-    def halo(self) -> int:
-        """Cells of scores that the filter reads around the tile."""
-        return filter_halo(self.method, self.cell, self.rule, self.radius)
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        halo = self.halo
-        scores = task.read(f"{self.scores}/classes", halo)
-        padded, confidence = classify(scores, self.codes)
-        core = np.s_[halo : padded.shape[0] - halo, halo : padded.shape[1] - halo]
-        classes, confidence = padded[core], confidence[core]
-        match self.method:
-            case "gaussian":
-                filtered = gaussian_filter(padded, self.cell, self.rule)
-            case "majority":
-                filtered = majority_filter(padded, self.radius)
-            case _:
-                filtered = classes.copy()
-        reason = cell_reason(classes, task.read("composite/reason"), self.factor)
-        explained = reason.copy()
-        if self.masked:
-            product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
-            filtered = np.where(product, filtered, 0).astype(np.uint8)
-            explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
-        seen = task.read("composite/observations")
-        yield Output(
-            {
-                "map/classes": classes,
-                "map/filtered": filtered,
-                "map/confidence": confidence,
-                "map/observations": cell_observations(seen, self.factor),
-                "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
-                "map/reason": explained,
-            }
-        )
+    composite = (
+        spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
+        spec("composite/observations", "uint16", 0, attrs={"long_name": "usable days"}),
+        spec("composite/dissent", "uint8", 0, attrs={"long_name": _DISSENT}),
+        spec(
+            "composite/reason",
+            "uint8",
+            int(Reason.NOT_COMPUTED),
+            outside=int(Reason.OUTSIDE_AREA),
+            attrs=REASON_ATTRS,
+        ),
+    )
+    parameters = {
+        "bands": names,
+        "method": cube.composite,
+        "cloud_dilation": cube.cloud_dilation,
+        "mask_snow": cube.mask_snow,
+    }
+    # absent unless asked for: scenes read before there was such a thing stay as they are
+    checked = {"verify": True} if access.verify else {}
+    blue = names.index("B02") if "B02" in names else 0
+    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue)
+    strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
+    if not cube.keep_scenes:
+        unread = ComposeUnread(*how, bands=names, access=access)
+        return [
+            Stage(
+                "composite",
+                unread,
+                composite,
+                version=2,
+                parameters=parameters | checked,
+                parts=lambda tile: scenes.index.whole(tile),
+                gigabytes=1.0 + 2 * strip,
+            )
+        ]
+    compose = ComposeScenes(*how)
+    stored = (
+        spec("scenes/bands", "uint16", 0, daily=True, leading=labels, attrs=ATTRS, codec="lz4"),
+        spec("scenes/scl", "uint8", 0, daily=True, attrs=_SCL_ATTRS, codec="lz4"),
+        spec(
+            "scenes/source",
+            "uint32",
+            0,
+            daily=True,
+            attrs={"long_name": "item_key of the item", "_FillValue": 0},
+            codec="lz4",
+        ),
+    )
+    return [
+        Stage(
+            "scenes",
+            ReadScenes(names, resolution, access),
+            stored,
+            parameters={"bands": names, **checked},
+            parts=lambda tile: scenes.index.days(tile),
+            daily=True,
+            gigabytes=1.0 + 6 * len(bands) * n * n * 2 / 1e9,
+        ),
+        Stage(
+            "composite",
+            compose,
+            composite,
+            (Input("scenes", widest_dilation(cube.cloud_dilation, resolution) * resolution),),
+            parameters=parameters,
+            parts=lambda tile: scenes.index.suspects(tile),
+            upstream="withdrawn item",
+            gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
+        ),
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +20,10 @@ import numpy.typing as npt
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from engine.catalog.search import SearchResult, find_source, search
-from engine.catalog.signing import make_signer
 from engine.cube.access import Access
 from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
-from engine.errors import CardError, RecipeError
-from engine.grid.area import Area
+from engine.errors import CardError
 from engine.grid.grid import Grid
 from engine.infer.fuse import fuse
 from engine.infer.instances import BLOCK, CELL, RIM, find_graphs, score_graphs
@@ -34,29 +31,16 @@ from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.models.graphs import FEATURES
 from engine.models.superpixels import MOST, Kind, segment
 from engine.prefetch import ahead
-from engine.products.composite import RESOURCES, gaps_of
-from engine.products.sources import Frames, ItemIndex, frames_in
-from engine.recipes.run import Device, Images, Instances, Recipe
+from engine.products.cells import CellModel
+from engine.products.common import RESOURCES, gaps_of
+from engine.products.index import Frames, frames_in
+from engine.products.sources import RGB, ImageSource
+from engine.recipes.sections import Device, GridChoice, Instances
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = [
-    "BLOCK",
-    "CELL",
-    "RGB",
-    "RIM",
-    "doubts_of",
-    "find_images",
-    "fusion_stages",
-    "instance_stage",
-    "load_graph_card",
-]
-
-RGB = ("B04", "B03", "B02")
-"""Bands of an image, as a graph's nodes name them: red, green, blue."""
-
-_COARSE = 2.0  # metres, of pixels that are to be read at 1 m
+__all__ = ["fusion_stages", "instance_stage", "load_graph_card"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +78,7 @@ class FindInstances:
             found, how_many = find_graphs(rgb, image.valid, cells, cut, shared=self.shared)
             nodes[:, :, *here] = found[:, :, *inner]
             count[here] = how_many[inner]
-        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        flags, note = gaps_of(failures)
         arrays: dict[str, npt.NDArray[Any]] = {"instances/nodes": nodes, "instances/count": count}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
@@ -175,45 +159,6 @@ class FuseScores:
         yield Output({"fused/classes": found.astype(scores.dtype)})
 
 
-def find_images(
-    images: Images,
-    base: Path,
-    area: Area,
-    bands: Sequence[str],
-    grid: Grid,
-    tell: Callable[[str], None] = lambda text: None,
-) -> tuple[SearchResult, ItemIndex, Access]:
-    """The frames of an area, by place, and how they are opened."""
-    wanted = images.wanted
-    card, where = find_source(wanted, base)
-    tell(f"searching {card.name}: {where}")
-    found = search(card, where, area, wanted, bands)
-    if unknown := set(images.order if isinstance(images.order, tuple) else ()) - {
-        item.id for item in found.items
-    }:
-        raise RecipeError(
-            "images.order names frames that are not there",
-            got=", ".join(sorted(unknown)[:5]),
-            expected=f"ids of the {len(found.items)} frames found",
-        )
-    access = Access(make_signer(card), verify=images.verify)
-    return found, ItemIndex(found.items, bands, grid), access
-
-
-def doubts_of(images: Images, index: ItemIndex) -> list[str]:
-    """What people should know of the frames found: an order without effect, coarse pixels."""
-    notes = []
-    if images.order == "nadir" and all(item.off_nadir is None for item in index.items):
-        notes.append("images.order: no frame says view:off_nadir, so that nadir is newest")
-    coarse = [side for side in index.sides if side is not None and side > _COARSE]
-    if coarse:
-        notes.append(
-            f"{len(coarse)} of {len(index.items)} frames have pixels of more than {_COARSE:g} m, "
-            f"up to {max(coarse):.1f} m: enlarged to 1 m they show no more than they did"
-        )
-    return notes
-
-
 def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCard) -> ModelCard:
     """The card of a graph network, held against the recipe's instances and the other stream.
 
@@ -245,17 +190,22 @@ def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCar
     return card
 
 
-def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access) -> Stage:
+def instance_stage(how: Instances, choice: GridChoice, base: Path, images: ImageSource) -> Stage:
     """1 m images to graphs, by cell.
+
+    Parameters
+    ----------
+    how : section `instances` of the recipe.
+    choice : of the grid.
+    base : folder of the recipe's relative paths.
+    images : what is read.
 
     Raises
     ------
     WeightsError
         Where the segmenter's checkpoint cannot be used.
     """
-    how = recipe.instances
-    assert recipe.images is not None
-    order = partial(in_order, order=recipe.images.order)
+    order = partial(in_order, order=images.images.order)
     parameters: dict[str, Any] = {**how.made, "block": BLOCK}
     checkpoint = None
     if how.checkpoint is not None:
@@ -265,7 +215,7 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
         load_sam(checkpoint)
         weights = (checkpoint / "model.safetensors").read_bytes()
         parameters["checkpoint"] = hashlib.sha256(weights).hexdigest()
-    n = round(recipe.grid.tile_metres / CELL)
+    n = round(choice.tile_metres / CELL)
 
     def spec(name: str, dtype: str, **more: object) -> ArraySpec:
         return ArraySpec(f"instances/{name}", dtype, float(CELL), n, 0, **more)  # type: ignore[arg-type]
@@ -273,27 +223,29 @@ def instance_stage(recipe: Recipe, base: Path, index: ItemIndex, access: Access)
     leading = (("node", tuple(range(MOST))), ("feature", FEATURES))
     return Stage(
         "instances",
-        FindInstances(how.segmenter, how.segmentation == "shared", access, checkpoint),
+        FindInstances(how.segmenter, how.segmentation == "shared", images.access, checkpoint),
         (spec("nodes", "float16", leading=leading), spec("count", "uint8")),
         parameters=parameters,
         # a block reaches up to its own side beyond the tile
-        parts=lambda tile: index.about(tile, BLOCK + RIM, order),
+        parts=lambda tile: images.index.about(tile, BLOCK + RIM, order),
         gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,
         reads=1.5,
     )
 
 
-def fusion_stages(recipe: Recipe, card: ModelCard) -> list[Stage]:
+def fusion_stages(
+    choice: CellModel, grid: GridChoice, card: ModelCard, sentinel_weight: float
+) -> list[Stage]:
     """Graphs to scores, and both streams' scores to one.
 
     Parameters
     ----------
-    recipe : with a model that has `instances`.
+    choice : section `model` of the recipe.
+    grid : of the recipe.
     card : of the graph network.
+    sentinel_weight : of the scores from the composite; the rest is the graph's.
     """
-    choice = recipe.model
-    assert choice is not None
-    n = round(recipe.grid.tile_metres / CELL)
+    n = round(grid.tile_metres / CELL)
     labels = (("class", card.classes),)
 
     def spec(group: str) -> ArraySpec:
@@ -317,9 +269,9 @@ def fusion_stages(recipe: Recipe, card: ModelCard) -> list[Stage]:
         ),
         Stage(
             "fused",
-            FuseScores(choice.sentinel_weight),
+            FuseScores(sentinel_weight),
             (spec("fused"),),
             (Input("scores"), Input("graphs")),
-            parameters={"sentinel_weight": choice.sentinel_weight},
+            parameters={"sentinel_weight": sentinel_weight},
         ),
     ]

@@ -1,148 +1,215 @@
-"""Which items a tile of the scenes needs, day by day."""
+"""Where a product's pixels come from: searched once, checked, and found again by tile."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import shapely
-from shapely.geometry import shape
-from shapely.geometry.base import BaseGeometry
+from engine.cube.access import Access, count_unverifiable, require_folder
+from engine.cube.radiometry import find_suspect
+from engine.cube.read import sample_item
+from engine.errors import CatalogError, ReadError, RecipeError
+from engine.grid.area import Area
+from engine.grid.grid import Grid
+from engine.items import SCL, Item, band_name
+from engine.products.index import ItemIndex
+from engine.recipes.sections import Imagery, Images
 
-from engine.errors import AreaError
-from engine.grid.area import reproject
-from engine.grid.grid import Grid, Tile
-from engine.items import Item
-from engine.runs.stage import Part
-from engine.store.arrays import day_index
+if TYPE_CHECKING:  # workers import this for their kernels and search nothing: 100 MB each
+    from engine.catalog.search import SearchResult
 
-__all__ = ["SLACK", "Frames", "ItemIndex", "frames_in"]
+__all__ = ["RGB", "ImageSource", "SceneSource", "doubts_of"]
 
-SLACK = 5_000.0
-"""Metres that a footprint may miss: published ones are simplified outlines of the data."""
+RGB = ("B04", "B03", "B02")
+"""Bands of an image, as they are named everywhere: red, green, blue."""
 
-
-Frames = tuple[tuple[Item, tuple[float, ...]], ...]
-"""Items, the best first, each with its extent's bounds; as `ItemIndex.about` hands them on."""
-
-
-def frames_in(frames: Frames, bounds: tuple[float, ...]) -> list[Item]:
-    """Those that may show something of a window (west, south, east, north)."""
-    left, bottom, right, top = bounds
-    return [
-        item
-        for item, (west, south, east, north) in frames
-        if west < right and east > left and south < top and north > bottom
-    ]
+_GUARD = ("B02", "B11", "B12", SCL)
+_COARSE = 2.0  # metres, of pixels that are to be read at 1 m
 
 
-class ItemIndex:
-    """Items by place.
+class _Source:
+    """A catalogue, opened; its items are searched once the grid is known.
 
-    Parameters
-    ----------
-    items : decided items; those with suspect radiometry supply no part.
-    bands : B-names that are read; others do not enter the fingerprint.
-    grid : Grid
+    Stages are built before the search, since the ground to be searched follows from their halos.
+    They hold the source and ask its index when they are asked for a tile's parts.
 
     Attributes
     ----------
-    items : tuple of Item
-    sides : of their pixels in metres of the grid, by `items`; None where one does not say.
+    access : how files are opened.
     """
 
-    def __init__(self, items: Iterable[Item], bands: Iterable[str], grid: Grid) -> None:
-        self.items = tuple(items)
-        self._bands = (*bands, "SCL")
-        self._grid = grid
-        places = [_place(item, grid.crs) for item in self.items]
-        self._extents = [extent for extent, _ in places]
-        self.sides = [side for _, side in places]
-        self._tree = shapely.STRtree(self._extents)
-        self._stamps = [self._stamp(item) for item in self.items]
+    def __init__(self, wanted: Imagery, base: Path) -> None:
+        from engine.catalog.search import find_source
+        from engine.catalog.signing import make_signer
 
-    def days(self, tile: Tile) -> list[Part]:
-        """One part for each solar day with items that may reach the tile."""
-        days: dict[int, list[int]] = {}
-        for position in self._near(tile):
-            if not self.items[position].suspect:
-                day = day_index(self.items[position].solar_day)
-                days.setdefault(day, []).append(position)
-        return [
-            Part(day, self._digest(found), tuple(self.items[i] for i in found))
-            for day, found in sorted(days.items())
-        ]
+        self._wanted = wanted
+        self._card, self._where = find_source(wanted, base)
+        self._index: ItemIndex | None = None
+        self.access = Access(make_signer(self._card), verify=wanted.verify)
 
-    def whole(self, tile: Tile) -> list[Part]:
-        """All items that may reach the tile, as one part; for composites without scenes."""
-        days = self.days(tile)
-        text = b"".join(part.index.to_bytes(4, "little") + part.fingerprint for part in days)
-        suspects = self.suspects(tile)[0]
-        payload = (tuple(part.payload for part in days), suspects.payload)
-        return [Part(0, text + suspects.fingerprint, payload)]
+    @property
+    def index(self) -> ItemIndex:
+        """The items by tile."""
+        assert self._index is not None, "the source has not been searched"
+        return self._index
 
-    def about(
-        self, tile: Tile, reach: float, order: Callable[[Iterable[Item]], list[Item]]
-    ) -> list[Part]:
-        """All items within `reach` metres of a tile as one part, each with its extent's bounds.
+    def _search(
+        self, area: Area, bands: Sequence[str], tell: Callable[[str], None]
+    ) -> SearchResult:
+        from engine.catalog.search import search
 
-        Their `order` is in the fingerprint: another one may show another frame.
+        tell(f"searching {self._card.name}: {self._where}")
+        return search(self._card, self._where, area, self._wanted, bands)
+
+    def _unverifiable(self, items: Iterable[Item], names: Sequence[str]) -> list[str]:
+        if not self.access.verify:
+            return []
+        require_folder()
+        of, unverifiable = count_unverifiable(items, names)
+        if not unverifiable:
+            return []
+        return [f"verify: {unverifiable} of {of} files have no file:checksum and go unchecked"]
+
+
+class SceneSource(_Source):
+    """Scenes of Sentinel-2.
+
+    Parameters
+    ----------
+    wanted : section `imagery` of a recipe.
+    base : folder of the recipe's relative paths.
+    """
+
+    def find(
+        self,
+        area: Area,
+        bands: Sequence[str],
+        grid: Grid,
+        *,
+        known: Mapping[str, bool],
+        tell: Callable[[str], None],
+    ) -> tuple[SearchResult, list[str]]:
+        """Search, and judge the radiometry of what no earlier run has judged.
+
+        Parameters
+        ----------
+        area : the wanted one.
+        bands : as in the store.
+        grid : Grid
+        known : whether an item is suspect, by content stamp, as earlier runs found.
+        tell : gets a line of text.
+
+        Returns
+        -------
+        The result with decided items, and notes for people.
+
+        Raises
+        ------
+        CatalogError
+            Where nothing is found, or nothing that can be used.
         """
-        near = {self.items[i].id: i for i in self._near(tile, reach)}
-        found = [near[item.id] for item in order(self.items[i] for i in near.values())]
-        payload = tuple((self.items[i], self._extents[i].bounds) for i in found)
-        return [Part(0, self._digest(found), payload)]
-
-    def suspects(self, tile: Tile) -> list[Part]:
-        """Extents (WKB) of items that the radiometry guard left out near a tile, as one part."""
-        found = [i for i in self._near(tile) if self.items[i].suspect]
-        if not found:
-            return [Part()]
-        payload = tuple(shapely.to_wkb(self._extents[i]) for i in found)
-        return [Part(0, self._digest(found), payload)]
-
-    def _near(self, tile: Tile, reach: float = 0.0) -> list[int]:
-        left, bottom, right, top = self._grid.tile_bounds(tile)
-        box = shapely.box(left - reach, bottom - reach, right + reach, top + reach)
-        found = self._tree.query(box, predicate="intersects")
-        return sorted((int(i) for i in found), key=lambda i: self.items[i].id)
-
-    def _digest(self, positions: Iterable[int]) -> bytes:
-        text = "".join(self._stamps[i] for i in positions)
-        return hashlib.blake2b(text.encode(), digest_size=16).digest()
-
-    def _stamp(self, item: Item) -> str:
-        forms = [
-            (name, a.scale, a.offset, a.nodata, a.index)
-            for name in self._bands
-            if (a := item.assets.get(name)) is not None
-        ]
-        return json.dumps([item.id, item.stamp, forms])
+        names = [band_name(band) for band in bands]
+        found = self._search(area, names, tell)
+        items = _decide(found.items, self.access, known)
+        notes = []
+        suspects = [item.id for item in items if item.suspect]
+        if suspects:
+            notes.append(f"radiometry suspect, left out: {', '.join(suspects)}")
+        undecided = [item.id for item in items if item.suspect is None]
+        if undecided:
+            notes.append(f"radiometry not judged yet, unreadable today: {', '.join(undecided)}")
+        if len(suspects) == len(items):
+            raise CatalogError(
+                "all items found have a suspect radiometry", got=", ".join(suspects[:5])
+            )
+        notes += self._unverifiable(items, [*names, SCL])
+        self._index = ItemIndex(items, names, grid)
+        return replace(found, items=items), notes
 
 
-def _place(item: Item, crs: str) -> tuple[BaseGeometry, float | None]:
-    """Where an item's pixels may lie, in the grid's CRS, and their side, if the item says it.
+class ImageSource(_Source):
+    """Frames of 1 m images.
 
-    The frame of the file, cut by the footprint with some slack. The footprint alone would not do:
-    where it is too small, a large tile would see pixels that a small one does not.
+    Parameters
+    ----------
+    images : section `images` of a recipe.
+    base : folder of the recipe's relative paths.
     """
-    footprint = reproject(shape(item.geometry), "EPSG:4326", crs).buffer(SLACK)
-    asset = next((a for a in item.assets.values() if a.crs and a.transform and a.shape), None)
-    if asset is None or asset.transform is None or asset.shape is None or asset.crs is None:
-        return footprint, None
-    a, _, c, _, e, f = asset.transform
-    frame = shapely.box(
-        *np.sort([c, c + asset.shape[1] * a])[:1],
-        *np.sort([f, f + asset.shape[0] * e])[:1],
-        *np.sort([c, c + asset.shape[1] * a])[1:],
-        *np.sort([f, f + asset.shape[0] * e])[1:],
-    )
-    try:
-        frame = reproject(shapely.segmentize(frame, 5_000.0), asset.crs, crs)
-    except AreaError:
-        return footprint, None
-    side = math.sqrt(frame.area / (asset.shape[0] * asset.shape[1]))
-    return shapely.intersection(frame.buffer(100.0), footprint), side
+
+    def __init__(self, images: Images, base: Path) -> None:
+        super().__init__(images.wanted, base)
+        self.images = images
+
+    def find(
+        self,
+        area: Area,
+        bands: Sequence[str],
+        grid: Grid,
+        *,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> tuple[SearchResult, list[str]]:
+        """Search the frames of an area; parameters and results as of `SceneSource.find`.
+
+        Raises
+        ------
+        CatalogError
+            Where nothing is found.
+        RecipeError
+            Where the recipe's order names frames that are not there.
+        """
+        found = self._search(area, bands, tell)
+        order = self.images.order
+        if unknown := set(order if isinstance(order, tuple) else ()) - {i.id for i in found.items}:
+            raise RecipeError(
+                "images.order names frames that are not there",
+                got=", ".join(sorted(unknown)[:5]),
+                expected=f"ids of the {len(found.items)} frames found",
+            )
+        self._index = ItemIndex(found.items, bands, grid)
+        notes = doubts_of(self.images, self._index)
+        return found, [*notes, *self._unverifiable(found.items, bands)]
+
+
+def doubts_of(images: Images, index: ItemIndex) -> list[str]:
+    """What people should know of the frames found: an order without effect, coarse pixels."""
+    notes = []
+    if images.order == "nadir" and all(item.off_nadir is None for item in index.items):
+        notes.append("images.order: no frame says view:off_nadir, so that nadir is newest")
+    coarse = [side for side in index.sides if side is not None and side > _COARSE]
+    if coarse:
+        notes.append(
+            f"{len(coarse)} of {len(index.items)} frames have pixels of more than {_COARSE:g} m, "
+            f"up to {max(coarse):.1f} m: enlarged to 1 m they show no more than they did"
+        )
+    return notes
+
+
+def _decide(items: tuple[Item, ...], access: Access, known: Mapping[str, bool]) -> tuple[Item, ...]:
+    """Run the radiometry guard on items that no earlier run decided.
+
+    What it suspects is read once more, past caches and checked where files are to be: few items
+    are, and a bit that flipped on the way must not cost a scene. All others are sampled unchecked,
+    which would fetch every file of a country to the driver.
+    """
+    plain = Access(access.sign)
+
+    def decide(item: Item) -> Item:
+        if item.suspect is not None:
+            return item  # of a snapshot
+        if item.stamp in known:
+            return replace(item, suspect=known[item.stamp])
+        try:
+            why = find_suspect(sample_item(item, _GUARD, access=plain), item.assets)
+            if why:
+                sampled = sample_item(item, _GUARD, access=access, again=True)
+                why = find_suspect(sampled, item.assets)
+        except ReadError:
+            return item  # undecided, and said so: the next run judges it
+        notes = (*item.notes, f"radiometry suspect: {why}") if why else item.notes
+        return replace(item, suspect=why is not None, notes=notes)
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return tuple(pool.map(decide, items))

@@ -1,9 +1,9 @@
-"""UGS: 1 m images to scores, window by window, and to a map - halos, arrays, parameters."""
+"""Scores of pixels of 1 m images: kernels and stages of segmenters, window by window."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,23 +19,23 @@ from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
 from engine.infer.windows import NO_SCORE, Lattice, segment_image, to_percent
-from engine.legend import UGS, Reason
-from engine.maps.mask import Boundary, inside
-from engine.maps.shares import NO_GREEN, classify_green, green_fraction
+from engine.legend import Reason
+from engine.maps.mask import inside
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.products.cells import REASON_ATTRS
-from engine.products.composite import RESOURCES, gaps_of
-from engine.products.sources import Frames, ItemIndex, frames_in
-from engine.recipes.run import Device, GridChoice, Recipe
+from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
+from engine.products.index import Frames, frames_in
+from engine.products.product import Mask, Polygons
+from engine.products.sources import ImageSource
+from engine.recipes.sections import Device, GridChoice, ModelChoice
 from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["CELL", "green_stages", "require_segmenter"]
+__all__ = ["PERCENT", "require_segmenter", "window_stages"]
 
-CELL = 100
-"""Side of a cell of the green fraction, in metres."""
+PERCENT: Mapping[str, Any] = {"units": "percent", "valid_max": 100}
+"""CF attributes of an array of percent."""
 
 _READ = 1.5  # bytes of a square metre, between JPEG and lossless files
 _SLACK = 10.0  # metres about windows that resampling may look at
@@ -86,7 +86,7 @@ class KeepImages:
             bands[:, rows], state[rows] = image.bands, _state(image)
             failures += image.failures
             fetched += image.fetched
-        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        flags, note = gaps_of(failures)
         arrays = {"image/bands": bands, "image/state": state}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
@@ -147,7 +147,7 @@ class ScoreWindows:
             for rows, logits, scored in strips:
                 percent[rows] = to_percent(logits, scored)
                 reason[rows][scored] = Reason.DATA
-        flags, note = gaps_of(tuple(dict.fromkeys(failures)))
+        flags, note = gaps_of(failures)
         arrays = {"scores/probability": percent, "scores/reason": reason}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
@@ -180,23 +180,6 @@ class ScoreWindows:
         return reason, reason == Reason.NO_SCENE
 
 
-@dataclass(frozen=True)
-class MapGreen:
-    """scores -> map/classes, map/reason."""
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        classes = classify_green(task.read("scores/probability"))
-        yield Output({"map/classes": classes, "map/reason": task.read("scores/reason")})
-
-
-@dataclass(frozen=True)
-class ShareCells:
-    """map -> fraction/green, of each cell of 100 m."""
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        yield Output({"fraction/green": green_fraction(task.read("map/classes"), CELL)})
-
-
 def _corner(task: TileTask, metres: float) -> tuple[int, int]:
     """First row and column of a tile, in pixels from the grid's anchor."""
     west, _, _, north = task.grid.tile_bounds(task.tile)
@@ -219,7 +202,7 @@ def _state(image: Image) -> npt.NDArray[np.uint8]:
 
 
 def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
-    """Refuse a card or a grid that green space cannot be made with.
+    """Refuse a card or a grid that a map of pixels cannot be made with.
 
     Raises
     ------
@@ -234,13 +217,6 @@ def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
     if card.resolution != 1.0:
         raise CardError("product ugs is made at 1 m", got=f"{card.name}: {card.resolution:g} m")
     card.check_cube(card.bands, choice.resolution)
-    if choice.tile % CELL:
-        raise RecipeError(
-            "grid.tile is no whole number of cells of 100 m",
-            got=f"{choice.tile} px",
-            expected="a multiple of 100 px",
-            remedy="leave grid.tile out: 4000",
-        )
     if card.patch * card.resolution > choice.tile_metres:
         raise RecipeError(
             "grid.tile is smaller than the model's window",
@@ -249,61 +225,52 @@ def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
         )
 
 
-def green_stages(
-    recipe: Recipe,
+def window_stages(
+    choice: ModelChoice,
+    grid: GridChoice,
     card: ModelCard,
-    index: ItemIndex,
-    access: Access,
-    area: Boundary,
-    boundary: Boundary | None,
+    images: ImageSource,
+    area: Polygons,
+    mask: Mask,
 ) -> list[Stage]:
-    """The stages of green space.
+    """The stages that end in scores of pixels.
 
     Parameters
     ----------
-    recipe : Recipe
+    choice : section `model` of the recipe.
+    grid : of the recipe.
     card : of a segmenter.
-    index : of the frames.
-    access : how they are opened.
+    images : what is read.
     area : the wanted area's own polygons.
-    boundary : of the product mask, optional
+    mask : Mask
     """
-    choice, images = recipe.model, recipe.images
-    assert choice is not None
-    assert images is not None
-    metres, n = card.resolution, recipe.grid.tile
-    cells = round(recipe.grid.tile_metres / CELL)
+    metres, n = card.resolution, grid.tile
+    access, keep = images.access, images.images.keep
     outside = int(Reason.OUTSIDE_AREA)
-    order = partial(in_order, order=images.order)
+    order = partial(in_order, order=images.images.order)
     # a pixel's windows begin up to a window before it
     reach = (card.patch - 1) * metres + _SLACK
 
     def kept(tile: Tile) -> list[Part]:
         """Frames of tiles that some window looks at."""
-        if boundary is not None and boundary.near(tile, reach)[0] == ():
+        if mask and mask.near(tile, reach)[0] == ():
             return [Part()]
-        return index.about(tile, _SLACK, order)
+        return images.index.about(tile, _SLACK, order)
 
     def ground(tile: Tile) -> list[Part]:
-        frames = Part() if images.keep else index.about(tile, reach, order)[0]
+        frames = Part() if keep else images.index.about(tile, reach, order)[0]
         near, inner = area.near(tile)
-        polygons, outer = (None, b"") if boundary is None else boundary.near(tile)
+        polygons, outer = mask.near(tile)
         if polygons == () or not near:
             frames = Part()  # nothing is looked at: what is there does not matter
         digest = hashlib.blake2b(frames.fingerprint + inner + outer, digest_size=16).digest()
-        return [Part(0, digest, _Ground(frames.payload or (), near, polygons))]
+        return [Part(0, digest, _Ground(frames.payload or (), near or (), polygons))]
 
     def spec(path: str, fill: int, **more: Any) -> ArraySpec:
-        return ArraySpec(path, "uint8", metres, recipe.grid.chunk_pixels, fill, **more)
+        return ArraySpec(path, "uint8", metres, grid.chunk_pixels, fill, **more)
 
-    percent = {"units": "percent", "valid_max": 100}
-    classes = {
-        "flag_values": [c.code for c in UGS],
-        "flag_meanings": " ".join(c.name for c in UGS),
-        "flag_colors": " ".join(f"#{c.colour}" for c in UGS),
-    }
     first = []
-    if images.keep:
+    if keep:
         leading = (("band", card.bands),)
         first = [
             Stage(
@@ -322,16 +289,16 @@ def green_stages(
         *first,
         Stage(
             "scores",
-            ScoreWindows(card, choice.device, choice.precision, None if images.keep else access),
+            ScoreWindows(card, choice.device, choice.precision, None if keep else access),
             (
-                spec("scores/probability", NO_SCORE, attrs=percent),
+                spec("scores/probability", NO_SCORE, attrs=PERCENT),
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
             ),
             tuple(Input(stage.name, card.patch * metres) for stage in first),
             parameters={
                 "model": card.key,
                 "precision": choice.precision,
-                "mask": None if recipe.mask is None else recipe.mask.outside,
+                "mask": mask.parameter,
             },
             parts=ground,
             outside="frame, boundary or area",
@@ -342,25 +309,6 @@ def green_stages(
             + 2 * card.patch * (n + 2 * card.patch) * len(card.bands) * 6 / 1e9
             + 8 * n * n / 1e9,
             guess=10.0,
-            reads=0.0 if images.keep else _READ,
-        ),
-        Stage(
-            "map",
-            MapGreen(),
-            (
-                spec("map/classes", NO_GREEN, attrs=classes),
-                spec("map/reason", 255, outside=outside, attrs=REASON_ATTRS),
-            ),
-            (Input("scores"),),
-            gigabytes=0.5 + 8 * n * n / 1e9,
-            guess=0.05,
-        ),
-        Stage(
-            "fraction",
-            ShareCells(),
-            (ArraySpec("fraction/green", "uint8", float(CELL), cells, NO_GREEN, attrs=percent),),
-            (Input("map"),),
-            gigabytes=0.5 + 8 * n * n / 1e9,
-            guess=0.02,
+            reads=0.0 if keep else _READ,
         ),
     ]

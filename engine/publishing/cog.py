@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,33 +16,11 @@ from rasterio._err import CPLE_BaseError  # what `shutil.copy` raises; it has no
 from rasterio.windows import Window
 
 from engine.errors import PublishError
+from engine.publishing.forms import Layer
 
-__all__ = ["Layer", "write_cog"]
+__all__ = ["write_cog"]
 
 _STRIP = 1024  # rows
-
-
-@dataclass(frozen=True)
-class Layer:
-    """How one raster of a product is written.
-
-    Attributes
-    ----------
-    key : its asset key, as the product's form has it.
-    suffix : of the file's name, after the product's.
-    overview : how overviews are made; classes must not be averaged.
-    colours : code to RRGGBB, for rasters of codes.
-    factor : pixels of the product along one of this layer's.
-    """
-
-    key: str
-    suffix: str
-    title: str
-    dtype: str
-    nodata: float | None
-    overview: Literal["mode", "nearest", "average"] = "nearest"
-    colours: Mapping[int, str] | None = None
-    factor: int = 1
 
 
 def write_cog(
@@ -95,14 +72,14 @@ def write_cog(
                 written = zlib.crc32(strip.data, written)
             file.update_tags(**tags)
             file.set_band_description(1, layer.title)
-            if layer.colours:
-                file.write_colormap(1, {c: _rgba(v) for c, v in layer.colours.items()})
+            if layer.palette:
+                file.write_colormap(1, {c: _rgba(v) for c, v in layer.palette.items()})
         rasterio.shutil.copy(
             rough,
             path,
             driver="COG",
             compress="DEFLATE",
-            predictor="YES" if layer.colours is None else "NO",
+            predictor="YES" if layer.palette is None else "NO",
             overview_resampling=layer.overview.upper(),
             blocksize=512,
             bigtiff="if_safer",

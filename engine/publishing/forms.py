@@ -4,23 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
-from engine.legend import LCZ, REASON_COLOURS, UGS, LandClass
-from engine.publishing.cog import Layer
+from engine.legend import REASON_COLOURS, LandClass
 
-__all__ = ["LCZ_FORM", "UGS_FORM", "Form"]
+__all__ = ["Form", "Layer", "reason_layer"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """How one raster of a product is written.
+
+    Attributes
+    ----------
+    key : its asset key, as the product's form has it.
+    suffix : of the file's name, after the product's.
+    overview : how overviews are made; classes must not be averaged.
+    array : of the store, "" where it comes from elsewhere.
+    classes : what its codes mean, () where its values are no classes.
+    colours : code to RRGGBB, for rasters of codes; by default those of `classes`, nodata white.
+    factor : pixels of the product along one of this layer's.
+    """
+
+    key: str
+    suffix: str
+    title: str
+    dtype: str
+    nodata: float | None
+    overview: Literal["mode", "nearest", "average"] = "nearest"
+    array: str = ""
+    classes: tuple[LandClass, ...] = ()
+    colours: Mapping[int, str] | None = None
+    factor: int = 1
+
+    @property
+    def palette(self) -> Mapping[int, str] | None:
+        """Colours of its codes, None where it has none."""
+        if self.colours is not None or not self.classes:
+            return self.colours
+        nodata = {} if self.nodata is None else {int(self.nodata): "FFFFFF"}
+        return nodata | {c.code: c.colour for c in self.classes}
 
 
 @dataclass(frozen=True)
 class Form:
-    """A kind of product.
+    """How a kind of product is published and drawn.
 
     Attributes
     ----------
     title : of the collection; `words` of the same in a sentence, `keywords` for a search.
-    layers : rasters of the product folder, in the order of its assets.
-    legend : of the layer ``map`` and, where there is one, of ``classes``.
-    nodata : of these.
+    layers : rasters of the product folder, in the order of its assets. One has the key ``map``,
+        one ``reason``.
+    legend : of the layer ``map``.
     observed : whether there are the layers ``observations`` and ``dissent``.
     overview : layer of percentages that shows a large map better than single pixels do; `shades`
         are its colours by fifths.
@@ -31,74 +66,30 @@ class Form:
     keywords: tuple[str, ...]
     layers: tuple[Layer, ...]
     legend: tuple[LandClass, ...]
-    nodata: int
-    observed: bool
+    observed: bool = False
     overview: str | None = None
     shades: tuple[LandClass, ...] = ()
+
+    def layer(self, key: str) -> Layer:
+        """The layer of a key."""
+        return next(layer for layer in self.layers if layer.key == key)
+
+    @property
+    def nodata(self) -> int:
+        """Code of pixels of the layer ``map`` without a class."""
+        nodata = self.layer("map").nodata
+        assert nodata is not None
+        return int(nodata)
 
     @property
     def coarsest(self) -> int:
         """Pixels of the product along one of its coarsest layer's."""
         return max(layer.factor for layer in self.layers)
 
-    def classes_of(self, layer: Layer) -> tuple[LandClass, ...]:
-        """The legend of a layer, () where its values are no classes."""
-        return self.legend if layer.key in ("map", "classes") else ()
 
-
-_REASONS: Mapping[int, str] = {int(r): colour for r, colour in REASON_COLOURS.items()}
-_REASON = Layer("reason", "-reason", "Why a cell has no data", "uint8", None, "mode", _REASONS)
-_ZONES = {0: "FFFFFF", **{c.code: c.colour for c in LCZ}}
-_GREEN = {255: "FFFFFF", **{c.code: c.colour for c in UGS}}
-
-LCZ_FORM = Form(
-    "Local climate zones",
-    "local climate zones",
-    ("local climate zones", "land cover", "urban climate"),
-    (
-        Layer("map", "", "Local climate zones, filtered and masked", "uint8", 0, "mode", _ZONES),
-        Layer("classes", "-classes", "Local climate zones, unfiltered", "uint8", 0, "mode", _ZONES),
-        Layer("confidence", "-confidence", "Confidence, percent", "uint8", 255, "average"),
-        Layer("observations", "-observations", "Clear days", "uint16", None, "nearest"),
-        Layer("dissent", "-dissent", "Days that depart from the others, percent", "uint8", 255),
-        _REASON,
-    ),
-    LCZ,
-    0,
-    observed=True,
-)
-
-UGS_FORM = Form(
-    "Urban green space",
-    "urban green space",
-    ("urban green space", "vegetation", "land cover"),
-    (
-        Layer("map", "", "Urban green space, masked", "uint8", 255, "mode", _GREEN),
-        Layer(
-            "probability",
-            "-probability",
-            "Probability of green space, percent",
-            "uint8",
-            255,
-            "average",
-        ),
-        _REASON,
-        Layer(
-            "green",
-            "-green-fraction-100m",
-            "Green share of a cell of 100 m, percent",
-            "uint8",
-            255,
-            "average",
-            factor=100,
-        ),
-    ),
-    UGS,
-    255,
-    observed=False,
-    overview="green",
-    shades=tuple(
-        LandClass(code, "", f"green_to_{20 * code}", f"{20 * (code - 1)} to {20 * code} %", colour)
-        for code, colour in enumerate(["EDE6DC", "D3E2BE", "A3CC8B", "5FAE58", "1F7A33"], start=1)
-    ),
-)
+def reason_layer(array: str) -> Layer:
+    """The layer ``reason``, which every product has."""
+    colours = {int(r): colour for r, colour in REASON_COLOURS.items()}
+    return Layer(
+        "reason", "-reason", "Why a cell has no data", "uint8", None, "mode", array, colours=colours
+    )

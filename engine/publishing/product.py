@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 from engine.errors import PublishError
 from engine.legend import Reason
 from engine.publishing.cog import write_cog
-from engine.publishing.forms import UGS_FORM, Form
+from engine.publishing.forms import Form
 from engine.publishing.preview import draw_preview
 from engine.publishing.report import Counts, Tally, build_report, redact
 from engine.publishing.sheets import Sheet, coarser, cut_sheets, write_mosaic
@@ -52,6 +52,7 @@ class Facts:
     seconds : of work, by stage.
     notes : lines for the reader of the report.
     weights : the model's file as a STAC asset of role ``mlm:model``.
+    item : what one of the sources is called.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Facts:
     seconds: Mapping[str, float]
     notes: Sequence[str]
     weights: Mapping[str, Any] | None = None
+    item: str = "scene"
 
 
 def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> Path:
@@ -192,7 +194,7 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
     shares = form.overview is not None and max(box.shape) > _SHARES
     if shares and form.overview is not None:
         key, legend, nodata = form.overview, form.shades, 0
-    layer = next(layer for layer in form.layers if layer.key == key)
+    layer = form.layer(key)
     whole = coarser(box, layer.factor)
     height, width = whole.shape
     step = max(-(-max(height, width) // _PICTURE), 1)
@@ -205,7 +207,6 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
     words = f"{form.title} at {box.resolution.x:g} m"
     if shares:
         words = f"{form.title}: share of cells of {whole.resolution.x:g} m"
-    source = "image" if form is UGS_FORM else "scene"
     draw_preview(
         path,
         picture,
@@ -213,7 +214,7 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
         [(c.code, c.label, c.title, c.colour) for c in legend],
         title=facts.name,
         subtitle=f"{words}, {first} to {last}, "
-        f"{len(facts.sources)} {source}{'s' if len(facts.sources) != 1 else ''}",
+        f"{len(facts.sources)} {facts.item}{'s' if len(facts.sources) != 1 else ''}",
         licence=f"{facts.licence}. Made with natmap.",
         nodata=nodata,
     )

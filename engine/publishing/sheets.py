@@ -12,7 +12,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from engine.publishing.cog import Layer
+from engine.publishing.forms import Layer
 
 __all__ = ["Sheet", "coarser", "cut_sheets", "write_mosaic"]
 
@@ -114,11 +114,11 @@ def write_mosaic(
     band = ElementTree.SubElement(root, "VRTRasterBand", dataType=kind, band="1")
     if layer.nodata is not None:
         ElementTree.SubElement(band, "NoDataValue").text = f"{layer.nodata:g}"
-    if layer.colours:
+    if layer.palette:
         ElementTree.SubElement(band, "ColorInterp").text = "Palette"
         table = ElementTree.SubElement(band, "ColorTable")
         for code in range(256):
-            colour = layer.colours.get(code, "000000")
+            colour = layer.palette.get(code, "000000")
             channels = {f"c{k}": str(int(colour[2 * k - 2 : 2 * k], 16)) for k in (1, 2, 3)}
             ElementTree.SubElement(table, "Entry", channels | {"c4": "255"})
     for sheet in sheets:

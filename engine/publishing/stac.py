@@ -14,8 +14,7 @@ from pyproj import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.legend import REASON_TEXTS
-from engine.publishing.cog import Layer
-from engine.publishing.forms import Form
+from engine.publishing.forms import Form, Layer
 from engine.publishing.sheets import Sheet, coarser
 
 __all__ = ["write_stac"]
@@ -111,7 +110,7 @@ def write_stac(
                 },
                 *(derived if len(sheets) == 1 else ()),
             ],
-            "assets": {layer.key: _asset(folder, sheet, layer, form, box) for layer in form.layers}
+            "assets": {layer.key: _asset(folder, sheet, layer, box) for layer in form.layers}
             | {
                 "preview": {
                     "href": "../preview.png",
@@ -197,7 +196,7 @@ def _without_bands(model: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _asset(folder: Path, sheet: Sheet, layer: Layer, form: Form, box: GeoBox) -> dict[str, Any]:
+def _asset(folder: Path, sheet: Sheet, layer: Layer, box: GeoBox) -> dict[str, Any]:
     path = folder / f"{sheet.name}{layer.suffix}.tif"
     band: dict[str, Any] = {
         "name": layer.key,
@@ -218,11 +217,11 @@ def _asset(folder: Path, sheet: Sheet, layer: Layer, form: Form, box: GeoBox) ->
     if layer.factor > 1:  # the item's own are those of its finest raster
         whole = coarser(box, layer.factor)[sheet.within(layer)]
         asset |= {"proj:shape": list(whole.shape), "proj:transform": list(whole.transform)[:6]}
-    if classes := form.classes_of(layer):
+    if layer.classes:
         asset["classification:classes"] = [
             {"value": c.code, "name": c.name, "title": c.title, "color_hint": c.colour}
-            for c in classes
-        ] + [{"value": form.nodata, "name": "nodata", "title": "No data", "nodata": True}]
+            for c in layer.classes
+        ] + [{"value": layer.nodata, "name": "nodata", "title": "No data", "nodata": True}]
     elif layer.key == "reason":
         asset["classification:classes"] = [
             {"value": int(r), "name": r.name.lower(), "title": text}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,10 +38,12 @@ def read_recipe(
     *,
     template: str,
     called: str = "the recipe",
+    whose: Callable[[tuple[str | int, ...]], str | None] = lambda path: None,
 ) -> Wanted:
     """Read and validate a recipe of any schema, or a section of one.
 
-    `template` is what `natmap init` calls it, `called` what errors call a mapping.
+    `template` is what `natmap init` calls it, `called` what errors call a mapping, `whose` says of
+    a key that the schema lacks where it belongs.
     """
     values: Any
     if isinstance(source, Mapping):
@@ -65,7 +67,7 @@ def read_recipe(
     try:
         return schema.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where} is wrong\n{_explain(error, template)}") from None
+        raise RecipeError(f"{where} is wrong\n{_explain(error, template, whose)}") from None
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
@@ -78,12 +80,16 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
-def _explain(error: ValidationError, template: str) -> str:
+def _explain(
+    error: ValidationError, template: str, whose: Callable[[tuple[str | int, ...]], str | None]
+) -> str:
     lines = []
     for problem in error.errors():
         path = ".".join(str(p) for p in problem["loc"]) or "recipe"
         if problem["type"] == "extra_forbidden":
-            lines.append(f"  {path}: unknown key; remove it, or see `natmap init {template}`")
+            other = whose(problem["loc"])
+            what = f"{other}; leave it out" if other else "unknown key; remove it"
+            lines.append(f"  {path}: {what}, or see `natmap init {template}`")
         elif problem["type"] == "missing":
             lines.append(f"  {path}: missing; see `natmap init {template}`")
         else:

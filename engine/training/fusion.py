@@ -14,7 +14,7 @@ from engine.infer.examples import score_examples
 from engine.infer.fuse import fuse, sweep
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, find_card, load_card
-from engine.products.instances import RGB
+from engine.products.sources import RGB
 from engine.recipes.training import TrainRecipe
 
 __all__ = ["graph_form", "weigh"]

@@ -33,7 +33,7 @@ from engine.errors import (
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import plan
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 from engine.store.repository import Store
 from engine.store.view import open_store
 

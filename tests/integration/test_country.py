@@ -27,7 +27,7 @@ from engine.labels.training_areas import read_training_areas
 from engine.metrics import confusion
 from engine.models.card import load_card
 from engine.pipeline.prepare import prepare
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 from engine.synthetic.country import to_degrees
 from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS

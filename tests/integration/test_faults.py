@@ -26,7 +26,7 @@ from engine.legend import Reason
 from engine.pipeline import prepare
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import PRELOAD
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 from engine.runs.execute import Summary
 from engine.synthetic.country import AUTUMN
 

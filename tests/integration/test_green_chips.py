@@ -23,7 +23,7 @@ from engine.datasets.chip_cutting import City, cut_chips
 from engine.datasets.chips import write_chips
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.pipeline.prepare import prepare
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 from engine.recipes.segmenting import GreenRecipe, load_green_recipe
 from engine.training.train_segmenter import adapt_green
 

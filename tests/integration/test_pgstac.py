@@ -18,7 +18,7 @@ from services.required import need
 from engine.catalog.search import SearchResult, find_source, search
 from engine.errors import CatalogError
 from engine.grid import Area
-from engine.recipes.run import Imagery
+from engine.recipes.sections import Imagery
 
 pytestmark = pytest.mark.slow
 COLLECTION = "sentinel-2-l2a"

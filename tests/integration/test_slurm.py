@@ -17,7 +17,7 @@ from support.near import near
 from support.toys import Toy, blob, read_map
 
 import engine
-from engine.clusters import managed
+from engine.clusters import managed, restarts
 from engine.clusters.managed import open_managed
 from engine.clusters.settings import ClusterSettings, Group, load_cluster
 from engine.errors import RunError

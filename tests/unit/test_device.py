@@ -15,7 +15,7 @@ from engine.infer import predict
 from engine.infer.predict import get_predictor
 from engine.models.card import find_card, load_card
 from engine.pipeline.prepare import prepare
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 from engine.runs.stage import Stage
 
 

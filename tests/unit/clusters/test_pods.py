@@ -101,7 +101,7 @@ def settings() -> ClusterSettings:
 def test_what_is_created_is_what_the_operator_defines(
     operator: type[KubeCluster], settings: ClusterSettings
 ) -> None:
-    with kubernetes.open_kubernetes(settings, preload=("engine.products.composite",)) as pods:
+    with kubernetes.open_kubernetes(settings, preload=("engine.products.registry",)) as pods:
         assert pods.gpus
         assert len(operator.there) == 1
     assert not operator.there

@@ -143,7 +143,7 @@ def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
 
 def test_manifests_are_what_the_operator_defines() -> None:
     settings = load_cluster(str(DEPLOY / "kubernetes" / "cluster.yaml"))
-    cluster = manifest(settings, "natmap", ("engine.products.composite",))
+    cluster = manifest(settings, "natmap", ("engine.products.registry",))
     require(cluster, "daskcluster")
     (group,) = worker_groups(settings, "natmap")
     require(group, "daskworkergroup")

@@ -19,7 +19,7 @@ from transformers import (
 from engine.errors import RecipeError, WeightsError
 from engine.models.sam import Choice, Image, Prompt, find_masks, load_sam
 from engine.models.superpixels import clip, segment
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 
 SIDE = 320
 

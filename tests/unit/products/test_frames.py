@@ -20,9 +20,9 @@ import engine
 from engine.catalog.ingest import ingest
 from engine.grid.grid import Grid
 from engine.items import Asset, Item
+from engine.products.index import ItemIndex
 from engine.products.instances import doubts_of
-from engine.products.sources import ItemIndex
-from engine.recipes.run import Images
+from engine.recipes.sections import Images
 
 CRS = "EPSG:32633"
 LEFT, TOP, SIDE = 500_000.0, 5_000_000.0, 400  # on the zone's meridian, at 45.15 degrees north

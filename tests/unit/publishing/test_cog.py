@@ -16,9 +16,11 @@ from rio_cogeo.cogeo import cog_validate
 
 from engine.errors import PublishError
 from engine.legend import LCZ
-from engine.publishing.cog import Layer, write_cog
-from engine.publishing.forms import LCZ_FORM
+from engine.products.registry import PRODUCTS
+from engine.publishing.cog import write_cog
+from engine.publishing.forms import Layer
 
+LCZ_FORM = PRODUCTS["lcz"].form
 MAP, CONFIDENCE = LCZ_FORM.layers[0], LCZ_FORM.layers[2]
 
 

@@ -23,12 +23,13 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 
 from engine.errors import PublishError
 from engine.legend import LCZ, Reason
+from engine.products.registry import PRODUCTS
 from engine.publishing import preview
-from engine.publishing.forms import LCZ_FORM, UGS_FORM
 from engine.publishing.product import Facts, write_product
 from engine.publishing.report import Tally, redact
 from engine.publishing.sheets import cut_sheets
 
+LCZ_FORM, UGS_FORM = PRODUCTS["lcz"].form, PRODUCTS["ugs"].form
 SHAPE = (1300, 900)
 BOX = GeoBox.from_bbox(
     (950_000, 1_820_000, 1_040_000, 1_950_000), "EPSG:5179", resolution=100, tight=True

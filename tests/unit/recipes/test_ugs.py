@@ -9,7 +9,7 @@ import yaml
 
 from engine.errors import RecipeError
 from engine.pipeline.templates import TEMPLATES
-from engine.recipes.run import load_recipe
+from engine.products.registry import load_recipe
 
 RECIPE: dict[str, Any] = {
     "name": "town",

@@ -1,0 +1,302 @@
+"""Local climate zones at 100 m: from scenes of Sentinel-2, or fused with images of 1 m."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from engine.errors import RecipeError
+from engine.grid.area import Support
+from engine.infer.instances import BLOCK, RIM
+from engine.infer.instances import CELL as GRAPH_CELL
+from engine.legend import LCZ, Reason
+from engine.maps.cells import cell_dissent, cell_observations, cell_reason, classify
+from engine.maps.filter import (
+    RadiusRule,
+    filter_halo,
+    gaussian_filter,
+    majority_filter,
+    widest_halo,
+)
+from engine.maps.mask import inside
+from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.products.cells import CellModel, require_classifier, score_stages
+from engine.products.common import REASON_ATTRS, class_attrs
+from engine.products.composite import composite_stages
+from engine.products.instances import fusion_stages, instance_stage, load_graph_card
+from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
+from engine.products.sources import RGB, ImageSource, SceneSource
+from engine.publishing.forms import Form, Layer, reason_layer
+from engine.recipes.run import Recipe
+from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
+from engine.runs.stage import Input, Output, Stage
+from engine.runs.task import TileTask
+from engine.store.arrays import ArraySpec
+
+__all__ = ["PRODUCT", "LczRecipe", "MakeMap", "ZoneModel"]
+
+
+class ZoneModel(CellModel):
+    """The model, alone or fused with one of a second stream."""
+
+    instances: str | None = Field(
+        None, description="card of a graph network over the instances of `images`, to fuse with"
+    )
+    sentinel_weight: float = Field(
+        0.6, ge=0, le=1, description="of the scores of `card` when fused; the rest is the graph's"
+    )
+
+
+class LczRecipe(Recipe):
+    """What a map of local climate zones is told."""
+
+    product: Literal["lcz"]
+    imagery: Imagery
+    images: Images | None = Field(None, description="for a model that fuses both")
+    cube: Cube = Cube()
+    instances: Instances = Instances()
+    model: ZoneModel | None = None
+    filter: Filter = Filter()
+
+    @model_validator(mode="after")
+    def _streams(self) -> LczRecipe:
+        if self.model is not None and self.model.instances and self.images is None:
+            raise ValueError(
+                "model.instances: a graph network needs 1 m images; add images: {catalog: …}"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class MakeMap:
+    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons."""
+
+    codes: tuple[int, ...]
+    cell: float
+    factor: int  # pixels of the composite in a cell
+    method: str
+    rule: RadiusRule
+    radius: int
+    masked: bool
+    scores: str = "scores"  # stage whose scores make the map
+
+    @property
+    def halo(self) -> int:
+        """Cells of scores that the filter reads around the tile."""
+        return filter_halo(self.method, self.cell, self.rule, self.radius)
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        halo = self.halo
+        scores = task.read(f"{self.scores}/classes", halo)
+        padded, confidence = classify(scores, self.codes)
+        core = np.s_[halo : padded.shape[0] - halo, halo : padded.shape[1] - halo]
+        classes, confidence = padded[core], confidence[core]
+        match self.method:
+            case "gaussian":
+                filtered = gaussian_filter(padded, self.cell, self.rule)
+            case "majority":
+                filtered = majority_filter(padded, self.radius)
+            case _:
+                filtered = classes.copy()
+        reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        explained = reason.copy()
+        if self.masked:
+            product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
+            filtered = np.where(product, filtered, 0).astype(np.uint8)
+            explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
+        seen = task.read("composite/observations")
+        yield Output(
+            {
+                "map/classes": classes,
+                "map/filtered": filtered,
+                "map/confidence": confidence,
+                "map/observations": cell_observations(seen, self.factor),
+                "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
+                "map/reason": explained,
+            }
+        )
+
+
+def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
+    choice, base = recipe.grid, context.base
+    model = recipe.model
+    card = load_card(find_card(model.card, base)) if model else None
+    bands = recipe.imagery.bands or (card.bands if card else None)
+    if bands is None:
+        raise RecipeError(
+            "the recipe names no bands and no model that would",
+            expected="imagery.bands, or a model card",
+        )
+    if card is not None:
+        require_classifier(card, choice, bands)
+        verify_weights(card)
+    area, notes = find_area(recipe, base)
+    scenes, mask = SceneSource(recipe.imagery, base), Mask(recipe, base)
+    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    images = None
+    # without a model for them, instances are made for a training to cut graphs from
+    if recipe.images and (model is None or model.instances):
+        images = ImageSource(recipe.images, base)
+        stages.append(instance_stage(recipe.instances, choice, base, images))
+    more = []
+    if card is not None and model is not None:
+        stages += score_stages(model, choice, card, bands)
+        scores = "scores"
+        if model.instances:
+            graph = load_graph_card(model.instances, base, recipe.instances, card)
+            stages += fusion_stages(model, choice, graph, model.sentinel_weight)
+            scores = stages[-1].name
+            share = 1 - model.sentinel_weight
+            more = [f"scores fused with {graph.name}, which counts {share:.0%}"]
+        stages.append(_map_stage(recipe, card, mask, scores))
+    cell = card.cell if card else float(GRAPH_CELL) if recipe.images else choice.resolution
+    grid, reach = fit_grid(area, choice, stages, cell, unit=cell)
+    notes = [*notes, *mask.find(grid, area)]
+    found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
+    answers, notes = {"imagery": found}, [*notes, *doubts]
+    if images is not None:
+        around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
+        answers["images"], doubts = images.find(around, RGB, grid, tell=context.tell)
+        notes += doubts
+    support = Support(area, grid, cell)
+    return Resolved(area, grid, support, bands, answers, tuple(stages), (*notes, *more), card)
+
+
+def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> Stage:
+    """The map of the scores of a stage."""
+    cell, rules = card.cell, recipe.filter
+    codes, n = tuple(card.classes), round(recipe.grid.tile_metres / cell)
+    make = MakeMap(
+        codes,
+        cell,
+        round(cell / recipe.grid.resolution),
+        rules.method,
+        rules.radius_rule,
+        rules.majority_radius,
+        bool(mask),
+        scores,
+    )
+    spec = partial(ArraySpec, resolution=cell, chunk=n)
+    outside, legend = int(Reason.OUTSIDE_AREA), class_attrs(LCZ)
+    percent = {"units": "percent"}
+    return Stage(
+        "map",
+        make,
+        (
+            spec("map/classes", "uint8", fill=0, attrs=legend),
+            spec("map/filtered", "uint8", fill=0, attrs=legend),
+            spec("map/confidence", "uint8", fill=255, attrs=percent),
+            spec("map/observations", "uint16", fill=0),
+            spec("map/dissent", "uint8", fill=255, attrs=percent),
+            spec("map/reason", "uint8", fill=255, outside=outside, attrs=REASON_ATTRS),
+        ),
+        (
+            Input(scores, widest_halo(cell, rules.majority_radius) * cell),
+            Input("composite"),
+        ),
+        parameters={"filter": rules.model_dump(), "codes": codes, "mask": mask.parameter},
+        parts=mask.parts,
+        outside="boundary",
+    )
+
+
+def _layers() -> Sequence[Layer]:
+    zones = partial(Layer, dtype="uint8", nodata=0, overview="mode", classes=LCZ)
+    return (
+        zones("map", "", "Local climate zones, filtered and masked", array="map/filtered"),
+        zones("classes", "-classes", "Local climate zones, unfiltered", array="map/classes"),
+        Layer(
+            "confidence",
+            "-confidence",
+            "Confidence, percent",
+            "uint8",
+            255,
+            "average",
+            "map/confidence",
+        ),
+        Layer(
+            "observations", "-observations", "Clear days", "uint16", None, array="map/observations"
+        ),
+        Layer(
+            "dissent",
+            "-dissent",
+            "Days that depart from the others, percent",
+            "uint8",
+            255,
+            array="map/dissent",
+        ),
+        reason_layer("map/reason"),
+    )
+
+
+_TEMPLATE = """\
+# Local climate zones at 100 m. Lines that begin with # may be uncommented.
+name: my-city-lcz-2023
+product: lcz
+
+# One of: bbox (west, south, east, north in degrees), file (polygons), country (ISO code; needs
+# NATMAP_BOUNDARIES to point to a folder with Natural Earth countries).
+area: {bbox: [13.25, 52.48, 13.35, 52.53]}
+
+grid:
+  crs: EPSG:32633        # projected, in metres: one for the whole country
+  resolution: 10         # metres
+  tile: 1600             # pixels; a multiple of 160
+  # chunk: 400           # pixels; divides the tile
+  # origin: [0, 0]       # a corner of the lattice, metres
+
+imagery:
+  catalog: earth-search  # a card (earth-search, earth-search-c1, planetary-computer, cdse), a
+                         # card file of your own, or the path or address of a STAC catalogue
+  period: 2023-03-01/2023-06-30
+  max_cloud_cover: 40    # percent
+  # bands: [B02, B03]    # by default the model's
+
+# images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
+# instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
+                                                  # and segmentation: per_window
+
+cube:
+  composite: median      # or mean, medoid
+  keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
+  cloud_dilation: 60     # metres around cloud and shadow
+  # mask_snow: false
+
+model:
+  card: ./sen2lcz        # folder of a model card
+  # instances: ./graphs  # card of a graph network over the images, fused with the other's scores
+  # sentinel_weight: 0.6 # what the other counts; natmap train finds the best
+  device: auto           # cpu, cuda
+  # precision: float32   # or bfloat16
+  # embedding: false     # also store the penultimate features
+
+filter: {method: gaussian}   # or majority, none
+
+# mask: {boundaries: ne-urban-areas}   # a boundary card, or any polygon file
+
+store: ./my-city
+publish: ./my-city-product
+# price_per_worker_hour: 0.10
+"""
+
+PRODUCT = Product(
+    "lcz",
+    LczRecipe,
+    _resolve,
+    ("imagery", "images"),
+    Form(
+        "Local climate zones",
+        "local climate zones",
+        ("local climate zones", "land cover", "urban climate"),
+        tuple(_layers()),
+        LCZ,
+        observed=True,
+    ),
+    _TEMPLATE,
+    reference="cells",
+)

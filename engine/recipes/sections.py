@@ -1,0 +1,227 @@
+"""Sections that recipes of products are composed of."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from engine.errors import RecipeError
+from engine.grid.grid import projected_crs
+from engine.items import band_name
+from engine.recipes.base import Strict
+
+__all__ = [
+    "AreaChoice",
+    "Cube",
+    "Device",
+    "Filter",
+    "GridChoice",
+    "Imagery",
+    "Images",
+    "Instances",
+    "Mask",
+    "ModelChoice",
+    "Period",
+]
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where networks run; auto: on a GPU where the machine that computes has one."""
+
+
+class AreaChoice(Strict):
+    """The wanted area; exactly one of the three."""
+
+    country: str | None = Field(None, description="ISO code of a country of the boundary card")
+    file: str | None = Field(None, description="a polygon file: GeoJSON, GPKG, shapefile")
+    bbox: tuple[float, float, float, float] | None = Field(
+        None, description="[west, south, east, north] in degrees; west > east crosses 180"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> AreaChoice:
+        if sum(v is not None for v in (self.country, self.file, self.bbox)) != 1:
+            raise ValueError("give exactly one of country, file, bbox")
+        return self
+
+
+class GridChoice(Strict):
+    """The national grid."""
+
+    crs: str = Field(description="projected, in metres, as in EPSG:5179")
+    resolution: float = Field(10.0, gt=0, description="of the imagery, in metres")
+    tile: int = Field(1600, gt=0, description="side of a tile, in pixels of `resolution`")
+    chunk: int | None = Field(None, gt=0, description="side of a chunk; divides the tile")
+    origin: tuple[float, float] = Field(
+        (0.0, 0.0), description="a point of the lattice in metres (modulo the tile)"
+    )
+
+    @field_validator("crs")
+    @classmethod
+    def _projected(cls, value: str) -> str:
+        try:
+            projected_crs(value)
+        except Exception as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @property
+    def chunk_pixels(self) -> int:
+        """The chunk's side: as told, else 400, else the largest divisor of the tile below it."""
+        if self.chunk is not None:
+            return self.chunk
+        return max(n for n in range(1, min(400, self.tile) + 1) if self.tile % n == 0)
+
+    @property
+    def tile_metres(self) -> float:
+        """Side of a tile, in metres."""
+        return self.tile * self.resolution
+
+
+_PERIOD = re.compile(r"^(\d{4}-\d{2}-\d{2})/(\d{4}-\d{2}-\d{2})$")
+
+
+class Period(Strict):
+    """First and last solar day, both included."""
+
+    first: date
+    last: date
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            match = _PERIOD.match(value)
+            if not match:
+                raise ValueError(f"got {value!r}, expected FIRST/LAST, as in 2023-03-01/2023-06-30")
+            return {"first": match[1], "last": match[2]}
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Period:
+        if self.first > self.last:
+            raise ValueError(f"the period ends ({self.last}) before it begins ({self.first})")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.first}/{self.last}"
+
+
+def _bands(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        for name in value:
+            try:
+                band_name(str(name))
+            except RecipeError as error:
+                raise ValueError(str(error)) from error
+        if len({band_name(str(name)) for name in value}) < len(value):
+            raise ValueError(f"a band is named twice: {value}")
+        return tuple(str(name) for name in value)
+    return value
+
+
+class Imagery(Strict):
+    """Where the scenes come from."""
+
+    catalog: str = Field(description="a source card's name, or a path or address of a catalogue")
+    collection: str | None = Field(None, description="if the card offers several")
+    period: Period
+    max_cloud_cover: float = Field(100.0, ge=0, le=100, description="percent, by the item")
+    bands: Annotated[tuple[str, ...] | None, BeforeValidator(_bands)] = Field(
+        None, description="B02 or blue; by default the model's"
+    )
+    verify: bool = Field(
+        False, description="check file:checksum where items have it; fetches whole files"
+    )
+
+
+class Images(Strict):
+    """A second source, of 1 m images: red, green and blue, 8 bits each."""
+
+    catalog: str = Field(description="as in imagery; `natmap ingest` makes one of a folder")
+    collection: str | None = Field(None, description="if the card offers several")
+    period: Period | None = Field(None, description="by default of any day")
+    order: Literal["newest", "nadir"] | tuple[str, ...] = Field(
+        "newest",
+        description="which frame shows where several do: newest, nadir (looked aside least), or "
+        "ids of frames that go before all others",
+    )
+    keep: bool = Field(
+        False, description="store the mosaic, for another model to be run on; not of product lcz"
+    )
+    verify: bool = Field(False, description="as in imagery")
+
+    @property
+    def wanted(self) -> Imagery:
+        """What to search for, in the terms of imagery."""
+        period = self.period or Period(first=date(1970, 1, 1), last=date(2099, 12, 31))
+        return Imagery(
+            catalog=self.catalog, collection=self.collection, period=period, verify=self.verify
+        )
+
+
+class Instances(Strict):
+    """How 1 m images are parted into instances, the nodes of a cell's graph."""
+
+    segmenter: Literal["felzenszwalb", "slic", "sam"] = "felzenszwalb"
+    segmentation: Literal["shared", "per_window"] = Field(
+        "shared", description="once per block of ground; or for each window, ten times the work"
+    )
+    checkpoint: str | None = Field(
+        None, description="of sam: folder of config.json and model.safetensors"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Instances:
+        if (self.segmenter == "sam") != (self.checkpoint is not None):
+            raise ValueError("segmenter: sam and checkpoint go together")
+        if self.segmenter == "sam" and self.segmentation == "shared":
+            raise ValueError(
+                "segmentation: sam scales what it sees to one size, a window of 320 m; "
+                "set per_window"
+            )
+        return self
+
+    @property
+    def made(self) -> dict[str, str]:
+        """What a graph network must be told of how its instances were made."""
+        return {"segmenter": self.segmenter, "segmentation": self.segmentation}
+
+
+class Cube(Strict):
+    """How scenes become a composite."""
+
+    composite: Literal["median", "mean", "medoid"] = "median"
+    keep_scenes: bool = Field(True, description="false: composites without stored scenes")
+    cloud_dilation: float = Field(60.0, ge=0, le=1000, description="metres around cloud and shadow")
+    mask_snow: bool = False
+
+
+class ModelChoice(Strict):
+    """The model and where it runs."""
+
+    card: str = Field(description="a model card's name or file")
+    device: Device = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class Filter(Strict):
+    """The class filter of the finished map."""
+
+    method: Literal["gaussian", "majority", "none"] = "gaussian"
+    radius_rule: Literal["ee", "floor"] = Field("ee", description="support of the Gaussian kernels")
+    majority_radius: int = Field(1, ge=1, le=10, description="cells, for method majority")
+
+
+class Mask(Strict):
+    """What lies outside is not part of the product."""
+
+    boundaries: str = Field(description="a boundary card's name, or any polygon file")
+    outside: Literal["nodata"] = "nodata"
