@@ -21,7 +21,7 @@ from engine.catalog.ingest import ingest
 from engine.grid.grid import Grid
 from engine.items import Asset, Item
 from engine.products.index import ItemIndex
-from engine.products.instances import doubts_of
+from engine.products.sources import doubts_of
 from engine.recipes.sections import Images
 
 CRS = "EPSG:32633"
