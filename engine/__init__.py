@@ -174,7 +174,7 @@ _HOMES = {
     "evaluate": "engine.pipeline.dispatch.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
-    "load_recipe": "engine.recipes.run.load_recipe",
+    "load_recipe": "engine.products.registry.load_recipe",
     "open_cube": "engine.pipeline.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",

@@ -24,6 +24,7 @@ from engine.cube.read import sample_item
 from engine.items import Item
 from engine.legend import Reason
 from engine.pipeline import prepare
+from engine.products import sources
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import PRELOAD
 from engine.products.registry import load_recipe
@@ -281,8 +282,8 @@ def test_a_suspicion_is_confirmed_by_a_second_reading(
                 found["B02"] = np.ones_like(found["B02"])
         return found
 
-    monkeypatch.setattr(prepare, "sample_item", sample)
+    monkeypatch.setattr(sources, "sample_item", sample)
     found = prepare.prepare(load_recipe(recipe), country)
     assert calls
     assert all(mine == [False, True] for mine in calls.values())
-    assert {i.id for i in found.found.items if i.suspect} == (set(calls) if suspect else set())
+    assert {i.id for i in found.resolved.items if i.suspect} == (set(calls) if suspect else set())

@@ -103,12 +103,17 @@ def test_one_step_moves_each_by_its_own_loss(width: int, side: int) -> None:
 
 
 @pytest.mark.slow
-def test_two_discs_are_learnt_by_heart() -> None:
+@pytest.mark.parametrize(
+    ("width", "steps"),
+    [(16, 150), pytest.param(64, 80, marks=pytest.mark.soak)],
+    ids=["small", "published"],
+)
+def test_two_discs_are_learnt_by_heart(width: int, steps: int) -> None:
     torch.manual_seed(0)
-    network = UGSNet()  # of published size, half a minute
+    network = UGSNet(width=width)
     images, masks = discs()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    for _ in range(80):
+    for _ in range(steps):
         network.train()
         optimizer.zero_grad()
         green_loss(network(images), masks).backward()
