@@ -24,9 +24,9 @@ from engine.cube.read import sample_item
 from engine.items import Item
 from engine.legend import Reason
 from engine.pipeline import prepare
-from engine.products import sources
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import PRELOAD
+from engine.products import sources
 from engine.products.registry import load_recipe
 from engine.runs.execute import Summary
 from engine.synthetic.country import AUTUMN
