@@ -79,7 +79,7 @@ def test_the_area_has_no_gap(folder: Path) -> None:
 def test_one_ground_looks_the_same_in_both_zones(folder: Path) -> None:
     """The zones' border must not show: other pixels, another projection, the same reflectance."""
     prepared = prepare(load_recipe(folder / "recipe.yaml"), folder)
-    day = [item for item in prepared.found.items if "20211001" in item.id]
+    day = [item for item in prepared.resolved.items if "20211001" in item.id]
     x, y = Transformer.from_crs("EPSG:4326", "EPSG:3035", always_xy=True).transform(12.0, 49.5)
     west, south = round(x / 100 - 5) * 100, round(y / 100 - 8) * 100
     box = GeoBox.from_bbox(
