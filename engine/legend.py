@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from engine.errors import RecipeError
 
@@ -15,6 +18,7 @@ __all__ = [
     "UGS",
     "LandClass",
     "Reason",
+    "Scale",
     "parse_class",
     "parse_colour",
 ]
@@ -28,6 +32,43 @@ class LandClass(NamedTuple):
     name: str
     title: str
     colour: str
+
+
+class Scale(NamedTuple):
+    """Of a map of continuous values: what its colours stand for.
+
+    Attributes
+    ----------
+    low, high : values of the first and the last colour; what lies beyond has theirs.
+    unit : of the values, "" where they have none.
+    colours : RRGGBB, from `low` to `high`, each of an equal step.
+    """
+
+    low: float
+    high: float
+    unit: str
+    colours: tuple[str, ...]
+
+    @property
+    def classes(self) -> tuple[LandClass, ...]:
+        """The steps as classes, from 1; 0 is none."""
+        n = len(self.colours)
+        bounds = [self.low + k * (self.high - self.low) / n for k in range(n + 1)]
+        return tuple(
+            LandClass(k, "", f"step_{k}", f"{a:g} to {b:g} {self.unit}".strip(), colour)
+            for k, (a, b, colour) in enumerate(
+                zip(bounds, bounds[1:], self.colours, strict=False), 1
+            )
+        )
+
+    def shade(self, values: npt.NDArray[Any], nodata: float | None) -> npt.NDArray[np.uint8]:
+        """The step of each value; 0 where it is nodata or NaN."""
+        known = ~np.isnan(values)
+        if nodata is not None:
+            known &= values != nodata
+        place = (np.where(known, values, self.low) - self.low) / (self.high - self.low)
+        step = np.clip(np.floor(place * len(self.colours)), 0, len(self.colours) - 1) + 1
+        return np.where(known, step, 0).astype(np.uint8)
 
 
 LCZ: tuple[LandClass, ...] = tuple(

@@ -164,7 +164,7 @@ def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.ui
 def _maps() -> Iterator[tuple[str, tuple[LandClass, ...]]]:
     """The final map of each product and its legend, those that no other has by its array first."""
     forms = [product.form for product in PRODUCTS.values()]
-    yield from ((form.layer("map").array, form.legend) for form in forms)
+    yield from ((form.layer("map").array, form.legend) for form in forms if form is not None)
 
 
 class _Map:

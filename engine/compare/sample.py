@@ -220,7 +220,7 @@ def judge(
 def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox]:
     """A map's path, its codes, all at once since a country's cells of 100 m are 10 MB, and grid."""
     folder = read_folder(Path(product))
-    if folder is not None and folder.product.form.legend != LCZ:
+    if folder is not None and folder.legend != LCZ:
         raise _not_of_zones(Path(product))
     path = map_of(Path(product), layer)
     try:

@@ -133,7 +133,7 @@ def publish(
         notes=notes,
         item=product.item,
     )
-    form = product.form
+    form = prepared.resolved.form
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts)
     with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
@@ -207,7 +207,7 @@ def _missing(
         raise PublishError("there is no map yet", got=prepared.place, remedy="`natmap run` first")
     missing: dict[str, npt.NDArray[np.bool_]] = {}
     notes = []
-    for layer in prepared.product.form.layers:
+    for layer in prepared.resolved.form.layers:
         stage = layer.array.partition("/")[0]
         if stage == "map":
             continue
@@ -246,7 +246,7 @@ class _Reader:
         root: zarr.Group,
         missing: Mapping[str, npt.NDArray[np.bool_]],
     ) -> None:
-        grid, form = prepared.grid, prepared.product.form
+        grid, form = prepared.grid, prepared.resolved.form
         self._arrays: dict[str, Any] = {layer.key: root[layer.array] for layer in form.layers}
         self._missing = missing
         self._factors = {layer.key: layer.factor for layer in form.layers}

@@ -164,7 +164,9 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         answers["images"], doubts = images.find(around, RGB, grid, tell=context.tell)
         notes += doubts
     support = Support(area, grid, cell)
-    return Resolved(area, grid, support, bands, answers, tuple(stages), (*notes, *more), card)
+    return Resolved(
+        area, grid, support, bands, answers, tuple(stages), _FORM, (*notes, *more), card
+    )
 
 
 def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> Stage:
@@ -284,19 +286,21 @@ publish: ./my-city-product
 # price_per_worker_hour: 0.10
 """
 
+_FORM = Form(
+    "Local climate zones",
+    "local climate zones",
+    ("local climate zones", "land cover", "urban climate"),
+    tuple(_layers()),
+    LCZ,
+    observed=True,
+)
+
 PRODUCT = Product(
     "lcz",
     LczRecipe,
     _resolve,
     ("imagery", "images"),
-    Form(
-        "Local climate zones",
-        "local climate zones",
-        ("local climate zones", "land cover", "urban climate"),
-        tuple(_layers()),
-        LCZ,
-        observed=True,
-    ),
     _TEMPLATE,
+    _FORM,
     reference="cells",
 )

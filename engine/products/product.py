@@ -71,6 +71,7 @@ class Resolved:
     bands : as named in the store.
     found : answers of the searches by the recipe's section, the first that of the main source.
     stages : in the order of the data's flow.
+    form : how the map is published and drawn.
     notes : what was repaired or decided, for people and the report.
     card : of the model that the report names; None where there is none.
     """
@@ -81,6 +82,7 @@ class Resolved:
     bands: tuple[str, ...]
     found: Mapping[str, SearchResult]
     stages: tuple[Stage, ...]
+    form: Form
     notes: tuple[str, ...]
     card: ModelCard | None = None
 
@@ -105,9 +107,10 @@ class Product(Generic[R]):
     schema : its recipe.
     resolve : makes searches and stages of a recipe; writes nothing.
     sources : sections of the recipe that name a catalogue, the main one first.
-    form : how it is published and drawn.
     template : a commented recipe to start from, YAML.
     reference : what a map is compared with: codes of cells, codes of pixels, or None: nothing.
+    form : how it is published and drawn, where that is the same for all its models: folders of
+        before releases told it are read by it.
     item : what an item of its main source is called.
     """
 
@@ -115,8 +118,8 @@ class Product(Generic[R]):
     schema: type[R]
     resolve: Callable[[R, Context], Resolved]
     sources: tuple[str, ...]
-    form: Form
     template: str
+    form: Form | None = None
     reference: Literal["cells", "pixels"] | None = None
     item: str = "scene"
 

@@ -88,7 +88,15 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
     # in cells of the green fraction; the kernel cuts its pixels by the area itself
     support = Support(area.grown(0.75 * CELL), grid, float(CELL))
     return Resolved(
-        area, grid, support, card.bands, {"images": found}, tuple(stages), (*notes, *doubts), card
+        area,
+        grid,
+        support,
+        card.bands,
+        {"images": found},
+        tuple(stages),
+        _FORM,
+        (*notes, *doubts),
+        card,
     )
 
 
@@ -204,21 +212,23 @@ publish: ./my-city-green-product
 # price_per_worker_hour: 0.10
 """
 
+_FORM = Form(
+    "Urban green space",
+    "urban green space",
+    ("urban green space", "vegetation", "land cover"),
+    _LAYERS,
+    UGS,
+    overview="green",
+    shades=_SHADES,
+)
+
 PRODUCT = Product(
     "ugs",
     UgsRecipe,
     _resolve,
     ("images",),
-    Form(
-        "Urban green space",
-        "urban green space",
-        ("urban green space", "vegetation", "land cover"),
-        _LAYERS,
-        UGS,
-        overview="green",
-        shades=_SHADES,
-    ),
     _TEMPLATE,
+    _FORM,
     reference="pixels",
     item="image",
 )

@@ -37,7 +37,7 @@ def write_cog(
     path : Path
     layer : Layer
     box : GeoBox
-    read : gives rows of the layer, (rows, x).
+    read : gives rows of the layer, (rows, x); of one with bands (band, rows, x).
     tags : metadata of the file.
 
     Raises
@@ -55,7 +55,7 @@ def write_cog(
             driver="GTiff",
             height=height,
             width=width,
-            count=1,
+            count=max(len(layer.bands), 1),
             dtype=layer.dtype,
             crs=str(box.crs),
             transform=box.transform,
@@ -68,10 +68,12 @@ def write_cog(
         ) as file:
             for rows, window in _strips(height, width):
                 strip = np.ascontiguousarray(read(rows), dtype=layer.dtype)
-                file.write(strip, 1, window=window)
+                planes = strip if strip.ndim == 3 else strip[None]
+                file.write(planes, window=window)
                 written = zlib.crc32(strip.data, written)
             file.update_tags(**tags)
-            file.set_band_description(1, layer.title)
+            for number, title in enumerate(layer.bands or (layer.title,), 1):
+                file.set_band_description(number, title)
             if layer.palette:
                 file.write_colormap(1, {c: _rgba(v) for c, v in layer.palette.items()})
         rasterio.shutil.copy(
@@ -108,7 +110,7 @@ def _checksum(path: Path) -> int:
     found = 0
     with rasterio.open(path) as file:
         for _, window in _strips(*file.shape):
-            strip = np.ascontiguousarray(file.read(1, window=window))
+            strip = np.ascontiguousarray(file.read(window=window))
             found = zlib.crc32(strip.data, found)
     return found
 

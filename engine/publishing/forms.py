@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from engine.legend import REASON_COLOURS, LandClass
+from engine.legend import REASON_COLOURS, LandClass, Scale
 
 __all__ = ["Form", "Layer", "reason_layer"]
 
@@ -22,6 +23,7 @@ class Layer:
     overview : how overviews are made; classes must not be averaged.
     array : of the store, "" where it comes from elsewhere.
     classes : what its codes mean, () where its values are no classes.
+    bands : names of its bands, () where it has one alone, without a name.
     colours : code to RRGGBB, for rasters of codes; by default those of `classes`, nodata white.
     factor : pixels of the product along one of this layer's.
     """
@@ -36,6 +38,7 @@ class Layer:
     classes: tuple[LandClass, ...] = ()
     colours: Mapping[int, str] | None = None
     factor: int = 1
+    bands: tuple[str, ...] = ()
 
     @property
     def palette(self) -> Mapping[int, str] | None:
@@ -55,7 +58,8 @@ class Form:
     title : of the collection; `words` of the same in a sentence, `keywords` for a search.
     layers : rasters of the product folder, in the order of its assets. One has the key ``map``,
         one ``reason``.
-    legend : of the layer ``map``.
+    legend : of the layer ``map``, () where it has a scale.
+    scale : of the layer ``map``, where its values are continuous.
     observed : whether there are the layers ``observations`` and ``dissent``.
     overview : layer of percentages that shows a large map better than single pixels do; `shades`
         are its colours by fifths.
@@ -65,7 +69,8 @@ class Form:
     words: str
     keywords: tuple[str, ...]
     layers: tuple[Layer, ...]
-    legend: tuple[LandClass, ...]
+    legend: tuple[LandClass, ...] = ()
+    scale: Scale | None = None
     observed: bool = False
     overview: str | None = None
     shades: tuple[LandClass, ...] = ()
@@ -74,17 +79,48 @@ class Form:
         """The layer of a key."""
         return next(layer for layer in self.layers if layer.key == key)
 
+    def __post_init__(self) -> None:
+        keys = [layer.key for layer in self.layers]
+        if len(set(keys)) < len(keys) or not {"map", "reason"} <= set(keys):
+            raise ValueError(f"layers must be different, with map and reason: {keys}")
+        if bool(self.legend) == (self.scale is not None):
+            raise ValueError("a form has either a legend or a scale")
+
     @property
-    def nodata(self) -> int:
-        """Code of pixels of the layer ``map`` without a class."""
+    def nodata(self) -> float:
+        """What the layer ``map`` holds where there is none."""
         nodata = self.layer("map").nodata
-        assert nodata is not None
-        return int(nodata)
+        assert nodata is not None, "the layer map declares its nodata"
+        return nodata
+
+    def to_json(self) -> dict[str, Any]:
+        """What a reader of the product folder must know of it."""
+        return {
+            "layers": [
+                {
+                    "key": layer.key,
+                    "suffix": layer.suffix,
+                    "title": layer.title,
+                    "dtype": layer.dtype,
+                    "nodata": _plain(layer.nodata),
+                    "factor": layer.factor,
+                    "classes": [c._asdict() for c in layer.classes],
+                    "bands": list(layer.bands),
+                }
+                for layer in self.layers
+            ],
+            "scale": None if self.scale is None else self.scale._asdict(),
+        }
 
     @property
     def coarsest(self) -> int:
         """Pixels of the product along one of its coarsest layer's."""
         return max(layer.factor for layer in self.layers)
+
+
+def _plain(nodata: float | None) -> float | str | None:
+    """JSON has no NaN; STAC writes it as text."""
+    return "nan" if nodata is not None and math.isnan(nodata) else nodata
 
 
 def reason_layer(array: str) -> Layer:

@@ -21,7 +21,7 @@ from engine.legend import Reason
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Form
 from engine.publishing.preview import draw_preview
-from engine.publishing.report import Counts, Tally, build_report, redact
+from engine.publishing.report import Counts, Spread, Tally, build_report, redact
 from engine.publishing.sheets import Sheet, coarser, cut_sheets, write_mosaic
 from engine.publishing.stac import write_stac
 
@@ -136,7 +136,7 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
             write_mosaic(folder, facts.name, layer, box, sheets)
     report = build_report(
         _count(form, sheets, read),
-        form.legend,
+        form,
         float(box.resolution.x),
         name=facts.name,
         period=facts.period,
@@ -173,11 +173,12 @@ def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> np
 
 
 def _count(form: Form, sheets: Sequence[Sheet], read: Read) -> Counts:
-    found = Counts(Tally(), Tally(), Tally() if form.observed else None)
+    values = Spread(form.nodata) if form.scale else None
+    found = Counts(Tally(), Tally(), Tally() if form.observed else None, values)
     for sheet in sheets:
         for top in range(sheet.rows.start, sheet.rows.stop, _STRIP):
             part = slice(top, min(top + _STRIP, sheet.rows.stop)), sheet.cols
-            found.classes.add(read("map", *part))
+            (found.classes if values is None else values).add(read("map", *part))
             why = read("reason", *part)
             found.reasons.add(why)
             if found.dissent is not None:
@@ -203,6 +204,9 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
     picture = np.concatenate([read(key, s, every)[-s.start % step :: step, ::step] for s in strips])
     if shares:
         picture = np.where(picture > 100, 0, np.minimum(picture // 20 + 1, 5)).astype(np.uint8)
+    if form.scale is not None:
+        picture = form.scale.shade(picture, form.nodata)
+        legend, nodata = form.scale.classes, 0
     first, last = facts.period
     words = f"{form.title} at {box.resolution.x:g} m"
     if shares:
@@ -216,7 +220,7 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
         subtitle=f"{words}, {first} to {last}, "
         f"{len(facts.sources)} {facts.item}{'s' if len(facts.sources) != 1 else ''}",
         licence=f"{facts.licence}. Made with natmap.",
-        nodata=nodata,
+        nodata=int(nodata),
     )
 
 

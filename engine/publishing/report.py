@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from engine.legend import LandClass, Reason
+from engine.legend import Reason
+from engine.publishing.forms import Form
 
-__all__ = ["SCHEMA", "Counts", "Tally", "build_report", "redact"]
+__all__ = ["SCHEMA", "Counts", "Spread", "Tally", "build_report", "redact"]
 
 SCHEMA = "natmap-report/1"
 
@@ -38,6 +40,33 @@ class Tally:
         self.counts += np.bincount(block.ravel(), minlength=256)
 
 
+class Spread:
+    """How continuous values are spread, gathered block by block.
+
+    Parameters
+    ----------
+    nodata : of the values; NaN is none of them either.
+
+    Attributes
+    ----------
+    count : of known values; `low` and `high` the least and the greatest, `total` their sum.
+    """
+
+    def __init__(self, nodata: float) -> None:
+        self._nodata = nodata
+        self.count, self.total = 0, 0.0
+        self.low, self.high = math.inf, -math.inf
+
+    def add(self, block: npt.NDArray[Any]) -> None:
+        """Take a block's values."""
+        known = block[(block != self._nodata) & ~np.isnan(block)]
+        if known.size:
+            self.count += known.size
+            self.total += float(known.sum(dtype=np.float64))
+            self.low = min(self.low, float(known.min()))
+            self.high = max(self.high, float(known.max()))
+
+
 @dataclass
 class Counts:
     """What a finished map holds.
@@ -47,18 +76,20 @@ class Counts:
     classes, reasons : of all its cells.
     dissent : of the wanted cells: percent of their observations that depart from the composite;
         None where a product has no days.
+    values : of a map of continuous values; None of one of classes.
     days : wanted cells by the number of clear days that they were seen on.
     """
 
     classes: Tally
     reasons: Tally
     dissent: Tally | None
+    values: Spread | None = None
     days: Counter[int] = field(default_factory=Counter)
 
 
 def build_report(
     counts: Counts,
-    legend: Sequence[LandClass],
+    form: Form,
     cell: float,
     *,
     name: str,
@@ -77,7 +108,7 @@ def build_report(
     Parameters
     ----------
     counts : of the finished map.
-    legend : its classes.
+    form : what it consists of.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
     name, period, recipe, software, seconds, model, items, licences, notes, release
         What the run says of itself.
@@ -97,9 +128,7 @@ def build_report(
             "schema": SCHEMA,
             "name": name,
             "period": [str(day) for day in period],
-            "area_km2": {
-                c.name: round(float(counts.classes.counts[c.code]) * square_km, 4) for c in legend
-            },
+            **_holds(counts, form, square_km),
             "coverage": round(float(found[Reason.DATA]) / wanted, 6) if wanted else 0.0,
             **(
                 {}
@@ -115,9 +144,28 @@ def build_report(
             "licences": list(licences),
             "notes": list(notes),
             "release": release,
+            "form": form.to_json(),
         }
     )
     return report
+
+
+def _holds(counts: Counts, form: Form, square_km: float) -> dict[str, Any]:
+    """Areas of the classes; or the area that has values, and these."""
+    if counts.values is None:
+        tally = counts.classes.counts
+        return {
+            "area_km2": {c.name: round(float(tally[c.code]) * square_km, 4) for c in form.legend}
+        }
+    found = counts.values
+    some = found.count > 0
+    return {
+        "area_km2": round(found.count * square_km, 4),
+        "unit": form.scale.unit if form.scale else "",
+        "minimum": found.low if some else None,
+        "mean": found.total / found.count if some else None,
+        "maximum": found.high if some else None,
+    }
 
 
 def _observations(days: Mapping[int, int], dissent: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from engine.publishing.forms import Layer
 __all__ = ["Sheet", "coarser", "cut_sheets", "write_mosaic"]
 
 SIDE = 100_000.0
+_KINDS = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}
 MOST = 10**10
 """Pixels of one file."""
 
@@ -110,8 +111,19 @@ def write_mosaic(
     ElementTree.SubElement(root, "SRS").text = rasterio.CRS.from_user_input(str(box.crs)).to_wkt()
     corner = whole.transform.to_gdal()
     ElementTree.SubElement(root, "GeoTransform").text = ", ".join(repr(float(v)) for v in corner)
-    kind = {"uint8": "Byte", "uint16": "UInt16"}[layer.dtype]
-    band = ElementTree.SubElement(root, "VRTRasterBand", dataType=kind, band="1")
+    for number in range(1, max(len(layer.bands), 1) + 1):
+        _add_band(root, number, layer, sheets)
+    ElementTree.indent(root)
+    ElementTree.ElementTree(root).write(folder / f"{name}{layer.suffix}.vrt", encoding="utf-8")
+
+
+def _add_band(
+    root: ElementTree.Element, number: int, layer: Layer, sheets: Sequence[Sheet]
+) -> None:
+    kind = _KINDS[layer.dtype]
+    band = ElementTree.SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
+    if layer.bands:
+        ElementTree.SubElement(band, "Description").text = layer.bands[number - 1]
     if layer.nodata is not None:
         ElementTree.SubElement(band, "NoDataValue").text = f"{layer.nodata:g}"
     if layer.palette:
@@ -127,9 +139,7 @@ def write_mosaic(
         source = ElementTree.SubElement(band, "SimpleSource")
         path = ElementTree.SubElement(source, "SourceFilename", relativeToVRT="1")
         path.text = f"{sheet.name}{layer.suffix}.tif"
-        ElementTree.SubElement(source, "SourceBand").text = "1"
+        ElementTree.SubElement(source, "SourceBand").text = str(number)
         ElementTree.SubElement(source, "SrcRect", {"xOff": "0", "yOff": "0"} | size)
         at = {"xOff": str(cols.start), "yOff": str(rows.start)}
         ElementTree.SubElement(source, "DstRect", at | size)
-    ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(folder / f"{name}{layer.suffix}.vrt", encoding="utf-8")

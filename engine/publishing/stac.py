@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -204,13 +205,14 @@ def _asset(folder: Path, sheet: Sheet, layer: Layer, box: GeoBox) -> dict[str, A
         "raster:spatial_resolution": float(box.resolution.x) * layer.factor,
     }
     if layer.nodata is not None:
-        band["nodata"] = layer.nodata
+        band["nodata"] = "nan" if math.isnan(layer.nodata) else layer.nodata
+    bands = [band | {"name": name} for name in layer.bands] or [band]
     asset: dict[str, Any] = {
         "href": f"../{path.name}",
         "type": "image/tiff; application=geotiff; profile=cloud-optimized",
         "title": layer.title,
         "roles": ["data"],
-        "bands": [band],
+        "bands": bands,
         "file:checksum": "1220" + _sha256(path),
         "file:size": path.stat().st_size,
     }
