@@ -73,7 +73,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
     from engine.catalog.ingest import ingest
     from engine.compare.crosstab import beside
-    from engine.compare.releases import diff, prune
+    from engine.compare.releases import diff
     from engine.compare.sample import sample
     from engine.datasets.review import review as areas
     from engine.errors import (
@@ -100,7 +100,9 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.cube import open_cube
     from engine.pipeline.dispatch import adapt, evaluate, train
     from engine.pipeline.doctor import examine as doctor
+    from engine.pipeline.migrate import migrate
     from engine.pipeline.notebook import composite, score
+    from engine.pipeline.prune import prune
     from engine.pipeline.publish import publish
     from engine.pipeline.status import read_status as status
     from engine.pipeline.templates import init
@@ -147,6 +149,7 @@ __all__ = [
     "ingest",
     "init",
     "load_recipe",
+    "migrate",
     "open_cube",
     "open_store",
     "plan",
@@ -175,10 +178,11 @@ _HOMES = {
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "load_recipe": "engine.products.registry.load_recipe",
+    "migrate": "engine.pipeline.migrate.migrate",
     "open_cube": "engine.pipeline.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",
-    "prune": "engine.compare.releases.prune",
+    "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.compare.sample.sample",

@@ -164,11 +164,23 @@ def prune(
 ) -> None:
     """Forget older commits of a store and free their space; releases stay."""
     from engine.cli.render import say
-    from engine.compare.releases import prune as forget
+    from engine.pipeline.prune import prune as forget
 
     found = forget(store, keep_days=keep_days)
     kept = f"; releases kept: {', '.join(found.releases)}" if found.releases else ""
     say(f"{found.snapshots} commits forgotten, {found.gigabytes:.3f} GB freed{kept}")
+
+
+@app.command()
+def migrate(
+    old: Annotated[str, typer.Argument(help="folder or s3://… of the store", show_default=False)],
+    new: Annotated[str, typer.Argument(help="folder or s3://… of the copy", show_default=False)],
+) -> None:
+    """Copy a store of an older form into one that runs can continue."""
+    from engine.cli.render import say
+    from engine.pipeline.migrate import migrate as copy
+
+    copy(old, new, tell=say)
 
 
 for verb in learning.VERBS:

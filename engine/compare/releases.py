@@ -1,12 +1,11 @@
-"""What changed between two releases of a store, and what of its past may go."""
+"""What changed between two releases of a store."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,16 @@ import numpy.typing as npt
 import zarr
 from odc.geo.geobox import GeoBox
 
-from engine.errors import PublishError, RecipeError
+from engine.errors import PublishError
 from engine.grid.grid import Grid
-from engine.legend import LCZ, LandClass
-from engine.products.registry import PRODUCTS
+from engine.legend import LCZ, UGS, LandClass
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Layer
 from engine.publishing.sheets import Sheet, cut_sheets, write_mosaic
 from engine.store.repository import Store
 from engine.tables import html_table
 
-__all__ = ["Difference", "Pruned", "diff", "prune"]
+__all__ = ["Difference", "diff"]
 
 _STRIP, _WIDE = 1024, 16_384  # cells down and across that are compared at once
 _SHOWN = 15  # changes that a notebook shows
@@ -161,10 +159,22 @@ def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.ui
     return found
 
 
-def _maps() -> Iterator[tuple[str, tuple[LandClass, ...]]]:
-    """The final map of each product and its legend, those that no other has by its array first."""
-    forms = [product.form for product in PRODUCTS.values()]
-    yield from ((form.layer("map").array, form.legend) for form in forms if form is not None)
+def _legend_of(attrs: Mapping[str, Any]) -> tuple[LandClass, ...]:
+    """Classes as an array declares them; those of natmap's own legends by their titles."""
+    known = {c.name: c for c in (*LCZ, *UGS)}
+    told = zip(
+        attrs["flag_values"],
+        attrs["flag_meanings"].split(),
+        attrs["flag_colors"].split(),
+        strict=True,
+    )
+    return tuple(
+        known.get(name)
+        or LandClass(
+            int(code), str(code), name, name.replace("_", " ").capitalize(), colour.lstrip("#")
+        )
+        for code, name, colour in told
+    )
 
 
 class _Map:
@@ -172,12 +182,19 @@ class _Map:
 
     def __init__(self, store: Store, tag: str | None) -> None:
         root: Any = zarr.open_group(store.reader(tag).store, mode="r")
-        for path, self.legend in _maps():
-            if path in root:
-                self._array = root[path]
-                break
-        else:
+        # the final map; in stores of version 1 that of zones was called otherwise
+        path = next((p for p in ("map/filtered", "map/classes") if p in root), None)
+        if path is None:
             raise PublishError("there is no map to compare", got=f"{store.place}, {tag}")
+        self._array = root[path]
+        try:
+            self.legend = _legend_of(self._array.attrs)
+        except (KeyError, ValueError, AttributeError) as error:
+            raise PublishError(
+                "the map has no classes to compare",
+                got=f"{store.place}: {path}",
+                expected="an array that declares flag_values, flag_meanings and flag_colors",
+            ) from error
         known = store.identity
         grid = Grid.fit(
             tuple(known["bounds"]),
@@ -213,42 +230,3 @@ def _write_tables(found: Difference, folder: Path) -> None:
         "changes": [dict(zip(("old", "new", "cells", "km2"), row, strict=True)) for row in rows],
     }
     (folder / "changes.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """What pruning freed.
-
-    Attributes
-    ----------
-    snapshots : commits that can no longer be opened.
-    gigabytes : freed.
-    releases : tags, which all stay.
-    """
-
-    snapshots: int
-    gigabytes: float
-    releases: tuple[str, ...]
-
-
-def prune(store: str | Path, *, keep_days: float = 7.0) -> Pruned:
-    """Forget commits older than some days, and free what only they hold; releases stay.
-
-    Parameters
-    ----------
-    store : folder, or ``s3://bucket/prefix``.
-    keep_days : of history, at least 0.
-
-    Raises
-    ------
-    LockedError
-        Where a run is at work: its workers' chunks would be taken for waste.
-    RecipeError
-        Where `keep_days` is negative.
-    """
-    if keep_days < 0:
-        raise RecipeError("days to keep cannot be negative", got=keep_days)
-    opened = Store.open(store)
-    cut = datetime.now(UTC) - timedelta(days=keep_days)
-    snapshots, freed = opened.prune(cut)
-    return Pruned(snapshots, freed / 1e9, tuple(opened.tags()))

@@ -155,7 +155,7 @@ def score(
 ) -> xr.Dataset:
     """A model's scores of the cells of a composite, by the kernel that a run scores with.
 
-    Of a run's own composite they equal ``scores/classes`` of the store (float32, not fused with
+    Of a run's own composite they equal ``scores/probability`` of the store (float32, not fused with
     another stream) bit for bit wherever that has been computed, but for a frame of ``card.halo``
     pixels, rounded up to cells, along edges of `cube` beyond which the store has data; of a run's
     scenes the frame is wider by that of `composite`. Bits agree on the same device alone.

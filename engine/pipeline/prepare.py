@@ -74,6 +74,7 @@ class Prepared:
         if not Store.exists(self.place):
             return None
         store = Store.open(self.place)
+        store.require_current()
         store.require_identity(self.grid, self.specs, band_names=self.band_names)
         return store
 

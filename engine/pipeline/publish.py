@@ -24,6 +24,7 @@ from engine.items import Item
 from engine.legend import Reason
 from engine.models.card import mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
+from engine.pipeline.provenance import SOFTWARE
 from engine.pipeline.verbs import load
 from engine.products.product import SNAPSHOT, Product
 from engine.products.registry import find_product
@@ -33,13 +34,13 @@ from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
 from engine.store.location import Folder, Place, place_of
+from engine.store.provenance import read_runs
 from engine.store.repository import Store
 
 __all__ = ["publish"]
 
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SLIVER = 1e-3  # of a pixel: an area that reaches no further into one leaves it out
-_SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
 
 
 def publish(
@@ -97,8 +98,9 @@ def publish(
     notes = prepared.resolved.notes
     if tag is not None and released and place.beside(_of_release(tag, SNAPSHOT)) is None:
         notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
-    band_names = prepared.band_names
-    store.require_identity(prepared.grid, prepared.specs, band_names=band_names)
+    names_then = product.before if store.version == 1 else {}
+    specs = [replace(spec, path=names_then.get(spec.path, spec.path)) for spec in prepared.specs]
+    store.require_identity(prepared.grid, specs, band_names=prepared.band_names)
     if tag is not None and not released:
         _missing(prepared, prepared.schedule(store))  # a name that is given cannot be taken back
         _keep(place, tag, {names[section]: path for section, path in catalogues.items()})
@@ -107,7 +109,7 @@ def publish(
     schedule = prepared.schedule(store, tag=tag)
     missing, more = _missing(prepared, schedule)
     notes = (*notes, *more)
-    reader = _Reader(prepared, schedule, root, missing)
+    reader = _Reader(prepared, schedule, root, missing, names_then)
     items = [
         item for path in catalogues.values() for item in read_snapshot(path) if not item.suspect
     ]
@@ -121,7 +123,7 @@ def publish(
         name=recipe.name,
         period=_period(recipe, product, items),
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
-        software={name: version(name) for name in _SOFTWARE},
+        software={name: version(name) for name in SOFTWARE},
         model={} if card is None else mlm_fields(card),
         weights=None
         if card is None
@@ -132,6 +134,7 @@ def publish(
         seconds=seconds,
         notes=notes,
         item=product.item,
+        runs=_runs(root, schedule),
     )
     form = prepared.resolved.form
     if isinstance(target, Folder):
@@ -140,6 +143,17 @@ def publish(
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
+
+
+def _runs(root: zarr.Group, schedule: Schedule) -> list[dict[str, Any]]:
+    """The runs that made the map's tiles; number 0 is one that the store knows nothing of."""
+    made = schedule.ledger.column("map", "run")[schedule.ledger.states("map") == State.DONE]
+    table = read_runs(root)
+    return [
+        {"run": number, "tiles": int((made == number).sum())}
+        | (dict(table[number - 1]) if number else {"provenance": "unknown"})
+        for number in sorted(set(made.tolist()))
+    ]
 
 
 def _period(recipe: Recipe, product: Product[Any], items: Sequence[Item]) -> tuple[date, date]:
@@ -236,7 +250,8 @@ def _missing(
 class _Reader:
     """Parts of the map's layers, cut to the area, with the ledger's word on tiles that failed.
 
-    `missing` are tiles, by layer, whose layer does not belong to their map.
+    `missing` are tiles, by layer, whose layer does not belong to their map; `names` are other names
+    that the store has for arrays.
     """
 
     def __init__(
@@ -245,9 +260,12 @@ class _Reader:
         schedule: Schedule,
         root: zarr.Group,
         missing: Mapping[str, npt.NDArray[np.bool_]],
+        names: Mapping[str, str],
     ) -> None:
         grid, form = prepared.grid, prepared.resolved.form
-        self._arrays: dict[str, Any] = {layer.key: root[layer.array] for layer in form.layers}
+        self._arrays: dict[str, Any] = {
+            layer.key: root[names.get(layer.array, layer.array)] for layer in form.layers
+        }
         self._missing = missing
         self._factors = {layer.key: layer.factor for layer in form.layers}
         specs = {spec.path: spec for spec in prepared.specs}

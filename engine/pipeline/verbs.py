@@ -15,6 +15,7 @@ from engine.clusters.settings import ClusterSettings, load_cluster
 from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
 from engine.pipeline.prepare import Prepared, freeze, prepare
+from engine.pipeline.provenance import facts_of, items_of, require_product
 from engine.pipeline.rates import Cost, Rates, read_rates
 from engine.products.registry import load_recipe
 from engine.recipes.run import Recipe
@@ -26,6 +27,7 @@ from engine.runs.stage import Stage
 from engine.store.chunks import tile_chunks
 from engine.store.guarantees import MANY_CHUNKS
 from engine.store.location import Folder
+from engine.store.provenance import begin_run
 from engine.tables import html_table
 
 __all__ = ["Plan", "StagePlan", "load", "plan", "run"]
@@ -187,9 +189,13 @@ def run(
             schedule = prepared.schedule(store, until=stage, tiles=wanted)
             if not schedule.open:
                 return Summary(0, (), 0, False, 0.0)
+            number = begin_run(store, facts_of(prepared), items_of(prepared))
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
-                    return execute(schedule, store, found, listeners=listeners, limits=limits)
+                    require_product(found.client, prepared.product)
+                    return execute(
+                        schedule, store, found, listeners=listeners, limits=limits, number=number
+                    )
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there
                 if start == _STARTS - 1:

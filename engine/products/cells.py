@@ -31,7 +31,7 @@ class CellModel(ModelChoice):
 
 @dataclass(frozen=True)
 class ScoreCells:
-    """composite -> scores/classes, or embedding/features."""
+    """composite -> scores/probability, or embedding/features."""
 
     card: ModelCard
     order: tuple[int, ...]  # positions of the card's bands among the cube's
@@ -51,8 +51,8 @@ class ScoreCells:
         if self.group == "embedding":
             yield Output({"embedding/features": found.features})
             return
-        spec = next(s for s in task.outputs if s.name == "classes")
-        yield Output({"scores/classes": found.scores.astype(spec.dtype)})
+        spec = next(s for s in task.outputs if s.name == "probability")
+        yield Output({"scores/probability": found.scores.astype(spec.dtype)})
 
 
 def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
@@ -111,7 +111,7 @@ def score_stages(
         Stage(
             "scores",
             score("scores"),
-            (spec("scores/classes", choice.scores, math.nan, leading=(("class", codes),)),),
+            (spec("scores/probability", choice.scores, math.nan, leading=(("class", codes),)),),
             (patch_input,),
             version=3,
             parameters=model | {"dtype": choice.scores},

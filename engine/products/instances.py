@@ -123,7 +123,7 @@ def _blocks(task: TileTask) -> Iterator[_Block]:
 
 @dataclass(frozen=True)
 class ScoreGraphs:
-    """instances -> graphs/classes."""
+    """instances -> graphs/probability."""
 
     card: ModelCard
     device: Device
@@ -139,24 +139,24 @@ class ScoreGraphs:
             predictor,
             len(self.card.classes),
         )
-        spec = next(s for s in task.outputs if s.name == "classes")
-        yield Output({"graphs/classes": scores.astype(spec.dtype)})
+        spec = next(s for s in task.outputs if s.name == "probability")
+        yield Output({"graphs/probability": scores.astype(spec.dtype)})
 
 
 @dataclass(frozen=True)
 class FuseScores:
-    """scores, graphs -> fused/classes; a cell without instances keeps its scores."""
+    """scores, graphs -> fused/probability; a cell without instances keeps its scores."""
 
     sentinel_weight: float
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        scores = task.read("scores/classes")
+        scores = task.read("scores/probability")
         found = fuse(
             scores.astype(np.float32),
-            task.read("graphs/classes").astype(np.float32),
+            task.read("graphs/probability").astype(np.float32),
             self.sentinel_weight,
         )
-        yield Output({"fused/classes": found.astype(scores.dtype)})
+        yield Output({"fused/probability": found.astype(scores.dtype)})
 
 
 def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCard) -> ModelCard:
@@ -250,7 +250,7 @@ def fusion_stages(
 
     def spec(group: str) -> ArraySpec:
         return ArraySpec(
-            f"{group}/classes", choice.scores, float(CELL), n, math.nan, leading=labels
+            f"{group}/probability", choice.scores, float(CELL), n, math.nan, leading=labels
         )
 
     return [

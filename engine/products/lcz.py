@@ -92,7 +92,7 @@ class MakeMap:
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         halo = self.halo
-        scores = task.read(f"{self.scores}/classes", halo)
+        scores = task.read(f"{self.scores}/probability", halo)
         padded, confidence = classify(scores, self.codes)
         core = np.s_[halo : padded.shape[0] - halo, halo : padded.shape[1] - halo]
         classes, confidence = padded[core], confidence[core]
@@ -112,8 +112,8 @@ class MakeMap:
         seen = task.read("composite/observations")
         yield Output(
             {
-                "map/classes": classes,
-                "map/filtered": filtered,
+                "map/unfiltered": classes,
+                "map/classes": filtered,
                 "map/confidence": confidence,
                 "map/observations": cell_observations(seen, self.factor),
                 "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
@@ -191,7 +191,7 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
         make,
         (
             spec("map/classes", "uint8", fill=0, attrs=legend),
-            spec("map/filtered", "uint8", fill=0, attrs=legend),
+            spec("map/unfiltered", "uint8", fill=0, attrs=legend),
             spec("map/confidence", "uint8", fill=255, attrs=percent),
             spec("map/observations", "uint16", fill=0),
             spec("map/dissent", "uint8", fill=255, attrs=percent),
@@ -210,8 +210,8 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
 def _layers() -> Sequence[Layer]:
     zones = partial(Layer, dtype="uint8", nodata=0, overview="mode", classes=LCZ)
     return (
-        zones("map", "", "Local climate zones, filtered and masked", array="map/filtered"),
-        zones("classes", "-classes", "Local climate zones, unfiltered", array="map/classes"),
+        zones("map", "", "Local climate zones, filtered and masked", array="map/classes"),
+        zones("classes", "-classes", "Local climate zones, unfiltered", array="map/unfiltered"),
         Layer(
             "confidence",
             "-confidence",
@@ -303,4 +303,9 @@ PRODUCT = Product(
     _TEMPLATE,
     _FORM,
     reference="cells",
+    before={
+        "map/classes": "map/filtered",
+        "map/unfiltered": "map/classes",
+        **{f"{group}/probability": f"{group}/classes" for group in ("scores", "graphs", "fused")},
+    },
 )

@@ -112,6 +112,7 @@ class Product(Generic[R]):
     form : how it is published and drawn, where that is the same for all its models: folders of
         before releases told it are read by it.
     item : what an item of its main source is called.
+    before : arrays that stores of version 1 have by other names.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Product(Generic[R]):
     form: Form | None = None
     reference: Literal["cells", "pixels"] | None = None
     item: str = "scene"
+    before: Mapping[str, str] = field(default_factory=dict)
 
     def snapshots(self, recipe: R) -> dict[str, str]:
         """What frozen catalogues are called after the store's name, by the recipe's section."""

@@ -53,6 +53,7 @@ class Facts:
     notes : lines for the reader of the report.
     weights : the model's file as a STAC asset of role ``mlm:model``.
     item : what one of the sources is called.
+    runs : what made it: of each run its number, its tiles, and what it was told.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Facts:
     notes: Sequence[str]
     weights: Mapping[str, Any] | None = None
     item: str = "scene"
+    runs: Sequence[Mapping[str, Any]] = ()
 
 
 def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> Path:
@@ -148,6 +150,7 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
         licences=[facts.licence],
         notes=facts.notes,
         release=facts.version,
+        runs=facts.runs,
     )
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _draw(folder / "preview.png", form, box, read, facts)

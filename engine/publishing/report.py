@@ -102,6 +102,7 @@ def build_report(
     licences: Sequence[str],
     notes: Sequence[str],
     release: str,
+    runs: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The report as plain values, without secrets.
 
@@ -110,7 +111,7 @@ def build_report(
     counts : of the finished map.
     form : what it consists of.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
-    name, period, recipe, software, seconds, model, items, licences, notes, release
+    name, period, recipe, software, seconds, model, items, licences, notes, release, runs
         What the run says of itself.
 
     Returns
@@ -145,6 +146,7 @@ def build_report(
             "notes": list(notes),
             "release": release,
             "form": form.to_json(),
+            "runs": [dict(run) for run in runs],
         }
     )
     return report

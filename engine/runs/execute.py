@@ -101,6 +101,7 @@ def execute(
     *,
     listeners: Sequence[events.Listener] = (),
     limits: Limits | None = None,
+    number: int = 0,
 ) -> Summary:
     """Run all that is stale.
 
@@ -115,13 +116,14 @@ def execute(
     cluster : Cluster
     listeners : callables of an event.
     limits : Limits, optional
+    number : of the run in the store's table, which its records name; 0 where it is in none.
 
     Raises
     ------
     RunError
         Where no worker is left and none comes, or none offers what a stage needs.
     """
-    driver = _Driver(schedule, store, cluster, listeners, limits or Limits())
+    driver = _Driver(schedule, store, cluster, listeners, limits or Limits(), number)
     with draining(driver.stop):
         return driver.run()
 
@@ -134,8 +136,10 @@ class _Driver:
         cluster: Cluster,
         listeners: Sequence[events.Listener],
         limits: Limits,
+        number: int = 0,
     ) -> None:
         self.schedule, self.store, self.cluster = schedule, store, cluster
+        self.number = number
         self.listeners, self.limits = listeners, limits
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
@@ -319,7 +323,8 @@ class _Driver:
 
     def _row(self, work: Work, state: State, reason: Reason, attempts: int) -> None:
         record = np.zeros(1, RECORD)[0]
-        record["state"], record["reason"], record["attempts"] = state, reason, attempts
+        record["state"], record["reason"], record["run"] = state, reason, self.number
+        record["attempts"] = min(attempts, 255)
         record["finished"] = int(time.time())
         self.rows.append((work, record))
 
@@ -345,7 +350,8 @@ class _Driver:
                 session.merge(*(result.fork for result in results))
             for result in results:
                 for part, raw in result.records:
-                    record = np.frombuffer(raw, RECORD)[0]
+                    record = np.frombuffer(bytearray(raw), RECORD)[0]
+                    record["run"] = self.number
                     ledger.put(result.stage, result.tile, record, part)
                 ledger.note(result.stage, result.tile, result.note)
                 ledger.count(

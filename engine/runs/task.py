@@ -251,7 +251,7 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         record["state"] = State.DONE
         degraded = task.degraded or any(task.blank.values())
         record["flags"] = output.flags | (Flag.DEGRADED if degraded else Flag(0))
-        record["attempts"] = task.attempt + 1
+        record["attempts"] = min(task.attempt + 1, 255)
         for name, value in _digests(task, arrays).items():
             record[name] = value
         if output.note:

@@ -10,7 +10,7 @@ from typing import Any
 import icechunk
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from engine.grid.grid import Grid, grid_mapping
 from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec, nodata_of
@@ -87,7 +87,11 @@ def create_arrays(root: zarr.Group, grid: Grid, specs: Iterable[ArraySpec]) -> N
             fill_value=spec.fill,
             dimension_names=spec.dims,
             # level 1 of bits takes half the time of level 3 of bytes, for 3 % more space
-            compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
+            # and a checksum tells a chunk whose bits flipped from one that was written so
+            compressors=[
+                BloscCodec(cname=spec.codec, clevel=1, shuffle="bitshuffle"),
+                Crc32cCodec(),
+            ],
             attributes=_attributes(spec),
         )
         _create_coordinates(group, grid, spec)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import zarr
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from engine.errors import StoreError
 from engine.grid.grid import Tile
@@ -39,8 +39,8 @@ RECORD = np.dtype(
         ("state", "u1"),
         ("reason", "u1"),
         ("flags", "u1"),
-        ("spare", "u1"),
-        ("attempts", "<u2"),
+        ("attempts", "u1"),
+        ("run", "<u2"),  # its number in the table of runs (`engine.store.provenance`), 0: unknown
         ("megabytes", "<u2"),  # peak memory of the worker
         ("seconds", "<f4"),
         ("finished", "<u4"),  # Unix time
@@ -194,7 +194,10 @@ class Ledger:
                 dtype="uint8",
                 fill_value=0,
                 dimension_names=(("time",) if daily else ()) + ("tile_row", "tile_col", "byte"),
-                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
+                compressors=[
+                    BloscCodec(cname="zstd", clevel=3, shuffle="noshuffle"),
+                    Crc32cCodec(),
+                ],
                 attributes={"record": json.dumps(RECORD.descr)},
             )
 
@@ -217,6 +220,11 @@ class Ledger:
             group.attrs["notes_dropped"] = self.notes_dropped
             group.attrs["settings"] = json.dumps(self.settings)
 
+    def touch(self) -> None:
+        """Let the next `write` write everything, into a store that has nothing of it."""
+        self._dirty = set(self._blocks)
+        self._notes_dirty = True
+
     def written(self) -> None:
         """Say that the last `write` was committed."""
         self._dirty.clear()
@@ -234,13 +242,7 @@ class Ledger:
             if stage not in group:
                 continue
             array = group[stage]
-            if array.shape[-1] != RECORD.itemsize:
-                raise StoreError(
-                    "the store's ledger was written by another version of natmap",
-                    got=f"records of {array.shape[-1]} bytes",
-                    expected=f"{RECORD.itemsize} bytes",
-                    remedy="open it with the natmap that made it, or name a new folder in `store`",
-                )
+            form = _form_of(array)
             for chunk in _chunks(session, f"/ledger/{stage}"):
                 part, row, col = (chunk[0], chunk[1], chunk[2]) if daily else (0, *chunk[:2])
                 r0, c0 = row * _BLOCK, col * _BLOCK
@@ -248,8 +250,28 @@ class Ledger:
                 index: tuple[Any, ...] = (slice(r0, r1), slice(c0, c1))
                 raw = np.ascontiguousarray(array[(part, *index) if daily else index])
                 block = np.zeros((_BLOCK, _BLOCK), RECORD)
-                block[: r1 - r0, : c1 - c0] = raw.view(RECORD)[..., 0]
+                found = raw.view(form)[..., 0]
+                for name in set(RECORD.names or ()) & set(form.names or ()):
+                    block[name][: r1 - r0, : c1 - c0] = found[name]
                 self._blocks[stage, part, row, col] = block
+
+
+def _form_of(array: Any) -> np.dtype[np.void]:
+    """The form of a ledger's records, as the array says it; of another version what both know."""
+    try:
+        told = json.loads(str(array.attrs["record"]))
+        form = np.dtype([(str(name), str(kind)) for name, kind in told])
+        known = form.itemsize == array.shape[-1] and form.names and "state" in form.names
+    except (KeyError, ValueError, TypeError):
+        known = False
+    if not known:
+        raise StoreError(
+            "the store's ledger was written by another version of natmap",
+            got=f"records of {array.shape[-1]} bytes",
+            expected=f"{RECORD.itemsize} bytes",
+            remedy="open it with the natmap that made it, or name a new folder in `store`",
+        )
+    return form
 
 
 def recorded_days(session: Any, stage: str) -> list[int]:

@@ -27,13 +27,18 @@ from engine.store.layout import create_arrays, form_of, identity_of, split_manif
 from engine.store.lease import hold
 from engine.store.location import Bucket, Folder, Place, place_of
 
-__all__ = ["Store"]
+__all__ = ["VERSION", "Store"]
 
 icechunk.set_logs_filter("error")  # one driver commits: its warning about many does not apply
 
 _CHUNK_REFS = 100_000  # in all cached manifests
 _SNAPSHOT_NODES = 400  # groups and arrays in all cached snapshots: the last few
-_IDENTITY, _EPOCH = "natmap:identity", "natmap:epoch"  # attributes of the root
+_IDENTITY, _EPOCH, _FORM = "natmap:identity", "natmap:epoch", "natmap:store"  # of the root
+
+VERSION = 2
+"""Of stores: names of arrays, form of the ledger, table of runs. Older ones are read."""
+ICECHUNK_FORMAT = int(icechunk.__version__.partition(".")[0])
+"""What new stores are made in: the installed Icechunk's own, the newest that it writes."""
 
 
 class Store:
@@ -46,6 +51,7 @@ class Store:
     place : Folder or Bucket
     identity : dict
         What may never change: CRS, anchor, extent, tile, chunks, bands.
+    version : of its form; see `VERSION`.
     """
 
     def __init__(self, place: Place, repo: icechunk.Repository) -> None:
@@ -55,6 +61,15 @@ class Store:
         with _errors(place):
             root = zarr.open_group(self.reader().store, mode="r")
             self.identity: dict[str, Any] = json.loads(str(root.attrs[_IDENTITY]))
+            form: Any = root.attrs.get(_FORM, {"version": 1})
+        self.version = int(form["version"])
+        if self.version > VERSION:
+            raise StoreError(
+                "the store was made by a newer natmap",
+                got=f"{place}: version {self.version}",
+                expected=f"version {VERSION} or older",
+                remedy="install that natmap",
+            )
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -129,6 +144,21 @@ class Store:
                 "there is no store here", got=place, remedy="`natmap run RECIPE` makes it"
             )
         return cls(place, _open(place))
+
+    def require_current(self) -> None:
+        """Refuse to go on with a store of an older form.
+
+        Raises
+        ------
+        StoreError
+        """
+        if self.version < VERSION:
+            raise StoreError(
+                "the store is of an older form, which can be read and published, but not run on",
+                got=f"{self.place}: version {self.version}",
+                expected=f"version {VERSION}",
+                remedy="name a new folder in `store`, or copy it: natmap migrate OLD NEW",
+            )
 
     def require_identity(self, grid: Grid, specs: Iterable[ArraySpec], **more: Any) -> None:
         """Refuse to go on where the store was made for something else.
@@ -245,6 +275,10 @@ class Store:
         """Names of all releases."""
         return sorted(self._repo.list_tags())
 
+    def history(self) -> list[icechunk.SnapshotInfo]:
+        """Commits that lead to the newest, which is the first."""
+        return list(self._repo.ancestry(branch="main"))
+
     def tag(self, name: str) -> None:
         """Name the newest commit as a release."""
         self._repo.create_tag(name, snapshot_id=self.reader().snapshot_id)
@@ -295,6 +329,7 @@ def _fill(
     session = repo.writable_session("main")
     root = zarr.open_group(session.store, mode="a")
     root.attrs[_IDENTITY] = json.dumps(identity_of(grid, specs, **more))
+    root.attrs[_FORM] = {"version": VERSION, "icechunk_format": ICECHUNK_FORMAT}
     create_arrays(root, grid, specs)
     session.commit("make the store")
 

@@ -71,7 +71,7 @@ def test_scores_equal_a_straight_evaluation(data: Path, made: tuple[Path, dict])
     with rasterio.open(next((data / "sentinel2-berlin").glob("*.tif"))) as file:
         west, north = file.transform.c, file.transform.f
     assert (west % 100, north % 100) != (0, 0)
-    scores = open_store(made[0] / "store")["scores"]["classes"].load()
+    scores = open_store(made[0] / "store")["scores"]["probability"].load()
     rows = np.round((north - scores.y.values - 50) / 10).astype(int) - 11
     cols = np.round((scores.x.values - 50 - west) / 10).astype(int) - 11
     net = Straight(data / "weights" / "sen2lcz_so2sat.hdf5")
@@ -101,13 +101,13 @@ def test_scores_equal_a_straight_evaluation(data: Path, made: tuple[Path, dict])
 
 
 def test_mean_confidence_is_the_published_one(made: tuple[Path, dict]) -> None:
-    scores = open_store(made[0] / "store")["scores"]["classes"].max("class").values
+    scores = open_store(made[0] / "store")["scores"]["probability"].max("class").values
     assert np.nanmean(scores) == pytest.approx(0.608, abs=0.01)
 
 
 def test_the_map_is_filtered_and_all_of_it_is_urban(made: tuple[Path, dict]) -> None:
     tree = open_store(made[0] / "store")["map"]
-    classes, filtered = tree["classes"].values, tree["filtered"].values
+    classes, filtered = tree["unfiltered"].values, tree["classes"].values
     inside = tree["reason"].values == 0
     assert inside.sum() > 1024
     assert (
@@ -132,9 +132,9 @@ def test_a_mask_that_cuts_the_city(made: tuple[Path, dict]) -> None:
     xx, yy = np.meshgrid(after.x.values, after.y.values)
     inside = np.hypot(xx - cx, yy - cy) < 1190
     outside = np.hypot(xx - cx, yy - cy) > 1210
-    had = before.filtered.values > 0
-    assert (after.filtered.values[inside] == before.filtered.values[inside]).all()
-    assert (after.filtered.values[outside] == 0).all()
+    had = before.classes.values > 0
+    assert (after.classes.values[inside] == before.classes.values[inside]).all()
+    assert (after.classes.values[outside] == 0).all()
     assert (after.reason.values[outside & had] == 5).all()
     assert (after.classes.values == before.classes.values).all()
     assert (after.confidence.values == before.confidence.values).all()
@@ -145,7 +145,7 @@ def test_the_embedding_is_stored(made: tuple[Path, dict]) -> None:
     tree = open_store(made[0] / "store")
     features = tree["embedding"]["features"].values
     assert features.shape[0] == 128
-    scored = np.isfinite(tree["scores"]["classes"].values).all(axis=0)
+    scored = np.isfinite(tree["scores"]["probability"].values).all(axis=0)
     area = tree["map"]["reason"].values != 1  # scores reach further, for the filter
     assert (np.isfinite(features).all(axis=0) == scored)[area].all()
     assert scored[area].any()
@@ -171,7 +171,7 @@ def test_the_product_folder(made: tuple[Path, dict]) -> None:
         assert file.res == (100, 100)
         assert box.left % 100 == box.top % 100 == 0
     tree = open_store(made[0] / "store")["map"].to_dataset()
-    cut = tree.filtered.sel(x=slice(box.left, box.right), y=slice(box.top, box.bottom)).values
+    cut = tree.classes.sel(x=slice(box.left, box.right), y=slice(box.top, box.bottom)).values
     with rasterio.open(folder / "berlin-reason.tif") as file:
         reason = file.read(1)
     assert (values == np.where(reason == 0, cut, 0)).all()
@@ -211,11 +211,11 @@ def test_the_map_does_not_depend_on_the_tile(
     ours, theirs = ours.sel(x=x, y=y), theirs.sel(x=x, y=y)
     assert ours.sizes["x"] >= 32
     computed = (ours.reason.values != 255) & (theirs.reason.values != 255)
-    for name in ("filtered", "classes", "confidence", "reason"):
+    for name in ("classes", "unfiltered", "confidence", "reason"):
         inside = computed & (ours.reason.values != 1)
         assert (ours[name].values == theirs[name].values)[inside].all()
     scores = [
-        open_store(path / "store")["scores"]["classes"].sel(x=x, y=y).values
+        open_store(path / "store")["scores"]["probability"].sel(x=x, y=y).values
         for path in (tmp_path, folder)
     ]
     inside = computed & (ours.reason.values != 1)

@@ -65,7 +65,7 @@ def run(country: Path, name: str, tile: int) -> tuple[np.ndarray, np.ndarray, tu
     tree = engine.open_store(country / name, decode=False)
     scores, composite = tree["scores"], tree["composite"]
     corner = float(scores.x[0]) - 50, float(scores.y[0]) + 50
-    return scores["classes"].values, composite["bands"].values, corner
+    return scores["probability"].values, composite["bands"].values, corner
 
 
 def test_scores_are_those_of_each_patch_alone_in_any_layout(country: Path) -> None:

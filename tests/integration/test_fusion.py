@@ -165,14 +165,14 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     fused = recipe(place, model=model, publish="product")
     assert not run(fused, base=place).failed
     tree, _, _ = arrays(place)
-    s, g, p = (tree[name]["classes"].values for name in ("scores", "graphs", "fused"))
+    s, g, p = (tree[name]["probability"].values for name in ("scores", "graphs", "fused"))
     both = np.isfinite(s).all(0) & np.isfinite(g).all(0)
     assert both.sum() > 300
     np.testing.assert_allclose(p[:, both], (weight * s + (1 - weight) * g)[:, both], atol=1e-6)
     np.testing.assert_allclose(g[:, both].sum(0), 1, atol=1e-5)
     alone = np.isfinite(s).all(0) & ~np.isfinite(g).all(0)
     np.testing.assert_array_equal(p[:, alone], s[:, alone])
-    classes = tree["map"]["classes"].values
+    classes = tree["map"]["unfiltered"].values
     known = np.isfinite(p).all(0)
     mapped = known & (classes > 0)
     assert mapped.sum() > 300
@@ -189,7 +189,7 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     assert stale == {"fused"}
     assert not run(changed, base=place).failed
     tree, _, _ = arrays(place)
-    np.testing.assert_array_equal(tree["fused"]["classes"].values, s)
+    np.testing.assert_array_equal(tree["fused"]["probability"].values, s)
 
     # another segmenter is not what the graphs were learnt on
     with pytest.raises(CardError, match="trained on other instances") as caught:

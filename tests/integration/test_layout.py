@@ -163,7 +163,7 @@ def make(country: Place, tile: int, workers: int) -> Any:
     for path in publish(recipe, base=folder).rglob("*.tif"):
         with rasterio.open(path) as file:
             product[path.name] = file.read(), file.transform
-    return open_store(folder / recipe["store"])["scores"]["classes"].load(), product
+    return open_store(folder / recipe["store"])["scores"]["probability"].load(), product
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 GROUPS = {
     "composite": ("bands", "observations", "dissent", "reason"),
     "scores": ("classes",),
-    "map": ("filtered", "classes", "confidence", "observations", "reason"),
+    "map": ("classes", "unfiltered", "confidence", "observations", "reason"),
 }
 CORNER, HALF = (4_465_600, 2_934_400), 500  # where four tiles meet, at the edge of a town
 DAY = "20210926"  # the clearest there
@@ -47,7 +47,7 @@ RELEASE = "first-of.2"
 def whole(reference: Path) -> dict[str, np.ndarray]:
     """The arrays of all three dates, made in one go."""
     found = arrays(reference / "store")
-    assert len(np.unique(found["map/filtered"])) > 4
+    assert len(np.unique(found["map/classes"])) > 4
     return found
 
 
@@ -253,7 +253,7 @@ def test_what_changed_between_releases(place: Path, tmp_path: Path) -> None:
     Store.open(place / "store").tag("october")
     found = engine.diff(place / "store", RELEASE, "october", out=tmp_path / "diff")
     old, new = (
-        engine.open_store(place / "store", tag=tag)["map"]["filtered"].values
+        engine.open_store(place / "store", tag=tag)["map"]["classes"].values
         for tag in (RELEASE, "october")
     )
     assert found.changed == (old != new).sum() > 0
@@ -287,7 +287,7 @@ def test_a_release_is_published_as_it_was(grown: Grown, place: Path) -> None:
 
 
 def test_pruning_keeps_releases_and_the_newest(place: Path, whole: dict[str, np.ndarray]) -> None:
-    before = engine.open_store(place / "store", tag=RELEASE)["map"]["filtered"].values
+    before = engine.open_store(place / "store", tag=RELEASE)["map"]["classes"].values
     run(place, filter={"method": "majority"})
     run(place)
     size = sum(p.stat().st_size for p in (place / "store").rglob("*") if p.is_file())
@@ -301,6 +301,6 @@ def test_pruning_keeps_releases_and_the_newest(place: Path, whole: dict[str, np.
     assert left < size
     assert size - left == pytest.approx(found.gigabytes * 1e9, rel=0.3)
     same(whole, arrays(place / "store"))
-    again = engine.open_store(place / "store", tag=RELEASE)["map"]["filtered"].values
+    again = engine.open_store(place / "store", tag=RELEASE)["map"]["classes"].values
     np.testing.assert_array_equal(before, again)
     assert run(place) == dict.fromkeys(("scenes", "composite", "scores", "map"), 0)

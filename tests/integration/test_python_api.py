@@ -50,7 +50,7 @@ import matplotlib.pyplot as plt
 import natmap
 
 store = natmap.open_store(sys.argv[1], chunks={})
-zones = store["map"]["filtered"]
+zones = store["map"]["classes"]
 known = zones != zones.rio.nodata
 km2 = abs(zones.rio.resolution()[0] * zones.rio.resolution()[1]) / 1e6
 names = zones.attrs["flag_meanings"].split()
@@ -67,9 +67,9 @@ zones.rio.to_raster(sys.argv[2] + "/zones.tif")
 confidence.rio.reproject("EPSG:4326").rio.to_raster(sys.argv[2] + "/confidence.tif")
 print(json.dumps({
     "crs": zones.rio.crs.to_epsg(),
-    "area_km2": {names[int(k) - 1]: float(cells.sel(filtered=k)) * km2
-                 for k in cells["filtered"].values if k},
-    "confidence": {int(k): float(means.sel(filtered=k)) for k in means["filtered"].values if k},
+    "area_km2": {names[int(k) - 1]: float(cells.sel(classes=k)) * km2
+                 for k in cells["classes"].values if k},
+    "confidence": {int(k): float(means.sel(classes=k)) for k in means["classes"].values if k},
     "dissent": [int(dissent.count()), float(dissent.mean())],
     "plain": float(store["map"]["confidence"].mean()),
 }))
@@ -203,13 +203,14 @@ def test_scores_of_the_run_s_composite_are_the_store_s(
     found = natmap.score(cube, "lcz-made-up")
     assert found["scores"].chunks is not None
     found = found.load()
-    wanted, zones = stored["scores"]["classes"], stored["map"]
+    wanted, zones = stored["scores"]["probability"], stored["map"]
     there = np.isfinite(wanted.values).all(axis=0)
     assert there.sum() > 1000
     np.testing.assert_array_equal(found.scores.values[:, there], wanted.values[:, there])
     area = zones["reason"].values != 1
     for name in ("classes", "confidence"):
-        np.testing.assert_array_equal(found[name].values[area], zones[name].values[area])
+        stored_as = {"classes": "unfiltered"}.get(name, name)
+        np.testing.assert_array_equal(found[name].values[area], zones[stored_as].values[area])
     xr.testing.assert_equal(found.y, wanted.y)
     assert found.classes.rio.transform() == wanted.rio.transform()
     assert found.classes.rio.nodata == 0
@@ -218,7 +219,7 @@ def test_scores_of_the_run_s_composite_are_the_store_s(
 def test_scores_of_a_crop_lie_on_the_run_s_cells(stored: xr.DataTree) -> None:
     card = load_card(find_card("lcz-made-up", Path()))
     found = natmap.score(stored["composite"].to_dataset().isel(**CROP), card).load()
-    wanted = stored["scores"]["classes"].sel(x=found.x, y=found.y).values
+    wanted = stored["scores"]["probability"].sel(x=found.x, y=found.y).values
     there = np.isfinite(wanted).all(axis=0)
     inner = framed(wanted.shape, -(-card.halo // card.step)) & there
     assert inner.sum() > 500

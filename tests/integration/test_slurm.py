@@ -125,7 +125,7 @@ def test_a_recipe_runs_by_a_settings_file(tmp_path: Path, until: str | None) -> 
     done = [s.name for s in plan.stages if not s.stale and not s.waiting]
     assert done == ["scenes", "composite"] if until else len(done) == len(plan.stages)
     a, b = (engine.open_store(path) for path in (tmp_path / "far", near() / "store"))
-    compared = [("composite", "bands"), ("map", "filtered"), ("map", "confidence")]
+    compared = [("composite", "bands"), ("map", "classes"), ("map", "confidence")]
     for group, name in compared[: 1 if until else 3]:
         np.testing.assert_array_equal(a[group][name], b[group][name])
 

@@ -1,0 +1,94 @@
+"""The table of runs: what each was told and ran with; a record of the ledger names its run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import zarr
+
+from engine.errors import StoreError
+from engine.store.repository import Store
+
+__all__ = ["begin_run", "read_items", "read_runs"]
+
+_MOST = np.iinfo(np.uint16).max  # numbers that a record has room for
+_CHUNK = 2**24  # bytes of a snapshot that lie together
+_WHEN = ("started",)  # what may differ between two runs that are one in the table
+
+
+def begin_run(
+    store: Store, facts: Mapping[str, Any], items: Mapping[str, tuple[str, bytes]]
+) -> int:
+    """Enter a run in the table; the caller holds the store's lock.
+
+    A run that was told the same as the last one, and ran with the same, is that one resumed.
+
+    Parameters
+    ----------
+    store : Store
+    facts : JSON values, without secrets: recipe, card, software, started.
+    items : frozen catalogues by the recipe's section: what names their content, and their bytes.
+
+    Returns
+    -------
+    Its number, from 1
+
+    Raises
+    ------
+    StoreError
+        Where the table is full.
+    """
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    group: Any = root.require_group("runs")
+    known = json.loads(str(group.attrs.get("runs", "[]")))
+    entry = {**facts, "items": {section: name for section, (name, _) in items.items()}}
+    if known and _same(known[-1], entry):
+        return len(known)
+    if len(known) == _MOST:
+        raise StoreError("the store's table of runs is full", got=f"{_MOST} runs")
+    for name, content in items.values():
+        if name not in group:
+            values = np.frombuffer(content, np.uint8)
+            array = group.create_array(
+                name,
+                shape=values.shape,
+                chunks=(min(max(len(values), 1), _CHUNK),),
+                dtype="uint8",
+                dimension_names=("byte",),
+            )
+            array[:] = values
+    group.attrs["runs"] = json.dumps([*known, entry])
+    session.commit(f"run {len(known) + 1}")
+    return len(known) + 1
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    def told(entry: Mapping[str, Any]) -> str:
+        kept = {name: value for name, value in entry.items() if name not in _WHEN}
+        return json.dumps(kept, sort_keys=True)
+
+    return told(one) == told(other)
+
+
+def read_runs(root: zarr.Group) -> Sequence[dict[str, Any]]:
+    """All runs, the first is number 1; none of a store that kept no table."""
+    if "runs" not in root:
+        return []
+    found: list[dict[str, Any]] = json.loads(str(root["runs"].attrs.get("runs", "[]")))
+    return found
+
+
+def read_items(root: zarr.Group, name: str) -> bytes:
+    """A frozen catalogue (stac-geoparquet) by the name that a run has for it.
+
+    Raises
+    ------
+    KeyError
+        Where there is none of this name.
+    """
+    group: Any = root["runs"]
+    return bytes(np.asarray(group[name][:]).tobytes())
