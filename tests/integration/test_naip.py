@@ -144,11 +144,11 @@ def green_at_trees(data: Path, product: Path, frames: list[str]) -> tuple[float,
             values = file.read(1, window=here.round_offsets().round_lengths())
             green, known = green + (values == 1).sum(), known + (values != 255).sum()
     seen = np.array(marked)
-    assert (seen != 255).sum() > 0.98 * seen.size > 100
+    assert (seen != 255).sum() > 0.98 * seen.size > 50
     return float((seen[seen != 255] == 1).mean()), float(green / known)
 
 
-@pytest.mark.parametrize("each", [2, pytest.param(5, marks=pytest.mark.soak, id="all")])
+@pytest.mark.parametrize("each", [1, pytest.param(5, marks=pytest.mark.soak, id="all")])
 def test_a_folder_of_frames_is_mapped(data: Path, tmp_path: Path, each: int) -> None:
     names = [[f"{t}_2020_{k + 1}" for k in range(each)] for t in ("claremont", "riverside")]
     images = tmp_path / "images"
