@@ -179,6 +179,8 @@ class Predictor:
     def segment(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logit of class 1 against class 0 of each pixel, float32 (n, side, side).
 
+        Of a card with classes of its own the logit of each, (n, classes, side, side).
+
         Parameters
         ----------
         windows : prepared images, float32 (n, bands, side, side)
@@ -195,7 +197,9 @@ class Predictor:
                 batch = np.zeros((size, *part.shape[1:]), np.float32)
                 batch[: len(part)] = part
             logits = self._apply(self.model, batch).float()
-            found: npt.NDArray[np.float32] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
+            if not self.card.names:
+                logits = logits[:, 1] - logits[:, 0]
+            found: npt.NDArray[np.float32] = logits.cpu().numpy()
             return found[: len(part)]
 
         while True:

@@ -13,18 +13,19 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit
+from scipy.special import expit, softmax
 
 from engine.prefetch import ahead
 
-__all__ = ["Lattice", "segment_image", "to_percent"]
+__all__ = ["NO_SCORE", "Lattice", "segment_image", "to_percent", "to_percents"]
 
 NO_SCORE = 255
 
 Read = Callable[[slice, slice], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
 """(rows, columns) of the grid -> prepared image (band, y, x) and validity (y, x)."""
 Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-"""Windows (n, band, side, side) -> logit of class 1 (n, side, side)."""
+"""Windows (n, band, side, side) -> logit of class 1 (n, side, side), or of each class of several
+(n, class, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def segment_image(
     predict: Predict,
     lattice: Lattice | None = None,
     batch: int = 8,
+    classes: int = 0,
 ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
     """Blended logits of a piece of the grid, strip by strip from the top.
 
@@ -86,10 +88,11 @@ def segment_image(
     predict : a network.
     lattice : Lattice, optional
     batch : windows that it gets at once, at most.
+    classes : that it gives logits of; 0: of one, without a dim for it.
 
     Yields
     ------
-    rows (of the piece), logits float32 (y, x), scored bool (y, x): valid, wanted.
+    rows (of the piece), logits float32 (y, x) or (class, y, x), scored bool (y, x): valid, wanted.
     """
     lattice = lattice or Lattice()
     side, stride = lattice.side, lattice.stride
@@ -113,11 +116,12 @@ def segment_image(
             return None
         return read(slice(number * stride, number * stride + side), slice(left, left + width))
 
-    carried = np.zeros((lattice.overlap, width), np.float32)
+    lead = (classes,) if classes else ()
+    carried = np.zeros((*lead, lattice.overlap, width), np.float32)
     for number, coming in ahead(load, lattice.meeting(rows.start, rows.stop)):
         top = number * stride
-        total = np.zeros((side, width), np.float32)
-        total[: lattice.overlap] = carried
+        total = np.zeros((*lead, side, width), np.float32)
+        total[..., : lattice.overlap, :] = carried
         valid = np.zeros((side, width), bool)
         loaded = coming.result()
         if loaded is not None:
@@ -127,14 +131,14 @@ def segment_image(
                 part = some[first : first + batch]
                 windows = np.stack([image[:, :, k * stride : k * stride + side] for k in part])
                 for k, logits in zip(part, predict(windows), strict=True):
-                    total[:, k * stride : k * stride + side] += lattice.weights * logits
-        carried = total[stride:].copy()
+                    total[..., k * stride : k * stride + side] += lattice.weights * logits
+        carried = total[..., stride:, :].copy()
         # what the next row of windows cannot reach any more
         done = slice(max(top, rows.start), min(top + stride, rows.stop))
         if done.start < done.stop:
             strip = slice(done.start - top, done.stop - top)
             piece = slice(done.start - rows.start, done.stop - rows.start)
-            yield piece, total[strip, here], valid[strip, here] & wanted[piece]
+            yield piece, total[..., strip, here], valid[strip, here] & wanted[piece]
 
 
 def _inside(number: int, lattice: Lattice, rows: slice) -> slice:
@@ -154,5 +158,14 @@ def to_percent(
 ) -> npt.NDArray[np.uint8]:
     """Probability of class 1 in percent, 255 where there is none."""
     percent = np.rint(100.0 * expit(logits.astype(np.float64)))
+    found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
+    return found
+
+
+def to_percents(
+    logits: npt.NDArray[np.float32], scored: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.uint8]:
+    """Probability of each class in percent, (class, y, x); 255 where there is none."""
+    percent = np.rint(100.0 * softmax(logits.astype(np.float64), axis=0))
     found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
     return found

@@ -23,6 +23,7 @@ from engine.legend import LCZ, UGS, LandClass
 __all__ = [
     "SEGMENTERS",
     "ModelCard",
+    "NamedClass",
     "find_card",
     "load_card",
     "mlm_fields",
@@ -39,7 +40,24 @@ _EXTENSIONS = [
 _BLOCK = 16
 SEGMENTERS = ("ugsnet", "unet")
 """Architectures that give every pixel of a window a class; all others give one to a patch."""
+_LATER = ("names", "ignored")
+"""Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
+
+
+class NamedClass(BaseModel):
+    """A class that a card brings itself: its code in the map, 1 to 254, its name and colour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: int = Field(ge=1, le=254)
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")
+    colour: str = Field(pattern=r"^[0-9A-Fa-f]{6}$")
+
+    @property
+    def title(self) -> str:
+        """For people: Low plants of ``low_plants``."""
+        return self.name.replace("_", " ").capitalize()
 
 
 class ModelCard(BaseModel):
@@ -59,6 +77,9 @@ class ModelCard(BaseModel):
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order.
+    names : what these are, of a segmenter with classes of its own; without it a segmenter gives
+        green space and what is not, any other model local climate zones.
+    ignored : codes of labels that say nothing; for the training of such a segmenter.
     features : length of the penultimate vector; 0 of a segmenter.
     output : what the network gives: "probability" or "logit".
     weights : name of the safetensors file, in the card's folder.
@@ -84,6 +105,8 @@ class ModelCard(BaseModel):
     cell: float = Field(100.0, gt=0)
     inference_block: int | None = Field(None, gt=0, le=128)
     classes: tuple[int, ...] = tuple(c.code for c in LCZ)
+    names: tuple[NamedClass, ...] = ()
+    ignored: tuple[int, ...] = ()
     features: int = Field(ge=0)
     output: str = Field("probability", pattern="^(probability|logit)$")
     licence: str = "unknown"
@@ -120,7 +143,14 @@ class ModelCard(BaseModel):
             wanted = f"{min(known)}..{max(known)}"
             raise ValueError(f"classes must be different codes of {wanted}; got {self.classes}")
         if self.segments and self.classes != tuple(sorted(known)):
-            raise ValueError(f"a segmenter's classes are 0 and 1, in order; got {self.classes}")
+            wanted = ", ".join(map(str, sorted(known)))
+            raise ValueError(f"a segmenter's classes are {wanted}, in order; got {self.classes}")
+        if self.names and (not self.segments or len(self.names) < 2 or len(self.names) > 64):
+            raise ValueError("names are of a segmenter with 2 to 64 classes of its own")
+        if len({c.name for c in self.names}) < len(self.names):
+            raise ValueError("names of classes must be different")
+        if set(self.ignored) & known:
+            raise ValueError("a code is a class, or ignored; not both")
         if self.segments == (self.features > 0):
             raise ValueError(f"features: {self.features} of architecture {self.architecture}")
         if 2 * self.overlap > self.patch:
@@ -135,6 +165,13 @@ class ModelCard(BaseModel):
     @property
     def legend(self) -> tuple[LandClass, ...]:
         """What its classes are of."""
+        if self.names:
+            return tuple(
+                LandClass(
+                    c.code, str(c.code), c.name, c.name.replace("_", " ").capitalize(), c.colour
+                )
+                for c in self.names
+            )
         return UGS if self.segments else LCZ
 
     @property
@@ -167,7 +204,8 @@ class ModelCard(BaseModel):
     @property
     def key(self) -> str:
         """What decides the result: architecture, input, weights."""
-        text = self.model_dump_json(exclude={"licence", "provenance", "name", "version"})
+        idle = {name for name in _LATER if not getattr(self, name)}
+        text = self.model_dump_json(exclude={"licence", "provenance", "name", "version", *idle})
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:
@@ -369,7 +407,9 @@ def _format(card: ModelCard) -> dict[str, Any]:
             # the extension wants named input bands to be the item's own
             "bands": [{"name": band} for band in card.bands],
             **mlm_fields(card),
-            "natmap:card": json.loads(card.model_dump_json()),
+            "natmap:card": json.loads(
+                card.model_dump_json(exclude={name for name in _LATER if not getattr(card, name)})
+            ),
         },
         "links": [],
         "assets": {"model": weights_asset(card)},

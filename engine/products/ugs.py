@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from engine.errors import RecipeError
+from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.legend import UGS, LandClass, Reason
 from engine.maps.shares import NO_GREEN, classify_green, green_fraction
@@ -72,7 +72,12 @@ class ShareCells:
 def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     card = load_card(find_card(recipe.model.card, base))
-    require_segmenter(card, choice)
+    if card.segments and (card.resolution != 1.0 or card.names):
+        raise CardError(
+            "product ugs is made at 1 m, of what is green and what is not",
+            got=f"{card.name}: {card.resolution:g} m, classes {card.classes}",
+        )
+    require_segmenter(card, choice, card.bands)
     _require_cells(choice)
     verify_weights(card)
     area, notes = find_area(recipe, base)

@@ -18,11 +18,12 @@ from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
-from engine.infer.windows import NO_SCORE, Lattice, segment_image, to_percent
+from engine.infer.windows import NO_SCORE, Lattice, Read, segment_image, to_percent, to_percents
+from engine.items import band_name
 from engine.legend import Reason
 from engine.maps.mask import inside
-from engine.models.card import ModelCard
-from engine.models.inputs import prepare_image
+from engine.models.card import SEGMENTERS, ModelCard
+from engine.models.inputs import prepare_image, prepare_input
 from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
@@ -32,7 +33,7 @@ from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PERCENT", "require_segmenter", "window_stages"]
+__all__ = ["PERCENT", "composite_window_stage", "leading_of", "require_segmenter", "window_stages"]
 
 PERCENT: Mapping[str, Any] = {"units": "percent", "valid_max": 100}
 """CF attributes of an array of percent."""
@@ -92,10 +93,9 @@ class KeepImages:
 
 
 @dataclass(frozen=True)
-class ScoreWindows:
-    """1 m images -> scores/probability, scores/reason.
+class _Scored:
+    """What both ways to scores of pixels share.
 
-    Images are read from their files and not stored, or, without an access, from the stage before.
     Windows lie on multiples of their stride from the grid's anchor and run where they meet a
     pixel that is wanted: in the area, inside of the boundary.
     """
@@ -103,17 +103,81 @@ class ScoreWindows:
     card: ModelCard
     device: Device
     precision: str
-    access: Access | None
 
-    def __call__(self, task: TileTask) -> Iterator[Output]:
+    def _percent(
+        self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Percent (y, x) or (class, y, x), 255 none; and which pixels have them."""
         # torch costs a process a second and 150 MB: the driver and readers do without
         from engine.infer.predict import get_predictor
 
+        n = task.grid.pixels(self.card.resolution)
+        several = len(self.card.classes) if self.card.names else 0
+        percent = np.full(((several, n, n) if several else (n, n)), NO_SCORE, np.uint8)
+        known = np.zeros((n, n), bool)
+        if not wanted.any():
+            return percent, known
+        top, left = _corner(task, self.card.resolution)
+        strips = segment_image(
+            read,
+            slice(top, top + n),
+            slice(left, left + n),
+            wanted,
+            get_predictor(self.card, self.device, self.precision).segment,
+            Lattice(self.card.patch, self.card.overlap),
+            classes=several,
+        )
+        percents = to_percents if several else to_percent
+        for rows, logits, scored in strips:
+            percent[..., rows, :] = percents(logits, scored)
+            known[rows] = scored
+        return percent, known
+
+    def _wanted(
+        self,
+        task: TileTask,
+        area: tuple[bytes, ...],
+        boundary: tuple[bytes, ...] | None,
+        reason: npt.NDArray[np.uint8],
+    ) -> npt.NDArray[np.bool_]:
+        """Which pixels are to have a score; of the others `reason` says why not."""
+        metres = self.card.resolution
+        outside = np.zeros(reason.shape, bool)
+        if boundary is not None:
+            outside = ~inside(boundary, task.grid, task.tile, metres)
+            reason[outside] = Reason.OUTSIDE_MASK
+        mine = inside(area, task.grid, task.tile, metres)
+        defined = task.defined(metres)
+        if defined is not None:
+            mine &= defined
+        reason[~mine] = Reason.OUTSIDE_AREA
+        return mine & ~outside
+
+    def _part(self, task: TileTask, rows: slice, cols: slice) -> tuple[slice, slice]:
+        """Rows and columns of a window in what is read with a halo of a window's side."""
+        halo = self.card.patch
+        top, left = _corner(task, self.card.resolution)
+        return (
+            slice(rows.start - top + halo, rows.stop - top + halo),
+            slice(cols.start - left + halo, cols.stop - left + halo),
+        )
+
+
+@dataclass(frozen=True)
+class ScoreWindows(_Scored):
+    """1 m images -> scores/probability, scores/reason.
+
+    Images are read from their files and not stored, or, without an access, from the stage before.
+    """
+
+    access: Access | None = None
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
         ground: _Ground = task.parts[0].payload
         metres = self.card.resolution
         n = task.grid.pixels(metres)
-        percent = np.full((n, n), NO_SCORE, np.uint8)
-        reason, wanted = self._wanted(task, ground)
+        reason = np.full((n, n), Reason.NO_SCENE, np.uint8)
+        wanted = self._wanted(task, ground.area, ground.boundary, reason)
         failures: list[Failure] = []
         fetched = 0
         top, left = _corner(task, metres)
@@ -121,7 +185,9 @@ class ScoreWindows:
         def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
             nonlocal fetched
             if self.access is None:
-                bands, state = self._stored(task, rows, cols)
+                down, across = self._part(task, rows, cols)
+                bands = task.read("image/bands", self.card.patch, rows=down)[:, :, across]
+                state = task.read("image/state", self.card.patch, rows=down)[:, across]
             else:
                 box = _box(task, metres, rows, cols)
                 near = frames_in(ground.frames, box.boundingbox.bbox)
@@ -135,49 +201,34 @@ class ScoreWindows:
             reason[here][(part == _LOST) & wanted[here]] = Reason.READ_FAILED
             return prepare_image(bands, state == _SEEN, self.card), state == _SEEN
 
-        if wanted.any():
-            strips = segment_image(
-                read,
-                slice(top, top + n),
-                slice(left, left + n),
-                wanted,
-                get_predictor(self.card, self.device, self.precision).segment,
-                Lattice(self.card.patch, self.card.overlap),
-            )
-            for rows, logits, scored in strips:
-                percent[rows] = to_percent(logits, scored)
-                reason[rows][scored] = Reason.DATA
+        percent, known = self._percent(task, wanted, read)
+        reason[known] = Reason.DATA
         flags, note = gaps_of(failures)
         arrays = {"scores/probability": percent, "scores/reason": reason}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
-    def _stored(
-        self, task: TileTask, rows: slice, cols: slice
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """A window of the stored image; windows reach up to their own side beyond the tile."""
-        halo = self.card.patch
-        top, left = _corner(task, self.card.resolution)
-        strip = slice(rows.start - top + halo, rows.stop - top + halo)
-        part = slice(cols.start - left + halo, cols.stop - left + halo)
-        bands = task.read("image/bands", halo, rows=strip)[:, :, part]
-        return bands, task.read("image/state", halo, rows=strip)[:, part]
 
-    def _wanted(
-        self, task: TileTask, ground: _Ground
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
-        """Why pixels have no score until an image says otherwise, and which are to have one."""
-        metres = self.card.resolution
-        n = task.grid.pixels(metres)
-        reason = np.full((n, n), Reason.NO_SCENE, np.uint8)
-        if ground.boundary is not None:
-            masked = inside(ground.boundary, task.grid, task.tile, metres)
-            reason[~masked] = Reason.OUTSIDE_MASK
-        area = inside(ground.area, task.grid, task.tile, metres)
-        defined = task.defined(metres)
-        if defined is not None:
-            area &= defined
-        reason[~area] = Reason.OUTSIDE_AREA
-        return reason, reason == Reason.NO_SCENE
+@dataclass(frozen=True)
+class ScoreComposite(_Scored):
+    """composite -> scores/probability, scores/reason."""
+
+    order: tuple[int, ...] = ()  # positions of the card's bands among the cube's
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        area, boundary = task.parts[0].payload
+        halo = self.card.patch
+        reason = task.read("composite/reason").copy()
+        wanted = self._wanted(task, area, boundary, reason)
+
+        def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+            down, across = self._part(task, rows, cols)
+            stored = task.read("composite/bands", halo, rows=down)[list(self.order)][:, :, across]
+            seen = task.read("composite/observations", halo, rows=down)[:, across] > 0
+            return prepare_input(stored, seen, self.card), seen
+
+        percent, known = self._percent(task, wanted, read)
+        reason[known] = Reason.DATA
+        yield Output({"scores/probability": percent, "scores/reason": reason})
 
 
 def _corner(task: TileTask, metres: float) -> tuple[int, int]:
@@ -201,8 +252,14 @@ def _state(image: Image) -> npt.NDArray[np.uint8]:
     return found
 
 
-def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
-    """Refuse a card or a grid that a map of pixels cannot be made with.
+def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+    """Refuse a card or a grid with which pixels cannot be scored.
+
+    Parameters
+    ----------
+    card : of the model.
+    choice : of the grid.
+    bands : of what is looked at.
 
     Raises
     ------
@@ -210,19 +267,22 @@ def require_segmenter(card: ModelCard, choice: GridChoice) -> None:
     """
     if not card.segments:
         raise CardError(
-            "product ugs needs a segmenter",
+            "a map of pixels needs a segmenter",
             got=f"{card.name}: {card.architecture}",
-            expected="ugsnet or unet",
+            expected=" or ".join(SEGMENTERS),
         )
-    if card.resolution != 1.0:
-        raise CardError("product ugs is made at 1 m", got=f"{card.name}: {card.resolution:g} m")
-    card.check_cube(card.bands, choice.resolution)
+    card.check_cube(bands, choice.resolution)
     if card.patch * card.resolution > choice.tile_metres:
         raise RecipeError(
             "grid.tile is smaller than the model's window",
             got=f"{choice.tile} px",
             expected=f"{card.patch} px or more",
         )
+
+
+def leading_of(card: ModelCard) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """The dim of a segmenter's classes, () of one that gives a single probability."""
+    return (("class", card.classes),) if card.names else ()
 
 
 def window_stages(
@@ -291,7 +351,7 @@ def window_stages(
             "scores",
             ScoreWindows(card, choice.device, choice.precision, None if keep else access),
             (
-                spec("scores/probability", NO_SCORE, attrs=PERCENT),
+                spec("scores/probability", NO_SCORE, attrs=PERCENT, leading=leading_of(card)),
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
             ),
             tuple(Input(stage.name, card.patch * metres) for stage in first),
@@ -312,3 +372,44 @@ def window_stages(
             reads=0.0 if keep else _READ,
         ),
     ]
+
+
+def composite_window_stage(
+    choice: ModelChoice,
+    grid: GridChoice,
+    card: ModelCard,
+    bands: tuple[str, ...],
+    area: Polygons,
+    mask: Mask,
+) -> Stage:
+    """Scores of a composite's pixels; parameters as of `window_stages`, `bands` of the cube."""
+    names = [band_name(band) for band in bands]
+    order = tuple(names.index(band) for band in card.bands)
+    metres, n = card.resolution, grid.tile
+
+    def ground(tile: Tile) -> list[Part]:
+        near, inner = area.near(tile)
+        polygons, outer = mask.near(tile)
+        return [Part(0, inner + outer, (near or (), polygons))]
+
+    spec = partial(ArraySpec, dtype="uint8", resolution=metres, chunk=grid.chunk_pixels)
+    planes = len(bands) * (n + 2 * card.patch) * 3 * card.patch
+    return Stage(
+        "scores",
+        ScoreComposite(card, choice.device, choice.precision, order),
+        (
+            spec("scores/probability", fill=NO_SCORE, attrs=PERCENT, leading=leading_of(card)),
+            spec("scores/reason", fill=255, outside=int(Reason.OUTSIDE_AREA), attrs=REASON_ATTRS),
+        ),
+        (Input("composite", card.patch * metres),),
+        parameters={
+            "model": card.key,
+            "precision": choice.precision,
+            "mask": mask.parameter,
+        },
+        parts=ground,
+        outside="boundary or area",
+        resource=RESOURCES[choice.device],
+        gigabytes=1.5 + 2 * card.patch**2 * 4 * 256 / 1e9 + 6 * planes / 1e9 + 8 * n * n / 1e9,
+        guess=1.0,
+    )

@@ -27,7 +27,7 @@ def recipe(data: Path, folder: Path, *tiles: str, **grid: Any) -> dict[str, Any]
         "name": "maribor",
         "product": "lcz",
         "area": {"bbox": [15.0, 45.2, 16.2, 46.8]},
-        "grid": {"crs": "EPSG:32633", "resolution": 120, "tile": 305, "chunk": 305, **grid},
+        "grid": {"crs": "EPSG:32633", "resolution": 120, "tile": 915, "chunk": 305, **grid},
         "imagery": {
             "catalog": str(catalogue(data, folder, *tiles)),
             "period": "2023-08-01/2023-08-31",
@@ -37,7 +37,7 @@ def recipe(data: Path, folder: Path, *tiles: str, **grid: Any) -> dict[str, Any]
     }
 
 
-@pytest.mark.parametrize("tile", ["33TWM", "33TWL"])
+@pytest.mark.parametrize("tile", ["33TWM", pytest.param("33TWL", marks=pytest.mark.soak)])
 def test_one_mgrs_tile_on_its_own_lattice(data: Path, tmp_path: Path, tile: str) -> None:
     """Scenes, composite and observations equal numpy, pixel for pixel; the offset added once."""
     west, north = CORNER[tile]

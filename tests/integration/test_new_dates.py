@@ -35,7 +35,7 @@ from engine.synthetic.scene import CRS
 pytestmark = pytest.mark.slow
 GROUPS = {
     "composite": ("bands", "observations", "dissent", "reason"),
-    "scores": ("classes",),
+    "scores": ("probability",),
     "map": ("classes", "unfiltered", "confidence", "observations", "reason"),
 }
 CORNER, HALF = (4_465_600, 2_934_400), 500  # where four tiles meet, at the edge of a town
