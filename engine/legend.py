@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
 from engine.errors import RecipeError
 
@@ -17,6 +18,7 @@ __all__ = [
     "REASON_TEXTS",
     "UGS",
     "LandClass",
+    "NamedClass",
     "Reason",
     "Scale",
     "parse_class",
@@ -32,6 +34,21 @@ class LandClass(NamedTuple):
     name: str
     title: str
     colour: str
+
+
+class NamedClass(BaseModel):
+    """A class that a card brings itself: its code in the map, 1 to 254, its name and colour."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: int = Field(ge=1, le=254)
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")
+    colour: str = Field(pattern=r"^[0-9A-Fa-f]{6}$")
+
+    @property
+    def title(self) -> str:
+        """For people: Low plants of ``low_plants``."""
+        return self.name.replace("_", " ").capitalize()
 
 
 class Scale(NamedTuple):

@@ -26,8 +26,10 @@ __all__ = [
     "assess",
     "binary",
     "bootstrap",
+    "by_class",
     "confusion",
     "seam_ratio",
+    "several",
     "similarity",
     "stratified",
 ]
@@ -320,6 +322,52 @@ def binary(counts: npt.ArrayLike) -> dict[str, float]:
         "f1": share(2 * tp, 2 * tp + fp + fn),
         "iou": share(tp, tp + fp + fn),
         "oa": share(tp + tn, tp + tn + fp + fn),
+    }
+
+
+def by_class(counts: npt.ArrayLike) -> dict[str, Floats]:
+    """Figures of each class of a map; a class that the reference lacks has none (NaN).
+
+    Parameters
+    ----------
+    counts : int (n, n), rows reference, columns map.
+
+    Returns
+    -------
+    precision, recall, f1, iou: float (n,), 0 to 1
+    """
+    table = np.asarray(counts, np.float64)
+    right, there, found = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = {
+            "precision": right / found,
+            "recall": right / there,
+            "f1": 2 * right / (there + found),
+            "iou": right / (there + found - right),
+        }
+    return {name: np.where(there > 0, values, np.nan) for name, values in figures.items()}
+
+
+def several(counts: npt.ArrayLike) -> dict[str, float]:
+    """Single figures of a map of several classes, pooled over pixels.
+
+    Parameters
+    ----------
+    counts : as of `by_class`.
+
+    Returns
+    -------
+    oa; f1, iou: means over the classes that the reference has; NaN where nothing was counted.
+    """
+    table = np.asarray(counts, np.float64)
+    total = table.sum()
+    if not total:
+        return dict.fromkeys(("oa", "f1", "iou"), float("nan"))
+    each = by_class(table)
+    return {
+        "oa": float(np.trace(table) / total),
+        "f1": float(np.nanmean(each["f1"])),
+        "iou": float(np.nanmean(each["iou"])),
     }
 
 

@@ -34,7 +34,8 @@ sys.path.insert(0, str(ROOT))
 from cities import FIRST, HARD, SECOND, SHIFTS, TEST, TRAIN, VALIDATION, freeze, make  # noqa: E402
 from judge import f1, judge  # noqa: E402
 
-from engine.datasets.chip_cutting import City, cut_chips  # noqa: E402
+from engine.datasets.chip_cutting import cut_chips  # noqa: E402
+from engine.datasets.ground import City  # noqa: E402
 from engine.datasets.splits import SPLITS  # noqa: E402
 from engine.metrics import binary  # noqa: E402
 from engine.models.card import load_card  # noqa: E402

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,11 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window
 
 from engine.compare.folder import map_of
+from engine.compare.squares import count_squares, onto, require_places
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
 from engine.maps.shares import NO_GREEN
@@ -27,8 +24,6 @@ from engine.metrics import binary, bootstrap
 
 __all__ = ["GreenEvaluation", "evaluate_green"]
 
-_BLOCK = 2048  # pixels down and across that are compared at once
-_GROUND = 1000.0  # metres of a block of ground that is drawn as a whole
 _REPEATS = 500
 _SHOWN = 10  # codes of a reference that an error lists
 
@@ -96,11 +91,11 @@ def evaluate_green(
             mine = open_files.enter_context(rasterio.open(path))
             theirs = open_files.enter_context(rasterio.open(reference))
             _require(mine, theirs, codes)
-            views = [open_files.enter_context(_onto(mine, theirs))]
+            views = [open_files.enter_context(onto(mine, theirs))]
             if within is not None:
                 places = open_files.enter_context(rasterio.open(within))
-                views.append(open_files.enter_context(_onto(mine, places)))
-            found = _count(mine, views, codes)
+                views.append(open_files.enter_context(onto(mine, places)))
+            found = count_squares(mine, views, 2, _green_of_map, codes.of_reference)
             square_km = abs(mine.res[0] * mine.res[1]) / 1e6
     except rasterio.errors.RasterioError as error:
         raise MetricError("a raster cannot be read", got=error) from error
@@ -156,6 +151,18 @@ class _Codes(NamedTuple):
     unknown: tuple[int, ...]
     known: tuple[int, ...] | None
 
+    def of_reference(self, truth: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """1 green space, 0 not, -1 unknown; values are float, NaN beyond the reference."""
+        known = np.isfinite(truth) & ~np.isin(truth, self.unknown)
+        if self.known is not None and (strange := known & ~np.isin(truth, self.known)).any():
+            raise MetricError(
+                "the reference holds codes that the land cover product does not have",
+                got=_listed(np.unique(truth[strange])[:_SHOWN]),
+                expected=_listed(sorted(self.known)),
+                remedy="name another product, or the codes themselves: --green and --unknown",
+            )
+        return np.where(known, np.isin(truth, self.green), -1).astype(np.int64)
+
 
 def _codes_of(
     green: Sequence[int] | None, unknown: Sequence[int] | None, name: str | None
@@ -184,72 +191,8 @@ def _codes_of(
     return codes
 
 
-class _Found(NamedTuple):
-    """Counts (2, 2) by square of ground, mapped pixels without reference, codes that were met."""
-
-    squares: dict[str, npt.NDArray[np.int64]]
-    silent: int
-    seen: list[float]
-
-
-def _onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedVRT:
-    """Another raster on the map's grid; NaN outside of it, at its nodata and where it is masked."""
-    return WarpedVRT(
-        other,
-        crs=mine.crs,
-        transform=mine.transform,
-        height=mine.height,
-        width=mine.width,
-        resampling=Resampling.nearest,
-        dtype="float64",
-        nodata=np.nan,
-    )
-
-
-def _count(mine: rasterio.DatasetReader, views: Sequence[WarpedVRT], codes: _Codes) -> _Found:
-    squares: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros((2, 2), np.int64))
-    silent, seen, met = 0, set[float](), False
-    side = max(round(_GROUND / mine.res[0]), 1)
-    for top in range(0, mine.height, _BLOCK):
-        for left in range(0, mine.width, _BLOCK):
-            height, width = min(_BLOCK, mine.height - top), min(_BLOCK, mine.width - left)
-            window = Window(left, top, width, height)
-            found = mine.read(1, window=window)
-            _require_classes(found)
-            mapped = found != NO_GREEN
-            if not mapped.any():
-                continue
-            truth = views[0].read(1, window=window)
-            known = np.isfinite(truth) & ~np.isin(truth, codes.unknown)
-            for where in views[1:]:
-                places = where.read(1, window=window)
-                known &= np.isfinite(places) & (places != 0)
-            silent += int((mapped & ~known).sum())
-            both = mapped & known
-            told = truth[both]
-            if codes.known is not None and not (right := np.isin(told, codes.known)).all():
-                raise MetricError(
-                    "the reference holds codes that the land cover product does not have",
-                    got=_listed(np.unique(told[~right])[:_SHOWN]),
-                    expected=_listed(sorted(codes.known)),
-                    remedy="name another product, or the codes themselves: --green and --unknown",
-                )
-            truly = np.isin(told, codes.green)
-            if not met:  # of interest only where no green space is found at all
-                seen |= set(np.unique(told[: _BLOCK**2 // 64]).tolist())
-                met = bool(truly.any())
-            row = np.arange(top, top + height) // side
-            col = np.arange(left, left + width) // side
-            across = col[-1] - col[0] + 1
-            place = (row - row[0])[:, None] * across + (col - col[0])
-            pairs = 4 * place[both] + 2 * truly + (found[both] == 1)
-            parts = np.bincount(pairs, minlength=4 * (place[-1, -1] + 1)).reshape(-1, 2, 2)
-            for number in np.flatnonzero(parts.any(axis=(1, 2))):
-                squares[f"{row[0] + number // across} {col[0] + number % across}"] += parts[number]
-    return _Found(dict(squares), silent, sorted(seen))
-
-
-def _require_classes(found: npt.NDArray[Any]) -> None:
+def _green_of_map(found: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """1 green space, 0 not, -1 none."""
     strange = (found != 0) & (found != 1) & (found != NO_GREEN)
     if strange.any():
         raise MetricError(
@@ -258,6 +201,7 @@ def _require_classes(found: npt.NDArray[Any]) -> None:
             expected="1 green, 0 not green, 255 no data",
             remedy="give the product folder, or its N.tif: not its probability or fraction",
         )
+    return np.where(found == NO_GREEN, -1, found).astype(np.int64)
 
 
 def _listed(codes: Iterable[float]) -> str:
@@ -272,13 +216,7 @@ def _require(mine: rasterio.DatasetReader, theirs: rasterio.DatasetReader, codes
             expected=f"green space as {_listed(codes.green)}, and another nodata or none",
             remedy="take the nodata value off the file, or say which codes are green space",
         )
-    for file in (mine, theirs):
-        if file.crs is None:
-            raise MetricError("a raster does not say which CRS it is in", got=file.name)
-    if mine.crs.is_geographic:
-        raise MetricError(
-            "the map is in degrees", got=mine.name, expected="a projected CRS, as natmap's are"
-        )
+    require_places(mine, theirs)
 
 
 def _write(found: GreenEvaluation, path: Path, reference: Path, out: Path) -> None:

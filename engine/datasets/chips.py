@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +48,16 @@ class ChipSet:
 
     Attributes
     ----------
-    x : uint8 (n, band, side, side); a Zarr array or one in memory.
-    y : uint8 (n, side, side), 1 green, 0 not, 255 unknown.
+    x : uint8 (n, band, side, side), pixels of images; or uint16, stored digital numbers of
+        composites. A Zarr array or one in memory.
+    y : uint8 (n, side, side), codes of classes (1 green, 0 not), 255 unknown.
     xy : float64 (n, 2), centres in metres of their place's CRS; NaN where nobody knows.
     place : uint16 (n,), position in `places`.
     split : uint8 (n,), positions in `splits.SPLITS`, 255 for none.
     bands : B-names
     places : tuple of str
     seen : bool (n, side, side), where x has data; None: everywhere, as in sets of older versions.
+    resolution : metres of a pixel.
     """
 
     x: Any
@@ -66,6 +68,7 @@ class ChipSet:
     bands: tuple[str, ...]
     places: tuple[str, ...]
     seen: Any = None
+    resolution: float = 1.0
 
     def __len__(self) -> int:
         return len(self.split)
@@ -131,7 +134,8 @@ def write_chips(path: str | Path, *parts: ChipSet, **attrs: object) -> None:
     for name, values in small.items():
         group.create_array(name, data=values)
     places = [name for part in parts for name in part.places]
-    group.attrs.update({"bands": list(parts[0].bands), "places": places, **attrs})
+    told = {"bands": list(parts[0].bands), "places": places, "resolution": parts[0].resolution}
+    group.attrs.update({**told, **attrs})
 
 
 def open_chips(path: str | Path) -> ChipSet:
@@ -145,8 +149,16 @@ def open_chips(path: str | Path) -> ChipSet:
         group: Any = zarr.open_group(str(path), mode="r")["chips"]
         arrays = {name: np.asarray(group[name][:]) for name in ("xy", "place", "split")}
         bands, places = tuple(group.attrs["bands"]), tuple(group.attrs["places"])
-        seen = group.get("seen")
-        return ChipSet(group["x"], group["y"], **arrays, bands=bands, places=places, seen=seen)
+        seen, metres = group.get("seen"), float(group.attrs.get("resolution", 1.0))
+        return ChipSet(
+            group["x"],
+            group["y"],
+            **arrays,
+            bands=bands,
+            places=places,
+            seen=seen,
+            resolution=metres,
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the chip set cannot be read", got=f"{path}: {error}") from error
 
@@ -218,19 +230,22 @@ def import_ugset(folder: str | Path) -> ChipSet:
     )
 
 
-def require_masks(masks: npt.NDArray[np.uint8], name: str) -> None:
-    """Refuse masks with other values than 0, 1 and 255.
+def require_masks(masks: npt.NDArray[np.uint8], name: str, codes: Sequence[int] = (0, 1)) -> None:
+    """Refuse masks with other values than the classes' codes and 255.
 
     Raises
     ------
     LabelError
     """
-    strange = sorted(set(np.unique(masks).tolist()) - {0, 1, UNKNOWN})
+    strange = sorted(set(np.unique(masks).tolist()) - {*codes, UNKNOWN})
     if strange:
+        told = ", ".join(map(str, codes))
         raise LabelError(
             f"labels of {name} have other values than they may",
             got=", ".join(map(str, strange[:8])),
-            expected="1 green, 0 not, 255 unknown",
+            expected="1 green, 0 not, 255 unknown"
+            if tuple(codes) == (0, 1)
+            else f"{told}, or a code that is ignored; 255 unknown",
         )
 
 

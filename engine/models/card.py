@@ -18,12 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
-from engine.legend import LCZ, UGS, LandClass
+from engine.legend import LCZ, UGS, LandClass, NamedClass
 
 __all__ = [
     "SEGMENTERS",
     "ModelCard",
-    "NamedClass",
     "find_card",
     "load_card",
     "mlm_fields",
@@ -43,21 +42,6 @@ SEGMENTERS = ("ugsnet", "unet")
 _LATER = ("names", "ignored")
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
-
-
-class NamedClass(BaseModel):
-    """A class that a card brings itself: its code in the map, 1 to 254, its name and colour."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    code: int = Field(ge=1, le=254)
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")
-    colour: str = Field(pattern=r"^[0-9A-Fa-f]{6}$")
-
-    @property
-    def title(self) -> str:
-        """For people: Low plants of ``low_plants``."""
-        return self.name.replace("_", " ").capitalize()
 
 
 class ModelCard(BaseModel):

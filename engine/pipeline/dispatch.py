@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.compare.cells import Evaluation
 from engine.compare.cells import evaluate as compare
+from engine.compare.classes import ClassEvaluation, evaluate_classes
 from engine.compare.folder import read_folder
 from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, is_sample, judge
@@ -124,7 +125,7 @@ def evaluate(
     unknown: Sequence[int] | None = None,
     land_cover: str | None = None,
     out: str | Path | None = None,
-) -> Evaluation | GreenEvaluation | Judged:
+) -> Evaluation | GreenEvaluation | ClassEvaluation | Judged:
     """Compare a finished map with what is known.
 
     A map of green space is compared pixel by pixel, one of local climate zones cell by cell; where
@@ -144,7 +145,7 @@ def evaluate(
 
     Returns
     -------
-    Evaluation, GreenEvaluation or Judged
+    Evaluation, GreenEvaluation, ClassEvaluation or Judged
         All have ``figures``: the single figures by name, NaN where nothing was counted.
 
     Raises
@@ -159,6 +160,10 @@ def evaluate(
         raise MetricError(
             "maps of this product are not compared with a reference",
             got=f"{product}: product {folder and folder.product_name}",
+        )
+    if judged == "classes" and folder is not None:
+        return evaluate_classes(
+            product, reference, folder.legend, unknown=unknown, within=within, out=out
         )
     if judged == "pixels" or green is not None or land_cover is not None:
         return evaluate_green(

@@ -108,7 +108,8 @@ class Product(Generic[R]):
     resolve : makes searches and stages of a recipe; writes nothing.
     sources : sections of the recipe that name a catalogue, the main one first.
     template : a commented recipe to start from, YAML.
-    reference : what a map is compared with: codes of cells, codes of pixels, or None: nothing.
+    reference : what a map is compared with: LCZ codes of cells, green space of pixels, codes of
+        classes of pixels, or None: nothing.
     form : how it is published and drawn, where that is the same for all its models: folders of
         before releases told it are read by it.
     item : what an item of its main source is called.
@@ -121,7 +122,7 @@ class Product(Generic[R]):
     sources: tuple[str, ...]
     template: str
     form: Form | None = None
-    reference: Literal["cells", "pixels"] | None = None
+    reference: Literal["cells", "pixels", "classes"] | None = None
     item: str = "scene"
     before: Mapping[str, str] = field(default_factory=dict)
 

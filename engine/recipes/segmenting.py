@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from engine.legend import NamedClass
 from engine.recipes.base import Strict, read_recipe
 
 __all__ = [
@@ -27,8 +28,12 @@ class GreenLabels(Strict):
     """Where somebody has said what is green; a folder like UGSet's, or a place of one's own."""
 
     ugset: str | None = Field(None, description="folder with train, val, test: images and labels")
-    recipe: str | None = Field(None, description="a map recipe of product ugs: its images, area")
-    raster: str | None = Field(None, description="1 green, 0 not, 255 unknown")
+    recipe: str | None = Field(
+        None, description="a map recipe of the product: its images, or its composite, and its area"
+    )
+    raster: str | None = Field(
+        None, description="1 green, 0 not, 255 unknown; of product cover the codes of its classes"
+    )
     polygons: str | None = Field(None, description="green space; all else in `within` is none")
     within: str | None = Field(None, description="polygons of what has been looked at")
     place: str | None = Field(None, description="name of the place; by default the recipe's")
@@ -127,14 +132,35 @@ class GreenRecipe(Strict):
     """All that the training of a segmenter is told."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    product: Literal["ugs"]
+    product: Literal["ugs", "cover"]
+    classes: tuple[NamedClass, ...] = Field(
+        (), description="of product cover: code, name and colour of each class in the labels"
+    )
+    ignored: tuple[int, ...] = Field((), description="codes of the labels that say nothing")
     labels: tuple[GreenLabels, ...] = Field(min_length=1)
     chips: str = Field(description="folder of the chip set (Zarr)")
-    side: int = Field(512, ge=64, multiple_of=16, description="of a chip, in pixels")
+    side: int = Field(512, ge=16, multiple_of=16, description="of a chip, in pixels")
     split: GreenSplit = GreenSplit()
     model: SegmenterWanted = SegmenterWanted()
     training: GreenTraining = GreenTraining()
     out: str = Field(description="folder of the model")
+
+    @model_validator(mode="after")
+    def _whose(self) -> GreenRecipe:
+        if (self.product == "cover") != bool(self.classes):
+            raise ValueError("classes: product cover has some, ugs has green and not green")
+        if len({c.code for c in self.classes}) < len(self.classes) or len(self.classes) == 1:
+            raise ValueError("classes: give two or more, each with a code of its own")
+        if {c.code for c in self.classes} & set(self.ignored):
+            raise ValueError("ignored: a code is a class, or ignored; not both")
+        if self.classes and any(label.raster is None for label in self.labels):
+            raise ValueError("labels: of several classes they are rasters of their codes")
+        return self
+
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """Of the classes, ascending: the order of a network's outputs."""
+        return tuple(sorted(c.code for c in self.classes)) or (0, 1)
 
     @model_validator(mode="after")
     def _fill(self) -> GreenRecipe:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from engine.models.points import sample
 from engine.models.ugsnet import Trained
 
-__all__ = ["AdaptStep", "adapt_step", "dice_loss", "green_loss"]
+__all__ = ["AdaptStep", "adapt_step", "cover_loss", "dice_loss", "green_loss"]
 
 
 def dice_loss(coarse: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
@@ -52,6 +52,35 @@ def green_loss(found: Trained, mask: Tensor) -> Tensor:
     if (label >= 0).any():
         loss = loss + functional.cross_entropy(found.rend, label)
     return loss
+
+
+def cover_loss(found: Trained, mask: Tensor) -> Tensor:
+    """Dice of the classes that a batch shows, their mean, plus cross-entropy.
+
+    The entropy is of the points of a point head; without one of every pixel.
+
+    Parameters
+    ----------
+    found : of a network in training.
+    mask : float (n, y, x), positions of classes; NaN is not looked at.
+    """
+    wide = functional.interpolate(
+        found.coarse, mask.shape[-2:], mode="bilinear", align_corners=False
+    )
+    known = ~mask.isnan()
+    label = torch.where(known, mask, -100).round().long()
+    p = wide.softmax(dim=1) * known[:, None]
+    y = functional.one_hot(label.clamp(min=0), wide.shape[1]).movedim(-1, 1) * known[:, None]
+    both, total = (p * y).sum(dim=(0, 2, 3)), (p + y).sum(dim=(0, 2, 3))
+    shown = y.sum(dim=(0, 2, 3)) > 0
+    loss = wide.sum() * 0.0
+    if shown.any():
+        loss = loss + (1 - (2 * both + 1) / (total + 1))[shown].mean()
+    if found.rend is not None and found.points is not None:
+        truth = sample(mask[:, None], found.points, "nearest")[:, 0]
+        at = torch.where(truth.isnan(), -100, truth.round()).long()
+        return loss + functional.cross_entropy(found.rend, at) if (at >= 0).any() else loss
+    return loss + functional.cross_entropy(wide, label) if known.any() else loss
 
 
 class AdaptStep(NamedTuple):

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from engine.datasets.chips import UNKNOWN
 from engine.errors import LabelError
-from engine.metrics import binary
+from engine.metrics import binary, several
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_image
+from engine.models.inputs import prepare_image, prepare_input
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
-from engine.training.losses import green_loss
+from engine.training.losses import cover_loss, green_loss
 
 __all__ = ["Chips", "GreenSettings", "augment", "count_pixels", "fit_segmenter", "prepare_chips"]
 
@@ -33,12 +33,12 @@ class Chips:
 
     Attributes
     ----------
-    x : uint8 (n, band, side, side)
-    y : uint8 (n, side, side): 1, 0, 255 unknown.
+    x : uint8 (n, band, side, side), or uint16 of composites
+    y : uint8 (n, side, side): codes of classes, 255 unknown.
     seen : bool (n, side, side), where x has data; None: everywhere.
     """
 
-    x: npt.NDArray[np.uint8]
+    x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_] | None = None
 
@@ -47,7 +47,8 @@ class Chips:
     ) -> tuple[Tensor, Tensor]:
         """Some of them, image and mask, as a network and `green_loss` take them."""
         seen = None if self.seen is None else self.seen[where]
-        return prepare_chips(self.x[where], card, seen), as_mask(self.y[where])
+        codes = card.classes if card.names else ()
+        return prepare_chips(self.x[where], card, seen), as_mask(self.y[where], codes)
 
 
 @dataclass(frozen=True)
@@ -73,17 +74,22 @@ class GreenSettings:
 
 
 def prepare_chips(
-    x: npt.NDArray[np.uint8], card: ModelCard, seen: npt.NDArray[np.bool_] | None = None
+    x: npt.NDArray[Any], card: ModelCard, seen: npt.NDArray[np.bool_] | None = None
 ) -> Tensor:
     """Images as the network is fed them; `seen` is where they have data, by default everywhere."""
     if seen is None:
         seen = np.ones((len(x), *x.shape[2:]), bool)
-    return torch.from_numpy(prepare_image(x, seen, card))
+    prepare = prepare_input if x.dtype == np.uint16 else prepare_image
+    return torch.from_numpy(prepare(x, seen, card))
 
 
-def as_mask(y: npt.NDArray[np.uint8]) -> Tensor:
-    """Masks as `green_loss` takes them: float, NaN unknown."""
-    return torch.from_numpy(np.where(y == UNKNOWN, np.nan, y).astype(np.float32))
+def as_mask(y: npt.NDArray[np.uint8], codes: Sequence[int] = ()) -> Tensor:
+    """Masks as losses take them: float, NaN unknown; of codes their positions."""
+    if not codes:
+        return torch.from_numpy(np.where(y == UNKNOWN, np.nan, y).astype(np.float32))
+    place = np.full(256, np.nan, np.float32)
+    place[list(codes)] = np.arange(len(codes))
+    return torch.from_numpy(place[y])
 
 
 def augment(x: Tensor, mask: Tensor, draws: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
@@ -187,11 +193,12 @@ class _Segment(Lesson):
         small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
         known = ~small.isnan()
         right = float((found.coarse.argmax(1) == small)[known].sum())
-        return Learned(green_loss(found, mask), right, float(known.sum()))
+        loss = cover_loss if self.card.names else green_loss
+        return Learned(loss(found, mask), right, float(known.sum()))
 
     def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
         counts, loss = count_pixels(network, fabric, self.card, self.validation)
-        figures = binary(counts)
+        figures = several(counts) if self.card.names else binary(counts)
         return loss, figures["oa"], float(np.nan_to_num(figures["f1"]))
 
     def score(self, entry: Epoch) -> float:
@@ -208,7 +215,8 @@ def count_pixels(
 ) -> tuple[npt.NDArray[np.int64], float]:
     """Pixels by reference (rows) and class found (columns), and their mean cross-entropy."""
     network.eval()
-    counts = np.zeros((2, 2), np.int64)
+    n = len(card.classes)
+    counts = np.zeros((n, n), np.int64)
     loss = looked = 0.0
     with torch.no_grad():
         for first in range(0, len(chips.x), _EVALUATED):
@@ -219,8 +227,8 @@ def count_pixels(
             logits = network(x).float()
             known = ~mask.isnan()
             truth, found = mask[known].long(), logits.argmax(1)[known]
-            pairs = torch.bincount(2 * truth + found, minlength=4)
-            counts += pairs.cpu().numpy().reshape(2, 2)
+            pairs = torch.bincount(n * truth + found, minlength=n * n)
+            counts += pairs.cpu().numpy().reshape(n, n)
             label = torch.where(known, mask, -100).long()
             if known.any():
                 loss += float(functional.cross_entropy(logits, label, reduction="sum"))

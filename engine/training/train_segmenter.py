@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from engine.datasets.chip_cutting import City, cut_chips
+from engine.datasets.chip_cutting import cut_chips
 from engine.datasets.chips import ChipSet, open_chips
+from engine.datasets.ground import City
 from engine.datasets.splits import SPLITS
 from engine.errors import CardError, RecipeError
 from engine.infer.predict import choose_device
-from engine.metrics import binary
+from engine.metrics import binary, by_class, several
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.registry import load_model, load_weights, save_model
@@ -98,7 +99,12 @@ def train_green(
     test = parts["test"]
     figures = None
     if len(test.x):
-        figures = binary(count_pixels(load_model(card), None, card, test)[0])
+        counts = count_pixels(load_model(card), None, card, test)[0]
+        figures = several(counts) if card.names else binary(counts)
+        if card.names:
+            each = by_class(counts)["iou"]
+            told = zip(card.legend, each.tolist(), strict=True)
+            figures |= {f"iou_{c.name}": value for c, value in told if value == value}
     _report(
         folder,
         recipe=recipe.model_dump(mode="json"),
@@ -208,9 +214,11 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
             expected=", ".join(model.bands),
         )
     mean, std = MEAN, STD
-    if model.bands != ("B04", "B03", "B02"):  # what ImageNet says nothing of is measured
+    composite = chips.x.dtype == np.uint16
+    if model.bands != ("B04", "B03", "B02") or composite:  # of what ImageNet says nothing
         x, _, seen = chips.of("train")
-        part, where = x / np.float32(255), True if seen is None else seen[:, None]
+        part = (x - np.float32(1000)) / np.float32(10_000) if composite else x / np.float32(255)
+        where = True if seen is None else seen[:, None]
         mean = tuple(round(float(v), 4) for v in part.mean((0, 2, 3), where=where))  # type: ignore[assignment]
         std = tuple(round(float(v), 4) for v in part.std((0, 2, 3), where=where))  # type: ignore[assignment]
     learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
@@ -225,9 +233,11 @@ def _card(recipe: GreenRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         std=std,
         patch=window,
         overlap=min(model.overlap, window // 2),
-        resolution=1.0,
-        cell=1.0,
-        classes=(0, 1),
+        resolution=chips.resolution,
+        cell=chips.resolution,
+        classes=recipe.codes,
+        names=tuple(sorted(recipe.classes, key=lambda c: c.code)),
+        ignored=recipe.ignored,
         features=0,
         output="logit",
         licence=model.licence,

@@ -19,8 +19,9 @@ from support.cards import write_segmenter
 
 from engine.catalog.ingest import ingest
 from engine.compare.pixels import evaluate_green
-from engine.datasets.chip_cutting import City, cut_chips
+from engine.datasets.chip_cutting import cut_chips
 from engine.datasets.chips import write_chips
+from engine.datasets.ground import City
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.pipeline.prepare import prepare
 from engine.products.registry import load_recipe

@@ -1,0 +1,185 @@
+"""Evaluate a map of pixels in several classes against a raster of the same codes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+
+from engine.compare.folder import map_of
+from engine.compare.squares import count_squares, onto, require_places
+from engine.errors import MetricError
+from engine.legend import LandClass
+from engine.metrics import bootstrap, by_class, several
+
+__all__ = ["ClassEvaluation", "evaluate_classes"]
+
+_REPEATS = 500
+_SHOWN = 10  # codes that an error lists
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """What was found; pixels of the map are what is counted.
+
+    Attributes
+    ----------
+    legend : the map's classes, in the order of all figures by class.
+    figures : oa, and f1 and iou as means over the classes that the reference has.
+    intervals : of each figure its mean and the bounds of 95 % over resampled squares of 1 km.
+    classes : precision, recall, f1, iou: float (n,); NaN of a class that the reference lacks.
+    counts : int64 (n, n), rows reference, columns map.
+    areas : km2 of each class on the map and in the reference, where both know: float (n,).
+    unknown : pixels of the map that the reference says nothing of.
+    groups : squares.
+    """
+
+    legend: tuple[LandClass, ...]
+    figures: dict[str, float]
+    intervals: dict[str, tuple[float, float, float]]
+    classes: dict[str, npt.NDArray[np.float64]]
+    counts: npt.NDArray[np.int64]
+    areas: dict[str, npt.NDArray[np.float64]]
+    unknown: int
+    groups: int
+
+
+def evaluate_classes(
+    product: str | Path,
+    reference: str | Path,
+    legend: Sequence[LandClass],
+    *,
+    unknown: Sequence[int] | None = None,
+    within: str | Path | None = None,
+    out: str | Path | None = None,
+) -> ClassEvaluation:
+    """Compare a map of several classes with a raster of their codes.
+
+    Parameters
+    ----------
+    product : a product folder, or a raster of the classes' codes.
+    reference : raster; on another grid its nearest pixel counts.
+    legend : the map's classes.
+    unknown : codes of the reference that say nothing, by default 0 and 255; its nodata and what it
+        masks are others.
+    within : raster; only pixels where it is not 0.
+    out : folder for ``accuracy.json`` and ``classes.csv``; by default nowhere.
+
+    Raises
+    ------
+    MetricError
+        Where a raster cannot be read or holds other codes, or both know no pixel together.
+    """
+    legend = tuple(legend)
+    path = map_of(Path(product))
+    codes = [c.code for c in legend]
+    silent = (0, 255) if unknown is None else tuple(unknown)
+    if both := sorted(set(codes) & set(silent) if unknown is not None else ()):
+        raise MetricError(
+            "codes of the reference are both a class and unknown",
+            got=both,
+            expected="each code to mean one thing",
+        )
+    silent = tuple(code for code in silent if code not in codes)
+    try:
+        with ExitStack() as files:
+            mine = files.enter_context(rasterio.open(path))
+            theirs = files.enter_context(rasterio.open(reference))
+            require_places(mine, theirs)
+            views = [files.enter_context(onto(mine, theirs))]
+            if within is not None:
+                views.append(
+                    files.enter_context(onto(mine, files.enter_context(rasterio.open(within))))
+                )
+            nodata = () if mine.nodata is None else (mine.nodata,)
+            found = count_squares(
+                mine,
+                views,
+                len(codes),
+                lambda values: _positions(values, codes, nodata, "the map"),
+                lambda values: _positions(values, codes, silent, "the reference"),
+            )
+            square_km = abs(mine.res[0] * mine.res[1]) / 1e6
+    except rasterio.errors.RasterioError as error:
+        raise MetricError("a raster cannot be read", got=error) from error
+    if not found.squares:
+        raise MetricError(
+            "map and reference know no pixel together",
+            got=f"{found.silent} pixels of the map, none labelled",
+            remedy="check that both cover one place, and which codes say nothing",
+        )
+    counts = np.sum(list(found.squares.values()), axis=0)
+    result = ClassEvaluation(
+        legend,
+        several(counts),
+        bootstrap(found.squares, _REPEATS, judge=several, bounds=(0.025, 0.975)),
+        by_class(counts),
+        counts,
+        {"map": counts.sum(axis=0) * square_km, "reference": counts.sum(axis=1) * square_km},
+        found.silent,
+        len(found.squares),
+    )
+    if out is not None:
+        _write(result, path, Path(reference), Path(out))
+    return result
+
+
+def _positions(
+    values: npt.NDArray[Any], codes: Sequence[int], silent: Sequence[float], whose: str
+) -> npt.NDArray[np.int64]:
+    """Position of each code among the classes, -1 where it says nothing."""
+    known = np.isfinite(values) & ~np.isin(values, silent)
+    strange = known & ~np.isin(values, codes)
+    if strange.any():
+        told = ", ".join(f"{code:g}" for code in np.unique(values[strange])[:_SHOWN])
+        raise MetricError(
+            f"{whose} holds codes that are no classes of the map",
+            got=told,
+            expected=", ".join(map(str, codes)),
+            remedy="say which codes of the reference say nothing: --unknown 0,15",
+        )
+    order = np.argsort(codes)
+    place = np.searchsorted(np.array(codes)[order], np.where(known, values, codes[0]))
+    return np.where(known, order[np.minimum(place, len(codes) - 1)], -1).astype(np.int64)
+
+
+def _write(found: ClassEvaluation, path: Path, reference: Path, out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+
+    def plain(value: float) -> float | None:
+        return None if math.isnan(value) else round(float(value), 4)
+
+    report = {
+        "schema": 1,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "map": path.name,
+        "reference": reference.name,
+        "figures": {name: plain(value) for name, value in found.figures.items()},
+        "intervals_95": {name: [plain(v) for v in vs] for name, vs in found.intervals.items()},
+        "classes": {
+            c.name: {name: plain(values[k]) for name, values in found.classes.items()}
+            | {f"{where}_km2": plain(areas[k]) for where, areas in found.areas.items()}
+            for k, c in enumerate(found.legend)
+        },
+        "groups": found.groups,
+        "mapped_pixels_without_reference": found.unknown,
+        "confusion": found.counts.tolist(),
+    }
+    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["code", "class", "reference_km2", "map_km2", *found.classes])
+        for k, c in enumerate(found.legend):
+            areas = (f"{found.areas[where][k]:.4f}" for where in ("reference", "map"))
+            values = (plain(found.classes[name][k]) for name in found.classes)
+            table.writerow([c.code, c.name, *areas, *("" if v is None else v for v in values)])
