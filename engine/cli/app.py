@@ -29,7 +29,11 @@ Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c00
 
 
 @app.command()
-def init(product: Annotated[str, typer.Argument(help="lcz, ugs, train, train-ugs, adapt")]) -> None:
+def init(
+    product: Annotated[
+        str, typer.Argument(help="lcz, ugs, cover, train, train-ugs, train-cover, adapt")
+    ],
+) -> None:
     """Print a commented recipe to start from."""
     from engine.pipeline.templates import init as write
 

@@ -77,8 +77,9 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
-    from engine.cli.render import draw_evaluation, draw_green, draw_judged
+    from engine.cli.render import draw_classes, draw_evaluation, draw_green, draw_judged
     from engine.compare.cells import Evaluation
+    from engine.compare.classes import ClassEvaluation
     from engine.compare.sample import Judged
     from engine.pipeline.dispatch import evaluate as compare
 
@@ -100,6 +101,8 @@ def evaluate(
         draw_judged(found)
     elif isinstance(found, Evaluation):
         draw_evaluation(found)
+    elif isinstance(found, ClassEvaluation):
+        draw_classes(found)
     else:
         draw_green(found)
 

@@ -23,6 +23,7 @@ from engine.legend import LCZ
 
 if TYPE_CHECKING:
     from engine.compare.cells import Evaluation
+    from engine.compare.classes import ClassEvaluation
     from engine.compare.crosstab import Beside
     from engine.compare.pixels import GreenEvaluation
     from engine.compare.releases import Difference
@@ -193,6 +194,29 @@ def draw_green(found: GreenEvaluation) -> None:
         for _, low, high in (found.area_intervals[name],)
     ]
     out.print(f"green space: {', '.join(said)}")
+    say(f"{found.counts.sum():,} pixels in {found.groups} squares; {found.unknown:,} unknown")
+
+
+def draw_classes(found: ClassEvaluation) -> None:
+    """Figures of a map of several classes with their 95 % intervals, on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name, justify in (("figure", "left"), ("value", "right"), ("95 %", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for key, title in (("oa", "overall accuracy"), ("f1", "mean F1"), ("iou", "mean IoU")):
+        _, low, high = found.intervals[key]
+        table.add_row(title, f"{found.figures[key]:.3f}", f"{low:.3f} to {high:.3f}")
+    out.print(table)
+    out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("class")
+    for name in ("km2 in reference", "km2 on map", "precision", "recall", "F1", "IoU"):
+        table.add_column(name, justify="right")
+    for k, known in enumerate(found.legend):
+        areas = (f"{found.areas[where][k]:.3f}" for where in ("reference", "map"))
+        values = (found.classes[name][k] for name in ("precision", "recall", "f1", "iou"))
+        shown = ("-" if v != v else f"{v:.3f}" for v in values)
+        table.add_row(f"{known.code:>3}  {known.title}", *areas, *shown)
+    out.print(table)
     say(f"{found.counts.sum():,} pixels in {found.groups} squares; {found.unknown:,} unknown")
 
 

@@ -37,7 +37,7 @@ def load_training(
     Parameters and errors as of `engine.recipes.run.load_recipe`.
     """
     named = source.get("product") if isinstance(source, Mapping) else product_of(source)
-    load = load_green_recipe if named == "ugs" else load_train_recipe
+    load = load_green_recipe if named in ("ugs", "cover") else load_train_recipe
     return load(source, overrides)
 
 

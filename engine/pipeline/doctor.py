@@ -248,7 +248,7 @@ def _model(recipe: Recipe, base: Path) -> str:
 
 def _catalogue(recipe: Recipe, base: Path) -> str:
     """A search, and a look into one image: address, token and network in one."""
-    wanted = getattr(recipe, find_product(recipe.product).sources[0])
+    wanted = getattr(recipe, find_product(recipe.product).main(recipe))
     imagery = wanted.wanted if isinstance(wanted, Images) else wanted
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)

@@ -158,7 +158,7 @@ def _runs(root: zarr.Group, schedule: Schedule) -> list[dict[str, Any]]:
 
 def _period(recipe: Recipe, product: Product[Any], items: Sequence[Item]) -> tuple[date, date]:
     """First and last day of imagery: as asked for of the main source, or else as found."""
-    asked = getattr(recipe, product.sources[0]).period
+    asked = getattr(recipe, product.main(recipe)).period
     if asked:
         return asked.first, asked.last
     days = sorted(item.solar_day for item in items)
@@ -300,12 +300,12 @@ class _Reader:
         first, left = self._first_row // factor, self._first_col // factor
         first, last = first + rows.start, first + rows.stop
         left, right = left + cols.start, left + cols.stop
-        found: npt.NDArray[Any] = np.array(array[first:last, left:right])
+        found: npt.NDArray[Any] = np.array(array[..., first:last, left:right])
         tiles = np.ix_(np.arange(first, last) // tile, np.arange(left, right) // tile)
         gone = self._override[tiles]
-        found[gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        found[..., gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
         if key in self._missing:
-            found[self._missing[key][tiles]] = array.fill_value
+            found[..., self._missing[key][tiles]] = array.fill_value
         if key == "reason":
             # what lies outside the area is that first, also in a tile that failed
             down = slice(first // tile, -(-last // tile))

@@ -107,6 +107,36 @@ training:                         # the published settings
 
 out: ./my-green                   # card.json, weights, report.json, curves.png
 """,
+    "train-cover": """\
+# Training of a segmenter of land cover, in classes of your own.
+name: my-cover
+product: cover
+
+classes:                          # codes of the labels' rasters, and of the map
+  - {code: 1, name: water, colour: 0064C8}
+  - {code: 2, name: trees, colour: 006400}
+  - {code: 3, name: low_plants, colour: B9DB79}
+# ignored: [15]                   # codes that say nothing; 255 is one anyhow
+
+# One entry for each place: a map recipe (its images, or its composite) and a raster of codes.
+labels:
+  - recipe: ./my-city-cover.yaml
+    raster: ./labels.tif
+    # place: my-city
+
+chips: ./chips                    # the chip set (Zarr), cut once
+side: 512                         # of a chip, in pixels
+split: {by: block, shares: [0.7, 0.1, 0.2], side: 2000}   # or place, with validation and test
+
+model:
+  architecture: ugsnet            # or unet
+  # size: small                   # a quarter of the width, for CPUs
+  bands: [B04, B03, B02]
+
+training: {epochs: 200, batch: 8, rate: 1.0e-4}
+
+out: ./my-cover                   # the model: card, weights, report
+""",
     "adapt": """\
 # Adaptation of a segmenter to a city that nobody has labelled.
 name: my-green-elsewhere

@@ -126,6 +126,10 @@ class Product(Generic[R]):
     item: str = "scene"
     before: Mapping[str, str] = field(default_factory=dict)
 
+    def main(self, recipe: R) -> str:
+        """The section of a recipe that names its main source."""
+        return next(name for name in self.sources if getattr(recipe, name) is not None)
+
     def snapshots(self, recipe: R) -> dict[str, str]:
         """What frozen catalogues are called after the store's name, by the recipe's section."""
         there = [name for name in self.sources if getattr(recipe, name) is not None]

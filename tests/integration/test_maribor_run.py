@@ -115,9 +115,7 @@ def test_the_composite_does_not_depend_on_the_layout(
         assert (large[name].values == small[name].values)[..., inside].all()
 
 
-@pytest.mark.parametrize(
-    "crs", ["EPSG:32633", pytest.param("EPSG:3035", marks=pytest.mark.soak)]
-)
+@pytest.mark.parametrize("crs", ["EPSG:32633", pytest.param("EPSG:3035", marks=pytest.mark.soak)])
 def test_both_tiles_together_are_exact_where_all_days_are_clear(
     data: Path, composites: dict[tuple[str, int], xr.Dataset], crs: str
 ) -> None:
