@@ -85,6 +85,7 @@ def test_a_new_date_is_priced_as_one_date(country: Path) -> None:
     assert plan.gigabytes_read * 1e9 == pytest.approx(meter.read, rel=0.35)
 
 
+@pytest.mark.soak
 def test_a_pilot_s_rates_price_another_grid(country: Path, tmp_path: Path) -> None:
     recipe = yaml.safe_load((country / "recipe.yaml").read_text())
     recipe |= {"store": str(tmp_path / "store"), "grid": recipe["grid"] | {"tile": 320}}

@@ -238,6 +238,7 @@ def test_a_worker_that_is_cut_off_costs_nothing_but_time(cluster: Cluster, tmp_p
     np.testing.assert_array_equal(read_map(store), toy.expected())
 
 
+@pytest.mark.soak
 def test_a_driver_that_is_cut_off_goes_on_by_itself(cluster: Cluster, tmp_path: Path) -> None:
     recipe = copied(tmp_path / "country", tmp_path / "far")
     run = cluster.drive(RECIPE, recipe, cluster.settings("settings", cluster.tls))

@@ -29,7 +29,7 @@ def by_day(found: list[Item]) -> dict[object, list[Item]]:
     return days
 
 
-@pytest.mark.parametrize("tile", ["33TWM", "33TWL"])
+@pytest.mark.parametrize("tile", ["33TWM", pytest.param("33TWL", marks=pytest.mark.soak)])
 def test_an_aligned_tile_is_read_pixel_for_pixel(data: Path, tile: str) -> None:
     found = items(data, tile)
     assert len(found) == 5

@@ -39,7 +39,11 @@ class Made:
         return json.loads((self.product / "report.json").read_text())["observations"]
 
 
-@pytest.fixture(scope="module", params=[(0.0, 1600), (0.4, 3200)], ids=["clear", "cloudy"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param((0.0, 1600), marks=pytest.mark.soak), (0.4, 3200)],
+    ids=["clear", "cloudy"],
+)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     cover, side = request.param
     days = tuple(replace(day, cover=cover) for day in AUTUMN[:3])

@@ -102,6 +102,7 @@ def test_a_gpu_takes_its_stages_and_leaves_the_rest(tmp_path: Path) -> None:
     assert at_once(done["reader"]) == 1
 
 
+@pytest.mark.soak
 def test_without_a_gpu_the_others_take_all(tmp_path: Path) -> None:
     with workers(one=PLAIN) as cluster:
         assert {word["stage"] for word in run(tmp_path, cluster, "auto")["one"]} == {

@@ -113,7 +113,8 @@ def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: 
     assert any(log)
 
 
-@pytest.mark.parametrize("until", ["composite", pytest.param(None, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize("until", ["composite", None])
 def test_a_recipe_runs_by_a_settings_file(tmp_path: Path, until: str | None) -> None:
     wanted = yaml.safe_load((near() / "recipe.yaml").read_text()) | {"store": str(tmp_path / "far")}
     file = tmp_path / "cluster.yaml"
