@@ -27,6 +27,19 @@ def test_the_table_of_modules_is_true() -> None:
     assert listed == there
 
 
+def test_the_table_of_laws_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    there = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for line in text.splitlines():
+        named: list[str] = []  # of the file that was named last
+        for word in re.findall(r"[\w/]*test_\w+\.py|::test_\w+", line):
+            if word.endswith(".py"):
+                named = [code for path, code in there.items() if str(path).endswith(f"/{word}")]
+                assert len(named) == 1, word
+            else:
+                assert any(f"def {word[2:]}(" in code for code in named), f"{word}: {line}"
+
+
 _LOADING = """
 import contextlib, json, sys
 from engine.cli.app import main
