@@ -25,21 +25,14 @@ __all__ = [
     "ModelCard",
     "find_card",
     "load_card",
-    "mlm_fields",
     "verify_weights",
-    "weights_asset",
-    "write_card",
 ]
 
-_EXTENSIONS = [
-    "https://stac-extensions.github.io/mlm/v1.5.2/schema.json",
-    "https://stac-extensions.github.io/file/v2.1.0/schema.json",
-]
 
 _BLOCK = 16
 SEGMENTERS = ("ugsnet", "unet")
 """Architectures that give every pixel of a window a class; all others give one to a patch."""
-_LATER = ("names", "ignored")
+LATER = ("names", "ignored")
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
@@ -188,7 +181,7 @@ class ModelCard(BaseModel):
     @property
     def key(self) -> str:
         """What decides the result: architecture, input, weights."""
-        idle = {name for name in _LATER if not getattr(self, name)}
+        idle = {name for name in LATER if not getattr(self, name)}
         text = self.model_dump_json(exclude={"licence", "provenance", "name", "version", *idle})
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -295,13 +288,6 @@ def verify_weights(card: ModelCard) -> Path:
     return path
 
 
-def write_card(card: ModelCard, folder: str | Path) -> Path:
-    """Write a card as ``card.json``; the weights are there already."""
-    path = Path(folder) / "card.json"
-    path.write_text(json.dumps(_format(card), indent=2) + "\n", encoding="utf-8")
-    return path
-
-
 def _require_safetensors(path: Path) -> None:
     try:
         with path.open("rb") as file:
@@ -317,96 +303,6 @@ def _require_safetensors(path: Path) -> None:
             expected="a .safetensors file",
             remedy="convert it where it comes from; natmap opens no pickles, they can run code",
         )
-
-
-def mlm_fields(card: ModelCard) -> dict[str, Any]:
-    """What the MLM extension says of a model: properties of an item, ``mlm:name`` and on."""
-    side = card.patch + 2 * card.context
-    task = "semantic-segmentation" if card.segments else "scene-classification"
-    classes = {c.code: c for c in card.legend}
-    across = [side, side] if card.segments else []
-    fields: dict[str, Any] = {
-        "mlm:name": card.name,
-        "mlm:architecture": card.architecture,
-        "mlm:framework": "PyTorch",
-        "mlm:tasks": [task],
-        "mlm:input": [
-            {
-                "name": "image" if card.segments else "reflectance",
-                "bands": list(card.bands),
-                "input": {
-                    "shape": [-1, len(card.bands), side, side],
-                    "dim_order": ["batch", "bands", "height", "width"],
-                    "data_type": "float32",
-                },
-                "value_scaling": _scaling(card),
-            }
-        ],
-        "mlm:output": [
-            {
-                "name": card.output,
-                "tasks": [task],
-                "result": {
-                    "shape": [-1, len(card.classes), *across],
-                    "dim_order": ["batch", "class", *(("height", "width") if across else ())],
-                    "data_type": "float32",
-                },
-                "classification:classes": [
-                    {"value": c.code, "name": c.name, "color_hint": c.colour}
-                    for c in (classes[code] for code in card.classes)
-                ],
-            }
-        ],
-    }
-    if card.parameters:
-        fields["mlm:hyperparameters"] = card.parameters
-    return fields
-
-
-def weights_asset(card: ModelCard) -> dict[str, Any]:
-    """The weights as a STAC asset."""
-    return {
-        "href": card.weights,
-        "type": "application/octet-stream; framework=safetensors",
-        "roles": ["mlm:model", "mlm:weights"],
-        "mlm:artifact_type": "safetensors",
-        "file:checksum": "1220" + card.sha256,
-    }
-
-
-def _format(card: ModelCard) -> dict[str, Any]:
-    return {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": _EXTENSIONS,
-        "id": card.name,
-        "geometry": None,
-        "properties": {
-            "datetime": None,
-            "start_datetime": "2015-06-23T00:00:00Z",
-            "end_datetime": "2044-12-31T00:00:00Z",
-            "version": card.version,
-            "license": card.licence,
-            "description": card.provenance,
-            # the extension wants named input bands to be the item's own
-            "bands": [{"name": band} for band in card.bands],
-            **mlm_fields(card),
-            "natmap:card": json.loads(
-                card.model_dump_json(exclude={name for name in _LATER if not getattr(card, name)})
-            ),
-        },
-        "links": [],
-        "assets": {"model": weights_asset(card)},
-    }
-
-
-def _scaling(card: ModelCard) -> list[dict[str, Any]] | None:
-    if card.mean is None or card.std is None:
-        return None
-    return [
-        {"type": "z-score", "mean": mean, "stddev": std}
-        for mean, std in zip(card.mean, card.std, strict=True)
-    ]
 
 
 def _parse(raw: Mapping[str, Any], folder: Path) -> ModelCard:

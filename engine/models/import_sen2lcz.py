@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from engine.errors import NatmapError, WeightsError
-from engine.models.card import ModelCard, write_card
+from engine.models.card import ModelCard
+from engine.models.mlm import write_card
 from engine.models.sen2lcz import Sen2LCZ
 
 __all__ = ["import_sen2lcz"]

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
 from engine.models.baselines import MSMLA, DenseNet, ResNet50
-from engine.models.card import ModelCard, verify_weights, write_card
+from engine.models.card import ModelCard, verify_weights
 from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
+from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
 from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2

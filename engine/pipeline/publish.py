@@ -22,7 +22,7 @@ from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.items import Item
 from engine.legend import Reason
-from engine.models.card import mlm_fields, weights_asset
+from engine.models.mlm import mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.provenance import SOFTWARE
 from engine.pipeline.verbs import load

@@ -16,8 +16,9 @@ from support.worlds import PLAIN, synthesize
 
 import engine
 from engine.errors import RecipeError
-from engine.models.card import ModelCard, load_card, write_card
+from engine.models.card import ModelCard, load_card
 from engine.models.inputs import prepare_input
+from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
 from engine.models.registry import load_model
 from engine.synthetic.country import AUTUMN

@@ -19,6 +19,7 @@ from engine.pipeline.verbs import plan
 from engine.store.view import open_store
 
 NAMES = list(BANDS)
+SOME = ["B02", "B08"]  # of both tiles together: each image is decoded for each tile that it meets
 pytestmark = pytest.mark.slow
 
 
@@ -97,6 +98,7 @@ def composites(
         folder = tmp_path_factory.mktemp("both")
         wanted = recipe(data, folder, crs=crs, tile=tile, chunk=200)
         wanted["area"] = {"bbox": [15.5, 45.85, 15.85, 46.15]}
+        wanted["imagery"]["bands"] = SOME
         assert run(wanted, until="composite").failed == ()
         made[crs, tile] = open_store(wanted["store"], decode=False)["composite"].to_dataset().load()
     return made
@@ -129,7 +131,7 @@ def test_both_tiles_together_are_exact_where_all_days_are_clear(
         days.setdefault(item.solar_day, []).append(item)
     assert len(days) == 5
     compared = 0
-    for position, name in enumerate(NAMES):
+    for position, name in enumerate(SOME):
         planes, sure = [], clear.copy()
         for pair in days.values():
             exact = [bilinear(item, name, xx, yy, crs) for item in pair]
@@ -142,7 +144,7 @@ def test_both_tiles_together_are_exact_where_all_days_are_clear(
         off = np.abs(found.bands.values[position][sure] - straight)
         compared += int(sure.sum())
         assert off.max() <= 4, (name, off.max(), off.mean())
-    assert compared > 4 * 2_000
+    assert compared > len(SOME) * 2_000
 
 
 def _touched(item: Any, xx: np.ndarray, yy: np.ndarray, crs: str) -> np.ndarray:
@@ -158,6 +160,7 @@ def test_composites_without_stored_scenes_are_the_same(
 ) -> None:
     wanted = recipe(data, tmp_path, crs="EPSG:3035", tile=400, chunk=200)
     wanted["area"] = {"bbox": [15.5, 45.85, 15.85, 46.15]}
+    wanted["imagery"]["bands"] = SOME
     wanted["cube"] = {"keep_scenes": False}
     assert run(wanted, until="composite").failed == ()
     found = open_store(wanted["store"], decode=False)["composite"].to_dataset().load()

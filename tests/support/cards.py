@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from engine.models.card import ModelCard, write_card
+from engine.models.card import ModelCard
+from engine.models.mlm import write_card
 from engine.models.registry import build
 
 RGB = ("B04", "B03", "B02")

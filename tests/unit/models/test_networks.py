@@ -16,9 +16,10 @@ from support.straight import Straight, berlin, patches
 from engine.errors import CardError, WeightsError
 from engine.infer.cells import score_cells
 from engine.infer.predict import Predictor
-from engine.models.card import ModelCard, load_card, verify_weights, write_card
+from engine.models.card import ModelCard, load_card, verify_weights
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.models.inputs import prepare_input
+from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
 from engine.models.registry import load_model
 
