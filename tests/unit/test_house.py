@@ -6,8 +6,10 @@ import json
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 import engine
@@ -98,3 +100,20 @@ def test_each_package_is_pinned_once() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     names = [line.partition("==")[0].lower() for line in lines if "==" in line]
     assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+
+
+def test_imports_have_no_circle() -> None:
+    graph = grimp.build_graph("engine", exclude_type_checking_imports=True)
+    names = sorted(graph.modules)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in names}
+    TopologicalSorter(imports).prepare()  # raises CycleError with the circle
+
+
+def test_files_fit_in_one_head() -> None:
+    lines = {
+        path.relative_to(ROOT): len(path.read_text().splitlines())
+        for path in (ROOT / "engine").rglob("*.py")
+    }
+    assert {str(path): n for path, n in lines.items() if n > 420} == {}
+    run = sum(n for path, n in lines.items() if path.parts[:2] == ("engine", "pipeline"))
+    assert run <= 2500
