@@ -132,7 +132,14 @@ def same(found: xr.Dataset, wanted: xr.Dataset, where: np.ndarray) -> bool:
     )
 
 
-@pytest.mark.parametrize("how", [{"decode": False}, {}, {"chunks": {"x": 100, "y": 77}}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"decode": False}, marks=pytest.mark.soak),
+        pytest.param({}, marks=pytest.mark.soak),
+        {"chunks": {"x": 100, "y": 77}},
+    ],
+)
 def test_a_composite_of_the_run_s_scenes_is_the_store_s(
     country: Path, stored: xr.DataTree, how: dict[str, Any]
 ) -> None:
@@ -190,7 +197,14 @@ def test_along_a_crop_s_edge_a_frame_differs_as_wide_as_is_said(
     assert not same(found, wanted, there)
 
 
-@pytest.mark.parametrize("kind", ["stored", "decoded", "bands", "scenes"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "decoded",
+        "scenes",
+        *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("stored", "bands")),
+    ],
+)
 def test_scores_of_the_run_s_composite_are_the_store_s(
     country: Path, stored: xr.DataTree, kind: str
 ) -> None:
