@@ -25,7 +25,7 @@ from engine.grid.grid import Grid
 from engine.products.registry import load_recipe
 from engine.products.sources import ImageSource
 from engine.recipes.sections import Images as ImagesChoice
-from engine.store.location import place_of
+from engine.store.location import location_of
 from engine.store.repository import Store
 
 __all__ = ["INVALID", "KNOWN", "City", "Composite", "Ground", "Pixels", "Window", "open_ground"]
@@ -211,7 +211,7 @@ class Composite(_Lattice):
         recipe = load_recipe(path)
         self.name, self.bands = recipe.name, tuple(bands)
         self.metres = recipe.grid.resolution
-        place = place_of(recipe.store, path.parent)
+        place = location_of(recipe.store, path.parent)
         try:
             store = Store.open(place)
             session = store.reader()

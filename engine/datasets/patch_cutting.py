@@ -28,7 +28,7 @@ from engine.labels.training_areas import read_training_areas
 from engine.products.lcz import LczRecipe
 from engine.products.registry import load_recipe
 from engine.recipes.training import Labels, TrainRecipe
-from engine.store.location import place_of
+from engine.store.location import location_of
 from engine.store.repository import Store
 
 __all__ = ["cut_patches"]
@@ -85,7 +85,7 @@ class _Source:
             )
         self.recipe: LczRecipe = found
         self.name = label.place or self.recipe.name
-        self.store = place_of(self.recipe.store, path.parent)
+        self.store = location_of(self.recipe.store, path.parent)
         if not Store.exists(self.store):
             raise LabelError(
                 "there is no composite to cut patches from",

@@ -18,7 +18,7 @@ from engine.items import band_name
 from engine.labels.training_areas import TrainingArea, read_training_areas
 from engine.products.registry import load_recipe
 from engine.publishing.areas_page import AreaCard, areas_page
-from engine.store.location import place_of
+from engine.store.location import location_of
 from engine.store.repository import Store
 
 __all__ = ["review"]
@@ -97,7 +97,7 @@ class _Ground:
 
     def __init__(self, path: Path) -> None:
         recipe = load_recipe(path)
-        place = place_of(recipe.store, path.parent)
+        place = location_of(recipe.store, path.parent)
         if not Store.exists(place):
             raise LabelError(
                 "there is no composite to look at",

@@ -31,7 +31,7 @@ from engine.products.registry import find_product, load_recipe
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Images
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
-from engine.store.location import Bucket, place_of
+from engine.store.location import Bucket, location_of
 from engine.store.repository import Store
 
 __all__ = ["Finding", "examine"]
@@ -218,7 +218,7 @@ def _recipe(path: Path) -> Iterator[Finding]:
 
 
 def _store(address: str, base: Path | None) -> Finding | str:
-    place = place_of(address, base)
+    place = location_of(address, base)
     if isinstance(place, Bucket):
         race_for(place)
         there = "a store" if Store.exists(place) else "nothing yet"

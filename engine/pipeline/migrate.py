@@ -8,7 +8,7 @@ from pathlib import Path
 from engine.errors import StoreError
 from engine.products.registry import PRODUCTS
 from engine.store.copying import copy_store
-from engine.store.location import place_of
+from engine.store.location import location_of
 from engine.store.repository import VERSION, Store
 
 __all__ = ["migrate"]
@@ -40,7 +40,7 @@ def migrate(
         raise StoreError(
             "the store is of the present form", got=f"{old}: version {VERSION}", remedy="run on it"
         )
-    target = place_of(new)
+    target = location_of(new)
     if Store.exists(target):
         raise StoreError("there is a store already", got=str(new), remedy="name another place")
     there = set(source.identity["arrays"])

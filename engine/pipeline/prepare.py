@@ -19,7 +19,7 @@ from engine.runs.schedule import Schedule
 from engine.runs.stage import Stage
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
-from engine.store.location import Place, place_of
+from engine.store.location import Location, location_of
 from engine.store.repository import Store
 
 __all__ = ["Prepared", "freeze", "prepare"]
@@ -32,7 +32,7 @@ class Prepared:
     recipe: Recipe
     product: Product[Any]
     resolved: Resolved
-    place: Place
+    place: Location
 
     @property
     def grid(self) -> Grid:
@@ -121,7 +121,7 @@ def prepare(
     """
     base = base or Path()
     product = find_product(recipe.product)
-    place = place_of(recipe.store, base)
+    place = location_of(recipe.store, base)
     resolved = product.resolve(recipe, Context(base, _judged(place), tell))
     return Prepared(recipe, product, resolved, place)
 
@@ -134,7 +134,7 @@ def freeze(prepared: Prepared) -> None:
             write_snapshot(found.items, path)
 
 
-def _judged(place: Place) -> dict[str, bool]:
+def _judged(place: Location) -> dict[str, bool]:
     """Radiometry decided by an earlier run, by content stamp."""
     path = place.beside(SNAPSHOT)
     if path is None:

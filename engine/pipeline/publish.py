@@ -33,7 +33,7 @@ from engine.publishing.upload import upload
 from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
-from engine.store.location import Folder, Place, place_of
+from engine.store.location import Folder, Location, location_of
 from engine.store.provenance import read_runs
 from engine.store.repository import Store
 
@@ -82,8 +82,8 @@ def publish(
             expected="letters, digits, dots, hyphens and underscores, 100 at most",
         )
     base = base or Path()
-    place = place_of(recipe.store, base)
-    target = place_of(recipe.publish, base)
+    place = location_of(recipe.store, base)
+    target = location_of(recipe.publish, base)
     product = find_product(recipe.product)
     store = Store.open(place)
     released = tag is not None and tag in store.tags()
@@ -165,7 +165,7 @@ def _period(recipe: Recipe, product: Product[Any], items: Sequence[Item]) -> tup
     return days[0], days[-1]
 
 
-def _catalogues(place: Place, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:
+def _catalogues(place: Location, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:
     """Frozen items by the recipe's section: of the last run, or as a release was published with.
 
     Raises
@@ -188,7 +188,7 @@ def _catalogues(place: Place, names: Mapping[str, str], tag: str | None) -> dict
     return found
 
 
-def _keep(place: Place, tag: str, catalogues: Mapping[str, Path]) -> None:
+def _keep(place: Location, tag: str, catalogues: Mapping[str, Path]) -> None:
     """Keep a release's catalogues: the next run freezes others in their place."""
     for name, path in catalogues.items():
         with place.replace(_of_release(tag, name)) as copy:

@@ -14,7 +14,7 @@ from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
 from engine.store.chunks import wait_for
 from engine.store.ledger import Ledger
-from engine.store.location import Place
+from engine.store.location import Location
 from engine.store.repository import Store
 
 __all__ = ["copy_store"]
@@ -25,7 +25,7 @@ _BESIDE = ("items.parquet", "images.parquet")
 
 def copy_store(
     old: Store,
-    target: Place,
+    target: Location,
     names: Mapping[str, str],
     tell: Callable[[str], None] = lambda text: None,
 ) -> Store:

@@ -30,7 +30,7 @@ from engine.errors import StoreError, first_line
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-__all__ = ["Bucket", "Folder", "Place", "place_of", "version_of"]
+__all__ = ["Bucket", "Folder", "Location", "location_of", "version_of"]
 
 _REMEDY = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), AWS_REGION, and "
@@ -206,10 +206,10 @@ def version_of(seen: Any) -> dict[str, str]:
     return found | {"e_tag": found["e_tag"].strip('"')}
 
 
-Place = Folder | Bucket
+Location = Folder | Bucket
 
 
-def place_of(address: str | Path | Place, base: Path | None = None) -> Place:
+def location_of(address: str | Path | Location, base: Path | None = None) -> Location:
     """Where an address points.
 
     Parameters

@@ -25,7 +25,7 @@ from engine.store.arrays import ArraySpec
 from engine.store.guarantees import require_conditions
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
-from engine.store.location import Bucket, Folder, Place, place_of
+from engine.store.location import Bucket, Folder, Location, location_of
 
 __all__ = ["VERSION", "Store"]
 
@@ -54,7 +54,7 @@ class Store:
     version : of its form; see `VERSION`.
     """
 
-    def __init__(self, place: Place, repo: icechunk.Repository) -> None:
+    def __init__(self, place: Location, repo: icechunk.Repository) -> None:
         self.place = place
         self._repo = repo
         self._epoch: int | None = None
@@ -74,7 +74,7 @@ class Store:
     # -- life ---------------------------------------------------------------------------------
 
     @classmethod
-    def exists(cls, where: str | Path | Place) -> bool:
+    def exists(cls, where: str | Path | Location) -> bool:
         """Whether there is a store at a place.
 
         Raises
@@ -82,7 +82,7 @@ class Store:
         StoreError
             Where the place cannot be looked at.
         """
-        place = place_of(where)
+        place = location_of(where)
         if not place.has_repository():
             return False
         # on object storage nothing can be moved: a driver killed in `create` leaves a beginning
@@ -90,7 +90,7 @@ class Store:
 
     @classmethod
     def create(
-        cls, where: str | Path | Place, grid: Grid, specs: Iterable[ArraySpec], **more: Any
+        cls, where: str | Path | Location, grid: Grid, specs: Iterable[ArraySpec], **more: Any
     ) -> Store:
         """Make a new store with its arrays.
 
@@ -106,7 +106,7 @@ class Store:
         StoreError
             Where the place cannot be written or holds something else.
         """
-        place, specs = place_of(where), list(specs)
+        place, specs = location_of(where), list(specs)
         if isinstance(place, Bucket):
             require_conditions(place)
             with place.errors("written"):
@@ -130,7 +130,7 @@ class Store:
         return cls.open(folder)
 
     @classmethod
-    def open(cls, where: str | Path | Place) -> Store:
+    def open(cls, where: str | Path | Location) -> Store:
         """Open an existing store.
 
         Raises
@@ -138,7 +138,7 @@ class Store:
         StoreError
             Where there is none, or it is not natmap's.
         """
-        place = place_of(where)
+        place = location_of(where)
         if not place.has_repository():
             raise StoreError(
                 "there is no store here", got=place, remedy="`natmap run RECIPE` makes it"
@@ -334,7 +334,7 @@ def _fill(
     session.commit("make the store")
 
 
-def _open(place: Place) -> icechunk.Repository:
+def _open(place: Location) -> icechunk.Repository:
     # The configuration is the store's own: a driver that opens with another one would override
     # the splits without a word.
     with _errors(place):
@@ -350,7 +350,7 @@ def _is_whole(repo: icechunk.Repository) -> bool:
 
 
 @contextmanager
-def _errors(place: Place) -> Iterator[None]:
+def _errors(place: Location) -> Iterator[None]:
     try:
         with place.errors("opened") if isinstance(place, Bucket) else nullcontext():
             yield

@@ -49,7 +49,7 @@ from engine.store import lease
 from engine.store.arrays import ArraySpec
 from engine.store.guarantees import race_for, require_conditions
 from engine.store.ledger import Ledger
-from engine.store.location import Bucket, place_of
+from engine.store.location import Bucket, location_of
 from engine.store.repository import Store
 
 pytestmark = pytest.mark.slow
@@ -173,11 +173,11 @@ def test_a_store_lives_in_a_bucket(s3: str, tmp_path: Path) -> None:
     assert again.identity == store.identity
     local = Store.create(tmp_path / "local", GRID, [MAP], bands=["B02"])
     assert json.dumps(local.identity) == json.dumps(again.identity)
-    place = place_of(s3)
+    place = location_of(s3)
     assert place.beside("items.parquet") is None
     with place.replace("items.parquet") as path:
         path.write_bytes(b"some items")
-    found = place_of(s3).beside("items.parquet")
+    found = location_of(s3).beside("items.parquet")
     assert found is not None
     assert found.read_bytes() == b"some items"
 
@@ -241,7 +241,7 @@ def test_of_many_drivers_one_wins(s3: str) -> None:
     start, held = threading.Barrier(8), threading.Event()
 
     def attempt(_: int) -> bool:
-        place = place_of(s3)
+        place = location_of(s3)
         assert isinstance(place, Bucket)
         start.wait()
         try:
@@ -262,7 +262,7 @@ def test_of_many_drivers_one_wins(s3: str) -> None:
 
 @on("ceph")
 def test_conditional_writes_are_proved_by_a_race(s3: str) -> None:
-    place = place_of(s3)
+    place = location_of(s3)
     assert isinstance(place, Bucket)
     require_conditions(place)
     race_for(place, racers=8, rounds=5)
@@ -283,7 +283,7 @@ def test_a_service_that_ignores_conditions_gets_no_store(
         with pytest.raises(StoreError, match="does not keep conditional writes") as caught:
             Store.create(s3, GRID, [MAP])
         assert "late writer" in str(caught.value)
-        place = place_of(s3)
+        place = location_of(s3)
         assert isinstance(place, Bucket)
         with pytest.raises(StoreError, match="8 of 8 writers at once could create"):
             race_for(place)
@@ -403,7 +403,7 @@ def test_a_recipe_runs_and_publishes_in_a_bucket(workers: Local, s3: str) -> Non
     one, other = engine.open_store(s3), engine.open_store(local / "store")
     for name in ("bands", "observations", "reason"):
         np.testing.assert_array_equal(one["composite"][name], other["composite"][name])
-    bucket = place_of(remote["publish"])
+    bucket = location_of(remote["publish"])
     assert isinstance(bucket, Bucket)
     names = {o["path"] for part in obstore.list(bucket.objects, bucket.prefix + "/") for o in part}
     files = [p for p in (local / "product").rglob("*") if p.is_file()]
@@ -438,11 +438,11 @@ def test_a_recipe_runs_and_publishes_in_a_bucket(workers: Local, s3: str) -> Non
 @on("ceph")  # the stand-in takes any key
 def test_what_is_wrong_is_said(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StoreError, match="without credentials") as hidden:
-        place_of("s3://key:hush@bucket/store")
+        location_of("s3://key:hush@bucket/store")
     assert "hush" not in str(hidden.value)
     for wrong in ("gs://bucket/store", "s3://bucket", "s3://bucket/store?sig=hush"):
         with pytest.raises(StoreError) as caught:
-            place_of(wrong)
+            location_of(wrong)
         assert "hush" not in str(caught.value)
     with pytest.raises(StoreError, match="natmap-nowhere"):
         Store.create(s3.replace("natmap", "natmap-nowhere", 1), GRID, [MAP])
