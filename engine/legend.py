@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from engine.errors import RecipeError
 
@@ -44,6 +44,13 @@ class NamedClass(BaseModel):
     code: int = Field(ge=1, le=254)
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,49}$")
     colour: str = Field(pattern=r"^[0-9A-Fa-f]{6}$")
+
+    @field_validator("colour", mode="before")
+    @classmethod
+    def _quoted(cls, value: Any) -> Any:
+        if isinstance(value, int | float):
+            raise ValueError("put RRGGBB in quotes: YAML takes 006400 for a number")
+        return value
 
     @property
     def title(self) -> str:

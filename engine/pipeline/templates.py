@@ -113,9 +113,9 @@ name: my-cover
 product: cover
 
 classes:                          # codes of the labels' rasters, and of the map
-  - {code: 1, name: water, colour: 0064C8}
-  - {code: 2, name: trees, colour: 006400}
-  - {code: 3, name: low_plants, colour: B9DB79}
+  - {code: 1, name: water, colour: "0064C8"}
+  - {code: 2, name: trees, colour: "006400"}
+  - {code: 3, name: low_plants, colour: "B9DB79"}
 # ignored: [15]                   # codes that say nothing; 255 is one anyhow
 
 # One entry for each place: a map recipe (its images, or its composite) and a raster of codes.

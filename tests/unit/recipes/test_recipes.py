@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from engine.errors import RecipeError
-from engine.pipeline.templates import TEMPLATES
-from engine.products.registry import load_recipe
+from engine.pipeline.dispatch import load_training
+from engine.pipeline.templates import TEMPLATES, init
+from engine.products.registry import PRODUCTS, load_recipe
 from engine.products.ugs import UgsRecipe
+from engine.recipes.segmenting import load_adapt_recipe
 
 RECIPE: dict[str, Any] = {
     "name": "town",
@@ -46,4 +48,27 @@ def test_what_is_of_both_is_taken() -> None:
     assert isinstance(found, UgsRecipe)
     assert found.model.precision == "bfloat16"
     assert load_recipe(found.model_dump(mode="json")) == found  # as reports tell it
-    assert load_recipe(yaml.safe_load(TEMPLATES["ugs"])).product == "ugs"
+
+
+@pytest.mark.parametrize("name", list(TEMPLATES))
+def test_templates_are_recipes(name: str) -> None:
+    values = yaml.safe_load(init(name))
+    if name in PRODUCTS:
+        assert load_recipe(values).product == name
+    elif name == "adapt":
+        assert load_adapt_recipe(values).product == "ugs"
+    else:
+        assert load_training(values).name
+
+
+def test_a_recipe_without_a_known_product_is_refused() -> None:
+    for product in ("towns", ["ugs"], None):
+        with pytest.raises(RecipeError, match="product"):
+            load_recipe({**RECIPE, "product": product})
+    with pytest.raises(RecipeError, match="in quotes"):
+        load_training(
+            {
+                **yaml.safe_load(TEMPLATES["train-cover"]),
+                "classes": [{"code": 1, "name": "a", "colour": 6400}],
+            }
+        )
