@@ -133,25 +133,18 @@ class _Scored:
             known[rows] = scored
         return percent, known
 
-    def _wanted(
-        self,
-        task: TileTask,
-        area: tuple[bytes, ...],
-        boundary: tuple[bytes, ...] | None,
-        reason: npt.NDArray[np.uint8],
-    ) -> npt.NDArray[np.bool_]:
-        """Which pixels are to have a score; of the others `reason` says why not."""
+    def _places(
+        self, task: TileTask, area: tuple[bytes, ...], boundary: tuple[bytes, ...] | None
+    ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Which pixels lie in the area, where the stage is defined, and which in the boundary."""
         metres = self.card.resolution
-        outside = np.zeros(reason.shape, bool)
-        if boundary is not None:
-            outside = ~inside(boundary, task.grid, task.tile, metres)
-            reason[outside] = Reason.OUTSIDE_MASK
         mine = inside(area, task.grid, task.tile, metres)
         defined = task.defined(metres)
         if defined is not None:
             mine &= defined
-        reason[~mine] = Reason.OUTSIDE_AREA
-        return mine & ~outside
+        if boundary is None:
+            return mine, np.ones(mine.shape, bool)
+        return mine, inside(boundary, task.grid, task.tile, metres)
 
     def _part(self, task: TileTask, rows: slice, cols: slice) -> tuple[slice, slice]:
         """Rows and columns of a window in what is read with a halo of a window's side."""
@@ -177,7 +170,10 @@ class ScoreWindows(_Scored):
         metres = self.card.resolution
         n = task.grid.pixels(metres)
         reason = np.full((n, n), Reason.NO_SCENE, np.uint8)
-        wanted = self._wanted(task, ground.area, ground.boundary, reason)
+        mine, within = self._places(task, ground.area, ground.boundary)
+        reason[~within] = Reason.OUTSIDE_MASK
+        reason[~mine] = Reason.OUTSIDE_AREA
+        wanted = mine & within
         failures: list[Failure] = []
         fetched = 0
         top, left = _corner(task, metres)
@@ -218,7 +214,11 @@ class ScoreComposite(_Scored):
         area, boundary = task.parts[0].payload
         halo = self.card.patch
         reason = task.read("composite/reason").copy()
-        wanted = self._wanted(task, area, boundary, reason)
+        mine, within = self._places(task, area, boundary)
+        # the mask explains a pixel only where nothing else does (`legend.PRECEDENCE`)
+        reason[~within & (reason == Reason.DATA)] = Reason.OUTSIDE_MASK
+        reason[~mine] = Reason.OUTSIDE_AREA
+        wanted = mine & within
 
         def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
             down, across = self._part(task, rows, cols)
