@@ -12,6 +12,7 @@ status       tiles done, failed and blocked, with reasons
 publish      COG, STAC, preview and report
 diff         what changed between two releases
 prune        forget a store's older commits
+migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels

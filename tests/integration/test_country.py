@@ -61,9 +61,9 @@ def test_scenes_lie_in_two_zones_and_have_two_baselines(folder: Path) -> None:
                 assert list(file.transform)[:6] == asset["proj:transform"]
                 values = file.read(1)
             if key == "blue":
-                # one ground: what a new baseline adds is 1000
+                # one ground: what a new baseline adds is 1000; cloud covers a part of it
                 offset = 1000 if asset["raster:bands"][0]["offset"] else 0
-                assert 150 < np.median(values) - offset < 2500
+                assert 150 < np.percentile(values[values > 0], 20) - offset < 2500
 
 
 def test_the_area_has_no_gap(folder: Path) -> None:
