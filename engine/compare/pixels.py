@@ -201,7 +201,7 @@ def _green_of_map(found: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
             expected="1 green, 0 not green, 255 no data",
             remedy="give the product folder, or its N.tif: not its probability or fraction",
         )
-    return np.where(found == NO_GREEN, -1, found).astype(np.int64)
+    return np.where(found == NO_GREEN, -1, found.astype(np.int64))
 
 
 def _listed(codes: Iterable[float]) -> str:

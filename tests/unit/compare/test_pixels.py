@@ -14,7 +14,7 @@ from affine import Affine
 from typer.testing import CliRunner
 
 from engine.cli.app import app
-from engine.compare import pixels as module
+from engine.compare import pixels, squares
 from engine.compare.pixels import evaluate_green
 from engine.errors import MetricError
 from engine.labels.land_cover import LAND_COVER
@@ -106,10 +106,10 @@ def test_blocks_change_nothing(
     tmp_path: Path, green: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = write(tmp_path / "r.tif", TRUTH)
-    monkeypatch.setattr(module, "_GROUND", 30.0)
+    monkeypatch.setattr(squares, "_GROUND", 30.0)
     whole = evaluate_green(green, reference)
     assert whole.groups == 49
-    monkeypatch.setattr(module, "_BLOCK", 64)  # across and along the squares
+    monkeypatch.setattr(squares, "_BLOCK", 64)  # across and along the squares
     parts = evaluate_green(green, reference)
     np.testing.assert_array_equal(whole.counts, parts.counts)
     assert parts.groups == 49
@@ -119,8 +119,8 @@ def test_blocks_change_nothing(
 def test_memory_does_not_grow_with_the_width(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 256)
-    monkeypatch.setattr(module, "_REPEATS", 2)
+    monkeypatch.setattr(squares, "_BLOCK", 256)
+    monkeypatch.setattr(pixels, "_REPEATS", 2)
     peaks = []
     for width in (1000, 8000):
         values = np.ones((1000, width), np.uint8)
@@ -154,7 +154,7 @@ def test_land_cover_is_recoded(tmp_path: Path, green: Path) -> None:
 
 
 def test_areas_have_intervals(tmp_path: Path, green: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_GROUND", 20.0)
+    monkeypatch.setattr(squares, "_GROUND", 20.0)
     found = evaluate_green(green, write(tmp_path / "r.tif", TRUTH), out=tmp_path / "out")
     for name, values in (("map", MAP), ("reference", TRUTH)):
         # squares of equal size: the spread of a mean of 100 shares, by the textbook

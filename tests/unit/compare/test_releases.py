@@ -14,6 +14,8 @@ import zarr
 from engine.compare import releases
 from engine.compare.releases import diff
 from engine.grid import Grid
+from engine.legend import UGS
+from engine.products.common import class_attrs
 from engine.publishing.sheets import cut_sheets
 from engine.store.arrays import ArraySpec
 from engine.store.repository import Store
@@ -22,7 +24,7 @@ from engine.store.repository import Store
 def store_of(folder: Path, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     """A store of two maps of green space, the first of them released as `one`."""
     grid = Grid.fit((0, 0, width, height), crs="EPSG:5179", tile_size=500)
-    spec = ArraySpec("map/classes", "uint8", 1.0, 500, 255)
+    spec = ArraySpec("map/classes", "uint8", 1.0, 500, 255, attrs=class_attrs(UGS))
     store = Store.create(folder, grid, [spec])
     rng = np.random.default_rng(0)
     old = rng.choice(np.array([0, 1, 255], np.uint8), (height, width))

@@ -58,7 +58,7 @@ def test_where_there_is_data_is_kept_and_older_sets_open(tmp_path: Path) -> None
     old, new = chips(10), chips(10, seed=1)
     seen = np.ones((10, SIDE, SIDE), bool)
     seen[:5, 0] = False
-    new = ChipSet(*(getattr(new, k) for k in list(ChipSet.__dataclass_fields__)[:-1]), seen=seen)
+    new = replace(new, seen=seen)
     write_chips(tmp_path / "old", old)
     assert not (tmp_path / "old" / "chips" / "seen").exists()
     assert open_chips(tmp_path / "old").of("train")[2] is None
