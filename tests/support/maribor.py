@@ -54,6 +54,28 @@ def items(data: Path, *tiles: str) -> list[Item]:
     return found
 
 
+def catalogue(data: Path, folder: Path, *tiles: str) -> Path:
+    """A static catalogue of the items with the assets that are at hand.
+
+    The rest lie in a bucket: without a network every run would wait for them, item by item, since
+    the radiometry guard samples B11 and B12 where an item has them.
+    """
+    links = []
+    for path in sorted((data / "sentinel2-maribor" / "sentinel-2-l2a").glob("*/*.json")):
+        raw = json.loads(path.read_text())
+        if tiles and raw["properties"]["grid:code"].removeprefix("MGRS-") not in tiles:
+            continue
+        here = {k: v for k, v in raw["assets"].items() if "://" not in v["href"]}
+        raw["assets"] = {k: v | {"href": str(path.parent / v["href"])} for k, v in here.items()}
+        raw["links"] = []
+        copy = folder / path.name
+        copy.write_text(json.dumps(raw))
+        links.append({"rel": "item", "href": copy.name})
+    found = folder / "catalog.json"
+    found.write_text(json.dumps({"type": "Catalog", "id": "maribor", "links": links}))
+    return found
+
+
 def _bbox(raw: dict[str, Any]) -> tuple[float, float, float, float]:
     ring = np.array(raw["geometry"]["coordinates"][0])
     return ring[:, 0].min(), ring[:, 1].min(), ring[:, 0].max(), ring[:, 1].max()
