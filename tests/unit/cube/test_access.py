@@ -14,6 +14,7 @@ from threading import Thread
 import numpy as np
 import pytest
 import rasterio
+from rasterio.env import get_gdal_config
 from rasterio.transform import from_origin
 from shapely.geometry import box, mapping
 
@@ -174,3 +175,12 @@ def test_a_folder_that_others_can_write_is_refused(
     monkeypatch.setenv("NATMAP_VERIFIED", str(folder))
     with pytest.raises(RunError, match="open to others"):
         require_folder()
+
+
+def test_a_block_of_a_file_is_decoded_once(data: Path) -> None:
+    """A JPEG 2000 file, decimated: with a cache of no block each line decodes its blocks anew."""
+    path = next((data / "sentinel2-maribor").glob("*/*/B02.tif"))
+    with rasterio.Env(**gdal_settings(str(path))), rasterio.open(path) as file:
+        assert get_gdal_config("GDAL_CACHEMAX") == 64 * 2**20
+        block = file.block_shapes[0]
+        assert block[0] * block[1] * 2 < 64 * 2**20
