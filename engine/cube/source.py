@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ class Source:
     nodata: float | None
     borrowed: bool
 
-    @property
+    @cached_property
     def frame(self) -> Frame:
         """The file's pixels, as the warp wants them."""
         at = self.transform
@@ -233,7 +234,7 @@ def _require_place(source: Source, item: Item) -> None:
     west, south, east, north = item.bbox
     if west > east:
         return  # crosses 180: the file's bounds in degrees cannot be compared by size
-    left, bottom, right, top = transform_bounds(source.crs, "EPSG:4326", *source._bounds())
+    left, bottom, right, top = _in_degrees(source.crs.to_wkt(), source._bounds())
     if left <= right and not (left <= east and right >= west and bottom <= north and top >= south):
         raise ReadError(
             f"the file lies elsewhere than {item.id} says",
@@ -241,3 +242,10 @@ def _require_place(source: Source, item: Item) -> None:
             expected=[round(v, 4) for v in item.bbox],
             remedy="the file's georeference is wrong; report it to the catalogue",
         )
+
+
+@lru_cache(maxsize=4096)
+def _in_degrees(crs: str, bounds: tuple[float, ...]) -> tuple[float, float, float, float]:
+    """Bounds in EPSG:4326; a scene's bands share theirs, and are opened once for each tile."""
+    found: tuple[float, float, float, float] = transform_bounds(crs, "EPSG:4326", *bounds)
+    return found

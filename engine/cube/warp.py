@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from odc.geo import crs as odc
 from odc.geo.geobox import GeoBox
 from pyproj import CRS, Transformer
 
@@ -48,6 +49,8 @@ Near = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.floa
 
 def crs_text(crs: Any) -> str:
     """A CRS as text, the same for the same CRS however a library holds it."""
+    if isinstance(crs, odc.CRS):  # its text is at hand
+        return _crs_text(str(crs))
     return _crs_text(str(crs.to_wkt()) if hasattr(crs, "to_wkt") else str(crs))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> B
         return geometry
     if source.is_geographic:
         geometry = shapely.segmentize(geometry, _VERTEX_SPACING)
-    move = Transformer.from_crs(source, target, always_xy=True)
+    move = _transformer(source, target)
     moved = shapely.transform(
         geometry, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
     )
@@ -46,6 +46,12 @@ def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> B
             remedy="choose a CRS made for this part of the world",
         )
     return moved if moved.is_valid else shapely.make_valid(moved)
+
+
+@lru_cache(maxsize=256)
+def _transformer(source: CRS, target: CRS) -> Transformer:
+    """Made once for a pair: it takes 50 ms, and a country has thousands of footprints."""
+    return Transformer.from_crs(source, target, always_xy=True)
 
 
 def polygons_of(geometry: BaseGeometry) -> list[Any]:
@@ -114,7 +120,7 @@ class Area:
     def geographic(self) -> BaseGeometry:
         """The area in longitude and latitude; cut at the antimeridian if it crosses it."""
         dense = shapely.segmentize(self.geometry, 5_000.0)
-        move = Transformer.from_crs(self.crs, "EPSG:4326", always_xy=True)
+        move = _transformer(CRS.from_user_input(self.crs), CRS.from_epsg(4326))
         moved = shapely.transform(
             dense, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
         )
