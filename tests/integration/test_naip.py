@@ -154,7 +154,7 @@ def test_a_folder_of_frames_is_mapped(data: Path, tmp_path: Path, each: int) -> 
     names = {t: [f"{t}_2020_{k + 1}" for k in range(each)] for t in ("claremont", "riverside")}
     images = tmp_path / "images"
     images.mkdir()
-    for name in sum(names.values(), []):
+    for name in (name for frames in names.values() for name in frames):
         (images / f"{name}.tif").symlink_to(data / "naip-california" / "images" / f"{name}.tif")
     words = ["ingest", str(images), "--out", str(tmp_path / "stac"), "--date", "*_{year}_*"]
     said = CliRunner().invoke(app, words)
