@@ -229,14 +229,14 @@ def fit_grid(
 
     def fit(reach: float) -> Grid:
         bounds = area.bounds(reach)
-        return Grid.fit(bounds, crs=choice.crs, tile_size=choice.tile_metres, anchor=choice.origin)
+        grid = Grid.fit(bounds, crs=choice.crs, tile_size=choice.tile_metres, anchor=choice.origin)
+        if grid.n_rows * grid.n_cols > _MOST_TILES:
+            raise GridError(
+                "the area needs too many tiles",
+                got=f"{grid.n_rows} x {grid.n_cols}",
+                remedy="choose a larger grid.tile, or look at the area's CRS",
+            )
+        return grid
 
     reach = max(link(stages, fit(0.0), cell).reach.values())
-    grid = fit(math.ceil(reach / unit) * unit)
-    if grid.n_rows * grid.n_cols > _MOST_TILES:
-        raise GridError(
-            "the area needs too many tiles",
-            got=f"{grid.n_rows} x {grid.n_cols}",
-            remedy="choose a larger grid.tile, or look at the area's CRS",
-        )
-    return grid, reach
+    return fit(math.ceil(reach / unit) * unit), reach
