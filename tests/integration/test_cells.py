@@ -142,7 +142,7 @@ def test_a_cell_that_cuts_a_pixel_is_refused() -> None:
     toy = WideToy(blob())
     stages = toy.stages()
     stages[-1] = replace(stages[-1], cell=400.0)
-    with pytest.raises(GridError, match="not a whole number of its pixels"):
+    with pytest.raises(GridError, match="not multiples of each other"):
         link(stages, toy.grid, 100.0)
 
 

@@ -202,6 +202,8 @@ def test_chunks_of_another_tile_are_refused(tmp_path: Path, cluster: Local) -> N
     assert (read_map(store) == expected).all()
 
 
+@pytest.mark.alone  # it kills processes, and hung twice beside others
+@pytest.mark.timeout(300)
 def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     toy = Toy(square(2), delay=0.05)
     store, schedule = toy.open(tmp_path / "s")
