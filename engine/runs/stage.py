@@ -296,7 +296,7 @@ def _require_whole(stages: Sequence[Stage], cells: Mapping[str, float], grid: Gr
                 sides.append((stage.name, coarse))
             if spec.extent != "area" and parts_of(coarse, fine) is None:
                 raise GridError(
-                    f"{what} and cells of stage {stage.name} are no whole number of each other",
+                    f"{what} and cells of stage {stage.name} are not multiples of each other",
                     got=f"cells of {cell:g} m, {spec.path} of {spec.resolution:g} m",
                     expected=f"a multiple of {fine:g} m for {coarse:g} m",
                     remedy="give the stage another cell",
