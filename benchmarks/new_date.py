@@ -29,7 +29,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from services.faulty import Files, far_catalogue  # noqa: E402
 
 import engine  # noqa: E402
-from engine.models.card import find_card, load_card, write_card  # noqa: E402
+from engine.models.card import find_card, load_card  # noqa: E402
+from engine.models.mlm import write_card  # noqa: E402
 from engine.runs import events  # noqa: E402
 from engine.synthetic.country import AUTUMN, Country, write_scenes  # noqa: E402
 from engine.synthetic.districts import World  # noqa: E402
