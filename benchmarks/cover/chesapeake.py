@@ -5,7 +5,7 @@
 Eight patches of 256 m at 1 m (NAIP 2014, West Virginia; land cover of the Chesapeake Conservancy)
 get a georeference, since they come without one, and go through natmap's own commands: ingest,
 train, run, publish, evaluate. Only tree canopy, low vegetation and 835 pixels of impervious occur.
-Six minutes of one core; a killed training resumes. Writes chesapeake.json and chesapeake.log.
+Three minutes of two cores; a killed training resumes. Writes chesapeake.json and chesapeake.log.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ import rasterio
 import shapely
 from affine import Affine
 from pyproj import Transformer
+from rasterio.enums import ColorInterp
 
 HERE = Path(__file__).parent
 CRS, WEST, NORTH, APART, SIDE = "EPSG:26917", 512_000, 4_096_000, 512, 256
+COLOURS = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined]
 CLASSES = [
     {"code": 1, "name": "water", "colour": "0064C8"},
     {"code": 2, "name": "tree_canopy", "colour": "006400"},
@@ -51,6 +53,7 @@ def write_patches(data: Path, work: Path) -> None:
         at = Affine(1, 0, WEST + k * APART, 0, -1, NORTH)
         image = work / "images" / f"patch_2014_{k}.tif"
         with rasterio.open(image, "w", count=4, width=SIDE, transform=at, **form) as file:
+            file.colorinterp = COLOURS  # the fourth is no alpha
             file.write(patch[:4].round().astype(np.uint8))
         labels[:, k * APART : k * APART + SIDE] = patch[8].astype(np.uint8)
         squares.append(shapely.box(at.c, NORTH - SIDE, at.c + SIDE, NORTH))
@@ -130,7 +133,9 @@ def main() -> None:
             raise SystemExit(done.stderr)
         return done.stdout
 
-    natmap("ingest", "images", "--out", "stac", "--date", "*_{year}_*")
+    natmap(
+        "ingest", "images", "--out", "stac", "--date", "*_{year}_*", "--bands", "B04,B03,B02,B08"
+    )
     natmap("train", "train.yaml")
     natmap("run", "judge.yaml", "--workers", "2")
     natmap("publish", "judge.yaml")
