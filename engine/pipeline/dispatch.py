@@ -162,6 +162,12 @@ def evaluate(
             got=f"{product}: product {folder and folder.product_name}",
         )
     if judged == "classes" and folder is not None:
+        if green is not None or land_cover is not None:
+            raise MetricError(
+                "codes of green space are for maps of green space",
+                got=f"{product}: product {folder.product_name}",
+                expected="a reference in the map's own codes, without --green and --land-cover",
+            )
         return evaluate_classes(
             product, reference, folder.legend, unknown=unknown, within=within, out=out
         )

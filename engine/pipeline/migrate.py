@@ -42,7 +42,11 @@ def migrate(
         )
     target = location_of(new)
     if Store.exists(target):
-        raise StoreError("there is a store already", got=str(new), remedy="name another place")
+        raise StoreError(
+            "there is a store already",
+            got=str(new),
+            remedy="name another place; a copy that broke off can be removed",
+        )
     there = set(source.identity["arrays"])
     names: dict[str, str] = {}
     for product in PRODUCTS.values():

@@ -35,7 +35,7 @@ from engine.products.windows import (
 )
 from engine.publishing.forms import Form, Layer, reason_layer
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice
+from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -59,17 +59,8 @@ class CoverRecipe(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _at_one_metre(cls, values: Any) -> Any:
-        """Of images the pixel is 1 m and the tile 4 km, where nothing else is said."""
-        if not isinstance(values, Mapping) or values.get("images") is None:
-            return values
-        grid = values.get("grid")
-        if not isinstance(grid, Mapping):
-            return values
-        grid = {"resolution": 1.0, "tile": 4000, **grid}
-        tile = grid["tile"]
-        if isinstance(tile, int) and tile > 0 and tile % 1000 == 0:
-            grid = {"chunk": 1000, **grid}
-        return {**values, "grid": grid}
+        of_images = isinstance(values, Mapping) and values.get("images") is not None
+        return at_one_metre(values) if of_images else values
 
     @model_validator(mode="after")
     def _one(self) -> CoverRecipe:

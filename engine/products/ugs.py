@@ -20,7 +20,7 @@ from engine.products.sources import ImageSource
 from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import Form, Layer, reason_layer
 from engine.recipes.run import Recipe
-from engine.recipes.sections import GridChoice, Images, ModelChoice
+from engine.recipes.sections import GridChoice, Images, ModelChoice, at_one_metre
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -41,15 +41,7 @@ class UgsRecipe(Recipe):
     @model_validator(mode="before")
     @classmethod
     def _at_one_metre(cls, values: Any) -> Any:
-        """The pixel is 1 m and the tile 4 km, where nothing else is said."""
-        grid = values.get("grid") if isinstance(values, Mapping) else None
-        if not isinstance(grid, Mapping):
-            return values
-        grid = {"resolution": 1.0, "tile": 4000, **grid}
-        tile = grid["tile"]
-        if isinstance(tile, int) and tile > 0 and tile % 1000 == 0:
-            grid = {"chunk": 1000, **grid}
-        return {**values, "grid": grid}
+        return at_one_metre(values) if isinstance(values, Mapping) else values
 
 
 @dataclass(frozen=True)

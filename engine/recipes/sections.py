@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ __all__ = [
     "Mask",
     "ModelChoice",
     "Period",
+    "at_one_metre",
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -83,6 +85,18 @@ class GridChoice(Strict):
     def tile_metres(self) -> float:
         """Side of a tile, in metres."""
         return self.tile * self.resolution
+
+
+def at_one_metre(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A recipe of images: the pixel is 1 m and the tile 4 km, where nothing else is said."""
+    grid = values.get("grid")
+    if not isinstance(grid, Mapping):
+        return values
+    grid = {"resolution": 1.0, "tile": 4000, **grid}
+    tile = grid["tile"]
+    if isinstance(tile, int) and tile > 0 and tile % 1000 == 0:
+        grid = {"chunk": 1000, **grid}
+    return {**values, "grid": grid}
 
 
 _PERIOD = re.compile(r"^(\d{4}-\d{2}-\d{2})/(\d{4}-\d{2}-\d{2})$")

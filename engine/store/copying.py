@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -29,7 +28,9 @@ def copy_store(
     names: Mapping[str, str],
     tell: Callable[[str], None] = lambda text: None,
 ) -> Store:
-    """Copy a store, its releases included; one that was begun and broke off is made anew.
+    """Copy a store, its releases included.
+
+    A copy that breaks off leaves a store without the ledger of its last state.
 
     Parameters
     ----------
@@ -162,10 +163,6 @@ def _copy_ledger(reader: Any, root: Any, session: Any) -> None:
     ledger.create(target)
     ledger.touch()
     ledger.write(target)
-    for name in ("runs",):
-        if name in root:
-            group: Any = target.require_group(name)
-            group.attrs["runs"] = json.dumps(json.loads(str(root[name].attrs["runs"])))
 
 
 async def _places(session: Any, path: str) -> list[tuple[int, ...]]:

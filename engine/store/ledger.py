@@ -261,7 +261,8 @@ def _form_of(array: Any) -> np.dtype[np.void]:
     try:
         told = json.loads(str(array.attrs["record"]))
         form = np.dtype([(str(name), str(kind)) for name, kind in told])
-        known = form.itemsize == array.shape[-1] and form.names and "state" in form.names
+        fits = form.itemsize == array.shape[-1] and not form.hasobject
+        known = fits and "state" in (form.names or ())
     except (KeyError, ValueError, TypeError):
         known = False
     if not known:

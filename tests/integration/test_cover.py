@@ -254,6 +254,8 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path) -> None:
         engine.train({**training, "classes": []}, base=place)
     with pytest.raises(MetricError, match=r"no classes of the map(.|\n)*15"):
         engine.evaluate(place / "product", place / "truth.tif")
+    with pytest.raises(MetricError, match="codes of green space"):
+        engine.evaluate(place / "product", place / "truth.tif", green=[9], unknown=[15])
     shutil.copytree(place / "product", tmp_path / "escaped")
     report = json.loads((tmp_path / "escaped" / "report.json").read_text())
     report["form"]["layers"][0]["suffix"] = "/../../truth"
