@@ -74,6 +74,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
     from engine.catalog.ingest import ingest
     from engine.compare.crosstab import beside
+    from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
     from engine.compare.sample import sample
     from engine.datasets.review import review as areas
@@ -99,7 +100,6 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     )
     from engine.grid.area import Area
     from engine.pipeline.cube import open_cube
-    from engine.pipeline.dispatch import adapt, evaluate, train
     from engine.pipeline.doctor import examine as doctor
     from engine.pipeline.migrate import migrate
     from engine.pipeline.notebook import composite, score
@@ -114,6 +114,8 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
+    from engine.training.adapt import adapt
+    from engine.training.train import train
 
     __version__: str
 
@@ -169,13 +171,13 @@ _HOMES = {
     "Country": "engine.synthetic.country.Country",
     "Recipe": "engine.recipes.run.Recipe",
     "World": "engine.synthetic.districts.World",
-    "adapt": "engine.pipeline.dispatch.adapt",
+    "adapt": "engine.training.adapt.adapt",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
     "composite": "engine.pipeline.notebook.composite",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
-    "evaluate": "engine.pipeline.dispatch.evaluate",
+    "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "load_recipe": "engine.products.registry.load_recipe",
@@ -190,7 +192,7 @@ _HOMES = {
     "score": "engine.pipeline.notebook.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
-    "train": "engine.pipeline.dispatch.train",
+    "train": "engine.training.train.train",
 }
 """Where each name lies; all others of `__all__` are errors."""
 

@@ -30,7 +30,7 @@ from made_up import KINDS_OF_COMPOSITE, TRAIN, compose, make  # noqa: E402
 from engine.datasets.patch_cutting import cut_patches  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
 from engine.pipeline.verbs import run  # noqa: E402
-from engine.recipes.training import load_train_recipe  # noqa: E402
+from engine.products.registry import load_training  # noqa: E402
 from engine.synthetic.photo import write_photos  # noqa: E402
 from engine.training.fusion import weigh  # noqa: E402
 from engine.training.train import train  # noqa: E402
@@ -249,7 +249,7 @@ def fused(work: Path, split: str, seed: int, stream: str) -> tuple[float, dict[s
     """A stream with the graphs of the same seed: the weight swept on validation, its figures."""
     recipe, other = recipe_of("gcn", split, seed), recipe_of(stream, split, seed)
     recipe["model"] = {**recipe["model"], "beside": f"./{other['out']}"}
-    wanted = load_train_recipe(recipe)
+    wanted = load_training(recipe)
     found = weigh(wanted, work, cut_patches(wanted, work), load_card(work / recipe["out"]))
     assert found is not None
     return found["sentinel_weight"], {key: found["fused"][key] for key in FIGURES}

@@ -40,10 +40,11 @@ from engine.datasets.splits import SPLITS  # noqa: E402
 from engine.metrics import binary  # noqa: E402
 from engine.models.card import load_card  # noqa: E402
 from engine.models.registry import load_model, load_weights, save_model  # noqa: E402
-from engine.recipes.segmenting import load_green_recipe  # noqa: E402
+from engine.products.registry import load_training  # noqa: E402
+from engine.training.adapt import adapt  # noqa: E402
 from engine.training.normalisation import measure  # noqa: E402
 from engine.training.segmenters import Chips, count_pixels  # noqa: E402
-from engine.training.train_segmenter import adapt_green, train_green  # noqa: E402
+from engine.training.train import train  # noqa: E402
 
 ROWS = Path(__file__).with_name("results.jsonl")
 SIDE, CHIPS, JUDGED = 256, 45, 30  # px; chips of each city
@@ -122,7 +123,7 @@ def chips_of(work: Path, *, second: bool = False) -> Any:
         recipe["labels"] = [labels_of(name) for name in SECOND]
         split = {"by": "place", "validation": [next(iter(SECOND))]}
         recipe |= {"chips": "chips-second", "split": split}
-    return cut_chips(load_green_recipe(recipe), work, tell=say)
+    return cut_chips(load_training(recipe), work, tell=say)
 
 
 def judged(work: Path, folder: Path, names: list[str]) -> dict[str, list[list[int]]]:
@@ -173,7 +174,7 @@ def train_all(work: Path, seeds: Sequence[int] = SEEDS) -> None:
             recipe = recipe_of(model, seed)
             began, cpu = time.perf_counter(), time.process_time()
             if not (work / recipe["out"] / "report.json").exists():
-                train_green(
+                train(
                     recipe,
                     base=work,
                     tell=say,
@@ -213,7 +214,7 @@ def adapt_all(work: Path, seeds: Sequence[int] = SEEDS) -> None:
 def adapt_one(work: Path, what: str, name: str, seed: int, how: dict[str, Any]) -> None:
     start = recipe_of("ugsnet", seed)
     if not (work / start["out"] / "report.json").exists():
-        train_green(start, base=work, tell=say)
+        train(start, base=work, tell=say)
     recipe = {
         "name": f"{name}-{seed}",
         "product": "ugs",
@@ -225,7 +226,7 @@ def adapt_one(work: Path, what: str, name: str, seed: int, how: dict[str, Any]) 
         "out": f"{what.replace(' ', '-')}/{name}-{seed}",
     }
     began, cpu = time.perf_counter(), time.process_time()
-    _, found = adapt_green(recipe, base=work, tell=say)
+    _, found = adapt(recipe, base=work, tell=say)
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     more = {}
     if what == "adapted":  # what it began with, and what the city's statistics do alone

@@ -17,28 +17,24 @@ __all__ = ["VERBS"]
 
 
 def train(recipe: RecipePath, overrides: Set = None) -> None:
-    """Train a model from labels and composites; a killed training goes on where it was."""
+    """Train a model from labels and composites; a killed training resumes where it was."""
     from engine.cli.render import say, training
-    from engine.pipeline.dispatch import load_training
-    from engine.pipeline.dispatch import train as start
-    from engine.recipes.training import TrainRecipe
+    from engine.products.registry import load_training
+    from engine.training.train import train as start
 
     wanted = load_training(recipe, read_overrides(overrides))
     with training(wanted.training.epochs) as (epoch, step):
         found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
-    if (figures := found.figures) and isinstance(wanted, TrainRecipe):
-        say(f"test patches: accuracy {figures['oa']:.3f}, kappa {figures['kappa']:.3f}")
-    elif figures:
-        words = ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        say(f"test chips: {words}")
+    if found.words:
+        say(found.words)
     sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
 
 
 def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     """Adapt a segmenter of green space to a city that nobody has labelled."""
     from engine.cli.render import say
-    from engine.pipeline.dispatch import adapt as start
-    from engine.recipes.segmenting import load_adapt_recipe
+    from engine.recipes.adapting import load_adapt_recipe
+    from engine.training.adapt import adapt as start
 
     wanted = load_adapt_recipe(recipe, read_overrides(overrides))
     card, found = start(
@@ -80,8 +76,8 @@ def evaluate(
     from engine.cli.render import draw_classes, draw_evaluation, draw_green, draw_judged
     from engine.compare.cells import Evaluation
     from engine.compare.classes import ClassEvaluation
+    from engine.compare.evaluate import evaluate as compare
     from engine.compare.sample import Judged
-    from engine.pipeline.dispatch import evaluate as compare
 
     found = compare(
         product,

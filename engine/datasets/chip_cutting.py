@@ -34,13 +34,13 @@ from engine.datasets.chips import (
 )
 from engine.datasets.ground import INVALID, KNOWN, Ground, Window, open_ground
 from engine.errors import LabelError
-from engine.recipes.segmenting import GreenLabels, GreenRecipe
+from engine.recipes.segmenting import ChipLabels, SegmenterRecipe
 
 __all__ = ["cut_chips"]
 
 
 def cut_chips(
-    recipe: GreenRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
+    recipe: SegmenterRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
 ) -> ChipSet:
     """The recipe's chip set, split; cut anew where labels, images or choices changed.
 
@@ -51,8 +51,8 @@ def cut_chips(
     where = base / recipe.chips
     sources = [_Source(label, base, recipe) for label in recipe.labels]
     told: list[Any] = [recipe.side, recipe.split.model_dump(), [s.stamp for s in sources]]
-    if recipe.classes:
-        told.append([recipe.codes, recipe.ignored])
+    if recipe.named:
+        told.append([recipe.codes, recipe.silent])
     text = json.dumps(told)
     key = hashlib.sha256(text.encode()).hexdigest()
     if (where / "zarr.json").exists():
@@ -63,7 +63,7 @@ def cut_chips(
     for source in sources:
         tell(f"cutting chips of {source.name}")
         parts.append(source.cut())
-        if recipe.product == "ugs" and not (parts[-1].y == 1).any():
+        if not recipe.named and not (parts[-1].y == 1).any():
             raise LabelError(
                 f"there is no green pixel in the chips of {source.name}",
                 got=f"{len(parts[-1])} chips",
@@ -84,11 +84,11 @@ def cut_chips(
     return open_chips(where)
 
 
-def _require_classes(recipe: GreenRecipe, parts: Sequence[ChipSet]) -> None:
-    if recipe.classes and sum(any((p.y == code).any() for p in parts) for code in recipe.codes) < 2:
+def _require_classes(recipe: SegmenterRecipe, parts: Sequence[ChipSet]) -> None:
+    if recipe.named and sum(any((p.y == code).any() for p in parts) for code in recipe.codes) < 2:
         raise LabelError(
             "the labels show fewer than two classes",
-            expected=", ".join(f"{c.code} {c.name}" for c in recipe.classes),
+            expected=", ".join(f"{c.code} {c.name}" for c in recipe.named),
             remedy="look at which codes the rasters of the labels hold",
         )
 
@@ -96,10 +96,10 @@ def _require_classes(recipe: GreenRecipe, parts: Sequence[ChipSet]) -> None:
 class _Source:
     """One place with its labels, or an imported set."""
 
-    def __init__(self, label: GreenLabels, base: Path, recipe: GreenRecipe) -> None:
+    def __init__(self, label: ChipLabels, base: Path, recipe: SegmenterRecipe) -> None:
         self._label, self._base, self._side = label, base, recipe.side
         self._seed = recipe.split.seed
-        self._codes, self._ignored = recipe.codes, recipe.ignored
+        self._codes, self._ignored = recipe.codes, recipe.silent
         stamp = [label.model_dump_json(), *recipe.model.bands]
         if label.recipe is None:
             assert label.ugset is not None

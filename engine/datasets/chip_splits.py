@@ -16,7 +16,7 @@ from engine.datasets.chips import ChipSet
 from engine.datasets.splits import SPLITS, split_by_block
 from engine.errors import AreaError, LabelError
 from engine.grid.area import reproject
-from engine.recipes.segmenting import GreenSplit
+from engine.recipes.segmenting import SegmenterSplit
 
 __all__ = ["split_chips"]
 
@@ -24,7 +24,7 @@ _SHARED = 1.0  # square metres, a pixel: footprints with less in common touch
 
 
 def split_chips(
-    choice: GreenSplit, parts: Sequence[ChipSet], crs: Sequence[str | None]
+    choice: SegmenterSplit, parts: Sequence[ChipSet], crs: Sequence[str | None]
 ) -> list[npt.NDArray[np.uint8]]:
     """The split of each part's chips.
 
@@ -34,7 +34,7 @@ def split_chips(
 
     Parameters
     ----------
-    choice : GreenSplit
+    choice : SegmenterSplit
     parts : one place each.
     crs : of each part's centres; None where nobody knows.
 

@@ -27,7 +27,7 @@ from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
 from engine.labels.training_areas import read_training_areas
 from engine.products.lcz import LczRecipe
 from engine.products.registry import load_recipe
-from engine.recipes.training import Labels, TrainRecipe
+from engine.recipes.classifying import ClassifierRecipe, PatchLabels
 from engine.store.location import location_of
 from engine.store.repository import Store
 
@@ -37,7 +37,7 @@ _CELL = 100.0
 
 
 def cut_patches(
-    recipe: TrainRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
+    recipe: ClassifierRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
 ) -> PatchSet:
     """The recipe's patch set, split; cut anew where labels, composites or choices changed.
 
@@ -73,7 +73,7 @@ def cut_patches(
 class _Source:
     """One place: its labels and its composite."""
 
-    def __init__(self, label: Labels, base: Path) -> None:
+    def __init__(self, label: PatchLabels, base: Path) -> None:
         path = base / label.recipe
         self.label, self.base = label, base
         found = load_recipe(path)
@@ -126,7 +126,7 @@ class _Source:
             valid[here] = self.seen[top:bottom, left:right] > 0
         return values, valid
 
-    def cut(self, recipe: TrainRecipe) -> PatchSet:
+    def cut(self, recipe: ClassifierRecipe) -> PatchSet:
         missing = [band for band in recipe.model.bands if band not in self.names]
         if missing:
             raise LabelError(
@@ -208,7 +208,7 @@ class _Source:
         return found
 
 
-def _split(recipe: TrainRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
+def _split(recipe: ClassifierRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
     choice = recipe.split
     reach = (patches.patch + 2 * patches.context) * patches.resolution
     if choice.by == "own":
@@ -253,7 +253,7 @@ def _split(recipe: TrainRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
     return found
 
 
-def _key(recipe: TrainRecipe, sources: list[_Source]) -> str:
+def _key(recipe: ClassifierRecipe, sources: list[_Source]) -> str:
     """What decides the patch set."""
     digest = hashlib.sha256()
     digest.update(recipe.model_dump_json(include={"labels", "context", "split"}).encode())

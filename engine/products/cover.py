@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
-from engine.legend import Reason
+from engine.legend import NamedClass, Reason
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
@@ -36,6 +36,7 @@ from engine.products.windows import (
 from engine.publishing.forms import Form, Layer, reason_layer
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
+from engine.recipes.segmenting import SegmenterRecipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -68,6 +69,36 @@ class CoverRecipe(Recipe):
             raise ValueError("give images, or imagery: land cover is made of one of the two")
         if self.images is not None and self.cube != Cube():
             raise ValueError("cube: goes with imagery; images are not composed")
+        return self
+
+
+class CoverTraining(SegmenterRecipe):
+    """What the training of a segmenter of land cover is told."""
+
+    template: ClassVar[str] = "train-cover"
+
+    product: Literal["cover"]
+    classes: tuple[NamedClass, ...] = Field(
+        min_length=2, description="code, name and colour of each class in the labels"
+    )
+    ignored: tuple[int, ...] = Field((), description="codes of the labels that say nothing")
+
+    @property
+    def named(self) -> tuple[NamedClass, ...]:
+        return tuple(sorted(self.classes, key=lambda c: c.code))
+
+    @property
+    def silent(self) -> tuple[int, ...]:
+        return self.ignored
+
+    @model_validator(mode="after")
+    def _apart(self) -> CoverTraining:
+        if len({c.code for c in self.classes}) < len(self.classes):
+            raise ValueError("classes: each has a code of its own")
+        if {c.code for c in self.classes} & set(self.ignored):
+            raise ValueError("ignored: a code is a class, or ignored; not both")
+        if any(label.raster is None for label in self.labels):
+            raise ValueError("labels: of several classes they are rasters of their codes")
         return self
 
 
@@ -306,4 +337,5 @@ PRODUCT = Product(
     _TEMPLATE,
     reference="classes",
     item="image",
+    training=CoverTraining,
 )

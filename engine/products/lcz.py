@@ -32,6 +32,7 @@ from engine.products.instances import fusion_stages, instance_stage, load_graph_
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import Form, Layer, reason_layer
+from engine.recipes.classifying import ClassifierRecipe
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
 from engine.runs.stage import Input, Output, Stage
@@ -70,6 +71,12 @@ class LczRecipe(Recipe):
                 "model.instances: a graph network needs 1 m images; add images: {catalog: …}"
             )
         return self
+
+
+class LczTraining(ClassifierRecipe):
+    """What the training of a classifier of local climate zones is told."""
+
+    product: Literal["lcz"] = "lcz"
 
 
 @dataclass(frozen=True)
@@ -303,6 +310,7 @@ PRODUCT = Product(
     _TEMPLATE,
     _FORM,
     reference="cells",
+    training=LczTraining,
     before={
         "map/classes": "map/filtered",
         "map/unfiltered": "map/classes",

@@ -19,6 +19,7 @@ from engine.models.card import ModelCard
 from engine.publishing.forms import Form
 from engine.recipes.run import Recipe
 from engine.recipes.sections import GridChoice
+from engine.recipes.training import TrainingRecipe
 from engine.runs.stage import Part, Stage, link
 
 __all__ = [
@@ -114,6 +115,7 @@ class Product(Generic[R]):
         before releases told it are read by it.
     item : what an item of its main source is called.
     before : arrays that stores of version 1 have by other names.
+    training : the recipe by which its models are trained; None: natmap trains none.
     """
 
     name: str
@@ -125,6 +127,7 @@ class Product(Generic[R]):
     reference: Literal["cells", "pixels", "classes"] | None = None
     item: str = "scene"
     before: Mapping[str, str] = field(default_factory=dict)
+    training: type[TrainingRecipe] | None = None
 
     def main(self, recipe: R) -> str:
         """The section of a recipe that names its main source."""

@@ -14,8 +14,9 @@ from engine.products import cover, lcz, ugs
 from engine.products.product import Product
 from engine.recipes.base import product_of, read_recipe
 from engine.recipes.run import Recipe
+from engine.recipes.training import TrainingRecipe
 
-__all__ = ["GROUP", "PRODUCTS", "find_product", "load_recipe"]
+__all__ = ["GROUP", "PRODUCTS", "find_product", "load_recipe", "load_training"]
 
 GROUP = "natmap.products"
 """Entry points of this group name a `Product` each, by the name that recipes have."""
@@ -93,6 +94,26 @@ def load_recipe(
 
     found: Recipe = read_recipe(product.schema, source, overrides, template=named, whose=whose)
     return found
+
+
+def load_training(
+    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
+) -> TrainingRecipe:
+    """Read and validate the recipe of a training: of the product that it names, or of the first.
+
+    Parameters and errors as of `load_recipe`.
+    """
+    named = source.get("product") if isinstance(source, Mapping) else product_of(source)
+    named = (overrides or {}).get("product", named) or next(iter(PRODUCTS))
+    product = find_product(str(named))
+    if product.training is None:
+        raise RecipeError(
+            "natmap trains no models of this product",
+            got=product.name,
+            expected=", ".join(name for name, p in PRODUCTS.items() if p.training),
+        )
+    schema = product.training
+    return read_recipe(schema, source, overrides, template=schema.template)
 
 
 def _knows(schema: Any, path: tuple[str | int, ...]) -> bool:

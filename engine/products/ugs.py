@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -21,6 +21,7 @@ from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import Form, Layer, reason_layer
 from engine.recipes.run import Recipe
 from engine.recipes.sections import GridChoice, Images, ModelChoice, at_one_metre
+from engine.recipes.segmenting import SegmenterRecipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -42,6 +43,14 @@ class UgsRecipe(Recipe):
     @classmethod
     def _at_one_metre(cls, values: Any) -> Any:
         return at_one_metre(values) if isinstance(values, Mapping) else values
+
+
+class GreenTraining(SegmenterRecipe):
+    """What the training of a segmenter of green space is told."""
+
+    template: ClassVar[str] = "train-ugs"
+
+    product: Literal["ugs"]
 
 
 @dataclass(frozen=True)
@@ -228,4 +237,5 @@ PRODUCT = Product(
     _FORM,
     reference="pixels",
     item="image",
+    training=GreenTraining,
 )

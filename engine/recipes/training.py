@@ -1,209 +1,58 @@
-"""Train recipe: all that a training is told. Frozen; a key that is not here is refused."""
+"""What the recipes of all trainings have in common; each kind of model adds its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import Strict, read_recipe
+from engine.recipes.base import Strict
 
-__all__ = ["Labels", "ModelWanted", "SplitChoice", "TrainRecipe", "Training", "load_train_recipe"]
-
-
-class Labels(Strict):
-    """Labels of one place, and the recipe whose composite the patches are cut from."""
-
-    recipe: str = Field(description="a map recipe whose composite has been made")
-    areas: str | None = Field(None, description="training areas: KML, KMZ, GeoJSON, GPKG")
-    raster: str | None = Field(None, description="reference raster of codes 1 to 17")
-    within: str | None = Field(None, description="raster; only cells where it is not 0")
-    place: str | None = Field(None, description="name of the place; by default the recipe's")
-    most: int | None = Field(None, gt=0, description="at most so many patches, rare classes first")
-
-    @model_validator(mode="after")
-    def _one(self) -> Labels:
-        if (self.areas is None) == (self.raster is None):
-            raise ValueError("give areas or raster, one of the two")
-        if self.within is not None and self.raster is None:
-            raise ValueError("within goes with raster")
-        return self
+__all__ = ["Fitting", "Split", "TrainingRecipe"]
 
 
-class SplitChoice(Strict):
-    """Which patches train, validate and test."""
+class Split(Strict):
+    """Which examples train, validate and test."""
 
-    by: Literal["group", "block", "place", "pool", "own"] = Field(
-        "group",
-        description="training areas, blocks of ground, whole places; pool: by chance, which "
-        "flatters; own: as an imported set came",
-    )
+    by: Literal["group", "block", "place", "pool", "own"] = "block"
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2)
-    side: float = Field(3200.0, gt=0, description="of a block, in metres")
+    side: float = Field(2000.0, gt=0, description="of a block, in metres")
     validation: tuple[str, ...] = Field((), description="places, for by: place")
     test: tuple[str, ...] = Field((), description="places, for by: place")
     seed: int = Field(0, ge=0)
 
 
-class ModelWanted(Strict):
-    """What is trained."""
+class Fitting(Strict):
+    """How a network is fitted, whatever it learns from: its `examples`."""
 
-    architecture: Literal[
-        "mscnn",
-        "sen2lcz",
-        "resnet11",
-        "resnet11-3d",
-        "resnet-v2",
-        "resnet50",
-        "densenet",
-        "msmla",
-        "gcn",
-        "forest",
-    ] = "mscnn"
-    start: str | None = Field(
-        None, description="a model card to go on from: its weights wherever they fit"
-    )
-    beside: str | None = Field(
-        None, description="of a gcn: card of the stream to fuse with; the weight is swept"
-    )
-    restandardise: bool = Field(
-        False, description="with start: standardise by these patches, not as the card did"
-    )
-    size: Literal["published", "small"] = Field(
-        "published", description="small: widths that a CPU can train"
-    )
-    parameters: dict[str, Any] = Field(
-        default_factory=dict, description="of the network; they go before the size's"
-    )
-    bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-    inference_block: int | None = Field(
-        None, gt=0, le=128, description="cells down and across that are evaluated together"
-    )
-    licence: str = "unknown"
-    description: str = ""
+    examples: ClassVar[str] = "examples"
 
-    @model_validator(mode="after")
-    def _streams(self) -> ModelWanted:
-        if self.beside is not None and self.architecture != "gcn":
-            raise ValueError("beside goes with architecture: gcn")
-        return self
-
-    @model_validator(mode="after")
-    def _sized(self) -> ModelWanted:
-        if self.size == "small":
-            if self.architecture not in SMALL:
-                raise ValueError(f"size: {self.architecture} has no small form")
-            found = {**SMALL[self.architecture], **self.parameters}
-            object.__setattr__(self, "parameters", found)
-        return self
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    # Kim et al.: "adam, 0.002, decay 0.004" are NAdam's defaults in Keras
-    "mscnn": {"epochs": 100, "patience": 15, "batch": 96, "rate": 2e-3},
-    # DF4LCZ's networks of Sentinel-2: a rate that falls to 0.4 of itself every 5 epochs
-    "df4lcz": {
-        "epochs": 100,
-        "patience": 40,
-        "batch": 64,
-        "rate": 2e-3,
-        "schedule": "step",
-        "factor": 0.4,
-        "every": 5,
-        "balance": "none",
-    },
-    # and its graph network, as its code has it
-    "df4lcz-graph": {"epochs": 100, "patience": 20, "batch": 32, "rate": 1e-2, "balance": "none"},
-    # So2Sat LCZ42's benchmark
-    "so2sat": {
-        "epochs": 100,
-        "patience": 40,
-        "batch": 32,
-        "rate": 2e-3,
-        "schedule": "step",
-        "factor": 0.5,
-        "every": 5,
-        "balance": "none",
-        "augment": False,
-    },
-}
-"""The papers' settings, as specified; what a recipe says itself goes before."""
-
-SMALL: dict[str, dict[str, Any]] = {
-    "mscnn": {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
-    "sen2lcz": {"width": 8, "depth": 2},
-    "resnet11": {"width": 16},
-    "resnet11-3d": {"width": 8},
-    "resnet-v2": {"width": 8},
-    "resnet50": {"width": 16},
-    "densenet": {"growth": 8, "layers": 4, "width": 32, "between": 16},
-    "msmla": {"depth": 18, "widths": [8, 16, 32]},
-}
-"""Parameters of each network that a CPU can train, for comparisons; the code is the same."""
-
-
-class Training(Strict):
-    """How; see `engine.training.fit.Settings`."""
-
-    preset: Literal["mscnn", "df4lcz", "df4lcz-graph", "so2sat"] | None = Field(
-        None, description="a paper's settings, where nothing else is said"
-    )
     epochs: int = Field(100, gt=0)
-    patience: int = Field(15, gt=0)
-    batch: int = Field(96, gt=1)
-    rate: float = Field(2e-3, gt=0)
-    schedule: Literal["constant", "cosine", "step"] = "constant"
-    factor: float = Field(0.5, gt=0, le=1, description="of schedule step: what the rate falls to")
-    every: int = Field(5, gt=0, description="of schedule step: epochs")
-    balance: Literal["none", "sqrt", "full"] = "sqrt"
-    class_weights: bool = Field(False, description="rare classes' losses count more; balance: none")
+    batch: int = Field(8, gt=1)
+    rate: float = Field(1e-4, gt=0)
     augment: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
-    draws: int | None = Field(None, gt=1)
-    bootstraps: int = Field(
-        0, ge=0, description="of a forest: repeated 70/30 splits of training areas, WUDAPT has 25"
-    )
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = Field(1, gt=0)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("preset") in PRESETS:
-            return {**PRESETS[values["preset"]], **values}
-        return values
-
     @model_validator(mode="after")
-    def _once(self) -> Training:
-        if self.class_weights and self.balance != "none":
-            raise ValueError("class_weights: rare classes would count twice; set balance: none")
-        return self
-
-    @model_validator(mode="after")
-    def _shared(self) -> Training:
+    def _shared(self) -> Fitting:
         if self.batch < 2 * self.devices:
-            raise ValueError("batch: two patches for each of devices at least, to normalise by")
+            some = f"two {self.examples} for each of devices"
+            raise ValueError(f"batch: {some} at least, to normalise by")
         return self
 
 
-class TrainRecipe(Strict):
-    """All that a training is told."""
+class TrainingRecipe(Strict):
+    """The part that the recipe of any training has.
+
+    `template` is what `natmap init` calls the recipe to start from.
+    """
+
+    template: ClassVar[str] = "train"
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
-    labels: tuple[Labels, ...] = Field((), description="none: `patches` is an imported set")
-    patches: str = Field(description="folder of the patch set (Zarr)")
-    context: int = Field(16, ge=0, le=64, description="pixels kept about each patch")
-    split: SplitChoice = SplitChoice()
-    model: ModelWanted = ModelWanted()
-    training: Training = Training()
+    split: Split = Split()
+    training: Fitting = Fitting()
     out: str = Field(description="folder of the model")
-
-
-def load_train_recipe(
-    source: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None
-) -> TrainRecipe:
-    """Read and validate a recipe of a training; arguments and errors as for `load_recipe`."""
-    return read_recipe(TrainRecipe, source, overrides, template="train")

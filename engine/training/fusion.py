@@ -15,12 +15,12 @@ from engine.infer.fuse import fuse, sweep
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, find_card, load_card
 from engine.products.sources import RGB
-from engine.recipes.training import TrainRecipe
+from engine.recipes.classifying import ClassifierRecipe
 
 __all__ = ["graph_form", "weigh"]
 
 
-def graph_form(recipe: TrainRecipe, patches: PatchSet) -> dict[str, Any]:
+def graph_form(recipe: ClassifierRecipe, patches: PatchSet) -> dict[str, Any]:
     """What the card of a graph network says otherwise than that of a patch classifier.
 
     Raises
@@ -47,7 +47,7 @@ def graph_form(recipe: TrainRecipe, patches: PatchSet) -> dict[str, Any]:
 
 
 def weigh(
-    recipe: TrainRecipe, base: Path, patches: PatchSet, card: ModelCard
+    recipe: ClassifierRecipe, base: Path, patches: PatchSet, card: ModelCard
 ) -> dict[str, Any] | None:
     """Sweep the weight of the stream beside a graph network on the validation split.
 

@@ -22,7 +22,14 @@ from engine.models.inputs import prepare_image, prepare_input
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.losses import cover_loss, green_loss
 
-__all__ = ["Chips", "GreenSettings", "augment", "count_pixels", "fit_segmenter", "prepare_chips"]
+__all__ = [
+    "Chips",
+    "SegmenterSettings",
+    "augment",
+    "count_pixels",
+    "fit_segmenter",
+    "prepare_chips",
+]
 
 _EVALUATED = 8  # chips at once
 
@@ -52,7 +59,7 @@ class Chips:
 
 
 @dataclass(frozen=True)
-class GreenSettings:
+class SegmenterSettings:
     """How a segmenter is trained; the defaults are those of UGS-1m.
 
     Attributes
@@ -130,7 +137,7 @@ def fit_segmenter(
     card: ModelCard,
     train: Chips,
     validation: Chips,
-    settings: GreenSettings,
+    settings: SegmenterSettings,
     folder: Path,
     *,
     device: str = "auto",

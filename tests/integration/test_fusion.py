@@ -150,17 +150,17 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     graph["training"] = {"preset": "df4lcz-graph", "epochs": 8}
     found = train(graph, base=place, tell=heard.append)
     assert any("fused with lcz-s2" in text for text in heard)
-    assert found.fusion is not None
-    by_weight = found.fusion["validation_accuracy_by_weight"]
+    fusion = found.more["fusion"]
+    by_weight = fusion["validation_accuracy_by_weight"]
     assert len(by_weight) == 21
-    assert max(by_weight.values()) == by_weight[f"{found.fusion['sentinel_weight']:g}"]
-    assert {"sentinel", "graphs", "fused"} <= set(found.fusion)
-    assert found.fusion["graphs"]["oa"] > 0.15  # chance is a seventeenth
+    assert max(by_weight.values()) == by_weight[f"{fusion['sentinel_weight']:g}"]
+    assert {"sentinel", "graphs", "fused"} <= set(fusion)
+    assert fusion["graphs"]["oa"] > 0.15  # chance is a seventeenth
     card = load_card(place / "graph")
     assert card.parameters["segmenter"] == "slic"
     assert (card.patch, card.halo, card.bands) == (320, 110, ("B04", "B03", "B02"))
 
-    weight = found.fusion["sentinel_weight"] or 0.5
+    weight = fusion["sentinel_weight"] or 0.5
     model = {"card": "./s2", "instances": "./graph", "sentinel_weight": weight}
     fused = recipe(place, model=model, publish="product")
     assert not run(fused, base=place).failed

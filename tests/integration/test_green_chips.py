@@ -24,9 +24,9 @@ from engine.datasets.chips import write_chips
 from engine.datasets.ground import City
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.pipeline.prepare import prepare
-from engine.products.registry import load_recipe
-from engine.recipes.segmenting import GreenRecipe, load_green_recipe
-from engine.training.train_segmenter import adapt_green
+from engine.products.registry import load_recipe, load_training
+from engine.recipes.segmenting import SegmenterRecipe
+from engine.training.adapt import adapt
 
 SIDE, CHIPS = 64, 4  # a square of so many chips
 WEST, NORTH = 640_000, 5_200_000
@@ -77,8 +77,8 @@ def city(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def training(**label: Any) -> GreenRecipe:
-    return load_green_recipe(
+def training(**label: Any) -> SegmenterRecipe:
+    return load_training(
         {
             "name": "green",
             "product": "ugs",
@@ -139,7 +139,7 @@ def test_a_city_labelled_twice_is_not_tested_on_what_it_was_trained_on(city: Pat
     label = {"recipe": "town.yaml", "raster": "green.tif"}
     twice = training().model_dump() | {"labels": [label, label | {"place": "later"}]}
     twice["split"] = {"side": 2 * SIDE, "shares": [0.5, 0.2, 0.3], "seed": 1}
-    chips = cut_chips(load_green_recipe(twice), city)
+    chips = cut_chips(load_training(twice), city)
     train, test = ({tuple(xy) for xy in chips.xy[chips.split == code]} for code in (0, 2))
     assert train
     assert test
@@ -225,8 +225,8 @@ def test_an_adaptation_leaves_what_it_falls_back_on(city: Path) -> None:
     recipe = {"name": "moved", "product": "ugs", "model": "./net", "chips": "halves"}
     recipe |= {"target": "town.yaml", "most": 4, "training": {"steps": 1, "guard": 100}}
     with pytest.raises(RecipeError, match="folder of the model"):
-        adapt_green(recipe | {"out": "other/../net"}, base=city)
-    adapt_green(recipe | {"out": "moved"}, base=city)
+        adapt(recipe | {"out": "other/../net"}, base=city)
+    adapt(recipe | {"out": "moved"}, base=city)
     report = json.loads((city / "moved" / "report.json").read_text())
     assert report["fallback"] == {"name": "net", "key": card.key}
 

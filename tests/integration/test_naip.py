@@ -26,7 +26,7 @@ from engine.infer.predict import Predictor
 from engine.metrics import binary
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.training.train_segmenter import train_green
+from engine.training.train import train
 
 pytestmark = pytest.mark.slow
 VEGETATION = (2, 3)  # tree canopy, low vegetation
@@ -82,7 +82,7 @@ def trained(
         "training": {"epochs": 30, "batch": 5, "rate": 2e-3},
         "out": "model",
     }
-    made = train_green(recipe, base=folder)
+    made = train(recipe, base=folder)
     assert made.figures is not None
     return made.card, made.figures
 

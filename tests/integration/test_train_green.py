@@ -26,13 +26,14 @@ from engine.errors import LabelError, MetricError, RecipeError
 from engine.metrics import binary
 from engine.models.card import load_card
 from engine.models.registry import load_weights
-from engine.recipes.segmenting import load_green_recipe
+from engine.products.registry import load_training
 from engine.synthetic.country import Country
 from engine.synthetic.districts import World
 from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
+from engine.training.adapt import adapt
 from engine.training.normalisation import ALIKE
-from engine.training.train_segmenter import adapt_green, train_green
+from engine.training.train import train
 
 pytestmark = pytest.mark.slow
 SIDE = 64
@@ -153,7 +154,7 @@ def test_the_same_chips_come_from_polygons(places: Path, model: Path) -> None:
         (places / f"{name}.geojson").write_text(json.dumps(values))
     label = {"recipe": "here/recipe.yaml", "polygons": "parks.geojson", "within": "seen.geojson"}
     recipe = training(labels=[{**label, "most": 60}], chips="chips-2")
-    found = cut_chips(load_green_recipe(recipe), places)
+    found = cut_chips(load_training(recipe), places)
     chips = open_chips(places / "chips")
     np.testing.assert_array_equal(found.xy, chips.xy)
     assert (np.asarray(found.y[:]) == np.asarray(chips.y[:])).mean() > 0.9999
@@ -168,7 +169,7 @@ def test_training_learns_and_says_how_well(places: Path, model: Path) -> None:
     assert losses[-1] < losses[0]
     assert report["chips"]["train"] > 10
     assert (model / "curves.png").exists()
-    again = train_green(places / "train.yaml")  # cut already, and the state is gone
+    again = train(places / "train.yaml")  # cut already, and the state is gone
     for name, value in load_weights(again.card).items():
         assert value.equal(load_weights(card)[name]), name
 
@@ -198,7 +199,7 @@ def test_a_city_without_labels_is_adapted_to(places: Path, model: Path) -> None:
     imagery = {"catalog": "a", "period": "2020-01-01/2020-01-02"}
     (places / "lcz.yaml").write_text(json.dumps(lcz | {"grid": {"crs": CRS}, "imagery": imagery}))
     with pytest.raises(RecipeError, match="maps something else"):
-        adapt_green(recipe | {"target": "lcz.yaml"}, base=places)
+        adapt(recipe | {"target": "lcz.yaml"}, base=places)
 
 
 def test_the_map_is_judged_by_labels_and_by_land_cover(places: Path, model: Path) -> None:
@@ -260,12 +261,12 @@ def test_wrong_labels_are_refused(places: Path) -> None:
         file.write(values)
     label = {"recipe": "here/recipe.yaml", "raster": "seven.tif"}
     with pytest.raises(LabelError, match=r"other values(.|\n)*7"):
-        train_green(training(labels=[label], chips="chips-3"), base=places)
+        train(training(labels=[label], chips="chips-3"), base=places)
     with pytest.raises(LabelError, match="cannot be read"):
-        train_green(training(labels=[{**label, "raster": "gone.tif"}]), base=places)
+        train(training(labels=[{**label, "raster": "gone.tif"}]), base=places)
     with pytest.raises(RecipeError, match="polygons need within"):
-        train_green(training(labels=[{"recipe": "r.yaml", "polygons": "p.geojson"}]), base=places)
+        train(training(labels=[{"recipe": "r.yaml", "polygons": "p.geojson"}]), base=places)
     with pytest.raises(RecipeError, match="greater than 1"):
-        train_green(training(training={"batch": 1}), base=places)
+        train(training(training={"batch": 1}), base=places)
     with pytest.raises(LabelError, match="needs places"):
-        train_green(training(split={"by": "place"}, chips="chips-4"), base=places)
+        train(training(split={"by": "place"}, chips="chips-4"), base=places)

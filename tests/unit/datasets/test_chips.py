@@ -13,7 +13,7 @@ from engine.datasets.chip_splits import split_chips
 from engine.datasets.chips import ChipSet, open_chips, write_chips
 from engine.datasets.splits import split_by_block
 from engine.errors import LabelError
-from engine.recipes.segmenting import GreenSplit
+from engine.recipes.segmenting import SegmenterSplit
 
 SIDE = 8
 
@@ -94,7 +94,7 @@ def painted(part: ChipSet, code: int, split: np.ndarray) -> np.ndarray:
     return found
 
 
-CHOICE = GreenSplit(side=40, shares=(0.5, 0.2, 0.3))
+CHOICE = SegmenterSplit(side=40, shares=(0.5, 0.2, 0.3))
 UTM = "EPSG:32633"
 
 
@@ -125,7 +125,7 @@ def test_shared_ground_in_two_crss_is_refused() -> None:
         split_chips(CHOICE, parts, [UTM, "EPSG:3035"])
     away = town(same[0] + 2000, same[1], "after")
     split_chips(CHOICE, [parts[0], away], [UTM, "EPSG:3035"])
-    by_place = GreenSplit(by="place", validation=("after",))
+    by_place = SegmenterSplit(by="place", validation=("after",))
     codes = split_chips(by_place, parts, [UTM, "EPSG:3035"])
     assert [set(found.tolist()) for found in codes] == [{0}, {1}]
 

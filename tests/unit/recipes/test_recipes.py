@@ -8,11 +8,10 @@ import pytest
 import yaml
 
 from engine.errors import RecipeError
-from engine.pipeline.dispatch import load_training
 from engine.pipeline.templates import TEMPLATES, init
-from engine.products.registry import PRODUCTS, load_recipe
+from engine.products.registry import PRODUCTS, load_recipe, load_training
 from engine.products.ugs import UgsRecipe
-from engine.recipes.segmenting import load_adapt_recipe
+from engine.recipes.adapting import load_adapt_recipe
 
 RECIPE: dict[str, Any] = {
     "name": "town",

@@ -9,8 +9,8 @@ import torch
 
 from engine.errors import RecipeError
 from engine.models.registry import ARCHITECTURES, measure
-from engine.recipes.segmenting import load_green_recipe
-from engine.recipes.training import PRESETS, SMALL, load_train_recipe
+from engine.products.registry import load_training
+from engine.recipes.classifying import PRESETS, SMALL
 from engine.training.fit import _rate
 from engine.training.settings import Settings
 
@@ -20,27 +20,27 @@ def recipe(**more: Any) -> dict[str, Any]:
 
 
 def test_a_preset_says_what_a_recipe_does_not() -> None:
-    found = load_train_recipe(recipe(training={"preset": "df4lcz", "batch": 16})).training
+    found = load_training(recipe(training={"preset": "df4lcz", "batch": 16})).training
     assert (found.batch, found.patience, found.schedule, found.factor) == (16, 40, "step", 0.4)
     settings = Settings(**found.model_dump(exclude={"preset", "bootstraps", "device", "devices"}))
     rates = [_rate(settings, epoch) for epoch in (0, 4, 5, 10)]
     assert rates == pytest.approx([2e-3, 2e-3, 8e-4, 3.2e-4])
-    plain = load_train_recipe(recipe(training={"preset": "mscnn"})).training
-    assert plain.model_dump(exclude={"preset"}) == load_train_recipe(recipe()).training.model_dump(
+    plain = load_training(recipe(training={"preset": "mscnn"})).training
+    assert plain.model_dump(exclude={"preset"}) == load_training(recipe()).training.model_dump(
         exclude={"preset"}
     )
     with pytest.raises(RecipeError, match="count twice"):
-        load_train_recipe(recipe(training={"class_weights": True}))
+        load_training(recipe(training={"class_weights": True}))
     weighed = {"preset": "df4lcz", "class_weights": True}
-    assert load_train_recipe(recipe(training=weighed)).training.class_weights
+    assert load_training(recipe(training=weighed)).training.class_weights
     with pytest.raises(RecipeError, match="preset"):
-        load_train_recipe(recipe(training={"preset": "imagenet"}))
+        load_training(recipe(training={"preset": "imagenet"}))
     assert set(PRESETS) == {"mscnn", "df4lcz", "df4lcz-graph", "so2sat"}
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_each_small_network_is_small(name: str) -> None:
-    found = load_train_recipe(recipe(model={"architecture": name, "size": "small"})).model
+    found = load_training(recipe(model={"architecture": name, "size": "small"})).model
     builder = ARCHITECTURES[name]
     small, large = (
         sum(p.numel() for p in builder(**more).parameters()) for more in (found.parameters, {})
@@ -52,27 +52,27 @@ def test_each_small_network_is_small(name: str) -> None:
 
 def test_parameters_go_before_the_size() -> None:
     model = {"architecture": "mscnn", "size": "small", "parameters": {"dense": 7, "leading": 3}}
-    found = load_train_recipe(recipe(model=model)).model.parameters
+    found = load_training(recipe(model=model)).model.parameters
     assert (found["dense"], found["branch"], found["leading"]) == (7, 16, 3)
     with pytest.raises(RecipeError, match="no small form"):
-        load_train_recipe(recipe(model={"architecture": "forest", "size": "small"}))
+        load_training(recipe(model={"architecture": "forest", "size": "small"}))
 
 
 def test_more_devices_than_a_batch_can_feed_are_refused_before_work() -> None:
     wide = {"batch": 8, "devices": 5}
     with pytest.raises(RecipeError, match="two patches for each of devices"):
-        load_train_recipe(recipe(training=wide))
+        load_training(recipe(training=wide))
     green = {"product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "name": "x", "out": "o"}
     with pytest.raises(RecipeError, match="two chips for each of devices"):
-        load_green_recipe(green | {"training": wide})
-    assert load_green_recipe(green | {"training": {"batch": 8, "devices": 4}}).training.devices == 4
+        load_training(green | {"training": wide})
+    assert load_training(green | {"training": {"batch": 8, "devices": 4}}).training.devices == 4
 
 
 def test_the_preset_of_ugs_1m_is_the_paper() -> None:
     """UGS-1m: 200 epochs of batches of 8 at 1e-4; 1024 points are of its code."""
     green = {"product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "name": "x", "out": "o"}
     paper = green | {"training": {"preset": "paper"}}
-    found = load_green_recipe(paper)
+    found = load_training(paper)
     training = found.training
     assert (training.epochs, training.batch, training.rate, training.augment) == (
         200,
@@ -83,11 +83,11 @@ def test_the_preset_of_ugs_1m_is_the_paper() -> None:
     assert found.model.parameters == {"points": 1024}
     network = ARCHITECTURES["ugsnet"](bands=3, classes=2, **found.model.parameters)
     assert network.points == 1024
-    assert load_green_recipe(green).model.parameters == {}  # the preset of one is not all's
+    assert load_training(green).model.parameters == {}  # the preset of one is not all's
     mine = {"parameters": {"points": 64}, "size": "small"}
-    assert load_green_recipe(paper | {"model": mine}).model.parameters["points"] == 64
-    assert load_green_recipe(paper | {"model": {"architecture": "unet"}}).model.parameters == {}
-    again = load_green_recipe(found.model_dump())
+    assert load_training(paper | {"model": mine}).model.parameters["points"] == 64
+    assert load_training(paper | {"model": {"architecture": "unet"}}).model.parameters == {}
+    again = load_training(found.model_dump())
     assert again == found
     with pytest.raises(RecipeError, match="preset"):
-        load_green_recipe(green | {"training": {"preset": "papers"}})
+        load_training(green | {"training": {"preset": "papers"}})

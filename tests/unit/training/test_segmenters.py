@@ -22,17 +22,18 @@ from engine.models.card import ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.inputs import prepare_image
 from engine.models.registry import build, load_weights
-from engine.recipes.segmenting import load_green_recipe
-from engine.training.adapt import AdaptSettings, adapt
+from engine.products.registry import load_training
+from engine.training.adversarial import AdaptSettings, align
 from engine.training.normalisation import ALIKE, measure
 from engine.training.segmenters import (
     Chips,
-    GreenSettings,
+    SegmenterSettings,
     augment,
     count_pixels,
     fit_segmenter,
 )
-from engine.training.train_segmenter import _start, train_green
+from engine.training.segmenting import _start
+from engine.training.train import train
 
 SIDE = 64
 
@@ -86,7 +87,7 @@ def test_augmenting_moves_image_and_mask_together() -> None:
 
 
 def test_a_killed_training_goes_on_to_the_same_weights(card: ModelCard, tmp_path: Path) -> None:
-    chips, settings = discs(6), GreenSettings(epochs=3, batch=3, rate=1e-3)
+    chips, settings = discs(6), SegmenterSettings(epochs=3, batch=3, rate=1e-3)
     whole = fit_segmenter(card, chips, discs(2, 9), settings, tmp_path / "whole", device="cpu")
     rates = [entry.rate for entry in whole.history]
     assert rates == pytest.approx([1e-3, 1e-3, 1e-3 * 2 / 3])
@@ -109,7 +110,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(card: ModelCard, tmp_path
 
 def test_one_chip_cannot_be_trained_on(card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="too few chips"):
-        fit_segmenter(card, discs(1), discs(1), GreenSettings(epochs=1), tmp_path, device="cpu")
+        fit_segmenter(card, discs(1), discs(1), SegmenterSettings(epochs=1), tmp_path, device="cpu")
 
 
 def test_a_last_batch_of_one_chip_is_passed_over(card: ModelCard, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_last_batch_of_one_chip_is_passed_over(card: ModelCard, tmp_path: Path
     alike = Chips(one.x.repeat(4, 0), one.y.repeat(4, 0))
     losses = {}
     for batch in (3, 4):
-        settings = GreenSettings(epochs=2, batch=batch, rate=1e-3, augment=False)
+        settings = SegmenterSettings(epochs=2, batch=batch, rate=1e-3, augment=False)
         found = fit_segmenter(
             card, alike, discs(1, 9), settings, tmp_path / str(batch), device="cpu",
             step=lambda *at: steps.append(at),
@@ -168,12 +169,12 @@ def _loaded(card: ModelCard, weights: Mapping[str, torch.Tensor]) -> torch.nn.Mo
 def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Path) -> None:
     source, there = discs(8), discs(8, 5, tint=60.0)
     fitted = fit_segmenter(
-        card, source, discs(3, 9), GreenSettings(epochs=30, batch=4, rate=3e-3, augment=False),
+        card, source, discs(3, 9), SegmenterSettings(epochs=30, batch=4, rate=3e-3, augment=False),
         tmp_path / "fit", device="cpu",
     )  # fmt: skip
     assert fitted.history[-1].validation_f1 > 0.85
     settings = AdaptSettings(steps=6, check=3, rate=1e-4, guard=100.0, statistics="source")
-    found = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
+    found = align(card, fitted.weights, source, discs(3, 9), there.x, settings)
     assert found.step == 6
     assert [look.step for look in found.history] == [3, 6]
     statistics = "encoder.bn1.running_mean"
@@ -181,10 +182,10 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     assert not torch.equal(
         found.weights["encoder.conv1.weight"], fitted.weights["encoder.conv1.weight"]
     )
-    again = adapt(card, fitted.weights, source, discs(3, 9), there.x, settings)
+    again = align(card, fitted.weights, source, discs(3, 9), there.x, settings)
     assert [look.green for look in again.history] == [look.green for look in found.history]
     # with the city's statistics: the source is judged by its own
-    own = adapt(
+    own = align(
         card, fitted.weights, source, discs(3, 9), there.x, replace(settings, statistics="target")
     )
     assert own.own
@@ -197,27 +198,27 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     assert binary(both[1])["f1"] > binary(both[0])["f1"] + 0.05
     # steps so long that the source is lost: the weights are those it began with
     wild = replace(settings, rate=0.03, guard=1.0, steps=4, check=4)
-    lost = adapt(card, fitted.weights, source, discs(3, 9), there.x, wild)
+    lost = align(card, fitted.weights, source, discs(3, 9), there.x, wild)
     assert lost.step == 0
     for name, value in fitted.weights.items():
         assert torch.equal(lost.weights[name], value), name
     # so they are of a city like the source, statistics and all
     near = replace(wild, statistics="auto")
-    lost = adapt(card, fitted.weights, source, discs(3, 9), discs(8, 5).x, near)
+    lost = align(card, fitted.weights, source, discs(3, 9), discs(8, 5).x, near)
     assert (lost.step, lost.own, len(lost.history)) == (0, False, 1)
     assert lost.agreement is not None
     assert lost.agreement >= ALIKE
     for name, value in fitted.weights.items():
         assert torch.equal(lost.weights[name], value), name
     # one of another kind is told from it
-    far = adapt(
+    far = align(
         card, fitted.weights, source, discs(3, 9), there.x, replace(settings, statistics="auto")
     )
     assert far.own
     assert far.agreement is not None
     assert far.agreement < ALIKE
     # a guard that fails at once leaves it the city's statistics all the same
-    lost = adapt(
+    lost = align(
         card, fitted.weights, source, discs(3, 9), there.x, replace(wild, statistics="target")
     )
     assert (lost.step, lost.own, len(lost.history)) == (0, True, 1)
@@ -236,7 +237,7 @@ def test_what_lies_beneath_missing_pixels_of_a_city_does_not_matter(card: ModelC
     seen[:, :, :6] = False
     settings = AdaptSettings(steps=2, check=2, guard=100.0, statistics="target")
     ours, same, other = (
-        adapt(card, start, source, discs(2, 9), x, settings, seen=where).weights
+        align(card, start, source, discs(2, 9), x, settings, seen=where).weights
         for x, where in (
             (there, seen),
             (np.where(seen[:, None], there, np.uint8(0)), seen),
@@ -251,9 +252,9 @@ def test_what_lies_beneath_missing_pixels_of_a_city_does_not_matter(card: ModelC
 def test_an_adaptation_with_too_few_chips_is_refused(card: ModelCard) -> None:
     start, source, there = load_weights(card), discs(4), discs(4, 5).x
     with pytest.raises(LabelError, match="too few chips"):
-        adapt(card, start, source, discs(3, 9), there[:1], AdaptSettings())
+        align(card, start, source, discs(3, 9), there[:1], AdaptSettings())
     with pytest.raises(LabelError, match=r"batch is larger(.|\n)*batch 5, 4 chips"):
-        adapt(card, start, source, discs(3, 9), there, AdaptSettings(batch=5))
+        align(card, start, source, discs(3, 9), there, AdaptSettings(batch=5))
 
 
 def write_set(folder: Path, names: tuple[str, str, str] = ("train", "val", "test")) -> None:
@@ -358,13 +359,13 @@ def test_published_weights_are_begun_with_by_name(tmp_path: Path) -> None:
         "out": "model",
     }
     with pytest.raises(WeightsError, match=r"safetensors alone(.|\n)*save_file\(") as refused:
-        train_green(recipe, base=tmp_path)
+        train(recipe, base=tmp_path)
     remedy = (
         str(refused.value.remedy).split(": ", 1)[1].replace('"resnet50', f'"{tmp_path}/resnet50')
     )
     exec(remedy, {"torch": torch, "safetensors": safetensors})  # it does what it says
     recipe["model"] = {"imagenet": "resnet50.safetensors"}
-    made = load_weights(train_green(recipe, base=tmp_path).card)
+    made = load_weights(train(recipe, base=tmp_path).card)
     for name, value in given.items():
         if not name.startswith("fc") and "running" not in name and value.ndim:
             assert torch.allclose(made[f"encoder.{name}"], value, atol=1e-6), name
@@ -393,7 +394,7 @@ def test_filters_of_colours_are_not_put_upon_other_bands(tmp_path: Path) -> None
         assert len(found) == 264
         assert FIRST not in found
     values = {"name": "x", "product": "ugs", "labels": [{"ugset": "s"}], "chips": "c", "out": "o"}
-    recipe = load_green_recipe(values | {"model": {"imagenet": path.name, "bands": [*RGB, "B08"]}})
+    recipe = load_training(values | {"model": {"imagenet": path.name, "bands": [*RGB, "B08"]}})
     four = colours.model_copy(update={"bands": recipe.model.bands})
     assert _start(recipe, four, tmp_path, told.append).keys() == found.keys()
     assert "B04, B03, B02, this one at B04, B03, B02, B08" in told[0]

@@ -1,0 +1,87 @@
+"""Evaluate: a finished map and what is known, each kind of map by its own comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.compare.cells import Evaluation
+from engine.compare.cells import evaluate as compare
+from engine.compare.classes import ClassEvaluation, evaluate_classes
+from engine.compare.folder import read_folder
+from engine.compare.pixels import GreenEvaluation, evaluate_green
+from engine.compare.sample import Judged, is_sample, judge
+from engine.errors import MetricError
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    product: str | Path,
+    reference: str | Path,
+    *,
+    within: str | Path | None = None,
+    layer: str = "map",
+    green: Sequence[int] | None = None,
+    unknown: Sequence[int] | None = None,
+    land_cover: str | None = None,
+    out: str | Path | None = None,
+) -> Evaluation | GreenEvaluation | ClassEvaluation | Judged:
+    """Compare a finished map with what is known.
+
+    A map of green space is compared pixel by pixel, one of local climate zones cell by cell; where
+    the reference is a folder that `sample` wrote and somebody filled in, the map's accuracy and
+    areas are estimated from it.
+
+    Parameters
+    ----------
+    product : a product folder of natmap, or a raster of codes: 1 to 17; of green space 1, 0, 255.
+    reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), or a sample's folder.
+    within : raster, optional; only where it is not 0. Not of a sample.
+    layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of local climate zones.
+    green, unknown, land_cover : of green space, as `engine.compare.pixels` takes them; a
+        raster that is no product folder of green space is one where `green` or `land_cover` is
+        given.
+    out : folder of the report; by default nowhere.
+
+    Returns
+    -------
+    Evaluation, GreenEvaluation, ClassEvaluation or Judged
+        All have ``figures``: the single figures by name, NaN where nothing was counted.
+
+    Raises
+    ------
+    MetricError, LabelError
+        Where map or reference cannot be read, or share no ground.
+    """
+    product, reference = Path(product), Path(reference)
+    folder = read_folder(product)
+    judged = "cells" if folder is None else folder.product.reference
+    if judged is None:
+        raise MetricError(
+            "maps of this product are not compared with a reference",
+            got=f"{product}: product {folder and folder.product_name}",
+        )
+    if judged == "classes" and folder is not None:
+        if green is not None or land_cover is not None:
+            raise MetricError(
+                "codes of green space are for maps of green space",
+                got=f"{product}: product {folder.product_name}",
+                expected="a reference in the map's own codes, without --green and --land-cover",
+            )
+        return evaluate_classes(
+            product, reference, folder.legend, unknown=unknown, within=within, out=out
+        )
+    if judged == "pixels" or green is not None or land_cover is not None:
+        return evaluate_green(
+            product,
+            reference,
+            green=green,
+            unknown=unknown,
+            land_cover=land_cover,
+            within=within,
+            out=out,
+        )
+    if is_sample(reference):
+        return judge(product, reference, layer=layer, out=out)
+    return compare(product, reference, within=within, layer=layer, out=out)

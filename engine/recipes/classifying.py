@@ -1,0 +1,194 @@
+"""The recipe of a patch classifier's training, a forest's and a graph network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from engine.recipes.base import Strict
+from engine.recipes.training import Fitting, Split, TrainingRecipe
+
+__all__ = [
+    "PRESETS",
+    "SMALL",
+    "ClassifierFitting",
+    "ClassifierRecipe",
+    "ClassifierSplit",
+    "ClassifierWanted",
+    "PatchLabels",
+]
+
+
+class PatchLabels(Strict):
+    """Labels of one place, and the recipe whose composite the patches are cut from."""
+
+    recipe: str = Field(description="a map recipe whose composite has been made")
+    areas: str | None = Field(None, description="training areas: KML, KMZ, GeoJSON, GPKG")
+    raster: str | None = Field(None, description="reference raster of codes 1 to 17")
+    within: str | None = Field(None, description="raster; only cells where it is not 0")
+    place: str | None = Field(None, description="name of the place; by default the recipe's")
+    most: int | None = Field(None, gt=0, description="at most so many patches, rare classes first")
+
+    @model_validator(mode="after")
+    def _one(self) -> PatchLabels:
+        if (self.areas is None) == (self.raster is None):
+            raise ValueError("give areas or raster, one of the two")
+        if self.within is not None and self.raster is None:
+            raise ValueError("within goes with raster")
+        return self
+
+
+class ClassifierSplit(Split):
+    """Which patches train, validate and test."""
+
+    by: Literal["group", "block", "place", "pool", "own"] = Field(
+        "group",
+        description="training areas, blocks of ground, whole places; pool: by chance, which "
+        "flatters; own: as an imported set came",
+    )
+    side: float = Field(3200.0, gt=0, description="of a block, in metres")
+
+
+class ClassifierWanted(Strict):
+    """What is trained."""
+
+    architecture: Literal[
+        "mscnn",
+        "sen2lcz",
+        "resnet11",
+        "resnet11-3d",
+        "resnet-v2",
+        "resnet50",
+        "densenet",
+        "msmla",
+        "gcn",
+        "forest",
+    ] = "mscnn"
+    start: str | None = Field(
+        None, description="a model card to go on from: its weights wherever they fit"
+    )
+    beside: str | None = Field(
+        None, description="of a gcn: card of the stream to fuse with; the weight is swept"
+    )
+    restandardise: bool = Field(
+        False, description="with start: standardise by these patches, not as the card did"
+    )
+    size: Literal["published", "small"] = Field(
+        "published", description="small: widths that a CPU can train"
+    )
+    parameters: dict[str, Any] = Field(
+        default_factory=dict, description="of the network; they go before the size's"
+    )
+    bands: tuple[str, ...] = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+    inference_block: int | None = Field(
+        None, gt=0, le=128, description="cells down and across that are evaluated together"
+    )
+    licence: str = "unknown"
+    description: str = ""
+
+    @model_validator(mode="after")
+    def _streams(self) -> ClassifierWanted:
+        if self.beside is not None and self.architecture != "gcn":
+            raise ValueError("beside goes with architecture: gcn")
+        return self
+
+    @model_validator(mode="after")
+    def _sized(self) -> ClassifierWanted:
+        if self.size == "small":
+            if self.architecture not in SMALL:
+                raise ValueError(f"size: {self.architecture} has no small form")
+            found = {**SMALL[self.architecture], **self.parameters}
+            object.__setattr__(self, "parameters", found)
+        return self
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Kim et al.: "adam, 0.002, decay 0.004" are NAdam's defaults in Keras
+    "mscnn": {"epochs": 100, "patience": 15, "batch": 96, "rate": 2e-3},
+    # DF4LCZ's networks of Sentinel-2: a rate that falls to 0.4 of itself every 5 epochs
+    "df4lcz": {
+        "epochs": 100,
+        "patience": 40,
+        "batch": 64,
+        "rate": 2e-3,
+        "schedule": "step",
+        "factor": 0.4,
+        "every": 5,
+        "balance": "none",
+    },
+    # and its graph network, as its code has it
+    "df4lcz-graph": {"epochs": 100, "patience": 20, "batch": 32, "rate": 1e-2, "balance": "none"},
+    # So2Sat LCZ42's benchmark
+    "so2sat": {
+        "epochs": 100,
+        "patience": 40,
+        "batch": 32,
+        "rate": 2e-3,
+        "schedule": "step",
+        "factor": 0.5,
+        "every": 5,
+        "balance": "none",
+        "augment": False,
+    },
+}
+"""The papers' settings, as specified; what a recipe says itself goes before."""
+
+SMALL: dict[str, dict[str, Any]] = {
+    "mscnn": {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
+    "sen2lcz": {"width": 8, "depth": 2},
+    "resnet11": {"width": 16},
+    "resnet11-3d": {"width": 8},
+    "resnet-v2": {"width": 8},
+    "resnet50": {"width": 16},
+    "densenet": {"growth": 8, "layers": 4, "width": 32, "between": 16},
+    "msmla": {"depth": 18, "widths": [8, 16, 32]},
+}
+"""Parameters of each network that a CPU can train, for comparisons; the code is the same."""
+
+
+class ClassifierFitting(Fitting):
+    """How; see `engine.training.fit.Settings`."""
+
+    examples: ClassVar[str] = "patches"
+
+    preset: Literal["mscnn", "df4lcz", "df4lcz-graph", "so2sat"] | None = Field(
+        None, description="a paper's settings, where nothing else is said"
+    )
+    patience: int = Field(15, gt=0)
+    batch: int = Field(96, gt=1)
+    rate: float = Field(2e-3, gt=0)
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    factor: float = Field(0.5, gt=0, le=1, description="of schedule step: what the rate falls to")
+    every: int = Field(5, gt=0, description="of schedule step: epochs")
+    balance: Literal["none", "sqrt", "full"] = "sqrt"
+    class_weights: bool = Field(False, description="rare classes' losses count more; balance: none")
+    draws: int | None = Field(None, gt=1)
+    bootstraps: int = Field(
+        0, ge=0, description="of a forest: repeated 70/30 splits of training areas, WUDAPT has 25"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("preset") in PRESETS:
+            return {**PRESETS[values["preset"]], **values}
+        return values
+
+    @model_validator(mode="after")
+    def _once(self) -> ClassifierFitting:
+        if self.class_weights and self.balance != "none":
+            raise ValueError("class_weights: rare classes would count twice; set balance: none")
+        return self
+
+
+class ClassifierRecipe(TrainingRecipe):
+    """All that the training of a classifier is told."""
+
+    labels: tuple[PatchLabels, ...] = Field((), description="none: `patches` is an imported set")
+    patches: str = Field(description="folder of the patch set (Zarr)")
+    context: int = Field(16, ge=0, le=64, description="pixels kept about each patch")
+    split: ClassifierSplit = ClassifierSplit()
+    model: ClassifierWanted = ClassifierWanted()
+    training: ClassifierFitting = ClassifierFitting()

@@ -1,0 +1,239 @@
+"""Tasks of classifiers: a network of patches, a network of graphs, a forest."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.datasets.patch_cutting import cut_patches
+from engine.datasets.splits import SPLITS
+from engine.errors import LabelError
+from engine.infer.examples import score_examples
+from engine.legend import LCZ
+from engine.metrics import assess, confusion
+from engine.models.card import ModelCard
+from engine.models.registry import Measured, load_weights, measure
+from engine.publishing.charts import draw_confusion
+from engine.recipes.classifying import ClassifierRecipe
+from engine.training.fit import Batches, Settings, fit, statistics
+from engine.training.forest import grow
+from engine.training.fusion import graph_form, weigh
+from engine.training.loop import Fitted
+from engine.training.repeats import Repeats, repeat
+from engine.training.task import Judged, Listener, Task, find_start
+
+__all__ = ["ForestTask", "GraphTask", "PatchTask"]
+
+_FOREST = {"statistics": "mean-std", "side": 10, "trees": 30, "balanced": False}
+
+
+class PatchTask(Task):
+    """A network that classifies patches of a composite.
+
+    Parameters
+    ----------
+    recipe : ClassifierRecipe
+    base : folder of its relative paths.
+    hear : hears of the cutting.
+
+    Raises
+    ------
+    LabelError, CardError
+        Where labels, composites or the split do not serve, or the model to start from is another.
+    """
+
+    examples = "patches"
+    software = ("torch", "numpy", "scikit-learn")
+
+    def __init__(self, recipe: ClassifierRecipe, base: Path, hear: Listener) -> None:
+        self.recipe, self.base = recipe, base
+        self.folder = base / recipe.out
+        self.patches = cut_patches(recipe, base, tell=hear.tell)
+        if self.patches.bands != recipe.model.bands:
+            raise LabelError(
+                "the patch set has other bands than the model",
+                got=", ".join(self.patches.bands),
+                expected=", ".join(recipe.model.bands),
+            )
+        form = self._form()
+        bands = form["bands"]
+        self.start = find_start(recipe.model.start, base, recipe.model.architecture, bands)
+        measured = self._measure(form["parameters"], len(bands))
+        self.parts = self._split(measured.context)
+        x = self.parts["train"].x
+        if not len(x):
+            raise LabelError("there are no training patches", remedy="look at the split's shares")
+        self.card = self._card(x, form | measured._asdict())
+
+    def _form(self) -> dict[str, Any]:
+        """What this kind of card says of its input."""
+        model = self.recipe.model
+        return {"parameters": model.parameters, "bands": model.bands}
+
+    def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
+        """Context, features and output of the network."""
+        name = self.recipe.model.architecture
+        return measure(name, parameters, bands, len(LCZ), self.patches.patch)
+
+    def _split(self, context: int) -> dict[str, Batches]:
+        found = {}
+        for k, name in enumerate(SPLITS):
+            where = np.flatnonzero(self.patches.split == k)
+            found[name] = Batches(self.patches.take(where, context), self.patches.y[where])
+        return found
+
+    def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
+        """By what the card standardises: the patches' statistics, or those it starts with."""
+        if self.start is not None and not self.recipe.model.restandardise:
+            return {n: getattr(self.start, n) for n in ("clip", "mean", "std", "fill")}
+        return dict(zip(("mean", "std"), statistics(x), strict=True))
+
+    def _card(self, x: npt.NDArray[Any], form: dict[str, Any]) -> ModelCard:
+        recipe, patches = self.recipe, self.patches
+        places = ", ".join(sorted({place.name for place in patches.places}))
+        card = ModelCard(
+            name=recipe.name,
+            architecture=recipe.model.architecture,
+            parameters={},  # until they are known
+            bands=recipe.model.bands,
+            clip=(0.0, 1.0),
+            mean=None,
+            std=None,
+            fill=0.0,
+            patch=patches.patch,
+            resolution=patches.resolution,
+            inference_block=recipe.model.inference_block,
+            classes=tuple(c.code for c in LCZ),
+            features=1,  # until it is measured
+            licence=recipe.model.licence,
+            provenance=recipe.model.description or f"trained on {len(x)} patches of {places}",
+            weights=f"{recipe.name}.safetensors",
+            sha256="0" * 64,
+            folder=self.folder,
+        )
+        return card.model_copy(update=form | self._standardise(x))
+
+    @property
+    def size(self) -> str:
+        return f"{len(self.parts['train'].y)} {self.examples}"
+
+    @cached_property
+    def settings(self) -> Settings:
+        """How it is fitted."""
+        others = {"preset", "bootstraps", "device", "devices"}
+        return Settings(**self.recipe.training.model_dump(exclude=others))
+
+    def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
+        fitted = fit(
+            self.card,
+            self.parts["train"],
+            self.parts["validation"],
+            self.settings,
+            self.folder,
+            device=self.recipe.training.device,
+            devices=self.recipe.training.devices,
+            start=None if self.start is None else load_weights(self.start),
+            tell=hear.epoch,
+            step=hear.step,
+        )
+        return self.card, fitted
+
+    def judge(self, card: ModelCard, hear: Listener) -> Judged:
+        more = self._more(card, hear)
+        test = self.parts["test"]
+        if not len(test.y):
+            return Judged(None, more=more)
+        scores = score_examples(card, test.x)
+        counts = confusion(test.y, np.array(card.classes)[scores.argmax(1)])
+        figures = assess(counts).figures()
+        draw_confusion(counts, self.folder / "confusion.png", f"{card.name}: test patches, %")
+        words = f"test patches: accuracy {figures['oa']:.3f}, kappa {figures['kappa']:.3f}"
+        return Judged(figures, words, more)
+
+    def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
+        """What the report says beside the figures of the test."""
+        return {"bootstraps": None, "fusion": None}
+
+    def describe(self) -> dict[str, Any]:
+        def count(part: Batches) -> dict[str, Any]:
+            counts = np.bincount(part.y, minlength=18)
+            return {
+                "count": len(part.y),
+                "classes": {str(c.code): int(counts[c.code]) for c in LCZ},
+                "sha256": hashlib.sha256(np.ascontiguousarray(part.x).data).hexdigest(),
+            }
+
+        return {
+            "places": [vars(place) for place in self.patches.places],
+            "patches": {name: count(part) for name, part in self.parts.items()},
+        }
+
+
+class GraphTask(PatchTask):
+    """A network that classifies graphs of instances, beside the patches of the same cells."""
+
+    examples = "graphs"
+
+    def _form(self) -> dict[str, Any]:
+        return graph_form(self.recipe, self.patches)
+
+    def _split(self, context: int) -> dict[str, Batches]:
+        """Graphs of patches; windows without instances teach nothing."""
+        nodes = np.asarray(self.patches.nodes[:])
+        some = nodes.any(axis=(1, 2))
+        found = {}
+        for k, name in enumerate(SPLITS):
+            where = np.flatnonzero((self.patches.split == k) & some)
+            found[name] = Batches(nodes[where], self.patches.y[where])
+        return found
+
+    def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
+        if self.start is None or self.recipe.model.restandardise:
+            return {}  # features of instances are in [0, 1] as they are
+        return super()._standardise(x)
+
+    def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
+        fusion = weigh(self.recipe, self.base, self.patches, card)
+        if fusion is not None:
+            hear.tell(f"fused with {fusion['beside']}: weight {fusion['sentinel_weight']:g}")
+        return {"bootstraps": None, "fusion": fusion}
+
+
+class ForestTask(PatchTask):
+    """A random forest on statistics of patches, the WUDAPT way."""
+
+    repeats: Repeats | None = None
+
+    @cached_property
+    def choice(self) -> dict[str, Any]:
+        """How it grows."""
+        return {**_FOREST, **self.recipe.model.parameters}
+
+    def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
+        return Measured(0, 14 if self.choice["statistics"] == "mean" else 28, "probability")
+
+    def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
+        if self.start is None or self.recipe.model.restandardise:
+            return {}  # a forest takes reflectance as it is
+        return super()._standardise(x)
+
+    def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
+        seed, train = self.settings.seed, self.parts["train"]
+        if count := self.recipe.training.bootstraps:
+            hear.tell(f"judging by {count} splits of the training areas")
+            self.repeats = repeat(self.patches, self.card, count, seed=seed, **self.choice)
+        grown = grow(train.x, train.y, self.card, seed=seed, **self.choice)
+        card = self.card.model_copy(update={"parameters": grown.parameters})
+        return card, Fitted(grown.weights, 0, ())
+
+    def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
+        return {
+            "bootstraps": None if self.repeats is None else asdict(self.repeats),
+            "fusion": None,
+        }
