@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +15,18 @@ from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
-from rasterio.windows import Window, from_bounds
+from rasterio.windows import from_bounds
 
 from engine.compare.folder import ProductFolder, read_folder
 from engine.errors import MetricError, first_line
 from engine.legend import LCZ, UGS
 from engine.publishing.preview import Panel, draw_beside
+from engine.runs.fold import Fold
+from engine.runs.layers import RasterLayer, fold_layers
+from engine.runs.tables import Block, Column, Table
 
 __all__ = ["Beside", "ZoneGreen", "beside"]
 
-_STRIP = 1024  # cells down that are counted at once
 _PICTURE = 1000  # pixels of a map's longer side
 _UNKNOWN = 255
 
@@ -129,23 +130,34 @@ def _folder(path: Path, product: str, which: str, words: str) -> ProductFolder:
     return found
 
 
+def _by_zone(block: Block) -> Table:
+    zone, share = block.read("zones"), block.read("shares")
+    both = (zone > 0) & (share != _UNKNOWN) & block.inside("shares")
+    percent = np.bincount(zone[both], weights=share[both], minlength=256)
+    return {
+        "known": np.bincount(zone[both], minlength=256),
+        "percent": percent.astype(np.int64),  # whole numbers below 2^53: exact
+    }
+
+
+_CODES = ("code", tuple(range(256)))
+_GREEN = Fold(
+    "green-by-zone",
+    (),
+    (Column("known", "int64", (_CODES,)), Column("percent", "int64", (_CODES,))),
+    _by_zone,
+)
+"""Cells of each zone whose green space is known, and the sum of their percentages."""
+
+
 def _count(zones: Any, shares: Any, cell: float) -> tuple[ZoneGreen, ...]:
-    known, green = np.zeros(256, np.int64), np.zeros(256)
-    for window in _strips(shares):
-        zone, share = zones.read(1, window=window), shares.read(1, window=window)
-        both = (zone > 0) & (share != _UNKNOWN)
-        known += np.bincount(zone[both], minlength=256)
-        green += np.bincount(zone[both], weights=share[both], minlength=256)
+    found = fold_layers(_GREEN, {"zones": RasterLayer(zones), "shares": RasterLayer(shares)})
+    known, percent = found["known"], found["percent"]
     return tuple(
-        ZoneGreen(c.code, float(known[c.code] * cell), float(green[c.code] / known[c.code]))
+        ZoneGreen(c.code, float(known[c.code] * cell), float(percent[c.code] / known[c.code]))
         for c in LCZ
         if known[c.code]
     )
-
-
-def _strips(file: Any) -> Iterator[Window]:
-    for top in range(0, file.height, _STRIP):
-        yield Window(0, top, file.width, min(_STRIP, file.height - top))
 
 
 def _draw(path: Path, zones: Any, green: Any, title: str) -> None:

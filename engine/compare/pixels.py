@@ -16,7 +16,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.squares import count_squares, onto, require_places
+from engine.compare.squares import count_squares, onto, require_places, some_values
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
 from engine.maps.shares import NO_GREEN
@@ -97,6 +97,16 @@ def evaluate_green(
                 views.append(open_files.enter_context(onto(mine, places)))
             found = count_squares(mine, views, 2, _green_of_map, codes.of_reference)
             square_km = abs(mine.res[0] * mine.res[1]) / 1e6
+            counts = np.sum(list(found.squares.values()), axis=0)
+            if found.squares and not counts[1].any():
+                seen = some_values(mine, views[0], _green_of_map, codes.of_reference)
+                raise MetricError(
+                    "the reference has no green space where the map has data",
+                    got=f"codes {_listed(seen)}",
+                    expected=f"green space as {_listed(codes.green)}",
+                    remedy="say which codes are green space (--green 10,20,30, or --land-cover), "
+                    "or compare where there is some",
+                )
     except rasterio.errors.RasterioError as error:
         raise MetricError("a raster cannot be read", got=error) from error
     if not found.squares:
@@ -104,15 +114,6 @@ def evaluate_green(
             "map and reference know no pixel together",
             got=f"{found.silent} pixels of the map, none labelled",
             remedy="check that both cover one place, and which codes say nothing",
-        )
-    counts = np.sum(list(found.squares.values()), axis=0)
-    if not counts[1].any():
-        raise MetricError(
-            "the reference has no green space where the map has data",
-            got=f"codes {_listed(found.seen)}",
-            expected=f"green space as {_listed(codes.green)}",
-            remedy="say which codes are green space (--green 10,20,30, or --land-cover), or "
-            "compare where there is some",
         )
     area = float(counts.sum()) * square_km
 

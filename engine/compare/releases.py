@@ -21,12 +21,15 @@ from engine.legend import LCZ, UGS, LandClass
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Layer
 from engine.publishing.sheets import Sheet, cut_sheets, write_mosaic
+from engine.runs.fold import Fold
+from engine.runs.layers import fold_layers
+from engine.runs.tables import Block, Column, Table
 from engine.store.repository import Store
 from engine.tables import html_table
 
 __all__ = ["Difference", "diff"]
 
-_STRIP, _WIDE = 1024, 16_384  # cells down and across that are compared at once
+_WIDE = 16_384  # cells across that are compared at once
 _SHOWN = 15  # changes that a notebook shows
 _CHANGES = Layer("changes", "", "Old class x 100 + new class; 0 unchanged", "uint16", 0, "mode")
 _TAGS = {"TIFFTAG_SOFTWARE": "natmap"}
@@ -111,14 +114,7 @@ def diff(
     opened = Store.open(store)
     maps = [_Map(opened, tag) for tag in (old, new)]
     box, legend = maps[0].box, maps[0].legend
-    n = len(legend) + 1
-    cells = np.zeros((n, n), np.int64)
-    for top in range(0, box.shape[0], _STRIP):
-        for left in range(0, box.shape[1], _WIDE):
-            here = slice(top, top + _STRIP), slice(left, left + _WIDE)
-            before, after = (m.read(*here).astype(np.uint16) for m in maps)
-            pairs = np.bincount((before * n + after).ravel(), minlength=n * n)
-            cells += pairs.reshape(n, n)
+    cells = fold_layers(_changes(len(legend) + 1), {"old": maps[0], "new": maps[1]})["cells"]
     folder = None if out is None else Path(out)
     found = Difference(
         old,
@@ -143,6 +139,20 @@ def diff(
         except OSError as error:
             raise PublishError("the changes cannot be written", got=error) from error
     return found
+
+
+def _changes(n: int) -> Fold:
+    """Cells by old (rows) and new class (columns)."""
+
+    def part(block: Block) -> Table:
+        here = block.inside("old")
+        before, after = (block.read(name)[here].astype(np.uint16) for name in ("old", "new"))
+        return {"cells": np.bincount(before * n + after, minlength=n * n).reshape(n, n)}
+
+    positions = tuple(range(n))
+    return Fold(
+        "changes", (), (Column("cells", "int64", (("old", positions), ("new", positions))),), part
+    )
 
 
 def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.uint16]:
@@ -205,6 +215,19 @@ class _Map:
         self.box: GeoBox = grid.geobox(float(known["arrays"][path]["resolution"]))
         self._code = np.zeros(256, np.uint8)
         self._code[[c.code for c in self.legend]] = np.arange(1, len(self.legend) + 1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.box.shape
+        return int(height), int(width)
+
+    @property
+    def resolution(self) -> float:
+        """Of a cell, in metres."""
+        return float(self.box.resolution.x)
+
+    fill = 0
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[np.uint8]:
         """Positions in the legend, from 1; 0 is none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,10 +13,13 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from engine.errors import MetricError
+from engine.runs.fold import Fold
+from engine.runs.layers import RasterLayer, leaves_of
+from engine.runs.tables import Block, Column, Table
 
-__all__ = ["Squares", "count_squares", "onto", "require_places"]
+__all__ = ["Squares", "count_squares", "onto", "require_places", "some_values"]
 
-_BLOCK = 2048  # pixels down and across that are compared at once
+_BLOCK = 2048  # pixels down and across that are looked at at once
 _GROUND = 1000.0  # metres of a block of ground that is drawn as a whole
 
 Positions = Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]]
@@ -26,11 +28,10 @@ Positions = Callable[[npt.NDArray[Any]], npt.NDArray[np.int64]]
 
 class Squares(NamedTuple):
     """Counts (n, n), rows reference, columns map, by square of ground; mapped pixels without
-    reference; values of the reference that were met."""
+    reference."""
 
     squares: dict[str, npt.NDArray[np.int64]]
     silent: int
-    seen: list[float]
 
 
 def onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedVRT:
@@ -79,34 +80,45 @@ def count_squares(
     n : classes.
     of_map, of_reference : what their values mean.
     """
-    squares: dict[str, npt.NDArray[np.int64]] = defaultdict(lambda: np.zeros((n, n), np.int64))
-    silent, seen, met = 0, set[float](), False
-    side = max(round(_GROUND / mine.res[0]), 1)
+    layers = {f"said-{k}": RasterLayer(view) for k, view in enumerate(views)}
+    others = list(layers)
+
+    def part(block: Block) -> Table:
+        found = np.where(block.inside("map"), of_map(block.read("map")), -1)
+        mapped = found >= 0
+        if not mapped.any():
+            return {"pairs": np.zeros((n, n), np.int64), "silent": np.array(0)}
+        truth = of_reference(block.read(others[0]))
+        known = truth >= 0
+        for name in others[1:]:
+            places = block.read(name)
+            known &= np.isfinite(places) & (places != 0)
+        both = mapped & known
+        pairs = np.bincount(truth[both] * n + found[both], minlength=n * n).reshape(n, n)
+        return {"pairs": pairs, "silent": np.array((mapped & ~known).sum())}
+
+    side = max(round(_GROUND / mine.res[0]), 1) * mine.res[0]
+    positions = tuple(range(n))
+    pairs = Column("pairs", "int64", (("reference", positions), ("map", positions)))
+    fold = Fold("squares", (), (pairs, Column("silent", "int64")), part, leaf=side)
+    squares, silent = {}, 0
+    for place, table in leaves_of(fold, {"map": RasterLayer(mine), **layers}):
+        silent += int(table["silent"])
+        if table["pairs"].any():
+            squares[str(place)] = table["pairs"]
+    return Squares(squares, silent)
+
+
+def some_values(
+    mine: rasterio.DatasetReader, view: WarpedVRT, of_map: Positions, of_reference: Positions
+) -> list[float]:
+    """Values that say something, of the first part of the reference where the map has data."""
     for top in range(0, mine.height, _BLOCK):
         for left in range(0, mine.width, _BLOCK):
             height, width = min(_BLOCK, mine.height - top), min(_BLOCK, mine.width - left)
             window = Window(left, top, width, height)
-            found = of_map(mine.read(1, window=window))
-            mapped = found >= 0
-            if not mapped.any():
-                continue
-            values = views[0].read(1, window=window)
-            truth = of_reference(values)
-            known = truth >= 0
-            for where in views[1:]:
-                places = where.read(1, window=window)
-                known &= np.isfinite(places) & (places != 0)
-            silent += int((mapped & ~known).sum())
-            both = mapped & known
-            if not met:  # of interest only where a class is not found at all
-                seen |= set(np.unique(values[both][: _BLOCK**2 // 64]).tolist())
-                met = bool((truth[both] > 0).any())
-            row = np.arange(top, top + height) // side
-            col = np.arange(left, left + width) // side
-            across = col[-1] - col[0] + 1
-            place = (row - row[0])[:, None] * across + (col - col[0])
-            pairs = (place[both] * n + truth[both]) * n + found[both]
-            parts = np.bincount(pairs, minlength=n * n * (place[-1, -1] + 1)).reshape(-1, n, n)
-            for number in np.flatnonzero(parts.any(axis=(1, 2))):
-                squares[f"{row[0] + number // across} {col[0] + number % across}"] += parts[number]
-    return Squares(dict(squares), silent, sorted(seen))
+            values = view.read(1, window=window)
+            here = (of_map(mine.read(1, window=window)) >= 0) & (of_reference(values) >= 0)
+            if here.any():
+                return [float(value) for value in np.unique(values[here])]
+    return []

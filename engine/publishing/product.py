@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -17,18 +17,15 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError
-from engine.legend import Reason
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Form
 from engine.publishing.preview import draw_preview
-from engine.publishing.report import Counts, Spread, Tally, build_report, redact
-from engine.publishing.sheets import Sheet, coarser, cut_sheets, write_mosaic
+from engine.publishing.report import build_report, redact
+from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
 from engine.publishing.stac import write_stac
+from engine.publishing.tally import Read, count
 
 __all__ = ["Facts", "write_product"]
-
-Read = Callable[[str, slice, slice], npt.NDArray[Any]]
-"""(key of a layer, rows, columns) in the layer's own pixels -> its values."""
 
 _PICTURE = 2000  # cells; a larger map is thinned for the preview
 _SHARES = 10_000  # pixels; a larger map is shown by its shares, where it has such
@@ -137,7 +134,7 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
         if len(sheets) > 1:
             write_mosaic(folder, facts.name, layer, box, sheets)
     report = build_report(
-        _count(form, sheets, read),
+        count(form, box, read),
         form,
         float(box.resolution.x),
         name=facts.name,
@@ -173,23 +170,6 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:
     """Rows of a sheet, counted from its own first."""
     return read(key, slice(rows.start + part.start, rows.start + part.stop), cols)
-
-
-def _count(form: Form, sheets: Sequence[Sheet], read: Read) -> Counts:
-    values = Spread(form.nodata) if form.scale else None
-    found = Counts(Tally(), Tally(), Tally() if form.observed else None, values)
-    for sheet in sheets:
-        for top in range(sheet.rows.start, sheet.rows.stop, _STRIP):
-            part = slice(top, min(top + _STRIP, sheet.rows.stop)), sheet.cols
-            (found.classes if values is None else values).add(read("map", *part))
-            why = read("reason", *part)
-            found.reasons.add(why)
-            if found.dissent is not None:
-                wanted = (why != Reason.OUTSIDE_AREA) & (why != Reason.OUTSIDE_MASK)
-                found.dissent.add(read("dissent", *part)[wanted])
-                seen, cells = np.unique(read("observations", *part)[wanted], return_counts=True)
-                found.days.update(dict(zip(seen.tolist(), cells.tolist(), strict=True)))
-    return found
 
 
 def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None:

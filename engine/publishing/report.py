@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +11,9 @@ import numpy.typing as npt
 
 from engine.legend import Reason
 from engine.publishing.forms import Form
+from engine.runs.tables import Table
 
-__all__ = ["SCHEMA", "Counts", "Spread", "Tally", "build_report", "redact"]
+__all__ = ["SCHEMA", "build_report", "redact"]
 
 SCHEMA = "natmap-report/1"
 
@@ -24,71 +22,8 @@ _DOUBTFUL = 10  # percent of dissent from which a cell is worth a look
 _ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?([^\s?#]*)(?:\?[^\s#]*)?")
 
 
-class Tally:
-    """Counts of codes, gathered block by block.
-
-    Attributes
-    ----------
-    counts : int64 (256,)
-    """
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(256, np.int64)
-
-    def add(self, block: npt.NDArray[np.uint8]) -> None:
-        """Count a block's codes."""
-        self.counts += np.bincount(block.ravel(), minlength=256)
-
-
-class Spread:
-    """How continuous values are spread, gathered block by block.
-
-    Parameters
-    ----------
-    nodata : of the values; NaN is none of them either.
-
-    Attributes
-    ----------
-    count : of known values; `low` and `high` the least and the greatest, `total` their sum.
-    """
-
-    def __init__(self, nodata: float) -> None:
-        self._nodata = nodata
-        self.count, self.total = 0, 0.0
-        self.low, self.high = math.inf, -math.inf
-
-    def add(self, block: npt.NDArray[Any]) -> None:
-        """Take a block's values."""
-        known = block[(block != self._nodata) & ~np.isnan(block)]
-        if known.size:
-            self.count += known.size
-            self.total += float(known.sum(dtype=np.float64))
-            self.low = min(self.low, float(known.min()))
-            self.high = max(self.high, float(known.max()))
-
-
-@dataclass
-class Counts:
-    """What a finished map holds.
-
-    Attributes
-    ----------
-    classes, reasons : of all its cells.
-    dissent : of the wanted cells: percent of their observations that depart from the composite;
-        None where a product has no days.
-    values : of a map of continuous values; None of one of classes.
-    days : wanted cells by the number of clear days that they were seen on.
-    """
-
-    classes: Tally
-    reasons: Tally
-    dissent: Tally | None
-    values: Spread | None = None
-    days: Counter[int] = field(default_factory=Counter)
-
-
 def build_report(
-    counts: Counts,
+    counts: Table,
     form: Form,
     cell: float,
     *,
@@ -108,7 +43,7 @@ def build_report(
 
     Parameters
     ----------
-    counts : of the finished map.
+    counts : of the finished map, as `engine.publishing.tally.count` gives them.
     form : what it consists of.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
     name, period, recipe, software, seconds, model, items, licences, notes, release, runs
@@ -121,7 +56,7 @@ def build_report(
     have days, shows cloud that the scene classification missed: cells by clear days, and the
     dissent of the days.
     """
-    found = counts.reasons.counts
+    found = counts["reason"]
     wanted = int(found.sum() - found[Reason.OUTSIDE_AREA] - found[Reason.OUTSIDE_MASK])
     square_km = cell**2 / 1e6
     report: dict[str, Any] = redact(
@@ -133,8 +68,8 @@ def build_report(
             "coverage": round(float(found[Reason.DATA]) / wanted, 6) if wanted else 0.0,
             **(
                 {}
-                if counts.dissent is None
-                else {"observations": _observations(counts.days, counts.dissent.counts)}
+                if "dissent" not in counts
+                else {"observations": _observations(counts["days"], counts["dissent"])}
             ),
             "cells_by_reason": {r.name.lower(): int(found[r]) for r in Reason},
             "recipe": dict(recipe),
@@ -152,29 +87,28 @@ def build_report(
     return report
 
 
-def _holds(counts: Counts, form: Form, square_km: float) -> dict[str, Any]:
+def _holds(counts: Table, form: Form, square_km: float) -> dict[str, Any]:
     """Areas of the classes; or the area that has values, and these."""
-    if counts.values is None:
-        tally = counts.classes.counts
+    if form.scale is None:
+        tally = counts["map"]
         return {
             "area_km2": {c.name: round(float(tally[c.code]) * square_km, 4) for c in form.legend}
         }
-    found = counts.values
-    some = found.count > 0
+    known, total = int(counts["known"]), float(counts["total"])
     return {
-        "area_km2": round(found.count * square_km, 4),
-        "unit": form.scale.unit if form.scale else "",
-        "minimum": found.low if some else None,
-        "mean": found.total / found.count if some else None,
-        "maximum": found.high if some else None,
+        "area_km2": round(known * square_km, 4),
+        "unit": form.scale.unit,
+        "minimum": float(counts["low"]) if known else None,
+        "mean": total / known if known else None,
+        "maximum": float(counts["high"]) if known else None,
     }
 
 
-def _observations(days: Mapping[int, int], dissent: npt.NDArray[np.int64]) -> dict[str, Any]:
+def _observations(days: npt.NDArray[np.int64], dissent: npt.NDArray[np.int64]) -> dict[str, Any]:
     judged = dissent[:101]  # what lies above has no percentage
     cells = int(judged.sum())
     return {
-        "cells_by_clear_days": {str(count): days[count] for count in sorted(days)},
+        "cells_by_clear_days": {str(n): int(days[n]) for n in np.flatnonzero(days).tolist()},
         "dissent": {
             "cells": cells,
             "mean_percent": round(float(judged @ np.arange(101)) / cells, 3) if cells else None,

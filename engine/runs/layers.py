@@ -17,7 +17,7 @@ from engine.runs.fold import Fold, first_block
 from engine.runs.tables import Block, Table
 from engine.store.repository import Store
 
-__all__ = ["ArrayLayer", "Layer", "RasterLayer", "fold_layers", "fold_release"]
+__all__ = ["ArrayLayer", "Layer", "RasterLayer", "fold_layers", "fold_release", "leaves_of"]
 
 _SIDE = 2048  # pixels of the finest layer that are read at once, each way
 
@@ -136,6 +136,20 @@ def fold_layers(
     RunError
         Where layers do not cover one ground, or a leaf is no whole number of their pixels.
     """
+    return fold.finished(leaves_of(fold, layers, at=at, results=results))
+
+
+def leaves_of(
+    fold: Fold,
+    layers: Mapping[str, Layer],
+    *,
+    at: tuple[int, int] = (0, 0),
+    results: Mapping[str, npt.NDArray[Any]] | None = None,
+) -> Iterator[tuple[int, Table]]:
+    """The tables that `fold_layers` merges, each with its place along the curve of `quad_order`.
+
+    Parameters and errors as of `fold_layers`.
+    """
     coarse = max(layers.values(), key=lambda layer: layer.resolution)
     factors = {path: _factor(path, layer, coarse) for path, layer in layers.items()}
     most = max(_SIDE // max(factors.values()), 1)
@@ -150,7 +164,7 @@ def fold_layers(
         side = whole
         while side * across * 2 <= most:
             across *= 2
-    return fold.finished(_leaves(fold, layers, factors, coarse.shape, at, side, across, results))
+    return _leaves(fold, layers, factors, coarse.shape, at, side, across, results)
 
 
 def fold_release(
