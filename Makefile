@@ -13,7 +13,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak check durations services debian-services python-services clean
+.PHONY: demo install test quick soak check durations services debian-services \
+        python-services kubernetes-services clean
 
 install: $(STAMP)
 
@@ -57,8 +58,7 @@ SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx
             postgresql postgresql-postgis iproute2 openssh-server openssh-client
 
 # Three parts that do not wait for each other: `make -j3 services`.
-services: $(STAMP) debian-services python-services  ## real servers for the tests (Debian, root)
-	$(PIP) --no-deps dask-kubernetes==2026.3.0  # its definitions
+services: debian-services python-services kubernetes-services  ## real servers for the tests (Debian, root)
 
 debian-services:
 	apt-get update -q
@@ -68,6 +68,9 @@ python-services:          # packages of their own, which must not meet natmap's 
 	$(PYTHON) -m venv .servers
 	.servers/bin/python -m pip install --quiet --no-compile \
 	    'stac-fastapi-pgstac[server]==7.2.0' 'pypgstac[psycopg]==0.10.0'
+
+kubernetes-services: $(STAMP)  # the operator's definitions
+	$(PIP) --no-deps dask-kubernetes==2026.3.0
 
 clean:
 	rm -rf $(VENV) .servers .test-cache build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
