@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import tempfile
@@ -138,7 +139,7 @@ def publish(
     )
     form = prepared.resolved.form
     if isinstance(target, Folder):
-        return write_product(target.path, form, reader.box, reader, facts)
+        return write_product(target.path, form, reader.box, reader, facts, stamp=reader.stamp)
     with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
@@ -292,7 +293,25 @@ class _Reader:
             if record["state"] in (State.FAILED, State.BLOCKED):
                 override[tile] = record["reason"]
         self._override = override
+        self._digests = {
+            layer.key: schedule.ledger.column(layer.array.partition("/")[0], "digest")
+            for layer in form.layers
+        }
+        self._area = hashlib.sha256(prepared.resolved.area.geometry.wkb).digest()
         self._support, self._unmade = prepared.resolved.support, needed & (override >= 0)
+
+    def stamp(self, key: str, rows: slice, cols: slice) -> bytes:
+        """What decides a part of a layer: the digests of its tiles, and what is said of them."""
+        tile = self._tile // self._factors[key]
+        first, left = (at // self._factors[key] for at in (self._first_row, self._first_col))
+        tiles = np.s_[
+            (first + rows.start) // tile : -(-(first + rows.stop) // tile),
+            (left + cols.start) // tile : -(-(left + cols.stop) // tile),
+        ]
+        gone = self._missing.get(key)
+        parts = [self._digests[key][tiles], self._override[tiles], self._unmade[tiles]]
+        parts += [] if gone is None else [gone[tiles]]
+        return self._area + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
     def __call__(self, key: str, rows: slice, cols: slice) -> npt.NDArray[Any]:
         array, factor = self._arrays[key], self._factors[key]

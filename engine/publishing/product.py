@@ -19,6 +19,7 @@ from odc.geo.geobox import GeoBox
 from engine.errors import PublishError
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Form
+from engine.publishing.kept import Rasters, Stamp
 from engine.publishing.preview import draw_preview
 from engine.publishing.report import build_report, redact
 from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
@@ -68,7 +69,15 @@ class Facts:
     runs: Sequence[Mapping[str, Any]] = ()
 
 
-def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> Path:
+def write_product(
+    folder: Path,
+    form: Form,
+    box: GeoBox,
+    read: Read,
+    facts: Facts,
+    *,
+    stamp: Stamp | None = None,
+) -> Path:
     """Write COGs, STAC, preview and report.
 
     A product of over 10^10 pixels is written in sheets of 100 km, with a VRT for each layer.
@@ -80,6 +89,8 @@ def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Fact
     box : GeoBox of the layer ``map``; a whole number of pixels of the coarsest layer.
     read : gives a part of a layer.
     facts : Facts
+    stamp : what decides a part of a layer. With it a raster of the folder that is replaced is taken
+        over where nothing that made it changed.
 
     Returns
     -------
@@ -96,7 +107,7 @@ def write_product(folder: Path, form: Form, box: GeoBox, read: Read, facts: Fact
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
         try:
-            _fill(part, form, box, read, facts)
+            _fill(part, form, box, read, facts, Rasters(folder, stamp))
             part.chmod(0o755)  # mkdtemp's are for their owner alone
             _swap(part, folder)
         finally:
@@ -122,7 +133,9 @@ def _require_ours(folder: Path) -> None:
         )
 
 
-def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None:
+def _fill(
+    folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts, rasters: Rasters
+) -> None:
     tags = {"TIFFTAG_SOFTWARE": "natmap", "licence": facts.licence}
     sheets = cut_sheets(facts.name, box, form.coarsest)
     for layer in form.layers:
@@ -130,7 +143,9 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
             rows, cols = sheet.within(layer)
             part = coarser(box, layer.factor)[rows, cols]
             path = folder / f"{sheet.name}{layer.suffix}.tif"
-            write_cog(path, layer, part, partial(_strip_of, read, layer.key, rows, cols), tags)
+            strip = partial(_strip_of, read, layer.key, rows, cols)
+            write = partial(write_cog, path, layer, part, strip, tags)
+            rasters.write(path, layer, part, (rows, cols), tags, write)
         if len(sheets) > 1:
             write_mosaic(folder, facts.name, layer, box, sheets)
     report = build_report(
@@ -148,6 +163,7 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
         notes=facts.notes,
         release=facts.version,
         runs=facts.runs,
+        files=rasters.found,
     )
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _draw(folder / "preview.png", form, box, read, facts)
@@ -164,6 +180,7 @@ def _fill(folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> No
         weights=facts.weights,
         version=facts.version,
         licence=facts.licence,
+        checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
     )
 
 

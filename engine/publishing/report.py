@@ -38,6 +38,7 @@ def build_report(
     notes: Sequence[str],
     release: str,
     runs: Sequence[Mapping[str, Any]] = (),
+    files: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The report as plain values, without secrets.
 
@@ -48,6 +49,7 @@ def build_report(
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
     name, period, recipe, software, seconds, model, items, licences, notes, release, runs
         What the run says of itself.
+    files : of each raster its digest, and that of what it was made from.
 
     Returns
     -------
@@ -82,6 +84,7 @@ def build_report(
             "release": release,
             "form": form.to_json(),
             "runs": [dict(run) for run in runs],
+            "files": dict(files or {}),
         }
     )
     return report

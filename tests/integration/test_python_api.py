@@ -272,8 +272,20 @@ def test_a_store_that_declares_nothing_is_opened_as_well_and_run_on(
     plan = natmap.plan(recipe, base=country)
     assert not any(stage.stale for stage in plan.stages)
     assert shared.run(recipe, base=country).done == 0
+    # what is published again takes over the rasters that did not change
+    product = tmp_path / "product"
+    recipe["publish"] = str(product)
+    first = published(recipe, country, product)
+    assert published(recipe, country, product) == first
     changed = recipe | {"filter": {"method": "none"}}
     assert shared.run(changed, base=country).done > 5
+    assert not set(published(changed, country, product).values()) & set(first.values())
+
+
+def published(recipe: dict[str, Any], base: Path, product: Path) -> dict[str, int]:
+    """Publish; gives each raster's place on the disk."""
+    natmap.publish(recipe, base=base)
+    return {path.name: path.stat().st_ino for path in product.glob("*.tif")}
 
 
 # -- verbs -----------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from engine.errors import PublishError
 from engine.legend import LCZ, Reason
 from engine.products.registry import PRODUCTS
 from engine.publishing import preview
+from engine.publishing.forms import Form
 from engine.publishing.product import Facts, write_product
 from engine.publishing.report import redact
 from engine.publishing.sheets import cut_sheets
@@ -252,6 +253,56 @@ def test_a_crs_without_a_code_is_written_out(tmp_path: Path, few: dict[str, np.n
     properties = json.loads((tmp_path / "p" / "items" / "toy.json").read_text())["properties"]
     assert properties["proj:code"] is None
     assert "Lambert Azimuthal Equal Area" in properties["proj:wkt2"]
+
+
+def test_rasters_of_which_nothing_changed_are_taken_over(
+    tmp_path: Path, few: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "engine.publishing.product.cut_sheets",
+        lambda name, box, unit: cut_sheets(name, box, unit, side=10_000.0, most=1000),
+    )
+    layers = {key: values.copy() for key, values in few.items()}
+
+    def stamp(key: str, rows: slice, cols: slice) -> bytes:
+        return layers[key][rows, cols].tobytes()
+
+    def publish(folder: Path, form: Form = LCZ_FORM, **facts: Any) -> dict[str, int]:
+        """Writes; gives each raster's place on the disk."""
+        found = replace(FACTS, **facts)
+        write_product(folder, form, TENTH, reader(layers), found, stamp=stamp)
+        return {path.name: path.stat().st_ino for path in folder.glob("*.tif")}
+
+    folder = tmp_path / "p"
+    first = publish(folder)
+    assert len(first) == 2 * len(LCZ_FORM.layers)
+    assert publish(folder) == first
+    layers["confidence"][0, 0] ^= 1
+    second = publish(folder)
+    changed = {name for name in first if second[name] != first[name]}
+    assert changed == {"toy_x950y1940-confidence.tif"}
+    fresh = tmp_path / "fresh"
+    publish(fresh)
+    for name in first:
+        with rasterio.open(folder / name) as one, rasterio.open(fresh / name) as other:
+            np.testing.assert_array_equal(one.read(), other.read())
+            assert one.profile == other.profile
+    items = [json.loads(path.read_text()) for path in sorted((folder / "items").iterdir())]
+    for asset in (asset for item in items for asset in item["assets"].values()):
+        if asset["href"].endswith(".tif"):
+            digest = hashlib.sha256((folder / "items" / asset["href"]).read_bytes()).hexdigest()
+            assert asset["file:checksum"] == "1220" + digest
+    # what somebody changed, and what has another licence or form, is written anew
+    harmed = folder / min(first)
+    harmed.write_bytes(harmed.read_bytes() + b"x")
+    third = publish(folder)
+    assert {name for name in first if third[name] != second[name]} == {harmed.name}
+    assert not set(publish(folder, licence="another").values()) & set(third.values())
+    titles = tuple(replace(layer, title=layer.title + "!") for layer in LCZ_FORM.layers)
+    fourth = publish(folder)
+    assert not set(publish(folder, replace(LCZ_FORM, layers=titles)).values()) & set(
+        fourth.values()
+    )
 
 
 def test_publishing_again_replaces_the_whole(
