@@ -8,6 +8,7 @@ A reader never sees half a tile, and a dead process costs at most the uncommitte
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -37,8 +38,10 @@ _IDENTITY, _EPOCH, _FORM = "natmap:identity", "natmap:epoch", "natmap:store"  # 
 
 VERSION = 2
 """Of stores: names of arrays, form of the ledger, table of runs. Older ones are read."""
-ICECHUNK_FORMAT = int(icechunk.__version__.partition(".")[0])
-"""What new stores are made in: the installed Icechunk's own, the newest that it writes."""
+ICECHUNK_FORMAT = 1
+"""What new stores are made in. Every Icechunk from 1.1 on reads and writes it; format 2 would shut
+out Python 3.11, whose last Icechunk is 1. A store outlives an installation."""
+_NEWER = re.compile(r"uses Icechunk v(\d+) format")
 
 
 class Store:
@@ -318,7 +321,9 @@ def _begin(storage: icechunk.Storage, grid: Grid, specs: list[ArraySpec]) -> ice
         num_chunk_refs=_CHUNK_REFS, num_snapshot_nodes=_SNAPSHOT_NODES
     )
     config.manifest = split_manifests(grid, specs)
-    repo = icechunk.Repository.open_or_create(storage, config)
+    new = icechunk.__version__.partition(".")[0] != "1"  # whose own format is a later one
+    more: dict[str, Any] = {"create_version": ICECHUNK_FORMAT} if new else {}
+    repo = icechunk.Repository.open_or_create(storage, config, **more)
     repo.save_config()
     return repo
 
@@ -338,7 +343,18 @@ def _open(place: Location) -> icechunk.Repository:
     # The configuration is the store's own: a driver that opens with another one would override
     # the splits without a word.
     with _errors(place):
-        return icechunk.Repository.open(place.storage)
+        try:
+            return icechunk.Repository.open(place.storage)
+        except icechunk.IcechunkError as error:
+            if found := _NEWER.search(str(error)):
+                raise StoreError(
+                    "the store is in a format that the installed Icechunk cannot read",
+                    got=f"{place}: format {found[1]}, Icechunk {icechunk.__version__}",
+                    expected=f"format {ICECHUNK_FORMAT}, in which natmap makes its stores",
+                    remedy=f"install Icechunk {found[1]} (pip install 'icechunk>={found[1]}'; "
+                    "it needs Python 3.12 or newer)",
+                ) from error
+            raise
 
 
 def _is_whole(repo: icechunk.Repository) -> bool:

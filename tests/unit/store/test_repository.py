@@ -5,9 +5,11 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+import icechunk
 import numpy as np
 import pytest
 import zarr
@@ -165,3 +167,19 @@ def test_a_store_is_made_whole_or_not_at_all(
     assert not Store.exists(tmp_path / "s")
     assert Store.create(tmp_path / "s", GRID, [MAP]).identity["arrays"].keys() == {MAP.path}
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_a_store_is_made_in_the_format_that_all_releases_read(store: Store, tmp_path: Path) -> None:
+    form = zarr.open_group(store.reader().store, mode="r").attrs["natmap:store"]
+    assert form["icechunk_format"] == 1
+    assert (tmp_path / "s" / "refs").is_dir()  # of format 1; format 2 has one file, `repo`
+    assert not (tmp_path / "s" / "repo").exists()
+
+
+@pytest.mark.skipif(not icechunk.__version__.startswith("1."), reason="it reads format 2")
+def test_a_format_that_cannot_be_read_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    """The archive is a repository that Icechunk 2.3 made in its own format."""
+    with zipfile.ZipFile(Path(__file__).with_name("icechunk-2.zip")) as archive:
+        archive.extractall(tmp_path / "s")
+    with pytest.raises(StoreError, match=r"format 2, Icechunk 1\.(.|\n)*install Icechunk 2"):
+        Store.open(tmp_path / "s")
