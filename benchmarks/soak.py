@@ -1,4 +1,4 @@
-"""Every law at its full size: one command that goes on where it was stopped.
+"""Every law at its full size: one command that resumes where it was stopped.
 
     python benchmarks/soak.py --log benchmarks/soak.log      (hours; `make soak`)
     python benchmarks/soak.py --list

@@ -108,7 +108,7 @@ def confusion(
     a, b = a[both], b[both]
     strange = sorted(set(np.unique(np.concatenate([a, b])).tolist()) - set(codes.tolist()))
     if strange:
-        raise MetricError("codes that are no class", got=strange, expected=codes.tolist())
+        raise MetricError("codes that are not a class", got=strange, expected=codes.tolist())
     order = np.argsort(codes)
     rows = order[np.searchsorted(codes, a, sorter=order)]
     cols = order[np.searchsorted(codes, b, sorter=order)]

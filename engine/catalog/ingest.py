@@ -276,7 +276,7 @@ def _require_whole(path: Path, file: Any) -> None:
             values = values[np.isfinite(values)]
             if ((values != np.rint(values)) | (values < 0) | (values > 65535)).any():
                 raise RecipeError(
-                    "a file's floats are no whole digital numbers",
+                    "a file's floats are not whole digital numbers",
                     got=f"band {index} of {path.name}: {values.min():g} to {values.max():g}",
                     expected="whole numbers, reflectance x 10000",
                     remedy="say how they become reflectance with --scale (1 for reflectance)",
@@ -289,7 +289,7 @@ def _dater(when: str | None) -> Callable[[Path, dict[str, str]], date]:
             fixed = date.fromisoformat(when)
         except ValueError as error:
             raise RecipeError(
-                "--date is no date", got=when, expected="2024-10-24, or a pattern with {year}"
+                "--date is not a date", got=when, expected="2024-10-24, or a pattern with {year}"
             ) from error
         return lambda path, tags: fixed
     pattern = None

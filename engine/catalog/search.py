@@ -262,7 +262,7 @@ def _from_api(
         raise CatalogError(
             "the catalogue does not answer as a STAC API should",
             got=f"{where}: {type(error).__name__}: {str(error)[:200]}",
-            remedy="look at the address in a browser; a page of HTML or a login is no catalogue",
+            remedy="look at the address in a browser; a page of HTML or a login is not a catalogue",
         ) from error
 
 
@@ -328,7 +328,7 @@ def _fetch(session: requests.Session, place: str) -> dict[str, Any]:
             expected="JSON",
         ) from error
     if not isinstance(value, dict):
-        raise CatalogError("a document of the catalogue is no STAC", got=place)
+        raise CatalogError("a document of the catalogue is not STAC", got=place)
     return value
 
 

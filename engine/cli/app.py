@@ -98,7 +98,7 @@ def run(
         )
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
     if summary.stopped:
-        say(f"stopped; all of it is kept. To go on: natmap run {recipe}")
+        say(f"stopped; all of it is kept. To resume: natmap run {recipe}")
         raise typer.Exit(130)
     if summary.failed:
         for stage, tile, text in summary.failed:

@@ -167,7 +167,7 @@ def show(folder: Path, workers: int | None = None) -> int:
             f"natmap evaluate {product} {folder / 'truth' / 'truth-lcz.tif'}\n"
             f"natmap run {recipe} --set filter.method=majority\n"
             "natmap init lcz > recipe.yaml",
-            title="try next: look, judge, filter anew, map a real place",
+            title="try next: look, judge, filter again, map a real place",
             expand=False,
         )
     )
@@ -178,7 +178,7 @@ def show(folder: Path, workers: int | None = None) -> int:
 def judge(facts: Facts) -> dict[str, bool]:
     """What is expected of a demo, in words, and whether it holds."""
     return {
-        "only the new day was read, only tiles beside it were classified anew": (
+        "only the new day was read, only tiles beside it were classified again": (
             facts.new_days == len(facts.scenes)
             and facts.touched <= facts.scenes <= facts.near
             and facts.scores <= facts.seeing
@@ -220,7 +220,7 @@ def _clear(folder: Path) -> None:
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    (folder / _MARK).write_text("Made by `natmap demo`, which makes it anew each time.\n")
+    (folder / _MARK).write_text("Made by `natmap demo`, which makes it again each time.\n")
 
 
 def _head(number: int, text: str) -> None:

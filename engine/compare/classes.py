@@ -143,7 +143,7 @@ def _positions(
     if strange.any():
         told = ", ".join(f"{code:g}" for code in np.unique(values[strange])[:_SHOWN])
         raise MetricError(
-            f"{whose} holds codes that are no classes of the map",
+            f"{whose} holds codes that are not classes of the map",
             got=told,
             expected=", ".join(map(str, codes)),
             remedy="say which codes of the reference say nothing: --unknown 0,15",

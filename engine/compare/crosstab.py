@@ -123,7 +123,7 @@ def _folder(path: Path, product: str, which: str, words: str) -> ProductFolder:
     found = read_folder(path)
     if found is None or found.product_name != product:
         raise MetricError(
-            f"the {which} map is no product of {words}",
+            f"the {which} map is not a product of {words}",
             got=str(path),
             expected=f"a folder that natmap published from a recipe of `product: {product}`",
         )

@@ -135,7 +135,7 @@ def map_of(path: Path, layer: str = "map") -> Path:
     folder = read_folder(path)
     if folder is None:
         raise MetricError(
-            "the folder is no product of natmap",
+            "the folder is not a product of natmap",
             got=str(path),
             remedy="give the map's file, or publish first",
         )

@@ -197,7 +197,7 @@ def _green_of_map(found: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     strange = (found != 0) & (found != 1) & (found != NO_GREEN)
     if strange.any():
         raise MetricError(
-            "the map holds values that are no classes of green space",
+            "the map holds values that are not classes of green space",
             got=_listed(np.unique(found[strange])[:_SHOWN]),
             expected="1 green, 0 not green, 255 no data",
             remedy="give the product folder, or its N.tif: not its probability or fraction",

@@ -121,7 +121,7 @@ def dataset_of(cube: Any, *wanted: str) -> xr.Dataset:
     data = cube.to_dataset() if isinstance(cube, xr.DataTree) else cube
     if not isinstance(data, xr.Dataset):
         raise RecipeError(
-            "this is no cube",
+            "this is not a cube",
             got=type(cube).__name__,
             expected="what open_cube gives, or a group of open_store",
         )

@@ -155,7 +155,7 @@ def _cut(
         kind, use = file.dtypes[index - 1], file.colorinterp[index - 1]
         if kind != "uint8" or use == ColorInterp.palette:
             raise ReadError(
-                "the frame is no plain image",
+                "the frame is not a plain image",
                 got="a palette" if use == ColorInterp.palette else kind,
                 expected="uint8 bands of red, green and blue",
             )

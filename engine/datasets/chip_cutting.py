@@ -68,7 +68,7 @@ def cut_chips(
                 f"there is no green pixel in the chips of {source.name}",
                 got=f"{len(parts[-1])} chips",
                 expected="1 green, 0 not, 255 unknown",
-                remedy="write a raster of 0 and 255 anew as 0 and 1, or leave the place out",
+                remedy="write a raster of 0 and 255 again as 0 and 1, or leave the place out",
             )
     sides = {part.side for part in parts}
     if len(sides) > 1:

@@ -269,7 +269,7 @@ def _read(path: Path, bands: int) -> npt.NDArray[np.uint8]:
         with rasterio.open(path) as file:
             if file.count < bands or file.dtypes[0] != "uint8":
                 raise LabelError(
-                    "a file is no 8-bit picture",
+                    "a file is not an 8-bit picture",
                     got=f"{path.name}: {file.count} bands of {file.dtypes[0]}",
                     expected=f"{bands} bands of uint8",
                 )

@@ -224,7 +224,7 @@ def _open(path: str | Path) -> h5py.File:
     try:
         return h5py.File(path, "r")
     except OSError as error:
-        raise LabelError("the file is no HDF5", got=f"{Path(path).name}: {error}") from error
+        raise LabelError("the file is not HDF5", got=f"{Path(path).name}: {error}") from error
 
 
 def _geo(file: Any, path: Path, count: int) -> tuple[npt.NDArray[np.float64], list[str]]:

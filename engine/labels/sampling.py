@@ -110,7 +110,7 @@ def cells_of_raster(
     strange = np.setdiff1d(np.unique(codes), np.arange(18))
     if len(strange):
         raise LabelError(
-            f"{Path(path).name} holds what is no LCZ",
+            f"{Path(path).name} holds what is not an LCZ",
             got=", ".join(map(str, strange[:5])),
             expected="codes 1 to 17, 0 for none",
         )

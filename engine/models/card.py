@@ -249,7 +249,7 @@ def load_card(path: str | Path) -> ModelCard:
         path = path / "card.json"
     if path.suffix in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".ckpt"):
         raise WeightsError(
-            "weights are no card",
+            "weights are not a card",
             got=path.name,
             expected="a card (JSON) beside a safetensors file",
             remedy="import the weights first; `python -m engine.models.import_sen2lcz` for Sen2LCZ",

@@ -42,7 +42,7 @@ def read_imagenet(path: Path, card: ModelCard) -> dict[str, Tensor]:
             "weights of ImageNet are read from safetensors alone",
             got=path.name,
             expected="a .safetensors file with torchvision's names",
-            remedy="write it anew, in Python: safetensors.torch.save_file("
+            remedy="write it again, in Python: safetensors.torch.save_file("
             f'torch.load("{path.name}", weights_only=True), {name})',
         )
     try:
@@ -64,7 +64,7 @@ def read_imagenet(path: Path, card: ModelCard) -> dict[str, Tensor]:
     missing = [name.removeprefix("encoder.") for name in wanted if name not in found]
     if missing:
         raise WeightsError(
-            "the file is no ResNet-50 of this width",
+            "the file is not a ResNet-50 of this width",
             got=f"{len(missing)} of {len(wanted)} weights missing or of another shape, "
             f"as {missing[0]}",
             expected="torchvision's names and shapes; size: published",

@@ -32,13 +32,13 @@ def import_sen2lcz(path: str | Path, folder: str | Path) -> ModelCard:
     Raises
     ------
     WeightsError
-        Where the file is no HDF5 or has another layout.
+        Where the file is not HDF5 or has another layout.
     """
     try:
         with h5py.File(path, "r") as file:
             state = _read(file.get("model_weights", file))
     except OSError as error:
-        raise WeightsError("the weights are no HDF5 file", got=f"{path}: {error}") from error
+        raise WeightsError("the weights are not an HDF5 file", got=f"{path}: {error}") from error
     wanted = Sen2LCZ().state_dict()
     wrong = [
         f"{name}: {tuple(value.shape)}, expected {tuple(wanted[name].shape)}"

@@ -179,7 +179,7 @@ def _geobox(like: GeoBox | xr.DataArray | xr.Dataset) -> GeoBox:
         return like
     if not isinstance(like, xr.DataArray | xr.Dataset):
         raise RecipeError(
-            "like is no grid",
+            "like is not a grid",
             got=type(like).__name__,
             expected="a GeoBox of odc.geo, or an array of xarray with a CRS",
         )

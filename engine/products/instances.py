@@ -170,7 +170,7 @@ def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCar
     verify_weights(card)
     if card.architecture != "gcn":
         raise CardError(
-            "model.instances is no graph network", got=card.architecture, expected="gcn"
+            "model.instances is not a graph network", got=card.architecture, expected="gcn"
         )
     if card.classes != other.classes:
         raise CardError(

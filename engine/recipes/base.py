@@ -59,9 +59,10 @@ def read_recipe(
                 remedy=f"`natmap init {template} > recipe.yaml` writes one to start from",
             ) from error
         except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-            raise RecipeError("the recipe is no YAML", got=f"{where}: {error}") from error
+            raise RecipeError("the recipe is not YAML", got=f"{where}: {error}") from error
         if not isinstance(values, dict):
-            raise RecipeError("the recipe is no mapping", got=f"{where}: {type(values).__name__}")
+            kind = type(values).__name__
+            raise RecipeError("the recipe is not a mapping", got=f"{where}: {kind}")
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     try:

@@ -67,7 +67,7 @@ class ClassifierWanted(Strict):
         "forest",
     ] = "mscnn"
     start: str | None = Field(
-        None, description="a model card to go on from: its weights wherever they fit"
+        None, description="a model card to start from: its weights wherever they fit"
     )
     beside: str | None = Field(
         None, description="of a gcn: card of the stream to fuse with; the weight is swept"

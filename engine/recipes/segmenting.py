@@ -67,7 +67,7 @@ class SegmenterWanted(Strict):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="attention, point_head, points, uncertainty, width"
     )
-    start: str | None = Field(None, description="a model card to go on from")
+    start: str | None = Field(None, description="a model card to start from")
     imagenet: str | None = Field(
         None,
         description="ResNet-50's weights of ImageNet, a local safetensors file; of other bands "

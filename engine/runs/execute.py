@@ -91,7 +91,7 @@ class Summary:
     def _head(self) -> str:
         said = f"{self.done} tiles done in {self.seconds:.0f} s, {len(self.failed)} failed"
         waiting = f", {self.blocked} wait for these" if self.blocked else ""
-        return said + waiting + (", stopped: run again to go on" if self.stopped else "")
+        return said + waiting + (", stopped: run again to resume" if self.stopped else "")
 
 
 def execute(

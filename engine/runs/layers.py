@@ -158,7 +158,7 @@ def leaves_of(
         whole = parts_of(fold.leaf, coarse.resolution)
         if whole is None:
             raise RunError(
-                f"a leaf of fold {fold.name} is no whole number of pixels",
+                f"a leaf of fold {fold.name} is not a whole number of pixels",
                 got=f"{fold.leaf:g} m, pixels of {coarse.resolution:g} m",
             )
         side = whole

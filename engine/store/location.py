@@ -231,7 +231,7 @@ def location_of(address: str | Path | Location, base: Path | None = None) -> Loc
     prefix = found.path.strip("/")
     if found.scheme != "s3" or not found.hostname or not prefix or found.query or "@" in text:
         raise StoreError(
-            "this is no place for a store",
+            "this is not a place for a store",
             got=text.split("?")[0].rpartition("@")[2],
             expected="a folder, or s3://bucket/prefix without credentials",
             remedy=_REMEDY,

@@ -270,7 +270,7 @@ class Store:
                 raise LockedError(
                     "another natmap run has taken this store over; what was not committed is lost",
                     got=f"{self.place}: driver {found}, this was {self._epoch}",
-                    remedy="this driver was out of reach for too long; the other one goes on",
+                    remedy="this driver was out of reach for too long; the other one continues",
                 )
         return session
 

@@ -79,7 +79,7 @@ def fit(
     """Train a card's network.
 
     The weights are those of the epoch with the best accuracy on validation; a killed training
-    goes on where it was, see `engine.training.loop.learn`.
+    resumes where it was, see `engine.training.loop.learn`.
 
     Parameters
     ----------

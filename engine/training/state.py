@@ -29,7 +29,7 @@ def resume(path: Path, key: str) -> dict[str, Any] | None:
         raise RunError(
             "the folder holds the state of another training",
             got=str(path),
-            remedy="remove it to start anew, or write to another folder",
+            remedy="remove it to start again, or write to another folder",
         )
     return state
 

@@ -146,7 +146,7 @@ def test_samples_of_a_raster_are_its_cells(folder: Path) -> None:
         form = {**file.profile, "nodata": None}
     with rasterio.open(folder / "strange.tif", "w", **form) as file:
         file.write(codes + 40, 1)
-    with pytest.raises(LabelError, match="no LCZ"):
+    with pytest.raises(LabelError, match="not an LCZ"):
         cells_of_raster(folder / "strange.tif", cells)
     far = GeoBox.from_bbox((0, 0, 1000, 1000), "EPSG:3035", resolution=100, tight=True)
     with pytest.raises(LabelError, match="labels no cell"):

@@ -144,9 +144,9 @@ def test_zones_beside_green_are_those_of_cells_by_hand(place: Path, product: Pat
     assert len(rows) == 1 + len(known)
     with Image.open(place / "beside" / "beside.png") as picture:
         assert picture.size[0] > 1500
-    with pytest.raises(MetricError, match="second map is no product of green space"):
+    with pytest.raises(MetricError, match="second map is not a product of green space"):
         beside(zones, zones)
-    with pytest.raises(MetricError, match="first map is no product of local climate zones"):
+    with pytest.raises(MetricError, match="first map is not a product of local climate zones"):
         beside(product, product)
     with rasterio.open(zones / "z.tif", "r+") as file:
         file.transform = Affine(100, 0, left + 90_000, 0, -100, top)

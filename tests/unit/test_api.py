@@ -115,7 +115,7 @@ def test_a_summary_shows_what_failed() -> None:
     failed = tuple(("scores", f"r0000c{n:04d}", f"<no> {n}\nmore") for n in range(30))
     summary = Summary(12, failed, 4, True, 61.2)
     assert repr(summary) == (
-        "<Summary 12 tiles done in 61 s, 30 failed, 4 wait for these, stopped: run again to go on>"
+        "<Summary 12 tiles done in 61 s, 30 failed, 4 wait for these, stopped: run again to resume>"
     )
     shown = summary._repr_html_()
     assert "&lt;no&gt; 19" in shown
@@ -156,7 +156,7 @@ ASKED = {"period": "2023-05-01/2023-05-31", "bands": ["B02"]}
         ({"like": BOX, "chunk": 0}, natmap.RecipeError, "chunk"),
         ({"like": BOX, "crs": "EPSG:3035"}, natmap.RecipeError, "leave crs"),
         ({"like": BOX, "origin": (3, 3)}, natmap.GridError, "lattice of origin"),
-        ({"like": "box"}, natmap.RecipeError, "no grid"),
+        ({"like": "box"}, natmap.RecipeError, "not a grid"),
         ({"like": BOX.rotate(10)}, natmap.GridError, "north up"),
         ({"bbox": (15, 46, 16, 47)}, natmap.RecipeError, "lacks a CRS"),
         ({"bbox": (15, 46, 16, 47), "crs": "EPSG:4326"}, natmap.GridError, "projected"),

@@ -1,4 +1,4 @@
-"""`make soak`: goes on where it was stopped, tells of every law, and does not hide a failure."""
+"""`make soak`: resumes where it was stopped, tells of every law, and does not hide a failure."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_files_of_another_layout_are_refused(
 
 def test_what_is_no_hdf5_or_of_other_patches_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.h5").write_text("<html>")
-    with pytest.raises(LabelError, match="no HDF5"):
+    with pytest.raises(LabelError, match="not HDF5"):
         import_so2sat([tmp_path / "t.h5"], tmp_path / "patches")
     so2sat(tmp_path / "t.h5", 3, 0)
     with h5py.File(tmp_path / "geo.h5", "w") as file:

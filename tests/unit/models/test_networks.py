@@ -238,7 +238,7 @@ def test_weights_that_are_not_the_card_s_are_refused(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(WeightsError, match="not there"):
         load_card(tmp_path)
-    with pytest.raises(WeightsError, match="weights are no card"):
+    with pytest.raises(WeightsError, match="weights are not a card"):
         load_card(tmp_path / "model.pt")
 
 
@@ -323,7 +323,7 @@ def test_foreign_hdf5_is_refused(tmp_path: Path) -> None:
     import h5py
 
     (tmp_path / "x.h5").write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="no HDF5"):
+    with pytest.raises(WeightsError, match="not an HDF5"):
         import_sen2lcz(tmp_path / "x.h5", tmp_path / "out")
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["a"] = 1

@@ -78,7 +78,7 @@ def test_scenes_of_a_day_are_merged_by_id_where_they_have_data() -> None:
 
 def test_what_is_no_cube_is_refused() -> None:
     given = cube()
-    with pytest.raises(RecipeError, match="no cube"):
+    with pytest.raises(RecipeError, match="not a cube"):
         composite(given["bands"])  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="lacks scl"):
         composite(given.drop_vars("scl"))

@@ -172,7 +172,7 @@ def test_layers_of_other_pixels_cover_one_ground(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_leaf_that_cuts_pixels_is_refused() -> None:
-    with pytest.raises(RunError, match="no whole number of pixels"):
+    with pytest.raises(RunError, match="not a whole number of pixels"):
         fold_layers(LOGS, {"map/classes": ArrayLayer(map_by_numpy(9, 9), 300.0)})
 
 
