@@ -6,7 +6,6 @@ import csv
 import json
 import math
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.squares import count_squares, onto, require_places
+from engine.compare.squares import Positions, count_squares
 from engine.errors import MetricError
 from engine.legend import LandClass
 from engine.metrics import bootstrap, by_class, several
@@ -91,34 +90,20 @@ def evaluate_classes(
             expected="each code to mean one thing",
         )
     silent = tuple(code for code in silent if code not in codes)
-    try:
-        with ExitStack() as files:
-            mine = files.enter_context(rasterio.open(path))
-            theirs = files.enter_context(rasterio.open(reference))
-            require_places(mine, theirs)
-            views = [files.enter_context(onto(mine, theirs))]
-            if within is not None:
-                views.append(
-                    files.enter_context(onto(mine, files.enter_context(rasterio.open(within))))
-                )
-            nodata = () if mine.nodata is None else (mine.nodata,)
-            found = count_squares(
-                mine,
-                views,
-                len(codes),
-                lambda values: _positions(values, codes, nodata, "the map"),
-                lambda values: _positions(values, codes, silent, "the reference"),
-            )
-            square_km = abs(mine.res[0] * mine.res[1]) / 1e6
-    except rasterio.errors.RasterioError as error:
-        raise MetricError("a raster cannot be read", got=error) from error
-    if not found.squares:
-        raise MetricError(
-            "map and reference know no pixel together",
-            got=f"{found.silent} pixels of the map, none labelled",
-            remedy="check that both cover one place, and which codes say nothing",
-        )
-    counts = np.sum(list(found.squares.values()), axis=0)
+
+    def of_map(file: rasterio.DatasetReader) -> Positions:
+        nodata = () if file.nodata is None else (file.nodata,)
+        return lambda values: _positions(values, codes, nodata, "the map")
+
+    found = count_squares(
+        path,
+        reference,
+        within,
+        len(codes),
+        of_map,
+        lambda file: lambda values: _positions(values, codes, silent, "the reference"),
+    )
+    counts, square_km = found.counts, found.square_km
     result = ClassEvaluation(
         legend,
         several(counts),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.squares import count_squares, onto, require_places, some_values
+from engine.compare.squares import Positions, count_squares, some_values
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
 from engine.maps.shares import NO_GREEN
@@ -86,34 +85,21 @@ def evaluate_green(
     """
     path = map_of(Path(product))
     codes = _codes_of(green, unknown, land_cover)
-    try:
-        with ExitStack() as open_files:
-            mine = open_files.enter_context(rasterio.open(path))
-            theirs = open_files.enter_context(rasterio.open(reference))
-            _require(mine, theirs, codes)
-            views = [open_files.enter_context(onto(mine, theirs))]
-            if within is not None:
-                places = open_files.enter_context(rasterio.open(within))
-                views.append(open_files.enter_context(onto(mine, places)))
-            found = count_squares(mine, views, 2, _green_of_map, codes.of_reference)
-            square_km = abs(mine.res[0] * mine.res[1]) / 1e6
-            counts = np.sum(list(found.squares.values()), axis=0)
-            if found.squares and not counts[1].any():
-                seen = some_values(mine, views[0], _green_of_map, codes.of_reference)
-                raise MetricError(
-                    "the reference has no green space where the map has data",
-                    got=f"codes {_listed(seen)}",
-                    expected=f"green space as {_listed(codes.green)}",
-                    remedy="say which codes are green space (--green 10,20,30, or --land-cover), "
-                    "or compare where there is some",
-                )
-    except rasterio.errors.RasterioError as error:
-        raise MetricError("a raster cannot be read", got=error) from error
-    if not found.squares:
+
+    def of_reference(file: rasterio.DatasetReader) -> Positions:
+        _require_green(file, codes)
+        return codes.of_reference
+
+    found = count_squares(path, reference, within, 2, lambda file: _green_of_map, of_reference)
+    counts, square_km = found.counts, found.square_km
+    if not counts[1].any():
+        seen = some_values(path, reference, _green_of_map, codes.of_reference)
         raise MetricError(
-            "map and reference know no pixel together",
-            got=f"{found.silent} pixels of the map, none labelled",
-            remedy="check that both cover one place, and which codes say nothing",
+            "the reference has no green space where the map has data",
+            got=f"codes {_listed(seen)}",
+            expected=f"green space as {_listed(codes.green)}",
+            remedy="say which codes are green space (--green 10,20,30, or --land-cover), or "
+            "compare where there is some",
         )
     area = float(counts.sum()) * square_km
 
@@ -209,7 +195,7 @@ def _listed(codes: Iterable[float]) -> str:
     return ", ".join(f"{code:g}" for code in codes) or "none"
 
 
-def _require(mine: rasterio.DatasetReader, theirs: rasterio.DatasetReader, codes: _Codes) -> None:
+def _require_green(theirs: rasterio.DatasetReader, codes: _Codes) -> None:
     if theirs.nodata in codes.green:
         raise MetricError(
             "the reference declares as nodata what is to be green space",
@@ -217,7 +203,6 @@ def _require(mine: rasterio.DatasetReader, theirs: rasterio.DatasetReader, codes
             expected=f"green space as {_listed(codes.green)}, and another nodata or none",
             remedy="take the nodata value off the file, or say which codes are green space",
         )
-    require_places(mine, theirs)
 
 
 def _write(found: GreenEvaluation, path: Path, reference: Path, out: Path) -> None:

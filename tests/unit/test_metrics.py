@@ -69,7 +69,7 @@ def test_classes_of_one_s_own_and_wrong_input() -> None:
     assert confusion([1, 1, 0], [1, 2, 1], classes=(2, 1)).tolist() == [[0, 0], [1, 1]]
     with pytest.raises(MetricError, match="different shapes"):
         confusion([1, 2], [1])
-    with pytest.raises(MetricError, match="no class"):
+    with pytest.raises(MetricError, match="not a class"):
         confusion([1, 18], [1, 1])
     with pytest.raises(MetricError, match="LCZ types"):
         assess(np.eye(3))

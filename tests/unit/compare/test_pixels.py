@@ -98,7 +98,7 @@ def test_codes_that_contradict_each_other_are_refused(tmp_path: Path, green: Pat
 
 def test_a_map_of_other_values_is_refused(tmp_path: Path, green: Path) -> None:
     percent = write(tmp_path / "probability.tif", np.where(MAP == 1, 90, 10).astype(np.uint8), 255)
-    with pytest.raises(MetricError, match=r"no classes of green space(.|\n)*10, 90"):
+    with pytest.raises(MetricError, match=r"not classes of green space(.|\n)*10, 90"):
         evaluate_green(percent, green)
 
 
