@@ -120,7 +120,7 @@ import natmap
 if __name__ == "__main__":
     recipe = json.load(open(sys.argv[1]))
     plan = natmap.plan(recipe)
-    done = natmap.run(recipe, workers=2, **({"cluster": sys.argv[2]} if sys.argv[2:] else {}))
+    done = natmap.run(recipe, workers=1, **({"cluster": sys.argv[2]} if sys.argv[2:] else {}))
     natmap.publish(recipe)
     print(json.dumps({"stages": [s.name for s in plan.stages], "failed": list(done.failed)}))
 """

@@ -177,7 +177,10 @@ def test_a_frame_of_16_bits_is_a_reason_in_the_map(
     assert "uint16" in json.dumps(read_status(place / "alone")["notes"])
 
 
-@pytest.mark.parametrize(("name", "times", "keep"), [("wide", 2, True), ("whole", 4, False)])
+@pytest.mark.parametrize(
+    ("name", "times", "keep"),
+    [("wide", 2, True), pytest.param("whole", 4, False, marks=pytest.mark.soak)],
+)
 def test_the_map_is_that_of_any_other_tiles(
     place: Path,
     case: Case,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,11 @@ import shapely
 from affine import Affine
 from pyproj import Transformer
 from support.shared import run
+from support.worlds import PLAIN, SMALL, photograph
+from typer.testing import CliRunner
 
 import engine
+from engine.cli.app import app
 from engine.compare.pixels import evaluate_green
 from engine.datasets.chip_cutting import cut_chips
 from engine.datasets.chips import open_chips
@@ -28,23 +29,26 @@ from engine.models.card import load_card
 from engine.models.registry import load_weights
 from engine.products.registry import load_training
 from engine.synthetic.country import Country
-from engine.synthetic.districts import World
-from engine.synthetic.photo import write_photos
 from engine.synthetic.scene import CRS
 from engine.training.adapt import adapt
 from engine.training.normalisation import ALIKE
 from engine.training.train import train
 
 pytestmark = pytest.mark.slow
-SIDE = 64
+SIDE, CHIPS = 64, 40
 
 
-def write_place(folder: Path, seed: int) -> None:
+Bounds = tuple[int, int, int, int]
+HERE = Country(PLAIN.world, 1600, 1600).bounds
+THERE = SMALL.bounds[0] + 800, SMALL.bounds[1] + 800, SMALL.bounds[0] + 1400, SMALL.bounds[1] + 1400
+"""Photos of other tests too: of green maps, and of land cover."""
+
+
+def write_place(folder: Path, bounds: Bounds) -> None:
     """Photos with what is green in them, a boundary and a recipe that maps them."""
-    country = Country(World(seed), 1600, 1600)
-    west, south, east, north = country.bounds
-    square = shapely.box(west, south, east, north)
-    write_photos(country.world, country.bounds, folder / "photos", [square])
+    west, south, _, north = bounds
+    square = shapely.box(*bounds)
+    photograph(PLAIN.world, bounds, folder / "photos")
     move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
 
     def degrees(shape: Any) -> str:
@@ -73,30 +77,31 @@ def write_place(folder: Path, seed: int) -> None:
 def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two cities and a model of the first."""
     folder = tmp_path_factory.mktemp("learning")
-    write_place(folder / "here", 4)
-    write_place(folder / "there", 9)
+    write_place(folder / "here", HERE)
+    write_place(folder / "there", THERE)
     (folder / "train.yaml").write_text(json.dumps(training()))
     return folder
 
 
 def natmap(*words: str) -> str:
-    """The command, and what it says on stdout."""
-    command = [sys.executable, "-c", "from engine.cli.app import main; main()", *words]
-    found = subprocess.run(command, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
+    """The command, and what it says."""
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 0, found.output
+    return found.output
 
 
 def training(**more: Any) -> dict[str, Any]:
     return {
         "name": "small-green",
         "product": "ugs",
-        "labels": [{"recipe": "here/recipe.yaml", "raster": "here/photos/green.tif", "most": 60}],
+        "labels": [
+            {"recipe": "here/recipe.yaml", "raster": "here/photos/green.tif", "most": CHIPS}
+        ],
         "chips": "chips",
         "side": SIDE,
         "split": {"by": "block", "side": 300, "shares": [0.5, 0.25, 0.25]},
         "model": {"size": "small", "parameters": {"width": 8, "points": 512}, "overlap": 16},
-        "training": {"epochs": 4, "batch": 8, "rate": 2e-3},
+        "training": {"epochs": 3, "batch": 8, "rate": 2e-3},
         "out": "model",
         **more,
     }
@@ -110,11 +115,11 @@ def model(places: Path) -> Path:
 
 def test_chips_are_the_ground_and_its_labels(places: Path, model: Path) -> None:
     chips = open_chips(places / "chips")
-    assert len(chips) == 60
+    assert len(chips) == CHIPS
     assert set(chips.split.tolist()) <= {0, 1, 2, 255}
     with rasterio.open(places / "here" / "photos" / "green.tif") as file:
         truth, bounds = file.read(1), file.bounds
-    for k in range(0, 60, 7):
+    for k in range(0, CHIPS, 5):
         x, y = chips.xy[k]
         assert (x - SIDE / 2) % SIDE == (y - SIDE / 2) % SIDE == 0  # a lattice from the anchor
         row, col = round(bounds.top - y - SIDE / 2), round(x - SIDE / 2 - bounds.left)
@@ -153,7 +158,7 @@ def test_the_same_chips_come_from_polygons(places: Path, model: Path) -> None:
         values = {"type": "FeatureCollection", "crs": crs, "features": features}
         (places / f"{name}.geojson").write_text(json.dumps(values))
     label = {"recipe": "here/recipe.yaml", "polygons": "parks.geojson", "within": "seen.geojson"}
-    recipe = training(labels=[{**label, "most": 60}], chips="chips-2")
+    recipe = training(labels=[{**label, "most": CHIPS}], chips="chips-2")
     found = cut_chips(load_training(recipe), places)
     chips = open_chips(places / "chips")
     np.testing.assert_array_equal(found.xy, chips.xy)

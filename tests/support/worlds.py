@@ -109,8 +109,8 @@ def photograph(world: World, bounds: tuple[int, int, int, int], folder: Path) ->
     """Orthophotos of a window of a world, its green space known everywhere, from the cache."""
     source = kept(
         "photos",
-        f"{world} {bounds} {source_hash('engine/synthetic')}",
-        lambda f: write_photos(world, bounds, f, []),
+        f"{world} {bounds} known {source_hash('engine/synthetic')}",
+        lambda f: write_photos(world, bounds, f, [shapely.box(*bounds)]),
     )
     shutil.copytree(source, folder, dirs_exist_ok=True)
     return folder

@@ -111,12 +111,12 @@ def test_what_is_no_cube_is_refused() -> None:
 
 @pytest.mark.slow
 def test_memory_is_bounded_by_blocks_not_by_the_cube() -> None:
-    """1.5 GB of scenes, of which a block is 4 MB; numpy, Dask and all that is imported included."""
+    """0.9 GB of scenes, of which a block is 6 MB; numpy, Dask and all that is imported included."""
     code = """
 import resource, dask, dask.array as da, numpy as np, xarray as xr
 from engine.cube.given import Place
 from engine.pipeline.notebook import composite
-n, days = 8000, 8
+n, days = 4800, 8
 def make(block_info=None):
     at = block_info[None]
     low = 1 + at["chunk-location"][-1] % 7
