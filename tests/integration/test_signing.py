@@ -193,7 +193,7 @@ def test_a_token_is_shared_and_renewed_before_it_ends(azure: Azure, skew: float)
         assert (found == values).all()
         reads += 1
         time.sleep(0.05)
-    assert reads > 10
+    assert reads > 6
     assert azure.refused == []  # never read with one that had ended
     gaps = np.diff(azure.granted)
     assert len(gaps) == 2
