@@ -30,14 +30,17 @@ def tell(event):
         print(event.stage, event.tile, flush=True)
 
 if __name__ == "__main__":
-    store, schedule = Toy(square(2), delay=0.1).open(sys.argv[1])
+    store, schedule = Toy(square(1), delay=0.1).open(sys.argv[1])
     with unwinding(), store.lock(), open_local(1) as cluster:
         print("open", flush=True)
         if sys.argv[2] == "wait":
             import time
             time.sleep(60)
         summary = execute(schedule, store, cluster, listeners=[tell], limits=Limits(window=2))
-    print("stopped" if summary.stopped else "whole", summary.done, flush=True)
+        print("stopped" if summary.stopped else "whole", summary.done, flush=True)
+        if sys.argv[2] == "stay":
+            import time
+            time.sleep(60)
 """
 
 
@@ -62,9 +65,37 @@ def end(driver: subprocess.Popen[str], number: int) -> tuple[str, str, list[psut
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(  # SIGINT in this process: test_execution.py
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.soak)]
-)
+def test_a_signal_drains_and_another_gives_the_workers_back(tmp_path: Path) -> None:
+    """SIGTERM in a run, and again after it, while the workers are still open; the next run does
+    the rest. SIGINT in this process: test_execution.py."""
+    driver = start(tmp_path, "stay")
+    assert driver.stdout is not None
+    lines = [driver.stdout.readline() for _ in range(6)]
+    assert lines[0] == "open\n", driver.communicate()
+    driver.send_signal(signal.SIGTERM)
+    while lines[-1].startswith(("open", "scenes", "composite", "map")):
+        lines.append(driver.stdout.readline())
+    assert lines[-1] == f"stopped {len(lines) - 2}\n"  # all that came back is committed
+    time.sleep(0.2)
+    _, err, left = end(driver, signal.SIGTERM)
+    assert driver.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert not left
+    do_the_rest(tmp_path)
+
+
+def do_the_rest(folder: Path) -> None:
+    toy = Toy(square(1))
+    store, schedule = toy.open(folder / "store")
+    whole = schedule.open
+    with store.lock():
+        assert execute(schedule, store, workers()).done == whole
+    assert (read_map(store) == toy.expected()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: int) -> None:
     driver = start(tmp_path, "run")
     assert driver.stdout is not None
@@ -74,17 +105,13 @@ def test_a_signal_drains_and_the_next_run_does_the_rest(tmp_path: Path, number: 
     assert driver.returncode == 0, err
     *more, last = out.splitlines()
     done = len(lines) - 1 + len(more)
-    assert last == f"stopped {done}"  # all that came back is committed
+    assert last == f"stopped {done}"
     assert not left
-    toy = Toy(square(2))
-    store, schedule = toy.open(tmp_path / "store")
-    whole = schedule.open
-    with store.lock():
-        assert execute(schedule, store, workers()).done == whole
-    assert (read_map(store) == toy.expected()).all()
+    do_the_rest(tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_before_a_run_a_signal_gives_the_workers_back(tmp_path: Path) -> None:
     driver = start(tmp_path, "wait")
     assert driver.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,13 @@ from support.near import near
 
 import engine
 from engine.catalog.snapshot import read_snapshot
-from engine.clusters.local import Local, open_local
+from engine.clusters.local import Local
 from engine.cube.clouds import READ_FAILED
 from engine.cube.read import sample_item
 from engine.items import Item
 from engine.legend import Reason
 from engine.pipeline import prepare
 from engine.pipeline.status import read_status
-from engine.pipeline.verbs import PRELOAD
 from engine.products import sources
 from engine.products.registry import load_recipe
 from engine.runs.execute import Summary
@@ -55,12 +55,19 @@ def files(country: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[F
 
 @pytest.fixture(scope="module")
 def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
-    """One worker that is not patient with servers, like its driver."""
+    """The workers that all tests share, not patient with servers for once, like their driver."""
+    told = {
+        "NATMAP_HTTP_SECONDS": "4",
+        "NATMAP_VERIFIED": str(tmp_path_factory.mktemp("verified")),
+    }
+    found = shared.workers()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NATMAP_HTTP_SECONDS", "6")
-        patch.setenv("NATMAP_VERIFIED", str(tmp_path_factory.mktemp("verified")))
-        with open_local(1, preload=PRELOAD) as found:
-            yield found
+        for name, value in told.items():
+            patch.setenv(name, value)
+        found.client.run(os.environ.update, told)
+        yield found
+    for name in told:
+        found.client.run(os.environ.pop, name, None)
 
 
 @pytest.fixture

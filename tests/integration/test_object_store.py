@@ -31,18 +31,18 @@ from rasterio.transform import from_origin
 from services.forgetful import Forgetful
 from services.radosgw import PROGRAMS, Gateway
 from services.required import need
+from support import shared
 from support.near import near
 from support.toys import Toy, blob, read_map
 
 import engine
-from engine.clusters.local import Local, open_local
+from engine.clusters.local import Local
 from engine.cube.access import Access
 from engine.cube.read import read_asset
 from engine.errors import LockedError, PublishError, ReadError, StoreError
 from engine.grid import Grid
 from engine.items import Asset, Item
 from engine.pipeline.doctor import examine
-from engine.pipeline.verbs import PRELOAD
 from engine.runs.execute import Limits, execute
 from engine.runs.schedule import Schedule
 from engine.store import lease
@@ -103,12 +103,12 @@ def service(
 
 @pytest.fixture(scope="module")
 def workers(service: dict[str, str]) -> Iterator[Local]:
-    """Workers that know the server; they outlive drivers."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in service.items():
-            patch.setenv(name, value)
-        with open_local(2, preload=PRELOAD) as found:
-            yield found
+    """The workers that all tests share, told of the server; they outlive drivers."""
+    found = shared.workers()
+    found.client.run(os.environ.update, service)
+    yield found
+    for name in service:
+        found.client.run(os.environ.pop, name, None)
 
 
 @pytest.fixture
@@ -204,27 +204,13 @@ def test_a_second_driver_is_refused_while_the_first_lives(s3: str) -> None:
         pass
 
 
-def test_a_dead_driver_s_store_is_taken_over(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NATMAP_LEASE_SECONDS", "2")
-    store = Store.create(s3, GRID, [MAP])
-    first = holder(s3)
-    time.sleep(3)  # longer than a life: its heart beats
-    with pytest.raises(LockedError, match="another natmap run"), store.lock():
-        pass
-    first.kill()
-    first.communicate()
-    with pytest.raises(LockedError, match=f"process {first.pid}"), store.lock():
-        pass
-    with ExitStack() as stack:
-        locked_at_last(store, stack)
-        root = zarr.open_group(store.reader().store, mode="r")
-        assert root.attrs["natmap:epoch"] == 2
-
-
 def test_a_driver_that_slept_cannot_commit(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NATMAP_LEASE_SECONDS", "2")
     store = Store.create(s3, GRID, [MAP])
     first = holder(s3)
+    time.sleep(3)  # longer than a life: its heart beats
+    with pytest.raises(LockedError, match=f"process {first.pid}"), store.lock():
+        pass
     first.send_signal(signal.SIGSTOP)
     with ExitStack() as stack:
         locked_at_last(store, stack)
@@ -350,16 +336,17 @@ def listen(event):
     if isinstance(event, events.Committed):
         print(event.tiles, flush=True)
 
-store, schedule = Toy(blob(), delay=0.05).open(sys.argv[1])
-limits = Limits(commit_tiles=8, commit_seconds=0.3)
+store, schedule = Toy(blob(0.5), delay=0.1).open(sys.argv[1])
+limits = Limits(commit_tiles=4, commit_seconds=0.3)
 with store.lock(), open_cluster(load_cluster(sys.argv[2])) as cluster:
     execute(schedule, store, cluster, listeners=[listen], limits=limits)
 """
 
 
 def test_run_kill_resume(workers: Local, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver killed in mid-run; its successor makes the rest, and the map is the same."""
-    toy = Toy(blob())
+    """A driver killed in mid-run: its store is taken over when its lease has run out, its successor
+    makes the rest, and the map is the same."""
+    toy = Toy(blob(0.5))
     monkeypatch.setenv("NATMAP_LEASE_SECONDS", "2")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     first = subprocess.Popen(
@@ -371,13 +358,18 @@ def test_run_kill_resume(workers: Local, s3: str, monkeypatch: pytest.MonkeyPatc
     before = 0
     for line in first.stdout:
         before += int(line)
-        if before >= 16:
+        if before >= 8:
+            store = Store.open(s3)
             first.kill()
             break
     first.communicate()
     assert first.returncode == -signal.SIGKILL
+    with pytest.raises(LockedError, match=f"process {first.pid}"), store.lock():
+        pass
     with ExitStack() as stack:
-        locked_at_last(Store.open(s3), stack)
+        locked_at_last(store, stack)
+        root = zarr.open_group(store.reader().store, mode="r")
+        assert root.attrs["natmap:epoch"] == 2
         left = toy.open(s3)[1].open
     assert 0 < left <= tasks(toy) - before
     store, schedule = toy.open(s3)

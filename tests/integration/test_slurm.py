@@ -63,8 +63,11 @@ def jobs(slurm: Slurm) -> dict[str, str]:
     return dict(line.split() for line in lines)
 
 
-def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: Path) -> None:
-    toy = Toy(blob(), delay=0.5)
+def test_a_run_outlives_a_cancelled_job_and_a_lost_node(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(managed, "_LOOK", 1.0)
+    toy = Toy(blob(0.8), delay=0.5)
     store, schedule = toy.open(tmp_path / "store")
     total = schedule.open
     done: list[events.TileDone] = []
@@ -79,7 +82,7 @@ def test_a_run_outlives_a_cancelled_job_and_a_lost_node(slurm: Slurm, tmp_path: 
         seen: list[dict[str, str]] = []
 
         def disturb() -> None:
-            while len(done) < 12:
+            while len(done) < 6:
                 time.sleep(0.05)
             slurm.call("scancel", min(first))
             at["cancelled"] = len(done)
