@@ -23,8 +23,8 @@ Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 class Predict(Protocol):
     """A network, ready; see `engine.infer.predict.Predictor`."""
 
-    def __call__(self, batch: npt.NDArray[np.float32]) -> Found:
-        """Probabilities (n, classes) and features (n, features) of patches."""
+    def __call__(self, batch: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_]) -> Found:
+        """Probabilities (n, classes) and features (n, features) of patches that are wanted."""
 
     def dense(self, blocks: Iterable[npt.NDArray[np.float32]]) -> Iterable[Found]:
         """The same of all cells of blocks, each one image."""
@@ -120,7 +120,9 @@ def _batches(
         batch = np.zeros((n, n, len(x), side, side), np.float32)
         batch[: mask.shape[0], : mask.shape[1]] = windows[:, *here].transpose(1, 2, 0, 3, 4)
         batch[: mask.shape[0], : mask.shape[1]][~mask] = 0.0
-        yield predict(batch.reshape(n * n, len(x), side, side))
+        wanted = np.zeros((n, n), bool)
+        wanted[: mask.shape[0], : mask.shape[1]] = mask
+        yield predict(batch.reshape(n * n, len(x), side, side), wanted.ravel())
 
 
 def _images(

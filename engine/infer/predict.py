@@ -98,7 +98,8 @@ class Predictor:
     ) -> None:
         # The same cell must get the same bits in whichever tile and run.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
-        torch.use_deterministic_algorithms(True)
+        # as `use_deterministic_algorithms`, which imports torch's compiler: three seconds a process
+        torch.set_deterministic_debug_mode("error")
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
@@ -120,7 +121,7 @@ class Predictor:
             self.size, self._map = _PART, pool.map
 
     def __call__(
-        self, batch: npt.NDArray[np.float32]
+        self, batch: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_] | None = None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Probabilities (n, classes) and features (n, features) of prepared patches, or graphs.
 
@@ -129,6 +130,8 @@ class Predictor:
         Parameters
         ----------
         batch : float32 (n, bands, patch, patch), or packed graphs (n, 50, 5)
+        wanted : bool (n), optional
+            Others may be left out; they get NaN where that saves time.
 
         Raises
         ------
@@ -137,10 +140,20 @@ class Predictor:
         """
         while True:
             size = self.size or len(batch)
-            parts = [batch[i : i + size] for i in range(0, len(batch), size)]
+            starts = range(0, len(batch), size)
+            some = [i for i in starts if wanted is None or wanted[i : i + size].any()]
             try:
-                found = list(self._map(self._run, parts))
-                return np.concatenate([s for s, _ in found]), np.concatenate([f for _, f in found])
+                found = list(self._map(self._run, [batch[i : i + size] for i in some]))
+                if len(some) == len(starts):
+                    scores, features = (np.concatenate(each) for each in zip(*found, strict=True))
+                    return scores, features
+                scores, features = (
+                    np.full((len(batch), n), np.nan, np.float32)
+                    for n in (len(self.card.classes), self.card.features)
+                )
+                for i, part in zip(some, found, strict=True):
+                    scores[i : i + size], features[i : i + size] = part
+                return scores, features
             except torch.cuda.OutOfMemoryError as error:
                 if size == 1:
                     raise RunError("one patch does not fit the GPU's memory") from error

@@ -88,6 +88,19 @@ def pixels(item: Item, name: str) -> np.ndarray:
     return values
 
 
+def median(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Rounded median (band, y, x) of the days (day, band, y, x) that are seen (day, y, x); or 0."""
+    count = seen.sum(axis=0)
+    found = np.zeros(values.shape[1:])
+    some, middle = count > 0, count[count > 0]
+    ordered = np.sort(np.where(seen[:, None], values, np.nan)[:, :, some], axis=0)  # NaN last
+    low, high = (
+        np.take_along_axis(ordered, at[None, None], 0)[0] for at in ((middle - 1) // 2, middle // 2)
+    )
+    found[:, some] = np.rint((low + high) / 2)
+    return found
+
+
 def usable(scl: np.ndarray, radius: float) -> np.ndarray:
     """SCL allows it and no cloud within `radius` pixels; brute force over the disc."""
     good = ~np.isin(scl, (0, 1, 3, 8, 9, 10)) & (scl <= 11)
@@ -104,9 +117,14 @@ def usable(scl: np.ndarray, radius: float) -> np.ndarray:
     return good & ~near
 
 
-def bilinear(item: Item, name: str, x: np.ndarray, y: np.ndarray, crs: str) -> np.ndarray:
-    """Exact bilinear values at grid centres (pyproj + numpy); NaN unless all 4 pixels are data."""
+def of_scenes(x: np.ndarray, y: np.ndarray, crs: str) -> tuple[np.ndarray, np.ndarray]:
+    """Grid centres in the scenes' own CRS, by pyproj."""
     px, py = Transformer.from_crs(crs, "EPSG:32633", always_xy=True).transform(x, y)
+    return px, py
+
+
+def bilinear(item: Item, name: str, px: np.ndarray, py: np.ndarray) -> np.ndarray:
+    """Exact bilinear values by numpy at places `of_scenes`; NaN unless all 4 pixels are data."""
     values = pixels(item, name).astype(float)
     values[values == 0] = np.nan
     left, top = CORNER[str(item.tile)]

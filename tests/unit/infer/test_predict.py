@@ -84,6 +84,18 @@ def test_bits_do_not_depend_on_the_other_patches(
         assert np.array_equal(one[slots], other[slots])
 
 
+def test_parts_in_which_nothing_is_wanted_are_left_out(
+    card: ModelCard, batch: Batch, whole: tuple[Batch, Batch]
+) -> None:
+    """A part is 32 patches; the others' bits are the same."""
+    wanted = np.zeros(256, bool)
+    wanted[[40, 200]] = True
+    for one, other in zip(whole, Predictor(card, "cpu")(batch, wanted), strict=True):
+        assert np.array_equal(one[wanted], other[wanted])
+        assert np.isnan(other[:32]).all()
+        assert np.isnan(other).any(axis=1).sum() == 256 - 2 * 32
+
+
 def test_scores_are_the_network_s(card: ModelCard, batch: Batch) -> None:
     """Against the module itself, whole batch at once; and they are probabilities."""
     predict = Predictor(card, "cpu")
