@@ -256,7 +256,7 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
     assert areas.groups > 1
     card = load_card(tmp_path / "model")
     assert card.output == "logit"
-    with pytest.raises(MetricError, match="no product"):
+    with pytest.raises(MetricError, match="not a product"):
         evaluate(folder, folder / "truth" / "truth-lcz.tif")
     with pytest.raises(MetricError, match="layer"):
         evaluate(product, folder / "truth" / "truth-lcz.tif", layer="scores")

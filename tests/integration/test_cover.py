@@ -248,7 +248,7 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path) -> None:
         engine.train({**training, "ignored": [], "out": str(tmp_path / "m")}, base=place)
     with pytest.raises(RecipeError, match="classes: product cover has some"):
         engine.train({**training, "classes": []}, base=place)
-    with pytest.raises(MetricError, match=r"no classes of the map(.|\n)*15"):
+    with pytest.raises(MetricError, match=r"not classes of the map(.|\n)*15"):
         engine.evaluate(place / "product", place / "truth.tif")
     with pytest.raises(MetricError, match="codes of green space"):
         engine.evaluate(place / "product", place / "truth.tif", green=[9], unknown=[15])
@@ -256,7 +256,7 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "escaped" / "report.json").read_text())
     report["form"]["layers"][0]["suffix"] = "/../../truth"
     (tmp_path / "escaped" / "report.json").write_text(json.dumps(report))
-    with pytest.raises(MetricError, match="no product of natmap"):
+    with pytest.raises(MetricError, match="not a product of natmap"):
         engine.evaluate(tmp_path / "escaped", place / "truth.tif", out=tmp_path)
 
 

@@ -6,7 +6,9 @@ import io
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,10 @@ import pytest
 import rasterio
 from PIL import Image
 from rich.console import Console
+from typer.testing import CliRunner
 
 from engine.cli import demo
+from engine.cli.app import app
 from engine.cli.demo import Facts, conclude, judge
 from engine.errors import RunError
 from engine.pipeline.status import read_status
@@ -127,6 +131,26 @@ def test_a_miss_is_said_and_ends_with_exit_code_1(
     assert kept["code"] == 1
     [missed] = [text for text, holds in kept["expectations"].items() if not holds]
     assert missed.startswith(words)
+
+
+def test_a_miss_is_the_command_s_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make demo` takes all steps and misses nothing; here they are left out, and one misses."""
+    given: dict[str, Any] = {
+        "_run": (1.0, []),
+        "_tile_days": 0,
+        "_boxes": {},
+        "_most_urban": (0, 0, 100, 100),
+        "evaluate_green": SimpleNamespace(figures={"f1": 0.9}),
+    }
+    left_out = ("synthesize", "plan", "draw_plan", "publish", "write_green", "beside", "draw_zones")
+    for name in (*given, *left_out):
+        monkeypatch.setattr(demo, name, partial(lambda found, *_, **__: found, given.get(name)))
+    for oa, code in ((0.75, 0), (0.74, 1)):
+        reached = SimpleNamespace(oa=oa, kappa=0.72, oa_u=0.7, f1_macro=0.6)
+        monkeypatch.setattr(demo, "_judge", lambda *_, a=reached: SimpleNamespace(accuracy=a))
+        said = CliRunner().invoke(app, ["demo", str(tmp_path / "demo")])
+        assert said.exit_code == code, said.output
+        assert json.loads((tmp_path / "demo" / "demo.json").read_text())["code"] == code
 
 
 def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     with pytest.raises(CardError, match="trained on other instances") as caught:
         engine.plan({**fused, "instances": {"segmenter": "felzenszwalb"}}, base=place)
     assert "set instances.segmenter to slic" in str(caught.value)
-    with pytest.raises(CardError, match="no graph network"):
+    with pytest.raises(CardError, match="not a graph network"):
         engine.plan({**fused, "model": {**model, "instances": "./s2"}}, base=place)
     with pytest.raises(RecipeError, match="needs 1 m images"):
         engine.plan({**fused, "images": None}, base=place)

@@ -25,7 +25,7 @@ from engine.errors import PublishError
 from engine.legend import LCZ, Reason
 from engine.products.registry import PRODUCTS
 from engine.publishing import preview
-from engine.publishing.forms import Form
+from engine.publishing.forms import Form, Layer, Scale, reason_layer
 from engine.publishing.product import Facts, write_product
 from engine.publishing.report import redact
 from engine.publishing.sheets import cut_sheets
@@ -184,6 +184,31 @@ def test_a_tally_is_that_of_numpy(layers: dict[str, np.ndarray]) -> None:
         codes, counts = np.unique(values, return_counts=True)
         expected = dict(zip(codes.tolist(), counts.tolist(), strict=True))
         assert {c: n for c, n in enumerate(found[name].tolist()) if n} == expected
+
+
+def test_tallies_do_not_depend_on_the_blocks() -> None:
+    """A map of three blocks of 2048 cells, of classes and of continuous values."""
+    rng, shape = np.random.default_rng(1), (4100, 3)
+    box = GeoBox(shape, BOX.transform, BOX.crs)
+    tall = {layer.key: rng.integers(1, 18, shape).astype(layer.dtype) for layer in LCZ_FORM.layers}
+    tall["reason"] = np.zeros(shape, np.uint8)
+    found = count(LCZ_FORM, box, reader(tall))
+    for name, key in (("map", "map"), ("days", "observations"), ("dissent", "dissent")):
+        expected = np.bincount(tall[key].ravel(), minlength=len(found[name]))
+        np.testing.assert_array_equal(found[name], expected)
+    assert found["reason"][Reason.DATA] == tall["reason"].size
+    kinds = Layer("map", "", "Heights", "float32", -1.0, "average"), reason_layer("map/reason")
+    heights = Form(
+        "Heights", "heights", (), kinds, scale=Scale(0.0, 1.0, "m", ("000000", "FFFFFF"))
+    )
+    tall["map"] = rng.random(shape).astype(np.float32)
+    tall["map"][4000:] += 1
+    tall["map"][::2] = -1.0
+    known = tall["map"][1::2].astype(float)
+    found = count(heights, box, reader(tall))
+    assert found["known"] == known.size
+    assert found["total"] == pytest.approx(known.sum(), rel=1e-12)
+    assert (found["low"], found["high"]) == (known.min(), known.max())
 
 
 def test_the_stac_is_valid_and_says_what_it_came_from(

@@ -378,10 +378,10 @@ def test_what_is_no_published_network_is_told_by_what_it_lacks(tmp_path: Path) -
     small = write_segmenter(tmp_path / "net", "ugsnet", SIDE, 16, width=8)
     card = small.model_copy(update={"parameters": {}})
     save_file({k: v for k, v in given.items() if not k.startswith("bn1.")}, path)
-    with pytest.raises(WeightsError, match=r"no ResNet-50(.|\n)*4 of 265 weights(.|\n)*bn1.weight"):
+    with pytest.raises(WeightsError, match=r"not a ResNet-50(.|\n)*4 of 265(.|\n)*bn1.weight"):
         read_imagenet(path, card)
     save_file(given, path)
-    with pytest.raises(WeightsError, match="no ResNet-50 of this width"):
+    with pytest.raises(WeightsError, match="not a ResNet-50 of this width"):
         read_imagenet(path, small)
 
 
