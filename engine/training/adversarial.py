@@ -144,7 +144,7 @@ def align(
             expected="each chip at most once in a step",
             remedy="lower training.batch, or draw more chips of the city (most)",
         )
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")
     torch.manual_seed(settings.seed)
     network = build(card)
     network.load_state_dict(dict(start), strict=False)

@@ -177,7 +177,8 @@ def _learn(
     """The loop. Of several devices each takes its share of every batch; the first one decides."""
     settings = lesson.settings
     rank, world = fabric.global_rank, fabric.world_size
-    torch.use_deterministic_algorithms(True, warn_only=not lesson.deterministic)
+    # as `use_deterministic_algorithms`, which imports torch's compiler: three seconds
+    torch.set_deterministic_debug_mode("error" if lesson.deterministic else "warn")
     torch.manual_seed(settings.seed)
     network = build(lesson.card)
     if lesson.start is not None:
