@@ -162,9 +162,7 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
         self.aloft = {"cpu": 0, "gpu": 0}  # how many of these need what
-        self.finished = _Finished(
-            loop=cluster.client.loop, with_results=True, raise_errors=False
-        )
+        self.finished = _Finished(loop=cluster.client.loop, with_results=True, raise_errors=False)
         self.results: list[TileResult] = []  # came back, not committed
         self.rows: list[tuple[Work, np.void]] = []  # failed and blocked, not committed
         self.tries: dict[Work, list[int]] = {}  # errors, deaths

@@ -27,6 +27,7 @@ from engine.store.ledger import Flag, State
 
 pytestmark = pytest.mark.slow
 QUICK = Limits(commit_tiles=8, commit_seconds=0.3)
+FULL = [(80, 1), (160, 1), (160, 2), (320, 1)]  # tiles in pixels, workers
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +62,8 @@ def test_the_map_equals_brute_force(tmp_path: Path, cluster: Local) -> None:
 @pytest.mark.parametrize(
     ("tile", "workers"),
     [
-        *[(80, 2), (320, 2), (160, 1)],
-        *[pytest.param(*full, marks=pytest.mark.soak) for full in [(80, 1), (160, 2), (320, 1)]],
+        *[(80, 2), (320, 2)],  # one worker: test_exhaustion.py
+        *[pytest.param(n, w, marks=pytest.mark.soak) for n, w in FULL],
     ],
 )
 def test_the_map_does_not_depend_on_the_layout(
@@ -204,8 +205,6 @@ def test_chunks_of_another_tile_are_refused(tmp_path: Path, cluster: Local) -> N
     assert (read_map(store) == expected).all()
 
 
-@pytest.mark.alone  # it kills processes, and hung twice beside others
-@pytest.mark.timeout(300)
 def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     toy = Toy(square(2), delay=0.05)
     store, schedule = toy.open(tmp_path / "s")
@@ -220,7 +219,7 @@ def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     with open_local(2) as cluster, store.lock():
 
         def massacre() -> None:
-            assert begun.wait(60)
+            assert begun.wait(120)
             for nanny in list(cluster._cluster.workers.values()):
                 os.kill(nanny.process.pid, signal.SIGKILL)
             cluster._cluster.sync(_close_nannies, cluster._cluster)
