@@ -9,6 +9,7 @@ block are worked out once for all bands of an item, which is where warping spend
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -42,6 +43,8 @@ _NODE = 20  # pixels between nodes; at 10 m and two UTM zones interpolation errs
 _TOLERANCE = 1e-4  # of a source pixel; beyond it a block's pixels are projected one by one
 _STRIP = 200  # rows of a piece
 _FAR = 1e9  # source pixels
+
+_asking = threading.Lock()
 
 Floats = npt.NDArray[np.float64]
 Near = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32]]
@@ -227,12 +230,19 @@ def _in_pixels(x: Floats, y: Floats, frame: Frame) -> tuple[Floats, Floats]:
     return column, row
 
 
-@lru_cache(maxsize=2048)
 def _nodes(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
     """A block's nodes in a source's CRS (2, n, n), and how far interpolation misses between them.
 
-    The miss is measured in the middle of each four nodes, where it is largest.
+    The miss is measured in the middle of each four nodes, where it is largest. The bands of an item
+    are read side by side and ask for the same block at the same moment: the first makes it, the
+    others wait. Each would make a transformer of its own, which takes longer than all else here.
     """
+    with _asking:
+        return _nodes_of(block, crs)
+
+
+@lru_cache(maxsize=2048)
+def _nodes_of(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
     at = np.arange(0, BLOCK + 1, _NODE, dtype=np.float64)
     nodes = np.stack(_project(block, crs, at, at))
     middle = at[:-1] + _NODE / 2

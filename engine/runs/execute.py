@@ -128,6 +128,24 @@ def execute(
         return driver.run()
 
 
+class _Finished(as_completed):  # type: ignore[misc]
+    """Futures in the order in which they end.
+
+    A worker may die when a task of its has ended and its result was not yet fetched. The scheduler
+    runs the task again; where that fails, Dask's own class never tells of the future.
+    """
+
+    async def _track_future(self, future: Future[Any]) -> None:
+        try:
+            await super()._track_future(future)
+        except Exception as error:
+            with self.lock:
+                if self.futures.pop(future, 0):
+                    self.queue.put_nowait((future, error))
+                    with self.thread_condition:
+                        self.thread_condition.notify()
+
+
 class _Driver:
     def __init__(
         self,
@@ -144,9 +162,7 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
         self.aloft = {"cpu": 0, "gpu": 0}  # how many of these need what
-        self.finished = as_completed(
-            loop=cluster.client.loop, with_results=True, raise_errors=False
-        )
+        self.finished = _Finished(loop=cluster.client.loop, with_results=True, raise_errors=False)
         self.results: list[TileResult] = []  # came back, not committed
         self.rows: list[tuple[Work, np.void]] = []  # failed and blocked, not committed
         self.tries: dict[Work, list[int]] = {}  # errors, deaths
@@ -252,10 +268,11 @@ class _Driver:
             if work is None:
                 continue
             self.aloft[self.schedule.resource[work.stage]] -= 1
-            status = future.status
+            # What was lost on its way may be finished, and yet an error is all that came.
+            finished = future.status == "finished" and not isinstance(result, BaseException)
             # A finished task whose future is held runs again if its worker dies: let go at once.
             future.release()
-            if status == "finished":
+            if finished:
                 self._accept(work, result)
             else:
                 self._refuse(work, error_of(result))

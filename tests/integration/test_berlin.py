@@ -303,7 +303,7 @@ def test_killed_in_the_middle_of_natmap_run(made: Made, tmp_path: Path, victim: 
     moment = random.Random(victim).randrange(5, whole // 2)
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen([NATMAP, "run", str(path), "--workers", "2"], stdout=log)
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while first.poll() is None and time.monotonic() < until:
             if counts(tmp_path / "store") >= moment:
                 break

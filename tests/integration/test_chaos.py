@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.benchmark import BENCHMARKS
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(

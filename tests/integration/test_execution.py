@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,13 @@ from engine.grid import Tile
 from engine.runs import events
 from engine.runs.execute import Limits, execute
 from engine.runs.schedule import Schedule, Status, Work
+from engine.runs.stage import Output
+from engine.runs.task import TileTask
 from engine.store.ledger import Flag, State
 
 pytestmark = pytest.mark.slow
 QUICK = Limits(commit_tiles=8, commit_seconds=0.3)
+FULL = [(80, 1), (160, 1), (160, 2), (320, 1)]  # tiles in pixels, workers
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +62,8 @@ def test_the_map_equals_brute_force(tmp_path: Path, cluster: Local) -> None:
 @pytest.mark.parametrize(
     ("tile", "workers"),
     [
-        *[(80, 2), (320, 2), (160, 1)],
-        *[pytest.param(*full, marks=pytest.mark.soak) for full in [(80, 1), (160, 2), (320, 1)]],
+        *[(80, 2), (320, 2)],  # one worker: test_exhaustion.py
+        *[pytest.param(n, w, marks=pytest.mark.soak) for n, w in FULL],
     ],
 )
 def test_the_map_does_not_depend_on_the_layout(
@@ -202,8 +205,6 @@ def test_chunks_of_another_tile_are_refused(tmp_path: Path, cluster: Local) -> N
     assert (read_map(store) == expected).all()
 
 
-@pytest.mark.alone  # it kills processes, and hung twice beside others
-@pytest.mark.timeout(300)
 def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     toy = Toy(square(2), delay=0.05)
     store, schedule = toy.open(tmp_path / "s")
@@ -218,7 +219,7 @@ def test_all_workers_gone_with_their_nannies(tmp_path: Path) -> None:
     with open_local(2) as cluster, store.lock():
 
         def massacre() -> None:
-            assert begun.wait(60)
+            assert begun.wait(120)
             for nanny in list(cluster._cluster.workers.values()):
                 os.kill(nanny.process.pid, signal.SIGKILL)
             cluster._cluster.sync(_close_nannies, cluster._cluster)
@@ -251,6 +252,56 @@ def test_a_held_result_of_a_dead_worker_is_not_run_again(tmp_path: Path, cluster
         execute(schedule, store, cluster, listeners=[kill_one], limits=QUICK)
     assert len(ran(seen)) == len(set(ran(seen)))
     assert (read_map(store) == toy.expected()).all()
+
+
+def test_a_result_that_was_lost_and_fails_when_it_is_made_again_is_tried_again(
+    tmp_path: Path, cluster: Local, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker dies between the end of a task and the gathering of its result: the scheduler runs
+    the task again, that fails too, and the driver is told."""
+    toy = Toy(square(1))
+    client, killed = cluster.client, []
+    gather = client._gather_remote
+
+    async def late(*words: object) -> object:
+        for key in client._gather_keys:
+            if key.startswith("map-") and not killed:
+                [address] = client.cluster.scheduler.tasks[key].who_has
+                nannies = client.cluster.workers.values()
+                [nanny] = [n for n in nannies if n.worker_address == address.address]
+                killed.append(key)
+                os.kill(nanny.process.pid, signal.SIGKILL)
+        return await gather(*words)
+
+    monkeypatch.setattr(client, "_gather_remote", late)
+    store, schedule = toy.open(tmp_path / "s")
+    stages = toy.stages()
+    stages[2] = replace(stages[2], kernel=Second(stages[2].kernel, tmp_path / "begun"))
+    schedule = Schedule(stages, toy.support, schedule.ledger)
+    seen: list = []
+    with store.lock():
+        execute(schedule, store, cluster, listeners=[seen.append], limits=QUICK)
+    assert len(killed) == 1
+    assert [e.error for e in seen if isinstance(e, events.TileRetried)] == [
+        "RuntimeError: a second time"
+    ]
+    assert (read_map(store) == toy.expected()).all()
+
+
+@dataclass(frozen=True)
+class Second:
+    """A kernel that fails when it runs for the second time, wherever that is."""
+
+    kernel: Kernel
+    begun: Path
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        with self.begun.open("a+") as file:
+            file.write("x")
+            file.seek(0)
+            if file.read() == "xx":
+                raise RuntimeError("a second time")
+        yield from self.kernel(task)
 
 
 def test_a_stop_drains_and_the_next_run_does_the_rest(tmp_path: Path, cluster: Local) -> None:

@@ -19,7 +19,7 @@ from engine.catalog.ingest import ingest
 from engine.store.ledger import Ledger
 from engine.store.repository import Store
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.slow
 WEST, NORTH = 400_000, 5_200_000  # multiples of the tile
 
 

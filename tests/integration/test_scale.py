@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from support.benchmark import BENCHMARKS
 
-pytestmark = [pytest.mark.slow, pytest.mark.alone]
+pytestmark = pytest.mark.slow
 full = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
 

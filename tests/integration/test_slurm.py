@@ -165,16 +165,24 @@ def test_a_group_whose_jobs_only_die_ends_the_run(
     monkeypatch.setattr(restarts, "_FIRST", 0.5)  # seconds to the second try; doubled each time
     monkeypatch.setattr(managed, "_LOOK", 1.0)
     right = settings(tmp_path / "shared")
-    bad = right.groups[1].model_copy(update={"prologue": ("echo no such module here", "exit 3")})
+    # no job dies before something is done that is to be kept
+    wait = f"until test -e {tmp_path}/committed; do sleep 0.1; done"
+    prologue = (wait, "echo no such module here", "exit 3")
+    bad = right.groups[1].model_copy(update={"prologue": prologue})
     broken = right.model_copy(update={"groups": (right.groups[0], bad)})
     toy = Toy(blob(), delay=1.0)  # longer than the jobs of the other group take to die
     store, schedule = toy.open(tmp_path / "store")
+
+    def tell(event: events.Event) -> None:
+        if isinstance(event, events.Committed):
+            (tmp_path / "committed").touch()
+
     with (
         pytest.raises(RunError, match="group others die") as caught,
         open_managed(broken) as cluster,
         store.lock(),
     ):
-        execute(schedule, store, cluster, limits=QUICK)
+        execute(schedule, store, cluster, listeners=[tell], limits=QUICK)
     assert "no such module here" in str(caught.value)
     _, left = toy.open(tmp_path / "store")
     assert left.count("scenes", Status.SETTLED)  # what was done is kept
