@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_evaluation", "draw_plan", "out", "progress", "say", "training"]
 
-out = Console(file=sys.stdout, highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
