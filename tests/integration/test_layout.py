@@ -1,6 +1,6 @@
 """Layout invariance of the real product: what the tiles are must not show in the map.
 
-The country is an arc, so that it crosses edges of tiles at every angle: five kilometres long for
+The country is an arc, so that it crosses edges of tiles at every angle: seven kilometres long for
 tiles of 1.6 and 4.8 km, and forty for tiles of 8, 16 and 32 km.
 """
 
@@ -51,7 +51,7 @@ class Size:
         return shapely.LineString(line).buffer(width / 2)
 
 
-LITTLE = Size(480, 400.0, 480, 160, 60)
+LITTLE = Size(640, 400.0, 480, 160, 80)
 WHOLE = Size(4000, 500.0, 3200, 400, 500)
 
 
