@@ -1,7 +1,7 @@
 """Layout invariance of the real product: what the tiles are must not show in the map.
 
-The country is an arc, so that it crosses edges of tiles at every angle: three kilometres long for
-tiles of 1.6 and 3.2 km, and forty for tiles of 8, 16 and 32 km.
+The country is an arc, so that it crosses edges of tiles at every angle: seven kilometres long for
+tiles of 1.6 and 4.8 km, and forty for tiles of 8, 16 and 32 km.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Size:
         return shapely.LineString(line).buffer(width / 2)
 
 
-LITTLE = Size(320, 500.0, 320, 160, 80)
+LITTLE = Size(640, 400.0, 480, 160, 80)
 WHOLE = Size(4000, 500.0, 3200, 400, 500)
 
 

@@ -22,7 +22,8 @@ from engine.synthetic.make import synthesize
 
 pytestmark = pytest.mark.slow
 WORLD = World(6)  # of a few, one with much broken cloud on these days
-BEYOND = 800  # metres of imagery about it: patches, the filter and clouds reach less far
+BEYOND = 400  # metres of imagery about it: patches, the filter and clouds reach less far
+INSET = 100  # metres from its bounds to what is mapped: the filter needs no further tiles
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Made:
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     cover, side = request.param
     days = tuple(replace(day, cover=cover) for day in AUTUMN[:3])
-    country = Country(WORLD, side, side, days, inset=0)
+    country = Country(WORLD, side, side, days, inset=INSET)
     folder = tmp_path_factory.mktemp("country")
     with pytest.MonkeyPatch.context() as patch:  # a world of its own is dear: no more than needed
         patch.setattr("engine.synthetic.country._BEYOND", BEYOND)
