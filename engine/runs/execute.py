@@ -128,7 +128,7 @@ def execute(
         return driver.run()
 
 
-class _Finished(as_completed):  # type: ignore[misc]
+class _Finished(as_completed):
     """Futures in the order in which they end.
 
     A worker may die when a task of its has ended and its result was not yet fetched. The scheduler
@@ -137,7 +137,7 @@ class _Finished(as_completed):  # type: ignore[misc]
 
     async def _track_future(self, future: Future[Any]) -> None:
         try:
-            await super()._track_future(future)
+            await super()._track_future(future)  # type: ignore[no-untyped-call]
         except Exception as error:
             with self.lock:
                 if self.futures.pop(future, 0):
@@ -162,7 +162,9 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
         self.aloft = {"cpu": 0, "gpu": 0}  # how many of these need what
-        self.finished = _Finished(loop=cluster.client.loop, with_results=True, raise_errors=False)
+        self.finished: Any = _Finished(  # type: ignore[no-untyped-call]
+            loop=cluster.client.loop, with_results=True, raise_errors=False
+        )
         self.results: list[TileResult] = []  # came back, not committed
         self.rows: list[tuple[Work, np.void]] = []  # failed and blocked, not committed
         self.tries: dict[Work, list[int]] = {}  # errors, deaths
