@@ -29,8 +29,8 @@ COUNTRY = Country(PLAIN.world, 4800, 3200, AUTUMN[:2])
 AREA = 4_465_800, 2_933_000, 4_467_800, 2_933_600
 """Left, bottom, right, top of what is mapped: two columns of cells in one of the blocks that are
 segmented, each for itself, and 18 in a second one, which the border of two tiles cuts."""
-BLOCK, BORDER = 4_466_000, 4_467_200
-"""Where the second block begins, and the second tile."""
+BLOCK, BORDER = (4_466_000, 2_934_000), 4_467_200
+"""Left and top of the second block; where the second tile begins."""
 PHOTOS = 4_465_600, 2_932_700, 4_467_600, 2_933_700
 """Two frames: all windows of what is mapped, but those of the last column or two."""
 FRAME = 4_465_900, 2_933_100, 4_466_300, 2_933_400
@@ -93,12 +93,12 @@ def test_instances_are_those_of_their_block_alone(place: Path) -> None:
     assert nodes.shape[:2] == (50, 5)
     known = np.argwhere(count > 0)
     assert (count == 0).any()  # beyond what was photographed
-    assert (left + 100 * known[:, 1] < BLOCK).any()
+    assert (left + 100 * known[:, 1] < BLOCK[0]).any()
     # one block is witness enough, and takes long
-    mine = known[left + 100 * known[:, 1] >= BLOCK]
+    mine = known[left + 100 * known[:, 1] >= BLOCK[0]]
     assert len(mine) > 80
     assert 10 < (left + 100 * mine[:, 1] >= BORDER).sum() < 40
-    corner = BLOCK - 110, -(-top // 2000 * 2000) + 110
+    corner = BLOCK[0] - 110, BLOCK[1] + 110
     rgb, valid = mosaic(place, *corner, 2220)
     instances = segment(rgb, "slic", valid)
     for row, col in mine.tolist():
