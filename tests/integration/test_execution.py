@@ -99,6 +99,7 @@ def test_a_new_day_touches_only_that_day_and_what_it_changes(
     area = square(3)  # in a ring of tiles that are read and not mapped
     run(Toy(area), tmp_path / "s", cluster)
     changed = Toy(area, shifts={(Tile(1, 1), 3005): 9})
+    assert changed.open(tmp_path / "s")[1].stale_parts("scenes", Tile(1, 1)) == 1  # of two days
     _, seen = run(changed, tmp_path / "s", cluster)
     tiles = {stage: [t for s, t in ran(seen) if s == stage] for stage in ("scenes", "composite")}
     assert tiles["scenes"] == [Tile(1, 1)]
@@ -109,6 +110,11 @@ def test_a_new_day_touches_only_that_day_and_what_it_changes(
     store, _ = changed.open(tmp_path / "s")
     assert (read_map(store) == changed.expected()).all()
     grown = Toy(area, days=(3000, 3005, 3010))
+    _, schedule = grown.open(tmp_path / "s")
+    ready = schedule.tiles("scenes", Status.READY)
+    assert ready
+    for tile in ready:  # the new day; of one tile the day that was shifted, too
+        assert schedule.stale_parts("scenes", tile) == (2 if tile == Tile(1, 1) else 1)
     _, seen = run(grown, tmp_path / "s", cluster)
     store, _ = grown.open(tmp_path / "s")
     assert (read_map(store) == grown.expected()).all()
