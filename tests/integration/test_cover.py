@@ -100,7 +100,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "side": 64,
         "split": {"by": "block", "side": 128, "shares": [0.6, 0.2, 0.2]},
         "model": {"architecture": "unet", "parameters": {"width": 8}, "overlap": 16, "window": 128},
-        "training": {"epochs": 8, "batch": 8, "rate": 3e-3},
+        "training": {"epochs": 10, "batch": 4, "rate": 3e-3},
         "out": "model",
     }
     (folder / "train.yaml").write_text(json.dumps(training))
@@ -246,7 +246,7 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path) -> None:
     training = json.loads((place / "train.yaml").read_text())
     with pytest.raises(LabelError, match=r"other values(.|\n)*got: +15"):
         engine.train({**training, "ignored": [], "out": str(tmp_path / "m")}, base=place)
-    with pytest.raises(RecipeError, match="classes: product cover has some"):
+    with pytest.raises(RecipeError, match=r"classes: .* at least 2 items"):
         engine.train({**training, "classes": []}, base=place)
     with pytest.raises(MetricError, match=r"not classes of the map(.|\n)*15"):
         engine.evaluate(place / "product", place / "truth.tif")

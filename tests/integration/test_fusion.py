@@ -41,7 +41,7 @@ FRAME = 4_465_900, 2_933_100, 4_466_300, 2_933_400
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Part of a country with orthophotos, its composite and its instances, in two tiles."""
     folder = tmp_path_factory.mktemp("fused")
-    synthesize(COUNTRY, folder, tile=160)
+    synthesize(COUNTRY, folder, tile=320)
     photograph(COUNTRY.world, PHOTOS, folder / "photos")
     for name, bounds in (("part", AREA), ("frame", FRAME)):
         area = to_degrees(shapely.box(*bounds).buffer(-1, join_style="mitre"))
