@@ -156,15 +156,17 @@ def merge_small(labels: Labels, rgb: Image, least: int = LEAST) -> Labels:
 
 
 class _Regions:
-    """Regions of a label map: areas, colours, neighbours; joined one into another."""
+    """Regions of a label map: areas, colours, neighbours; joined one into another.
+
+    Numbers of Python, as arrays of three take ten times as long.
+    """
 
     def __init__(self, labels: Labels, rgb: Image) -> None:
         count = int(labels.max()) + 1
         self.into = np.arange(count)
-        self.areas = np.bincount(labels.ravel(), minlength=count).astype(np.int64)
-        self._sums = np.stack(
-            [np.bincount(labels.ravel(), rgb[..., k].ravel(), count) for k in range(3)], axis=1
-        )
+        self.areas: list[int] = np.bincount(labels.ravel(), minlength=count).tolist()
+        sums = [np.bincount(labels.ravel(), rgb[..., k].ravel(), count) for k in range(3)]
+        self._sums: list[list[float]] = np.stack(sums, axis=1).tolist()
         self.near: list[set[int]] = [set() for _ in range(count)]
         for one, other in ((labels[:, :-1], labels[:, 1:]), (labels[:-1], labels[1:])):
             different = one != other
@@ -175,14 +177,15 @@ class _Regions:
 
     def apart(self, one: int, other: int) -> float:
         """Largest difference of the mean colours, in levels."""
-        means = self._sums[[one, other]] / self.areas[[one, other], None]
-        return float(np.abs(means[0] - means[1]).max())
+        here, there = self.areas[one], self.areas[other]
+        pairs = zip(self._sums[one], self._sums[other], strict=True)
+        return max(abs(a / here - b / there) for a, b in pairs)
 
     def join(self, one: int, other: int) -> None:
         """Make a region part of its neighbour."""
         self.into[one] = other
         self.areas[other] += self.areas[one]
-        self._sums[other] += self._sums[one]
+        self._sums[other] = [a + b for a, b in zip(self._sums[other], self._sums[one], strict=True)]
         for n in self.near[one]:
             self.near[n].discard(one)
             if n != other:
