@@ -79,7 +79,7 @@ class CoverTraining(SegmenterRecipe):
 
     product: Literal["cover"]
     classes: tuple[NamedClass, ...] = Field(
-        min_length=2, description="code, name and colour of each class in the labels"
+        (), description="code, name and colour of each class in the labels"
     )
     ignored: tuple[int, ...] = Field((), description="codes of the labels that say nothing")
 
@@ -93,8 +93,10 @@ class CoverTraining(SegmenterRecipe):
 
     @model_validator(mode="after")
     def _apart(self) -> CoverTraining:
-        if len({c.code for c in self.classes}) < len(self.classes):
-            raise ValueError("classes: each has a code of its own")
+        if not self.classes:
+            raise ValueError("classes: product cover has some: the codes of its labels")
+        if len({c.code for c in self.classes}) < len(self.classes) or len(self.classes) == 1:
+            raise ValueError("classes: give two or more, each with a code of its own")
         if {c.code for c in self.classes} & set(self.ignored):
             raise ValueError("ignored: a code is a class, or ignored; not both")
         if any(label.raster is None for label in self.labels):
