@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,6 @@ _NODE = 20  # pixels between nodes; at 10 m and two UTM zones interpolation errs
 _TOLERANCE = 1e-4  # of a source pixel; beyond it a block's pixels are projected one by one
 _STRIP = 200  # rows of a piece
 _FAR = 1e9  # source pixels
-_ONE_AT_A_TIME = Lock()
 
 _asking = threading.Lock()
 
@@ -235,7 +233,6 @@ def _in_pixels(x: Floats, y: Floats, frame: Frame) -> tuple[Floats, Floats]:
 def _nodes(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
     """A block's nodes in a source's CRS (2, n, n), and how far interpolation misses between them.
 
-<<<<<<< HEAD
     The miss is measured in the middle of each four nodes, where it is largest. The bands of an item
     are read side by side and ask for the same block at the same moment: the first makes it, the
     others wait. Each would make a transformer of its own, which takes longer than all else here.
@@ -246,18 +243,6 @@ def _nodes(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
 
 @lru_cache(maxsize=2048)
 def _nodes_of(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
-=======
-    An item's bands ask for the same at once: one thread finds it, or each would, and each would
-    make a transformer of its own before.
-    """
-    with _ONE_AT_A_TIME:
-        return _find_nodes(block, crs)
-
-
-@lru_cache(maxsize=2048)
-def _find_nodes(block: Block, crs: str) -> tuple[Floats, tuple[float, float]]:
-    """The miss is measured in the middle of each four nodes, where it is largest."""
->>>>>>> suite-s3
     at = np.arange(0, BLOCK + 1, _NODE, dtype=np.float64)
     nodes = np.stack(_project(block, crs, at, at))
     middle = at[:-1] + _NODE / 2
