@@ -234,7 +234,7 @@ def test_flipped_bits_are_caught_where_files_are_verified(
     tmp_path: Path,
     run: Callable[..., Summary],
 ) -> None:
-    proxy = Proxy(files.port, 0.2, ("flip",), seed=3)
+    proxy = Proxy(files.port, 0.25, ("flip",), seed=28)  # 9 of the first 15 answers
     try:
         recipe = over_http(country, tmp_path, proxy.port)
         recipe["imagery"]["verify"] = True
