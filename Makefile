@@ -51,7 +51,7 @@ durations: $(STAMP)       ## write tests/durations.md from what the last `make t
 	cd tests && ../$(BIN)/python -m support.durations
 
 soak: $(STAMP)            ## the full size of every law, hours; resumes; writes benchmarks/soak.log
-	$(BIN)/python benchmarks/soak.py --log benchmarks/soak.log
+	$(BIN)/python benchmarks/soak.py
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \

@@ -1,15 +1,17 @@
 """Every law at its full size: one command that resumes where it was stopped.
 
-    python benchmarks/soak.py --log benchmarks/soak.log      (hours; `make soak`)
+    python benchmarks/soak.py      (hours; `make soak`)
     python benchmarks/soak.py --list
 
-A law is a file of tests, of which it runs those that are marked ``soak`` (a new one is found by its
-mark), or a row of `FIGURES`: a benchmark. Each ends within an hour, or fails. What passed on this
-commit is not run again unless asked for; what failed is, after the rest. A law that fails does not
-stop the others; the command then ends with 1.
+A law is a file of tests, of which it runs those that are marked ``soak`` (a new one is found by
+its mark), or a row of `FIGURES`: a benchmark. Each ends within an hour, or fails. What passed is
+not run again unless asked for, as long as the engine, the law's own file and what they share are
+those that it passed with; what failed is, after the rest. A law that fails does not stop the
+others; the command then ends with 1.
 
-The log has a line for each law: name, commit, start, minutes, outcome, and what it said: lines of
-its output that begin with ``figures:``, and the last one. All output is in the work folder.
+The log is the state. It has a line for each law: name, commit, start, minutes, outcome, and what it
+said: lines of its output that begin with ``figures:``, and the last one. All output is in the work
+folder.
 """
 
 from __future__ import annotations
@@ -32,6 +34,9 @@ from typing import TextIO
 import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
+LOG = ROOT / "benchmarks" / "soak.log"
+CODE = ("engine", "benchmarks/*.py", "tests/services", "tests/support", "*.toml", "*.txt")
+"""What every law depends on, beside its own file."""
 HOUR = 3600.0
 PYTHON = (sys.executable, "-W", "ignore")
 PYTEST = (
@@ -109,31 +114,38 @@ def commit_of(root: Path) -> str:
     return git("rev-parse", "--short=10", "HEAD").strip() + more
 
 
+def unchanged(root: Path, commit: str, law: str) -> bool:
+    """Whether a law would run the same code as on a commit."""
+    words = ["git", "diff", "--quiet", commit, "--", *CODE, law]
+    return subprocess.run(words, cwd=root, capture_output=True).returncode == 0
+
+
 class Soak:
     """Laws and what is known of each.
 
     Parameters
     ----------
     laws : in the order of their lines.
-    work : folder of the state and of all output.
+    work : folder of all output.
     commit : that they are run on.
-    log : file, optional
+    log : file of what is known.
     """
 
-    def __init__(self, laws: Sequence[Law], work: Path, commit: str, log: Path | None) -> None:
+    def __init__(self, laws: Sequence[Law], work: Path, commit: str, log: Path) -> None:
         self.laws, self.work, self.commit, self.log = laws, work, commit, log
         work.mkdir(parents=True, exist_ok=True)
-        self._state = work / "state.json"
-        known = json.loads(self._state.read_text()) if self._state.exists() else []
-        self.outcomes = {row["law"]: Outcome(**row) for row in known}
+        known = log.read_text().splitlines() if log.exists() else []
+        self.outcomes = {(row := json.loads(line))["law"]: Outcome(**row) for line in known}
 
     def here(self, law: Law) -> Outcome | None:
-        """What became of it on this commit."""
+        """What became of it, if its code was what it is now."""
         found = self.outcomes.get(law.name)
-        return found if found and found.commit == self.commit else None
+        if found and (found.commit == self.commit or unchanged(ROOT, found.commit, law.name)):
+            return found
+        return None
 
     def open(self, again: bool = False) -> list[Law]:
-        """Laws to run: what was not run on this commit, then what failed."""
+        """Laws to run: what was not run with this code, then what failed."""
         if again:
             return list(self.laws)
         failed = [law for law in self.laws if (o := self.here(law)) and o.outcome == "failed"]
@@ -163,12 +175,9 @@ class Soak:
 
     def _keep(self) -> None:
         rows = [self.outcomes[law.name] for law in self.laws if law.name in self.outcomes]
-        text = json.dumps([asdict(row) for row in rows], indent=1)
-        part = self._state.with_suffix(".part")
-        part.write_text(text)
-        part.replace(self._state)
-        if self.log:
-            self.log.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+        part = self.log.with_suffix(".part")
+        part.write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
+        part.replace(self.log)
 
     def table(self) -> str:
         lines = []
@@ -205,9 +214,9 @@ def end(number: int, _: object) -> None:
 def main(words: Sequence[str] | None = None, laws: Sequence[Law] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=ROOT / "work" / "soak")
-    parser.add_argument("--log", type=Path)
+    parser.add_argument("--log", type=Path, default=LOG)
     parser.add_argument("--only", metavar="LAW", help="laws with this in their name")
-    parser.add_argument("--again", action="store_true", help="also what passed on this commit")
+    parser.add_argument("--again", action="store_true", help="also what passed")
     parser.add_argument("--list", action="store_true", help="show the laws and end")
     asked = parser.parse_args(words)
     soak = Soak(laws or find_laws(), asked.work, commit_of(ROOT), asked.log)

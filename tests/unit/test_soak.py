@@ -79,12 +79,21 @@ def test_another_commit_is_another_soak(
     assert (tmp_path / "a").read_text() == "x\nx\n"
 
 
-def test_a_change_of_code_is_another_commit_and_a_log_is_not(tmp_path: Path) -> None:
+def test_what_passed_holds_until_its_code_changes(tmp_path: Path) -> None:
     def git(*words: str) -> None:
         who = "-c", "user.name=x", "-c", "user.email=x@y"
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    (tmp_path / "code.py").write_text("1\n")
+    def write(**files: int) -> None:
+        for name, value in files.items():
+            path = tmp_path / name.replace("_", "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(".py").write_text(f"{value}\n")
+
+    def holds(*laws: str) -> list[bool]:
+        return [soak.unchanged(tmp_path, first, law) for law in laws]
+
+    write(engine_code=1, tests_a=1, tests_b=1)
     (tmp_path / "soak.log").write_text("1\n")
     git("init")
     git("add", ".")
@@ -92,8 +101,16 @@ def test_a_change_of_code_is_another_commit_and_a_log_is_not(tmp_path: Path) -> 
     first = COMMIT_OF(tmp_path)
     (tmp_path / "soak.log").write_text("2\n")
     assert COMMIT_OF(tmp_path) == first
-    (tmp_path / "code.py").write_text("2\n")
+    assert holds("tests/a.py", "tests/b.py", "a figure") == [True, True, True]
+    write(tests_a=2)
     assert COMMIT_OF(tmp_path).startswith(f"{first}+")
+    assert holds("tests/a.py", "tests/b.py", "a figure") == [False, True, True]
+    git("commit", "-am", "two")
+    assert holds("tests/a.py", "tests/b.py", "a figure") == [False, True, True]
+    write(engine_code=2)
+    assert holds("tests/a.py", "tests/b.py", "a figure") == [False, False, False]
+    first = "0123456789"  # nobody knows it
+    assert holds("tests/b.py") == [False]
 
 
 def test_a_law_has_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
