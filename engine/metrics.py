@@ -8,12 +8,15 @@ cells that are built in the reference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from engine.errors import MetricError
 from engine.legend import LCZ
@@ -186,7 +189,7 @@ def assess(counts: npt.ArrayLike) -> Accuracy:
 
 
 def bootstrap(
-    groups: Mapping[str, npt.ArrayLike],
+    groups: Mapping[str, npt.ArrayLike] | csr_array,
     repeats: int = 25,
     seed: int = 0,
     judge: Callable[[npt.ArrayLike], dict[str, float]] = lambda counts: assess(counts).figures(),
@@ -196,7 +199,8 @@ def bootstrap(
 
     Parameters
     ----------
-    groups : confusion matrix of each group; groups are drawn with replacement, never cells.
+    groups : confusion matrix (n, n) of each group, or a row (n * n) of a sparse array for each;
+        groups are drawn with replacement, never cells.
     repeats : int
     seed : int
     judge : figures of a confusion matrix.
@@ -206,14 +210,22 @@ def bootstrap(
     -------
     dict of figure to (mean, lower quartile, upper quartile)
     """
-    if not groups:
+    if isinstance(groups, csr_array):
+        flat: Any = groups
+    else:
+        flat = np.array([np.ravel(np.asarray(m, np.float64)) for m in groups.values()])
+    n = flat.shape[0]
+    if not n:
         raise MetricError("no groups to resample", got=0, expected="1 or more")
-    matrices = np.stack([np.asarray(m, np.float64) for m in groups.values()])
+    side = math.isqrt(flat.shape[1])
     rng = np.random.default_rng(seed)
-    drawn = [
-        judge(matrices[rng.integers(0, len(matrices), len(matrices))].sum(axis=0))
-        for _ in range(repeats)
-    ]
+
+    def draw() -> Floats:
+        times = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        found: Floats = (times @ flat).reshape(side, side)  # exact, since these are counts
+        return found
+
+    drawn = [judge(draw()) for _ in range(repeats)]
     found: dict[str, tuple[float, float, float]] = {}
     for name in drawn[0]:
         values = np.array([figures[name] for figures in drawn])
@@ -357,15 +369,18 @@ def several(counts: npt.ArrayLike) -> dict[str, float]:
 
     Returns
     -------
-    oa; f1, iou: means over the classes that the reference has; NaN where nothing was counted.
+    oa, kappa; f1, iou: means over the classes that the reference has; NaN where nothing was
+    counted.
     """
     table = np.asarray(counts, np.float64)
     total = table.sum()
     if not total:
-        return dict.fromkeys(("oa", "f1", "iou"), float("nan"))
+        return dict.fromkeys(("oa", "kappa", "f1", "iou"), float("nan"))
     each = by_class(table)
+    oa, chance = np.trace(table) / total, (table.sum(axis=0) @ table.sum(axis=1)) / total**2
     return {
-        "oa": float(np.trace(table) / total),
+        "oa": float(oa),
+        "kappa": float((oa - chance) / (1 - chance)) if chance < 1 else float("nan"),
         "f1": float(np.nanmean(each["f1"])),
         "iou": float(np.nanmean(each["iou"])),
     }

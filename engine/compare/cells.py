@@ -5,29 +5,36 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 from odc.geo.geobox import GeoBox
+from scipy.sparse import csr_array
 
 from engine.compare.folder import map_of
+from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
-from engine.labels.sampling import Samples, cells_of_areas, cells_of_raster
+from engine.labels.sampling import Samples, cells_of_areas
 from engine.labels.training_areas import read_training_areas
 from engine.legend import LCZ
-from engine.metrics import Accuracy, assess, bootstrap, confusion
+from engine.metrics import Accuracy, assess, bootstrap
 from engine.publishing.charts import draw_confusion
 
 __all__ = ["Evaluation", "evaluate"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
+_READ = 2048  # cells down and across that are read at once
 _REPEATS = 200
 _DISSENT = (0, 1, 10, 25)  # percent; where bins of accuracy by dissent begin
+_DAYS = 4096  # more days than any composite has
+_N = len(LCZ)
+_RASTERS = (".tif", ".tiff", ".vrt", ".img")
 
 
 @dataclass(frozen=True)
@@ -64,12 +71,21 @@ class Evaluation:
         return self.accuracy.figures()
 
 
+class _Counted(NamedTuple):
+    """Counts (17 * 17) by group, labelled cells without a class, counts by layer and stratum."""
+
+    groups: csr_array
+    missed: int
+    strata: dict[str, npt.NDArray[np.int64]]
+
+
 def evaluate(
     product: str | Path,
     reference: str | Path,
     *,
     within: str | Path | None = None,
     layer: str = "map",
+    unknown: Sequence[int] | None = None,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Compare a map with what is known.
@@ -80,6 +96,7 @@ def evaluate(
     reference : raster of codes, or training areas (KML, KMZ, GeoJSON, GPKG).
     within : raster, optional; only cells where it is not 0.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of a product folder.
+    unknown : codes of a reference raster that say nothing, beside 0 and its nodata.
     out : folder for ``accuracy.json``, ``classes.csv`` and ``confusion.png``; by default nowhere.
 
     Returns
@@ -89,79 +106,149 @@ def evaluate(
     Raises
     ------
     MetricError, LabelError
-        Where map or reference cannot be read, or share no cell.
+        Where map or reference cannot be read or hold other codes, or share no cell.
     """
-    path = map_of(Path(product), layer)
+    path, reference = map_of(Path(product), layer), Path(reference)
+    if reference.suffix.lower() in _RASTERS:
+        found = _count_raster(path, reference, within, (0, *(unknown or ())))
+    elif unknown is not None:
+        raise MetricError(
+            "only codes of a raster can say nothing",
+            got=f"{reference.name} with --unknown",
+            expected="training areas without --unknown, or a reference raster",
+        )
+    else:
+        found = _count_areas(path, reference, within)
+    counts = np.asarray(found.groups.sum(axis=0), np.int64).reshape(_N, _N)
+    result = Evaluation(
+        assess(counts),
+        counts,
+        bootstrap(found.groups, _REPEATS),
+        found.missed,
+        found.groups.shape[0],
+        _shares(found.strata.get("observations"), range(_DAYS)),
+        _shares(found.strata.get("dissent"), _DISSENT),
+        None if out is None else Path(out),
+    )
+    if out is not None:
+        _write(result, path, reference, Path(out))
+    return result
+
+
+def _codes(silent: Sequence[float], whose: str) -> Positions:
+    codes = [zone.code for zone in LCZ]
+    return lambda values: positions_of(values, codes, silent, whose)
+
+
+def _of_map(file: rasterio.DatasetReader) -> Positions:
+    """What the map's values mean; 0 is no class, whatever its nodata is."""
+    return _codes((0,) if file.nodata is None else (0, file.nodata), "the map")
+
+
+def _count_raster(
+    path: Path, reference: Path, within: str | Path | None, silent: Sequence[int]
+) -> _Counted:
+    """By squares: neighbours are no independent witnesses, so blocks are drawn as a whole."""
+    found = count_squares(
+        path,
+        reference,
+        within,
+        _N,
+        _of_map,
+        lambda file: _codes(silent, "the reference"),
+        cells=_BLOCK,
+        strata=_strata(path),
+    )
+    return _Counted(found.squares, found.missed, found.strata)
+
+
+def _count_areas(path: Path, reference: Path, within: str | Path | None) -> _Counted:
+    """By training area: only what lies about labelled cells is read."""
+    areas = read_training_areas(reference).areas
     try:
         with rasterio.open(path) as file:
-            codes = file.read(1)
             if file.crs is None:
                 raise MetricError("the map does not say which CRS it is in", got=path.name)
-            cells = GeoBox(codes.shape, file.transform, str(file.crs.to_wkt()))
-    except rasterio.RasterioIOError as error:
-        raise MetricError("the map cannot be read", got=error) from error
-    samples = _samples(Path(reference), cells, within)
-    found = codes[samples["row"], samples["col"]]
-    counts = confusion(samples["lcz"], found)
-    if not counts.sum():
+            cells = GeoBox((file.height, file.width), file.transform, str(file.crs.to_wkt()))
+            samples = cells_of_areas(areas, cells)
+            if within is not None:
+                with rasterio.open(within) as places, onto(file, places) as view:
+                    values = _values_at(view, samples)
+                    samples = samples[np.isfinite(values) & (values != 0)]
+            found = _of_map(file)(_values_at(file, samples))
+        strata = {}
+        for name, each in _strata(path).items():
+            with rasterio.open(each.path) as file:
+                strata[name] = each.of(file)(_values_at(file, samples))
+    except rasterio.errors.RasterioError as error:
+        raise MetricError("a raster cannot be read", got=error) from error
+    truth, mapped = samples["lcz"].astype(np.int64) - 1, found >= 0
+    if not mapped.any():
         raise MetricError(
             "map and reference share no cell with a class",
             got=f"{len(samples)} labelled cells, none mapped",
             remedy="evaluate --layer classes is not masked; or check that both cover one place",
         )
-    groups: dict[str, npt.NDArray[np.int64]] = {}
-    for number in np.unique(samples["group"]):
-        here = samples["group"] == number
-        part = confusion(samples["lcz"][here], found[here])
-        if part.sum():
-            groups[str(number)] = part
-    result = Evaluation(
-        assess(counts),
-        counts,
-        bootstrap(groups, _REPEATS),
-        int((found == 0).sum()),
-        len(groups),
-        _by_layer(path, "observations", samples, found),
-        _by_layer(path, "dissent", samples, found),
-        None if out is None else Path(out),
-    )
-    if out is not None:
-        _write(result, path, Path(reference), Path(out))
-    return result
+    numbers, group = np.unique(samples["group"][mapped], return_inverse=True)
+    pairs = truth[mapped] * _N + found[mapped]
+    ones = np.ones(len(pairs), np.int64)
+    groups = csr_array((ones, (group, pairs)), shape=(len(numbers), _N**2))  # adds them up
+    told = {}
+    for name, stratum in strata.items():
+        here, size = mapped & (stratum >= 0), _strata(path)[name].n
+        some = [stratum[here], stratum[here & (found == truth)]]
+        told[name] = np.stack([np.bincount(s, minlength=size) for s in some], axis=-1)
+    return _Counted(groups, int((~mapped).sum()), told)
 
 
-def _by_layer(
-    path: Path, name: str, samples: Samples, found: npt.NDArray[Any]
+def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
+    """Values of a raster's first band at cells, read by blocks in which there are some."""
+    block = samples["row"] // _READ * (file.width // _READ + 1) + samples["col"] // _READ
+    order = np.argsort(block, kind="stable")
+    values = np.zeros(len(samples), np.dtype(file.dtypes[0]))
+    starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+    for here in np.split(order, starts[1:]) if len(order) else ():
+        rows, cols = samples["row"][here], samples["col"][here]
+        top, left = rows.min(), cols.min()
+        window = (int(top), int(rows.max()) + 1), (int(left), int(cols.max()) + 1)
+        values[here] = file.read(1, window=window)[rows - top, cols - left]
+    return values
+
+
+def _strata(path: Path) -> dict[str, Strata]:
+    """Layers beside a map by which its accuracy is told apart, where there are any."""
+    beside = path.name.replace("-classes", "").removesuffix(".tif")
+    named = {"observations": (_DAYS, _by_days), "dissent": (len(_DISSENT), _by_dissent)}
+    found = {name: path.with_name(f"{beside}-{name}.tif") for name in named}
+    return {name: Strata(at, *named[name]) for name, at in found.items() if at.is_file()}
+
+
+def _by_days(file: rasterio.DatasetReader) -> Positions:
+    nodata = -1 if file.nodata is None else file.nodata
+    return lambda days: np.where(days == nodata, -1, np.minimum(days.astype(np.int64), _DAYS - 1))
+
+
+def _by_dissent(file: rasterio.DatasetReader) -> Positions:
+    nodata = -1 if file.nodata is None else file.nodata
+
+    def bins(percent: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        found = np.searchsorted(_DISSENT, np.minimum(percent, 100), side="right") - 1
+        return np.where(percent == nodata, -1, found)
+
+    return bins
+
+
+def _shares(
+    counts: npt.NDArray[np.int64] | None, names: Sequence[int]
 ) -> dict[int, tuple[int, float]]:
-    beside = path.with_name(path.name.replace("-classes", "").removesuffix(".tif"))
-    layer = beside.with_name(f"{beside.name}-{name}.tif")
-    if not layer.is_file():
+    """Cells and the share that is right, by stratum that has any."""
+    if counts is None:
         return {}
-    with rasterio.open(layer) as file:
-        values = file.read(1)[samples["row"], samples["col"]]
-        known = (found > 0) & (values != (-1 if file.nodata is None else file.nodata))
-    if name == "dissent":
-        bounds = np.array(_DISSENT)
-        values = bounds[np.searchsorted(bounds, np.minimum(values, 100), side="right") - 1]
     return {
-        int(value): (int(here.sum()), float((found[here] == samples["lcz"][here]).mean()))
-        for value in np.unique(values[known])
-        if (here := known & (values == value)).any()
+        name: (int(cells), float(right / cells))
+        for name, (cells, right) in zip(names, counts, strict=True)
+        if cells
     }
-
-
-def _samples(reference: Path, cells: GeoBox, within: str | Path | None) -> Samples:
-    if reference.suffix.lower() in (".tif", ".tiff", ".vrt", ".img"):
-        samples = cells_of_raster(reference, cells, within=within)
-        # neighbours are no independent witnesses: blocks of ground are drawn as a whole
-        samples["group"] = samples["row"] // _BLOCK * 100_000 + samples["col"] // _BLOCK
-        return samples
-    samples = cells_of_areas(read_training_areas(reference).areas, cells)
-    if within is not None:
-        allowed = cells_of_raster(within, cells, classes=False)
-        place = samples["row"] * cells.shape[1] + samples["col"]
-        samples = samples[np.isin(place, allowed["row"] * cells.shape[1] + allowed["col"])]
-    return samples
 
 
 def _rows(parts: dict[int, tuple[int, float]]) -> dict[str, dict[str, float]]:

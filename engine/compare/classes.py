@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.squares import Positions, count_squares
+from engine.compare.squares import Positions, count_squares, positions_of
 from engine.errors import MetricError
 from engine.legend import LandClass
 from engine.metrics import bootstrap, by_class, several
@@ -24,7 +23,6 @@ from engine.metrics import bootstrap, by_class, several
 __all__ = ["ClassEvaluation", "evaluate_classes"]
 
 _REPEATS = 500
-_SHOWN = 10  # codes that an error lists
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def evaluate_classes(
 
     def of_map(file: rasterio.DatasetReader) -> Positions:
         nodata = () if file.nodata is None else (file.nodata,)
-        return lambda values: _positions(values, codes, nodata, "the map")
+        return lambda values: positions_of(values, codes, nodata, "the map")
 
     found = count_squares(
         path,
@@ -101,7 +99,7 @@ def evaluate_classes(
         within,
         len(codes),
         of_map,
-        lambda file: lambda values: _positions(values, codes, silent, "the reference"),
+        lambda file: lambda values: positions_of(values, codes, silent, "the reference"),
     )
     counts, square_km = found.counts, found.square_km
     result = ClassEvaluation(
@@ -112,30 +110,11 @@ def evaluate_classes(
         counts,
         {"map": counts.sum(axis=0) * square_km, "reference": counts.sum(axis=1) * square_km},
         found.silent,
-        len(found.squares),
+        found.squares.shape[0],
     )
     if out is not None:
         _write(result, path, Path(reference), Path(out))
     return result
-
-
-def _positions(
-    values: npt.NDArray[Any], codes: Sequence[int], silent: Sequence[float], whose: str
-) -> npt.NDArray[np.int64]:
-    """Position of each code among the classes, -1 where it says nothing."""
-    known = np.isfinite(values) & ~np.isin(values, silent)
-    strange = known & ~np.isin(values, codes)
-    if strange.any():
-        told = ", ".join(f"{code:g}" for code in np.unique(values[strange])[:_SHOWN])
-        raise MetricError(
-            f"{whose} holds codes that are not classes of the map",
-            got=told,
-            expected=", ".join(map(str, codes)),
-            remedy="say which codes of the reference say nothing: --unknown 0,15",
-        )
-    order = np.argsort(codes)
-    place = np.searchsorted(np.array(codes)[order], np.where(known, values, codes[0]))
-    return np.where(known, order[np.minimum(place, len(codes) - 1)], -1).astype(np.int64)
 
 
 def _write(found: ClassEvaluation, path: Path, reference: Path, out: Path) -> None:

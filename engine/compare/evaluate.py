@@ -84,4 +84,4 @@ def evaluate(
         )
     if is_sample(reference):
         return judge(product, reference, layer=layer, out=out)
-    return compare(product, reference, within=within, layer=layer, out=out)
+    return compare(product, reference, within=within, layer=layer, unknown=unknown, out=out)

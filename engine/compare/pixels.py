@@ -121,7 +121,7 @@ def evaluate_green(
         {name: intervals[name] for name in _AREAS},
         codes.green,
         found.silent,
-        len(found.squares),
+        found.squares.shape[0],
     )
     if out is not None:
         _write(result, path, Path(reference), Path(out))
