@@ -13,6 +13,7 @@ import shapely
 import yaml
 from affine import Affine
 from pyproj import Transformer
+from rasterio.features import rasterize
 from support.shared import run
 from support.worlds import SMALL, photograph, synthesize
 from typer.testing import CliRunner
@@ -21,6 +22,7 @@ import engine
 from engine.cli.app import app
 from engine.compare.classes import ClassEvaluation
 from engine.errors import CardError, LabelError, MetricError, RecipeError
+from engine.legend import Reason
 from engine.products.cover import shares
 from engine.products.registry import load_recipe
 from engine.synthetic.materials import Material
@@ -229,7 +231,31 @@ def test_composites_are_mapped_at_their_pixel(tmp_path: Path) -> None:
     assert found.figures["oa"] > 0.6
     with rasterio.open(Path(product) / "coarse.tif") as file:
         assert file.res == (10, 10)
-        assert set(np.unique(file.read(1)).tolist()) <= {0, 2, 5, 9}
+        whole, at, crs = file.read(1), file.transform, file.crs
+        assert set(np.unique(whole).tolist()) <= {0, 2, 5, 9}
+    # urban boundaries mask its pixels by their centres; composites stay as they are
+    towns = json.loads((tmp_path / "truth" / "urban.geojson").read_text())
+    move = Transformer.from_crs("EPSG:4326", crs, always_xy=True)
+    shapes = [
+        shapely.transform(
+            shapely.from_geojson(json.dumps(feature["geometry"])),
+            lambda xy: np.column_stack(move.transform(*xy.T)),
+        )
+        for feature in towns["features"]
+    ]
+    masked = wanted | {"mask": {"boundaries": "truth/urban.geojson"}, "publish": "masked"}
+    plan = engine.plan(masked, base=tmp_path)
+    assert {stage.name for stage in plan.stages if stage.stale} == {"scores"}
+    assert not run(masked, base=tmp_path).failed
+    towns_only = engine.publish(masked, base=tmp_path)
+    within = rasterize(shapes, whole.shape, transform=at).astype(bool)
+    with rasterio.open(Path(towns_only) / "coarse.tif") as file:
+        assert file.transform == at
+        assert 1000 < (within & (whole > 0)).sum() < (whole > 0).sum() / 2
+        np.testing.assert_array_equal(file.read(1), np.where(within, whole, 0))
+    with rasterio.open(Path(towns_only) / "coarse-reason.tif") as file:
+        outside = file.read(1) == Reason.OUTSIDE_MASK
+        np.testing.assert_array_equal(outside, ~within & (whole > 0))
 
 
 def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path) -> None:
