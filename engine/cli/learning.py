@@ -64,7 +64,8 @@ def evaluate(
         typer.Option(help="of a map of green space: codes of the reference that are it, as 10,20"),
     ] = None,
     unknown: Annotated[
-        str | None, typer.Option(help="its codes that say nothing; of labels 255")
+        str | None,
+        typer.Option(help="codes of the reference that say nothing; by default 0, of green 255"),
     ] = None,
     land_cover: Annotated[
         str | None, typer.Option(help="in place of --green: worldcover, esri, dynamic-world, …")

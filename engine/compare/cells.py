@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from scipy.sparse import csr_array
 
 from engine.compare.folder import map_of
+from engine.compare.report import write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
 from engine.labels.sampling import Samples, cells_of_areas
@@ -251,47 +248,31 @@ def _shares(
     }
 
 
-def _rows(parts: dict[int, tuple[int, float]]) -> dict[str, dict[str, float]]:
-    return {str(k): {"cells": cells, "oa": round(oa, 4)} for k, (cells, oa) in parts.items()}
-
-
 def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    figures: dict[str, Any] = {
-        name: None if math.isnan(value) else round(value, 4)
-        for name, value in found.figures.items()
-    }
+    def rows(parts: dict[int, tuple[int, float]]) -> dict[int, dict[str, float]]:
+        return {k: {"cells": cells, "oa": oa} for k, (cells, oa) in parts.items()}
+
     report = {
-        "schema": 1,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "map": path.name,
-        "reference": reference.name,
-        "figures": figures,
-        "quartiles": {
-            name: [None if math.isnan(v) else round(v, 4) for v in values]
-            for name, values in found.intervals.items()
-        },
+        "figures": found.figures,
+        "quartiles": found.intervals,
         "groups": found.groups,
-        "by_observations": _rows(found.by_observations),
-        "by_dissent_percent": _rows(found.by_dissent),
+        "by_observations": rows(found.by_observations),
+        "by_dissent_percent": rows(found.by_dissent),
         "labelled_cells_without_a_class": found.missed,
-        "confusion": found.counts.tolist(),
+        "confusion": found.counts,
     }
-    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["lcz", "title", "reference_cells", "map_cells", "f1", "users", "producers"]
-        )
-        for k, zone in enumerate(LCZ):
-            values = (found.accuracy.f1, found.accuracy.users, found.accuracy.producers)
-            writer.writerow(
-                [
-                    zone.label,
-                    zone.title,
-                    int(found.counts[k].sum()),
-                    int(found.counts[:, k].sum()),
-                    *("" if math.isnan(v[k]) else f"{v[k]:.4f}" for v in values),
-                ]
-            )
+    write_accuracy(out, path, reference, report)
+    accuracy, names = found.accuracy, ("f1", "users", "producers")
+    write_table(
+        out / "classes.csv",
+        ("lcz", "title", "reference_cells", "map_cells", *names),
+        zip(
+            [zone.label for zone in LCZ],
+            [zone.title for zone in LCZ],
+            found.counts.sum(axis=1),
+            found.counts.sum(axis=0),
+            *(getattr(accuracy, name) for name in names),
+            strict=True,
+        ),
+    )
     draw_confusion(found.counts, out / "confusion.png", f"{path.stem}: share of the reference, %")

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +11,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
+from engine.compare.report import write_accuracy, write_table
 from engine.compare.squares import Positions, count_squares, positions_of
 from engine.errors import MetricError
 from engine.legend import LandClass
@@ -118,32 +115,28 @@ def evaluate_classes(
 
 
 def _write(found: ClassEvaluation, path: Path, reference: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-
-    def plain(value: float) -> float | None:
-        return None if math.isnan(value) else round(float(value), 4)
-
+    areas = {f"{where}_km2": values for where, values in found.areas.items()}
     report = {
-        "schema": 1,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "map": path.name,
-        "reference": reference.name,
-        "figures": {name: plain(value) for name, value in found.figures.items()},
-        "intervals_95": {name: [plain(v) for v in vs] for name, vs in found.intervals.items()},
+        "figures": found.figures,
+        "intervals_95": found.intervals,
         "classes": {
-            c.name: {name: plain(values[k]) for name, values in found.classes.items()}
-            | {f"{where}_km2": plain(areas[k]) for where, areas in found.areas.items()}
+            c.name: {name: values[k] for name, values in (found.classes | areas).items()}
             for k, c in enumerate(found.legend)
         },
         "groups": found.groups,
         "mapped_pixels_without_reference": found.unknown,
-        "confusion": found.counts.tolist(),
+        "confusion": found.counts,
     }
-    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    with (out / "classes.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["code", "class", "reference_km2", "map_km2", *found.classes])
-        for k, c in enumerate(found.legend):
-            areas = (f"{found.areas[where][k]:.4f}" for where in ("reference", "map"))
-            values = (plain(found.classes[name][k]) for name in found.classes)
-            table.writerow([c.code, c.name, *areas, *("" if v is None else v for v in values)])
+    write_accuracy(out, path, reference, report)
+    write_table(
+        out / "classes.csv",
+        ("code", "class", "reference_km2", "map_km2", *found.classes),
+        zip(
+            [c.code for c in found.legend],
+            [c.name for c in found.legend],
+            found.areas["reference"],
+            found.areas["map"],
+            *found.classes.values(),
+            strict=True,
+        ),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import from_bounds
 
 from engine.compare.folder import ProductFolder, read_folder
+from engine.compare.report import write_table
 from engine.errors import MetricError, first_line
 from engine.legend import LCZ, UGS
 from engine.publishing.preview import Panel, draw_beside
@@ -113,7 +113,16 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
                     whole,
                     f"{zone_map.stem} beside {green_map.stem}",
                 )
-                _write(folder / "green-by-zone.csv", found)
+                names = {c.code: c for c in LCZ}
+                write_table(
+                    folder / "green-by-zone.csv",
+                    ("zone", "title", "km2", "green_percent"),
+                    [
+                        (zone.label, zone.title, f"{z.square_km:.2f}", f"{z.percent:.1f}")
+                        for z in found
+                        if (zone := names[z.code])
+                    ],
+                )
     except (RasterioError, CPLE_BaseError) as error:
         raise MetricError("a map cannot be read", got=first_line(error)) from error
     return Beside(found, folder)
@@ -182,14 +191,3 @@ def _draw(path: Path, zones: Any, green: Any, title: str) -> None:
         metres=float(green.transform.a) * side,
         title=title,
     )
-
-
-def _write(path: Path, zones: tuple[ZoneGreen, ...]) -> None:
-    names = {c.code: c for c in LCZ}
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["zone", "title", "km2", "green_percent"])
-        for zone in zones:
-            known = names[zone.code]
-            row = [known.label, known.title, f"{zone.square_km:.2f}", f"{zone.percent:.1f}"]
-            table.writerow(row)

@@ -39,9 +39,9 @@ def evaluate(
     reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), or a sample's folder.
     within : raster, optional; only where it is not 0. Not of a sample.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of local climate zones.
-    green, unknown, land_cover : of green space, as `engine.compare.pixels` takes them; a
-        raster that is no product folder of green space is one where `green` or `land_cover` is
-        given.
+    green, land_cover : of green space, as `engine.compare.pixels` takes them; a raster that is not
+        in a product folder of green space is one where `green` or `land_cover` is given.
+    unknown : codes of a reference raster that say nothing.
     out : folder of the report; by default nowhere.
 
     Returns
@@ -83,5 +83,11 @@ def evaluate(
             out=out,
         )
     if is_sample(reference):
+        if within is not None or unknown is not None:
+            raise MetricError(
+                "a sample is judged as a whole, or its weights would be wrong",
+                got="--within" if within is not None else "--unknown",
+                expected="a sample's folder without them",
+            )
         return judge(product, reference, layer=layer, out=out)
     return compare(product, reference, within=within, layer=layer, unknown=unknown, out=out)

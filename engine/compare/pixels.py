@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +12,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
+from engine.compare.report import write_accuracy
 from engine.compare.squares import Positions, count_squares, some_values
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
@@ -206,25 +204,14 @@ def _require_green(theirs: rasterio.DatasetReader, codes: _Codes) -> None:
 
 
 def _write(found: GreenEvaluation, path: Path, reference: Path, out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-
-    def plain(value: float) -> float | None:
-        return None if math.isnan(value) else round(value, 4)
-
     report = {
-        "schema": 1,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "map": path.name,
-        "reference": reference.name,
-        "reference_codes_that_are_green": list(found.green),
-        "figures": {name: plain(value) for name, value in found.figures.items()},
-        "intervals_95": {name: [plain(v) for v in vs] for name, vs in found.intervals.items()},
-        "green_km2": {name: plain(value) for name, value in found.areas.items()},
-        "green_km2_intervals_95": {
-            name: [plain(v) for v in vs] for name, vs in found.area_intervals.items()
-        },
+        "reference_codes_that_are_green": found.green,
+        "figures": found.figures,
+        "intervals_95": found.intervals,
+        "green_km2": found.areas,
+        "green_km2_intervals_95": found.area_intervals,
         "groups": found.groups,
         "mapped_pixels_without_reference": found.unknown,
-        "confusion": found.counts.tolist(),
+        "confusion": found.counts,
     }
-    (out / "accuracy.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_accuracy(out, path, reference, report)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +13,7 @@ import numpy.typing as npt
 import zarr
 from odc.geo.geobox import GeoBox
 
+from engine.compare.report import write_json, write_table
 from engine.errors import PublishError
 from engine.grid.grid import Grid
 from engine.legend import LCZ, UGS, LandClass
@@ -236,20 +235,17 @@ class _Map:
 
 
 def _write_tables(found: Difference, folder: Path) -> None:
+    names = ("old", "new", "cells", "km2")
     rows = [
-        (found.labels[old], found.labels[new], cells, round(cells * found.square_km, 4))
+        (found.labels[old], found.labels[new], cells, cells * found.square_km)
         for old, new, cells in found.largest
     ]
-    with (folder / "changes.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["old", "new", "cells", "km2"])
-        writer.writerows(rows)
+    write_table(folder / "changes.csv", names, rows)
     report = {
-        "schema": 1,
         "old": found.old,
         "new": found.new,
         "cells": int(found.cells.sum()),
         "changed": found.changed,
-        "changes": [dict(zip(("old", "new", "cells", "km2"), row, strict=True)) for row in rows],
+        "changes": [dict(zip(names, row, strict=True)) for row in rows],
     }
-    (folder / "changes.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "changes.json", report)

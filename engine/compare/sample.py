@@ -15,6 +15,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from engine.compare.folder import map_of, read_folder
+from engine.compare.report import plain, write_json
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
@@ -54,21 +55,20 @@ class Judged:
     def to_json(self) -> dict[str, Any]:
         """As JSON values; half-widths of 95 % intervals end in ``_ci``."""
         found = self.estimates
-
-        def rounded(values: npt.NDArray[np.float64]) -> list[float | None]:
-            return [None if np.isnan(v) else round(float(v), 4) for v in values]
-
         names = ("users", "users_ci", "producers", "producers_ci", "areas", "areas_ci")
-        return {
-            "schema": 1,
-            "cells": int(self.counts.sum()),
-            "classes": [LCZ[code - 1].label for code in self.classes],
-            "oa": round(found.oa, 4),
-            "oa_ci": round(found.oa_ci, 4),
-            **{name: rounded(getattr(found, name)) for name in names},
-            "mapped": rounded(self.mapped),
-            "counts": self.counts.tolist(),
-        }
+        told: dict[str, Any] = plain(
+            {
+                "schema": 1,
+                "cells": int(self.counts.sum()),
+                "classes": [LCZ[code - 1].label for code in self.classes],
+                "oa": found.oa,
+                "oa_ci": found.oa_ci,
+                **{name: getattr(found, name) for name in names},
+                "mapped": self.mapped,
+                "counts": self.counts,
+            }
+        )
+        return told
 
 
 def sample(
@@ -212,8 +212,7 @@ def judge(
     found = Judged(tuple(classes), counts, stratified(counts, areas), areas)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(found.to_json(), indent=1)
-        (Path(out) / "estimates.json").write_text(text + "\n", encoding="utf-8")
+        write_json(Path(out) / "estimates.json", found.to_json())
     return found
 
 

@@ -13,6 +13,7 @@ import rasterio
 from rasterio.transform import from_origin
 from typer.testing import CliRunner
 
+import engine
 from engine.cli.app import app
 from engine.compare.sample import judge, sample
 from engine.errors import LabelError, MetricError
@@ -119,6 +120,8 @@ def test_from_the_map_to_the_estimate(truth: np.ndarray, codes: np.ndarray, tmp_
     assert found.estimates.areas.sum() == pytest.approx(144.0)
     told = json.loads((tmp_path / "report" / "estimates.json").read_text())
     assert told["oa"] == pytest.approx(found.estimates.oa, abs=1e-4)
+    with pytest.raises(MetricError, match="judged as a whole"):
+        engine.evaluate(path, folder, within=path)
     shown = CliRunner().invoke(app, ["evaluate", str(path), str(folder)])
     assert shown.exit_code == 0
     assert f"overall accuracy {found.estimates.oa:.3f}" in shown.output
