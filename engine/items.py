@@ -72,7 +72,12 @@ class Asset:
     scale, offset : float
         Reflectance = DN * scale + offset, as decided by the source card's policy.
     nodata : float or None
-        Declared nodata of the digital numbers; None where nothing declares any.
+        That the item declares; None where it declares none.
+    card_nodata : float or None
+        Of the source card, where item and file declare none.
+    stated : bool
+        Whether the item or its source's policy states scale and offset; else those of the file, if
+        it has some, must be these.
     index : int
         Band in the file, from 1.
     crs, transform, shape
@@ -91,6 +96,8 @@ class Asset:
     transform: tuple[float, float, float, float, float, float] | None = None
     shape: tuple[int, int] | None = None
     checksum: str | None = None
+    card_nodata: float | None = None
+    stated: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the snapshot."""

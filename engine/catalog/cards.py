@@ -44,6 +44,7 @@ class SourceCard(_Card):
     collection : its name there; None: any.
     offset : how the radiometric offset is decided; never by the acquisition date.
     nodata : digital number without data, where item and file declare none; None: no number.
+    hosts : that an item of this source names in its links or files, wherever it is found.
     signing : how addresses are made ready for reading.
     assets : B-name (and SCL) to the catalogue's asset key.
     positions : B-name to the band in its file, from 1, where files hold several.
@@ -53,6 +54,7 @@ class SourceCard(_Card):
     collection: str | None = None
     offset: OffsetPolicy = "asset"
     nodata: float | None = None
+    hosts: tuple[str, ...] = ()
     signing: Literal["none", "planetary-computer", "s3"] = "none"
     token_url: str | None = None
     s3_endpoint: str | None = None

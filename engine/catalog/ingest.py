@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from rasterio._err import CPLE_BaseError  # of warps; it has no public name
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
+from engine.catalog.names import understand
 from engine.errors import RecipeError, first_line
 from engine.items import BANDS, band_name
 
@@ -62,12 +64,13 @@ def ingest(
     ----------
     folder : with GeoTIFF, JPEG 2000 or VRT files; searched through.
     out : folder of the catalogue; by default ``FOLDER-stac`` beside it.
-    bands : names of the files' bands; by default what the files say: names, or colours of 8 bits, a
-        fourth band beside red, green and blue being near infrared; or, for ten unnamed bands, the
-        order of So2Sat. Alpha is no band.
+    bands : names of the files' bands; by default what the files say: names in any usual spelling,
+        or colours of 8 bits, a fourth band beside red, green and blue being near infrared; or, for
+        ten unnamed bands, the order of So2Sat. Alpha is no band.
     when : a date (2024-10-24), or a file name pattern such as ``*_{year}_*``; by default the date
         in the file's name or its time tag.
-    scale, offset : reflectance = DN * scale + offset; by default 1e-4 and 0.
+    scale, offset : reflectance = DN * scale + offset; by default those of each file, 1e-4 and 0
+        where it has none.
     nodata : digital number without data; by default none is declared.
     skip : leave out files that cannot be described, and list them.
 
@@ -147,7 +150,7 @@ def _describe(
 ) -> dict[str, Any]:
     try:
         with rasterio.open(path) as file:
-            if file.crs is None:
+            if file.crs is None or (file.transform.is_identity and not file.gcps[0]):
                 raise RecipeError(
                     "a file has no georeference",
                     got=path.name,
@@ -173,8 +176,9 @@ def _describe(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
+            forms = _forms(path, file, len(names), scale, offset, note)
             if np.dtype(kind).kind == "f" and scale is None:
-                _require_whole(path, file)
+                _require_whole(path, file, nodata, len(names))
             crs, transform, size = file.crs, file.transform, (file.height, file.width)
             moment = date_of(path, file.tags())
     except rasterio.errors.RasterioError as error:
@@ -192,9 +196,8 @@ def _describe(
             remedy="give it its true CRS (gdal_edit.py -a_srs …), or leave it out",
         ) from error
     epsg = crs.to_epsg()
-    form: dict[str, Any] = {"raster:scale": scale or 1e-4, "raster:offset": offset or 0.0}
     if nodata is not None:
-        form["nodata"] = nodata
+        forms = [{**form, "nodata": nodata} for form in forms]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -211,7 +214,7 @@ def _describe(
         "links": [],
         "assets": {
             name: {"href": str(path.resolve()), "natmap:band": i, "bands": [{"name": name, **form}]}
-            for i, name in enumerate(names, start=1)
+            for i, (name, form) in enumerate(zip(names, forms, strict=True), start=1)
         },
     }
 
@@ -239,11 +242,19 @@ def _names(
     kind: str,
     note: Callable[[str], None],
 ) -> tuple[str, ...]:
-    if all(descriptions):
-        try:
-            return tuple(band_name(str(d).strip()) for d in descriptions)
-        except RecipeError:
-            pass
+    told = [str(text).strip() for text in descriptions if text and str(text).strip()]
+    if told and told != [f"Band {k}" for k in range(1, len(told) + 1)]:  # many a program's default
+        bands = [name for text in told if (name := understand(text)) in BANDS]
+        extra = colours.count(ColorInterp.alpha)
+        if len(set(bands)) == len(told) >= len(descriptions) - extra:
+            return tuple(name for name in bands if name is not None)
+        if tuple(colours[:3]) != _COLOURS:
+            raise RecipeError(
+                "a file's bands have names that are not understood",
+                got=f"{', '.join(told[:12])} in {path.name}",
+                expected=f"names of {', '.join(BANDS)} in a usual spelling, each once",
+                remedy="name them with --bands",
+            )
     if len(colours) <= 4 and tuple(colours[:3]) == _COLOURS:
         if kind != "uint8":
             raise RecipeError(
@@ -260,20 +271,59 @@ def _names(
     if len(descriptions) == len(_TEN):
         note(f"ten unnamed bands are taken as {' '.join(_TEN)}")
         return _TEN
+    expected = f"names of {', '.join(BANDS)}, or exactly ten bands in the order of So2Sat"
+    remedy = "name them with --bands"
+    if len(descriptions) == 1:
+        expected = "all bands of a scene in one file: files of one band each are not described"
+        remedy = "put them together (gdalbuildvrt -separate …), and name them with --bands"
     raise RecipeError(
         "a file's bands have no names",
         got=f"{len(descriptions)} bands in {path.name}",
-        expected=f"names of {', '.join(BANDS)}, or exactly ten bands in the order of So2Sat",
-        remedy="name them with --bands",
+        expected=expected,
+        remedy=remedy,
     )
 
 
-def _require_whole(path: Path, file: Any) -> None:
+def _forms(
+    path: Path,
+    file: Any,
+    count: int,
+    scale: float | None,
+    offset: float | None,
+    note: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Scale and offset of each band: as the user says, else the file's own, else 1e-4 and 0."""
+    forms = []
+    for index in range(count):
+        own = file.scales[index], file.offsets[index]
+        plain = own == (1.0, 0.0)
+        found = (
+            scale if scale is not None else 1e-4 if plain else own[0],
+            offset if offset is not None else 0.0 if plain else own[1],
+        )
+        if not all(map(math.isfinite, found)) or found[0] <= 0:
+            raise RecipeError(
+                "a file's scale cannot be",
+                got=f"scale {own[0]:g} and offset {own[1]:g} of band {index + 1} of {path.name}",
+                expected="reflectance = number x scale + offset",
+                remedy="say them with --scale and --offset",
+            )
+        if not plain:
+            whose = "files'" if found == own else "command's, not the files'"
+            note(f"scale and offset are the {whose}: {found[0]:g} and {found[1]:g}")
+        forms.append({"raster:scale": found[0], "raster:offset": found[1]})
+    return forms
+
+
+def _require_whole(path: Path, file: Any, nodata: float | None, count: int) -> None:
     """Floats must be whole digital numbers, 0 to 65535: anything else wants a scale."""
-    for index in range(1, file.count + 1):
+    for index in range(1, count + 1):
+        if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):
+            continue
+        none = [n for n in (nodata, file.nodatavals[index - 1]) if n is not None]
         for _, window in file.block_windows(index):
             values = file.read(index, window=window)
-            values = values[np.isfinite(values)]
+            values = values[np.isfinite(values) & ~np.isin(values, none)]
             if ((values != np.rint(values)) | (values < 0) | (values > 65535)).any():
                 raise RecipeError(
                     "a file's floats are not whole digital numbers",

@@ -12,18 +12,21 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import shapely
+from pyproj.exceptions import CRSError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.cards import SourceCard
-from engine.errors import ItemError
+from engine.catalog.forms import baseline_of, find_asset, form_of, offset_of
+from engine.catalog.names import numbering_of
+from engine.errors import ItemError, NatmapError
+from engine.grid.area import reproject
 from engine.items import BANDS, SCL, Asset, Item
 
 __all__ = ["normalise", "strip_signature"]
 
-_FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-_BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
-_SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
+_BEYOND = 0.05  # of a footprint's area; outlines of real items lie up to 1.2 % beyond their frame
+
 _SIGNATURES = re.compile(
     r"(^|&)(sig|se|st|sp|sv|sr|spr|skoid|sktid|skt|ske|sks|skv|X-Amz-[^=]*|token|Expires|Signature|AWSAccessKeyId|Key-Pair-Id)=[^&]*"
 )
@@ -48,31 +51,28 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     _refuse_other_levels(name, raw, properties)
     notes: list[str] = []
     geometry, centroid = _footprint(name, raw, notes)
-    baseline = _baseline(properties)
+    baseline, numbers = baseline_of(properties), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
-    raw_assets = raw.get("assets") or {}
+    raw_assets, frames = raw.get("assets") or {}, _Frames(geometry, notes)
     for band in (*BANDS, SCL):
-        found = _find_asset(raw_assets, band, card)
+        found = find_asset(raw_assets, band, card, numbers)
         if found is None:
             continue
-        href = strip_signature(_absolute(str(found["href"]), base))
-        form = _band_form(found)
-        crs = found.get("proj:code") or found.get("proj:epsg")
-        crs = crs or properties.get("proj:code") or properties.get("proj:epsg")
-        transform = found.get("proj:transform") or properties.get("proj:transform")
-        size = found.get("proj:shape") or properties.get("proj:shape")
-        nodata = form.get("nodata", card.nodata)
+        asset, index = found
+        href = strip_signature(_absolute(str(asset["href"]), base))
+        form = form_of(asset, index)
+        scale, offset = form["scale"], offset_of(card, properties, baseline, form)
         assets[band] = Asset(
             href=href,
-            scale=float(form.get("scale", 1e-4)) if band != SCL else 1.0,
-            offset=_offset(card, properties, baseline, form) if band != SCL else 0.0,
-            nodata=None if nodata is None else float(nodata),
-            index=int(found.get("natmap:band", card.positions.get(band, 1))),
-            crs=None if crs is None else _code(crs),
-            transform=tuple(float(v) for v in transform[:6]) if transform else None,  # type: ignore[arg-type]
-            shape=(int(size[0]), int(size[1])) if size else None,
-            checksum=found.get("file:checksum"),
+            scale=1.0 if band == SCL else 1e-4 if scale is None else scale,
+            offset=0.0 if band == SCL else offset,
+            nodata=form["nodata"],
+            index=index,
+            **frames.claims(asset, properties),
+            checksum=asset.get("file:checksum"),
+            card_nodata=card.nodata,
+            stated=band == SCL or card.offset != "asset" or scale is not None,
         )
         stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
     if not set(assets) - {SCL}:
@@ -122,56 +122,7 @@ def strip_signature(href: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
-# -- radiometry -------------------------------------------------------------------------------
-
-
-def _offset(
-    card: SourceCard, properties: Mapping[str, Any], baseline: str | None, form: Mapping[str, Any]
-) -> float:
-    """The offset that is still to be added, by the card's policy; never by the date."""
-    applied = next((properties[f] for f in _FLAGS if properties.get(f) is not None), None)
-    own = float(form.get("offset") or 0.0)
-    late = baseline is not None and float(baseline) >= 4.0
-    match card.offset:
-        case "flag-then-baseline":
-            return 0.0 if applied or not late else _SHIFT
-        case "flag-then-asset":
-            return 0.0 if applied else own
-        case "baseline":
-            return _SHIFT if late else 0.0
-        case "asset-from-baseline":
-            return own if baseline is None or late else 0.0
-        case "asset":
-            return own
-
-
-def _baseline(properties: Mapping[str, Any]) -> str | None:
-    for name in _BASELINES:
-        match = re.fullmatch(r"\D*(\d{2})\.?(\d{2})\D*", str(properties.get(name) or ""))
-        if match:
-            return f"{match[1]}.{match[2]}"
-    return None
-
-
-def _band_form(asset: Mapping[str, Any]) -> dict[str, Any]:
-    """scale, offset and nodata of an asset, as raster:bands (1.0) or bands (1.1) say them."""
-    form: dict[str, Any] = {}
-    old = (asset.get("raster:bands") or [{}])[0]
-    new = (asset.get("bands") or [{}])[0]
-    for key in ("scale", "offset", "nodata"):
-        for value in (
-            old.get(key),
-            new.get(f"raster:{key}"),
-            asset.get(f"raster:{key}"),
-            new.get(key),
-            asset.get(key),
-        ):
-            if value is not None:
-                form[key] = value
-                break
-    if form.get("nodata") in ("nan", "inf", "-inf"):
-        form["nodata"] = float(form["nodata"])
-    return form
+# -- levels -----------------------------------------------------------------------------------
 
 
 def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
@@ -196,15 +147,6 @@ def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[
 # -- places -----------------------------------------------------------------------------------
 
 
-def _find_asset(assets: Mapping[str, Any], band: str, card: SourceCard) -> Mapping[str, Any] | None:
-    keys = [card.assets.get(band), band, BANDS.get(band, "scl"), band.lower()]
-    for key in keys:
-        if key and isinstance(assets.get(key), Mapping) and assets[key].get("href"):
-            found: Mapping[str, Any] = assets[key]
-            return found
-    return None
-
-
 def _absolute(href: str, base: str | None) -> str:
     if urlsplit(href).scheme or href.startswith("/") or base is None:
         return href.removeprefix("file://")
@@ -223,6 +165,72 @@ def _file_stamp(href: str) -> str:
 
 def _code(value: Any) -> str:
     return f"EPSG:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
+
+
+class _Frames:
+    """What an item claims of its files' frames, checked against its own footprint.
+
+    Parameters
+    ----------
+    footprint : in degrees.
+    notes : of the item.
+    """
+
+    def __init__(self, footprint: BaseGeometry, notes: list[str]) -> None:
+        self._footprint = shapely.segmentize(footprint, 0.05)
+        self._notes = notes
+        self._known: dict[tuple[object, ...], bool] = {}
+
+    def claims(self, *places: Mapping[str, Any]) -> dict[str, Any]:
+        """crs, transform and shape as the projection extension says them, where they can be true.
+
+        A frame that does not hold the footprint is not believed: the file knows.
+        """
+
+        def told(*names: str) -> Any:
+            values = (place.get(name) for place in places for name in names)
+            return next((value for value in values if value), None)
+
+        crs, at, size = told("proj:code", "proj:epsg"), told("proj:transform"), told("proj:shape")
+        found: dict[str, Any] = dict.fromkeys(("crs", "transform", "shape"))
+        try:
+            found["crs"] = None if crs is None else _code(crs)
+            if at is not None:
+                a, b, c, d, e, f = (float(value) for value in at[:6])
+                found["transform"] = a, b, c, d, e, f
+            if size is not None:
+                height, width = (int(value) for value in size)
+                found["shape"] = height, width
+            if None not in found.values() and not self._holds(**found):
+                raise ValueError
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+            note = "its proj: fields contradict its footprint, and are not believed"
+            if note not in self._notes:
+                self._notes.append(note)
+            return dict.fromkeys(found)
+        return found
+
+    def _holds(self, crs: str, transform: tuple[float, ...], shape: tuple[int, int]) -> bool:
+        """Whether a frame holds the footprint, but for a little; rotated files are not read."""
+        a, b, c, d, e, f = transform
+        height, width = shape
+        if b or d or not a or not e:
+            return False
+        corners = [(0, 0), (width, 0), (width, height), (0, height)]
+        ring = [(round(c + a * x, 6), round(f + e * y, 6)) for x, y in corners]
+        key = crs, tuple(ring)  # bands of one frame have pixels of several sizes
+        if key not in self._known:
+            frame = shapely.Polygon(ring)
+            self._known[key] = bool(frame.area) and self._beyond(frame, crs) <= _BEYOND
+        return self._known[key]
+
+    def _beyond(self, frame: BaseGeometry, crs: str) -> float:
+        """Share of the footprint that lies outside of a frame."""
+        try:
+            there = shapely.make_valid(reproject(self._footprint, "EPSG:4326", crs))
+        except (NatmapError, CRSError):
+            return 1.0
+        return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
 
 
 def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> tuple[BaseGeometry, float]:

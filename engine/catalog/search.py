@@ -23,6 +23,7 @@ from urllib3 import Retry
 
 from engine.catalog.cards import SourceCard, load_source_card
 from engine.catalog.normalise import normalise
+from engine.catalog.origin import origin_of
 from engine.errors import CatalogError, ItemError
 from engine.grid.area import Area
 from engine.items import BANDS, SCL, Item
@@ -121,7 +122,7 @@ def search(
             item = (
                 Item.from_dict(json.loads(own))
                 if own
-                else normalise(raw, _card_of(raw, card), base)
+                else normalise(raw, origin_of(raw, card), base)
             )
         except ItemError as error:
             left_out.append((str(raw.get("id")), error.what))
@@ -150,19 +151,6 @@ def search(
 def _wanted(item: Item, imagery: Imagery) -> bool:
     clear = item.cloud_cover is None or item.cloud_cover <= imagery.max_cloud_cover
     return clear and imagery.period.first <= item.solar_day <= imagery.period.last
-
-
-def _card_of(raw: dict[str, Any], card: SourceCard) -> SourceCard:
-    """The shipped card whose collection an item of one's own catalogue is a copy of."""
-    if card.name != "own":
-        return card
-    assets = raw.get("assets") or {}
-    if "earthsearch:boa_offset_applied" in (raw.get("properties") or {}):
-        name = "earth-search-c1" if raw.get("collection") == "sentinel-2-c1-l2a" else "earth-search"
-        return load_source_card(name)
-    if raw.get("collection") == "sentinel-2-l2a" and "blue" in assets:
-        return load_source_card("earth-search")
-    return card
 
 
 def _newest(items: Iterable[Item]) -> tuple[list[Item], int]:

@@ -19,12 +19,12 @@ from engine.cli.render import draw_plan, draw_zones, out, progress, say
 from engine.compare.cells import Evaluation, evaluate
 from engine.compare.crosstab import beside
 from engine.compare.pixels import evaluate_green
+from engine.cube.footprint import SLACK
 from engine.errors import RunError
 from engine.grid.grid import Grid, Tile
 from engine.pipeline.publish import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import plan, run
-from engine.products.index import SLACK
 from engine.runs.events import Event, TileDone
 from engine.store.repository import Store
 from engine.synthetic.country import AUTUMN, Country

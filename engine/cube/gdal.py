@@ -30,7 +30,8 @@ def gdal_settings(href: str = "", *, again: bool = False) -> dict[str, Any]:
         After a failure: past GDAL's cache of what it has read of a bucket's file.
     """
     settings: dict[str, Any] = {
-        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+        # beside a local file its mask and nodata may lie; over a network looking for them is dear
+        "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR" if is_remote(href) else "TRUE",
         "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
         "VSI_CACHE": is_remote(href),  # the system caches local files already
         # A window is read once; only neighbours share blocks at their edge. Rasterio takes bytes,

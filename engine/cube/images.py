@@ -10,11 +10,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Interleaving, MaskFlags
+from rasterio.enums import ColorInterp, Interleaving
 from rasterio.windows import Window
 
 from engine.cube.access import PLAIN, Access
-from engine.cube.read import Cut, Failure, Plane, footprint, resample
+from engine.cube.footprint import footprint, require_reach
+from engine.cube.read import Cut, Failure, Plane, resample
 from engine.cube.retry import attempt
 from engine.cube.source import Raster, Source
 from engine.errors import ReadError
@@ -103,6 +104,8 @@ def read_image(
     for item, loaded in ahead(load, items):
         try:
             rasters = loaded.result()
+            if not any(rasters.values()):
+                require_reach(item, geobox)
         except ReadError as error:
             failures.append(Failure(item.id, str(error), error.transient))
             lost |= footprint(item, geobox)
@@ -127,14 +130,11 @@ def _load(
     for name in bands:
         files.setdefault(item.assets[name].href, []).append(name)
     found: dict[str, Raster | None] = {}
-    for href, names in files.items():
+    for names in files.values():
         indices = [item.assets[name].index for name in names]
-        claimed = {asset.index for asset in item.assets.values() if asset.href == href}
 
-        def use(
-            source: Source, indices: list[int] = indices, claimed: set[int] = claimed
-        ) -> list[Raster | None]:
-            return _cut(source, indices, claimed, geobox, anchor)
+        def use(source: Source, indices: list[int] = indices) -> list[Raster | None]:
+            return _cut(source, indices, geobox, anchor)
 
         found |= zip(names, attempt(item, names[0], access, use), strict=True)
     return found
@@ -143,7 +143,6 @@ def _load(
 def _cut(
     source: Source,
     indices: list[int],
-    claimed: set[int],
     geobox: GeoBox,
     anchor: tuple[float, float],
 ) -> list[Raster | None]:
@@ -163,7 +162,7 @@ def _cut(
     if window is None:
         return [None] * len(indices)
     values = file.read(indices, window=window)
-    seen = _seen(source, indices[0], claimed, values, window)
+    seen = _seen(source, indices[0], values, window)
     shifted = np.where(seen, values.astype(np.uint16) + 1, 0).astype(np.uint16)
     together = file.interleaving == Interleaving.pixel  # blocks that hold all bands count once
     corner = int(window.row_off), int(window.col_off)
@@ -175,30 +174,13 @@ def _cut(
 
 
 def _seen(
-    source: Source,
-    index: int,
-    claimed: set[int],
-    values: npt.NDArray[np.uint8],
-    window: Window,
+    source: Source, index: int, values: npt.NDArray[np.uint8], window: Window
 ) -> npt.NDArray[np.bool_]:
-    """Where a frame has data, bool (y, x)."""
-    file = source.file
-    # a fourth band is alpha by many a file's default; where the item calls it a band it is one
-    uses = enumerate(file.colorinterp, 1)
-    alpha = [k for k, use in uses if use == ColorInterp.alpha and k not in claimed]
-    if alpha:  # the band itself: where nodata is declared, GDAL's mask is of that and not of alpha
-        opaque: npt.NDArray[np.bool_] = file.read(alpha[0], window=window) > 0
+    """Where a frame has data, bool (y, x): what is opaque, else what is not nodata in all bands."""
+    opaque = source.validity.shown(source.file, index, window=window)
+    if opaque is not None:
         return opaque
-    flags = file.mask_flag_enums[index - 1]
-    # per dataset is also nodata of all bands together, which the item's own goes before
-    shadowed = MaskFlags.nodata in flags and source.nodata is not None
-    if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags and not shadowed:
-        seen: npt.NDArray[np.bool_] = file.read_masks(index, window=window) > 0
-        return seen
-    if source.nodata is None:
-        return np.ones(values.shape[1:], bool)
-    some: npt.NDArray[np.bool_] = (values != source.nodata).any(axis=0)
-    return some
+    return np.logical_not(source.validity.invalid(values).all(axis=0))
 
 
 def _lay(

@@ -16,9 +16,12 @@ import numpy.typing as npt
 from engine.cube.kernels import encode_where
 from engine.items import SCL, Asset
 
-__all__ = ["ATTRS", "NODATA", "decode", "encode", "find_suspect", "lay"]
+__all__ = ["ATTRS", "NODATA", "UNDERFLOWED", "decode", "encode", "find_suspect", "lay", "wraps"]
 
 NODATA = 0
+UNDERFLOWED = 60_000
+"""Digital numbers of 16 bits above this one fell below 0 and came round: 64,536 is -1,000."""
+
 _GAIN, _SHIFT, _MOST = 10_000, 1_000, 65_534  # 65535 marks a masked value while sorting
 
 ATTRS: dict[str, Any] = {
@@ -86,22 +89,28 @@ def find_suspect(
 
     The guard of the published defect "flag says not applied, pixels are shifted already": more
     than 1 % of valid pixels of B02 or B11 below -0.02 reflectance, or the 1st percentile of B12
-    over water (SCL 6) above 0.08.
+    over water (SCL 6) above 0.08. And that of numbers which fell below 0 and came round: more than
+    0.1 % of a band's valid pixels.
 
     Parameters
     ----------
-    samples : by band, decimated digital numbers of the whole asset, one shape; ``SCL`` too.
+    samples : by band, decimated digital numbers of the whole asset, one shape; ``SCL`` too. What
+        says nothing is masked.
     assets : by band.
     """
     water = samples.get(SCL)
     for band in ("B02", "B11", "B12"):
         if band not in samples:
             continue
-        dn, asset = samples[band], assets[band]
-        valid = np.ones(dn.shape, bool) if asset.nodata is None else dn != asset.nodata
+        dn, asset = np.ma.getdata(samples[band]), assets[band]
+        valid = ~np.ma.getmaskarray(samples[band])
+        wrapped = valid & (dn > UNDERFLOWED) & (dn.dtype.kind in "iu")
+        share = float(wrapped.sum() / max(valid.sum(), 1))
+        if share > 0.001 and wraps(asset):
+            return f"{100 * share:.1f} % of {band} is above {UNDERFLOWED:,}: it fell below 0"
         reflectance = dn.astype(np.float64) * asset.scale + asset.offset
         if band == "B12":
-            over = valid & (water == 6) if water is not None else np.zeros(dn.shape, bool)
+            over = valid & (np.ma.getdata(water) == 6) if water is not None else valid & False
             if over.sum() >= 30 and (low := float(np.percentile(reflectance[over], 1))) > 0.08:
                 return f"B12 over water is {low:.3f} at its 1st percentile, expected under 0.08"
         elif valid.any():
@@ -109,3 +118,8 @@ def find_suspect(
             if share > 0.01:
                 return f"{100 * share:.1f} % of {band} is below -0.02, expected under 1 %"
     return None
+
+
+def wraps(asset: Asset) -> bool:
+    """Whether numbers of 16 bits above `UNDERFLOWED` can be no reflectance of an asset."""
+    return UNDERFLOWED * asset.scale + asset.offset > 5.5

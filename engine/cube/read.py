@@ -8,23 +8,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import shapely
 from odc.geo.geobox import GeoBox
-from pyproj import CRS
-from shapely.geometry import shape
 
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
+from engine.cube.footprint import footprint, require_reach
 from engine.cube.gdal import cores
 from engine.cube.radiometry import lay
 from engine.cube.retry import attempt
 from engine.cube.source import Raster, Source
 from engine.cube.warp import Frame, Piece, Placed, pieces_of, place, take
 from engine.errors import ReadError
-from engine.grid.area import reproject
 from engine.items import SCL, Item
 from engine.prefetch import ahead
 
@@ -33,7 +31,6 @@ __all__ = [
     "Day",
     "Failure",
     "Plane",
-    "footprint",
     "item_key",
     "read_asset",
     "read_day",
@@ -153,6 +150,8 @@ def read_days(
         for item, loaded in islice(coming, len(items)):
             try:
                 rasters = loaded.result()
+                if not any(rasters.values()):
+                    require_reach(item, geobox)
             except ReadError as error:
                 failures.append(Failure(item.id, str(error), error.transient))
                 lost |= footprint(item, geobox)
@@ -313,8 +312,11 @@ def sample_item(
     access: Access = PLAIN,
     again: bool = False,
     spacing: float = 320.0,
-) -> dict[str, npt.NDArray[np.generic]]:
+    tell: Callable[[str], None] = lambda note: None,
+) -> dict[str, np.ma.MaskedArray[Any, Any]]:
     """Decimated digital numbers of whole assets, of one shape, for the radiometry guard.
+
+    What says nothing is masked.
 
     Parameters
     ----------
@@ -323,34 +325,24 @@ def sample_item(
     again : past every cache: what was read before is doubted.
     spacing : float
         Metres between samples.
+    tell : hears where files and item contradict each other, and who was believed.
 
     Raises
     ------
     ReadError
     """
-    found: dict[str, npt.NDArray[np.generic]] = {}
+    found: dict[str, np.ma.MaskedArray[Any, Any]] = {}
     size: tuple[int, int] | None = None
     for name in bands:
         if name not in item.assets:
             continue
 
-        def sample(source: Source) -> npt.NDArray[np.generic]:
+        def sample(source: Source) -> np.ma.MaskedArray[Any, Any]:
             nonlocal size
             size = size or source.decimated_shape(spacing)
+            for note in source.notes:
+                tell(note)
             return source.decimate(size)
 
         found[name] = attempt(item, name, access, sample, again=again)
     return found
-
-
-def footprint(item: Item, geobox: GeoBox) -> npt.NDArray[np.bool_]:
-    """Where an item claims to have data, bool (y, x), by pixel centre."""
-    crs = CRS.from_user_input(str(geobox.crs))
-    polygon = reproject(shape(item.geometry), "EPSG:4326", crs)
-    shapely.prepare(polygon)
-    height, width = geobox.shape
-    transform = geobox.transform
-    x = transform.c + (np.arange(width) + 0.5) * transform.a
-    y = transform.f + (np.arange(height) + 0.5) * transform.e
-    inside: npt.NDArray[np.bool_] = shapely.intersects_xy(polygon, x[None, :], y[:, None])
-    return inside

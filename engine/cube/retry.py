@@ -56,7 +56,7 @@ def _opened(item: Item, name: str, access: Access, *, again: bool) -> Iterator[S
     try:
         place = access.place(asset, what, again=again)
         settings = gdal_settings(place, again=again)
-        with rasterio.Env(**settings), open_source(place, asset, item) as source:
+        with rasterio.Env(**settings), open_source(place, name, item) as source:
             yield source
         # GDAL passes over what it could not read of masks and overviews, and makes do
         reason = why(place) if is_http(place) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,15 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterBlockError
+from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from engine.cube.validity import Validity, validity_of
 from engine.cube.warp import Frame, blocks_of, crs_text, extent
 from engine.errors import ReadError
-from engine.items import Asset, Item
+from engine.items import SCL, Asset, Item
 
 __all__ = ["Raster", "Source", "open_source"]
 
@@ -30,6 +32,8 @@ __all__ = ["Raster", "Source", "open_source"]
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 _ALIGNED = 1e-6  # of a pixel
+_PLAIN = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG")
+"""Formats, told by a file's first bytes, that hold their pixels themselves."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,19 @@ class Source:
     Attributes
     ----------
     crs, transform
-        The file's own, or the item's where the file has none (`borrowed`).
-    nodata : float or None
-        Declared by the item, else the file.
+        The file's own, or the item's where the file has none.
+    validity : Validity
+        What says that a pixel has no data.
+    notes : tuple of str
+        Where file and item contradict each other, and who was believed.
     """
 
-    file: rasterio.DatasetReader
+    file: DatasetReader
     index: int
     crs: Any
     transform: Affine
-    nodata: float | None
-    borrowed: bool
+    validity: Validity
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def frame(self) -> Frame:
@@ -64,10 +70,10 @@ class Source:
         window = self.needed(geobox, anchor)
         if window is None:
             return None
-        values = self.file.read(self.index, window=window)
+        values, nodata = self.validity.read(self.file, self.index, window)
         fetched = self.fetched(window, values.nbytes)
         corner = int(window.row_off), int(window.col_off)
-        return Raster(values, corner, self.frame, self.nodata, nearest, fetched)
+        return Raster(values, corner, self.frame, nodata, nearest, fetched)
 
     def needed(self, geobox: GeoBox, anchor: tuple[float, float]) -> Window | None:
         """Pixels of the file that a window of the grid needs, or None where it needs none."""
@@ -125,12 +131,9 @@ class Source:
             max(round(width * step[0] / spacing), 1),
         )
 
-    def decimate(self, size: tuple[int, int]) -> npt.NDArray[Any]:
-        """The whole band at a smaller size, nearest."""
-        found: npt.NDArray[Any] = self.file.read(
-            self.index, out_shape=size, resampling=Resampling.nearest
-        )
-        return found
+    def decimate(self, size: tuple[int, int]) -> np.ma.MaskedArray[Any, Any]:
+        """The whole band at a smaller size, nearest; what says nothing is masked."""
+        return self.validity.sample(self.file, self.index, size)
 
 
 @dataclass(frozen=True)
@@ -191,42 +194,95 @@ def _aligned(geobox: GeoBox, frame: Frame) -> tuple[int, int] | None:
 
 
 @contextmanager
-def open_source(href: str, asset: Asset, item: Item) -> Iterator[Source]:
-    """Open an asset and settle where it lies.
+def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
+    """Open an asset and settle what it is: where it lies, and which of its pixels say something.
+
+    Parameters
+    ----------
+    href : to open.
+    name : of the asset, B-name or SCL.
+    item : Item
 
     Raises
     ------
     ReadError
-        Where neither file nor item has a georeference, the file is rotated, or it lies elsewhere
-        than the item says.
+        Where neither file nor item has a georeference, the file is rotated or has not the band,
+        its numbers have a scale that nothing states, or it lies elsewhere than the item says.
     """
-    with rasterio.open(href) as file:
-        crs, transform, borrowed = file.crs, file.transform, False
-        if crs is None:
-            if asset.crs is None or asset.transform is None or asset.shape is None:
-                raise ReadError(
-                    f"{item.id} has no georeference, in the file nor in the item",
-                    got=asset.href.split("?")[0],
-                    expected="a CRS and transform, or proj:code, proj:transform and proj:shape",
-                )
-            # The file may be a smaller copy of what the item describes: same extent, own shape.
-            a, b, c, d, e, f = asset.transform
-            down = asset.shape[0] / file.height
-            across = asset.shape[1] / file.width
-            transform = Affine(a * across, b * across, c, d * down, e * down, f)
-            crs, borrowed = rasterio.crs.CRS.from_user_input(asset.crs), True
-        if transform.b or transform.d:
-            raise ReadError(
-                f"{item.id} is rotated", got=tuple(transform)[:6], expected="a north-up raster"
-            )
+    asset = item.assets[name]
+    with DatasetReader(href, driver=_drivers(href)) as file:
         if not 1 <= asset.index <= file.count:
             raise ReadError(
                 f"{item.id} has no such band", got=asset.index, expected=f"1 to {file.count}"
             )
-        nodata = asset.nodata if asset.nodata is not None else file.nodata
-        source = Source(file, asset.index, crs, transform, nodata, borrowed)
+        crs, transform, notes = _georeference(file, asset, item)
+        if transform.b or transform.d:
+            raise ReadError(
+                f"{item.id} is rotated", got=tuple(transform)[:6], expected="a north-up raster"
+            )
+        _require_scale(file, name, asset, item)
+        validity, more = validity_of(file, asset, item, name)
+        source = Source(file, asset.index, crs, transform, validity, (*notes, *more))
         _require_place(source, item)
         yield source
+
+
+def _drivers(href: str) -> list[str]:
+    """GDAL's formats that may be opened: none that names other files, but for a user's own .vrt."""
+    own = "://" not in href and not href.startswith("/vsi") and href.lower().endswith(".vrt")
+    return [*_PLAIN, "VRT"] if own else [*_PLAIN]
+
+
+def _georeference(
+    file: DatasetReader, asset: Asset, item: Item
+) -> tuple[Any, Affine, tuple[str, ...]]:
+    """CRS and transform: the file's own, or the item's for a file without any."""
+    if file.crs is not None and not (file.transform.is_identity and not file.gcps[0]):
+        wrong = _contradictions(file, asset)
+        note = f"the file of {item.id} is believed, the item says other {' and '.join(wrong)}"
+        return file.crs, file.transform, (note,) if wrong else ()
+    if asset.crs is None or asset.transform is None or asset.shape is None:
+        raise ReadError(
+            f"{item.id} has no georeference, in the file nor in the item",
+            got=asset.href.split("?")[0],
+            expected="a CRS and transform, or proj:code, proj:transform and proj:shape that agree "
+            "with the footprint",
+        )
+    # The file may be a smaller copy of what the item describes: same extent, own shape.
+    a, b, c, d, e, f = asset.transform
+    down = asset.shape[0] / file.height
+    across = asset.shape[1] / file.width
+    transform = Affine(a * across, b * across, c, d * down, e * down, f)
+    return rasterio.crs.CRS.from_user_input(asset.crs), transform, ()
+
+
+def _contradictions(file: DatasetReader, asset: Asset) -> list[str]:
+    """What an item claims of a file that it is not."""
+    found = []
+    if asset.crs is not None and crs_text(asset.crs) != crs_text(file.crs):
+        found.append("CRS")
+    elif asset.transform is not None and asset.shape is not None:
+        a, _, c, _, e, f = asset.transform
+        claimed = c, f, c + a * asset.shape[1], f + e * asset.shape[0]
+        at, (height, width) = file.transform, file.shape
+        true = at.c, at.f, at.c + at.a * width, at.f + at.e * height
+        if np.abs(np.subtract(claimed, true)).max() > abs(at.a):
+            found.append("extent")
+    return found
+
+
+def _require_scale(file: DatasetReader, name: str, asset: Asset, item: Item) -> None:
+    """Refuse numbers of which only the file says how they become reflectance, in another way."""
+    scale, offset = file.scales[asset.index - 1], file.offsets[asset.index - 1]
+    if asset.stated or name == SCL or (scale, offset) == (1.0, 0.0):
+        return
+    if not math.isclose(scale, asset.scale) or not math.isclose(offset, asset.offset):
+        raise ReadError(
+            f"{name} of {item.id}: only the file says what its numbers are",
+            got=f"scale {scale:g} and offset {offset:g} in the file, none in the item",
+            expected="raster:scale and raster:offset of the asset's band",
+            remedy="state them in the item; natmap ingest takes them from the file",
+        )
 
 
 def _require_place(source: Source, item: Item) -> None:

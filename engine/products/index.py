@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
-from engine.errors import AreaError
+from engine.cube.footprint import SLACK, claimed_frame
 from engine.grid.area import reproject
 from engine.grid.grid import Grid, Tile
 from engine.items import Item
@@ -20,10 +18,6 @@ from engine.runs.stage import Part
 from engine.store.arrays import day_index
 
 __all__ = ["SLACK", "Frames", "ItemIndex", "frames_in"]
-
-SLACK = 5_000.0
-"""Metres that a footprint may miss: published ones are simplified outlines of the data."""
-
 
 Frames = tuple[tuple[Item, tuple[float, ...]], ...]
 """Items, the best first, each with its extent's bounds; as `ItemIndex.about` hands them on."""
@@ -116,7 +110,7 @@ class ItemIndex:
 
     def _stamp(self, item: Item) -> str:
         forms = [
-            (name, a.scale, a.offset, a.nodata, a.index)
+            (name, a.scale, a.offset, a.card_nodata if a.nodata is None else a.nodata, a.index)
             for name in self._bands
             if (a := item.assets.get(name)) is not None
         ]
@@ -130,19 +124,8 @@ def _place(item: Item, crs: str) -> tuple[BaseGeometry, float | None]:
     where it is too small, a large tile would see pixels that a small one does not.
     """
     footprint = reproject(shape(item.geometry), "EPSG:4326", crs).buffer(SLACK)
-    asset = next((a for a in item.assets.values() if a.crs and a.transform and a.shape), None)
-    if asset is None or asset.transform is None or asset.shape is None or asset.crs is None:
+    claimed = claimed_frame(item, crs)
+    if claimed is None:
         return footprint, None
-    a, _, c, _, e, f = asset.transform
-    frame = shapely.box(
-        *np.sort([c, c + asset.shape[1] * a])[:1],
-        *np.sort([f, f + asset.shape[0] * e])[:1],
-        *np.sort([c, c + asset.shape[1] * a])[1:],
-        *np.sort([f, f + asset.shape[0] * e])[1:],
-    )
-    try:
-        frame = reproject(shapely.segmentize(frame, 5_000.0), asset.crs, crs)
-    except AreaError:
-        return footprint, None
-    side = math.sqrt(frame.area / (asset.shape[0] * asset.shape[1]))
+    frame, side = claimed
     return shapely.intersection(frame.buffer(100.0), footprint), side

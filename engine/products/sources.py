@@ -118,6 +118,10 @@ class SceneSource(_Source):
         suspects = [item.id for item in items if item.suspect]
         if suspects:
             notes.append(f"radiometry suspect, left out: {', '.join(suspects)}")
+        believed = [note for item in items for note in item.notes if "believed" in note]
+        if believed:
+            more = f", and {len(believed) - 1} more like it" if believed[1:] else ""
+            notes.append(f"{believed[0]}{more}")
         undecided = [item.id for item in items if item.suspect is None]
         if undecided:
             notes.append(f"radiometry not judged yet, unreadable today: {', '.join(undecided)}")
@@ -201,14 +205,16 @@ def _decide(items: tuple[Item, ...], access: Access, known: Mapping[str, bool]) 
             return item  # of a snapshot
         if item.stamp in known:
             return replace(item, suspect=known[item.stamp])
+        told: dict[str, None] = {}  # in the order heard, each once
         try:
-            why = find_suspect(sample_item(item, _GUARD, access=plain), item.assets)
+            sampled = sample_item(item, _GUARD, access=plain, tell=told.setdefault)
+            why = find_suspect(sampled, item.assets)
             if why:
                 sampled = sample_item(item, _GUARD, access=access, again=True)
                 why = find_suspect(sampled, item.assets)
         except ReadError:
             return item  # undecided, and said so: the next run judges it
-        notes = (*item.notes, f"radiometry suspect: {why}") if why else item.notes
+        notes = (*item.notes, *told, *([f"radiometry suspect: {why}"] if why else []))
         return replace(item, suspect=why is not None, notes=notes)
 
     with ThreadPoolExecutor(max_workers=8) as pool:

@@ -1,0 +1,270 @@
+"""Which asset is which band, and what its numbers are: the table of docs/assets.md, by row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.catalog.cards import SourceCard, load_source_card
+from engine.catalog.ingest import ingest
+from engine.catalog.names import numbering_of, understand
+from engine.catalog.normalise import normalise
+from engine.catalog.origin import origin_of
+from engine.errors import ItemError, RecipeError
+from engine.items import BANDS, Item
+
+OWN = SourceCard(
+    name="own",
+    title="x",
+    licence="x",
+    offset="flag-then-asset",
+    assets={**{name: name for name in BANDS}, "SCL": "SCL"},
+)
+RING = [[14.9, 46.9], [15.1, 46.9], [15.1, 47.0], [14.9, 47.0], [14.9, 46.9]]
+
+
+def raw(assets: dict[str, Any], *, collection: str = "mine", **properties: Any) -> dict[str, Any]:
+    return {
+        "type": "Feature",
+        "id": "x",
+        "collection": collection,
+        "geometry": {"type": "Polygon", "coordinates": [RING]},
+        "properties": {"datetime": "2023-05-01T10:00:00Z", **properties},
+        "assets": assets,
+    }
+
+
+def bands_of(item: Item) -> dict[str, tuple[str, int]]:
+    return {name: (asset.href, asset.index) for name, asset in item.assets.items()}
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spelt", "name"),
+    [
+        *(
+            (text, "B02")
+            for text in ("B2", "b02", "Band 2", "band_02", "B02_10m", "Blue", "S2_B02")
+        ),
+        *((text, "B8A") for text in ("B8A", "b8a_20m", "nir08", "NIR narrow", "Band 8A")),
+        ("B4, central wavelength 665 nm", "B04"),
+        ("red (665 nm)", "B04"),
+        ("Red Edge 2", "B06"),
+        ("rededge071", "B05"),
+        ("swir16", "B11"),
+        ("Band 11", "B11"),
+        ("scene classification", "SCL"),
+        *((text, None) for text in ("rededge", "B10", "B13", "2", "band", "", "ndvi", "B0", "qa")),
+    ],
+)
+def test_the_usual_spellings(spelt: str, name: str | None) -> None:
+    assert understand(spelt) == name
+
+
+@given(
+    st.sampled_from(sorted(BANDS)),
+    st.sampled_from(["{}", " {} ", "band {}", "{}_20m", "S2-{}"]),
+    st.booleans(),
+)
+def test_every_band_in_every_dress(band: str, dress: str, lower: bool) -> None:
+    for text in (band, band.replace("B0", "B"), BANDS[band]):
+        if text == BANDS[band] and dress != " {} ":
+            continue
+        spelt = dress.format(text.removeprefix("B") if dress.startswith("band") else text)
+        assert understand(spelt.lower() if lower else spelt) == band
+
+
+def test_numbers_mean_what_the_platform_says() -> None:
+    landsat = raw(
+        {k: {"href": f"/{k}.tif"} for k in ("B2", "B4", "B5", "B6", "B7")}, platform="landsat-9"
+    )
+    found = bands_of(normalise(landsat, OWN))
+    assert found == {
+        "B02": ("/B2.tif", 1),
+        "B04": ("/B4.tif", 1),
+        "B8A": ("/B5.tif", 1),
+        "B11": ("/B6.tif", 1),
+        "B12": ("/B7.tif", 1),
+    }
+    hls = raw({"B05": {"href": "/n.tif"}}, collection="HLSL30_2.0")
+    assert list(normalise(hls, OWN).assets) == ["B8A"]
+    assert list(normalise(raw({"B05": {"href": "/r.tif"}}), OWN).assets) == ["B05"]
+    assert numbering_of(raw({}, platform="landsat-7")) is None
+    # a card says what its user wants it to say
+    card = OWN.model_copy(update={"name": "mine", "assets": {"B08": "B5"}})
+    assert bands_of(normalise(landsat, card))["B08"] == ("/B5.tif", 1)
+
+
+def test_names_within_an_asset_are_found_and_pictures_are_not() -> None:
+    whole = {
+        "href": "/all.tif",
+        "eo:bands": [{"name": "x"}, {"name": "B8A"}, {"name": "y", "common_name": "red"}],
+    }
+    picture = {"href": "/rgb.png", "roles": ["visual"], "bands": [{"name": "green"}]}
+    found = bands_of(normalise(raw({"picture": picture, "data": whole}), OWN))
+    assert found == {"B8A": ("/all.tif", 2), "B04": ("/all.tif", 3)}
+
+
+# -- scale, offset, nodata -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["raster:bands", "bands"])
+def test_each_band_of_a_file_has_its_own_form(key: str) -> None:
+    forms = [{"scale": 1e-4, "offset": -0.1, "nodata": 0}, {"scale": 1e-5, "nodata": -1}]
+    if key == "bands":
+        forms = [{f"raster:{k}" if k != "nodata" else k: v for k, v in f.items()} for f in forms]
+    asset = {"href": "/two.tif", key: forms}
+    card = OWN.model_copy(
+        update={"name": "mine", "assets": dict.fromkeys(("B02", "B04", "B08"), "two")}
+    )
+    card = card.model_copy(update={"positions": {"B02": 1, "B04": 2, "B08": 3}})
+    found = normalise(raw({"two": asset}), card).assets
+    assert (found["B02"].scale, found["B02"].offset, found["B02"].nodata) == (1e-4, -0.1, 0)
+    assert (found["B04"].scale, found["B04"].offset, found["B04"].nodata) == (1e-5, 0, -1)
+    assert (found["B08"].scale, found["B08"].nodata) == (1e-4, None)  # it says nothing of the third
+    one = normalise(raw({"two": {**asset, key: forms[:1]}}), card).assets  # one for all
+    assert {a.offset for a in one.values()} == {-0.1}
+
+
+@pytest.mark.parametrize("value", ["much", True, [1], {"a": 1}])
+@pytest.mark.parametrize("key", ["nodata", "scale", "offset"])
+def test_what_is_not_a_number_leaves_the_item_out(key: str, value: Any) -> None:
+    asset = {"href": "/a.tif", "raster:bands": [{key: value}]}
+    with pytest.raises(ItemError, match=f"its {key} is not a number"):
+        normalise(raw({"B02": asset}), OWN)
+
+
+def test_frames_that_contradict_the_footprint_are_not_believed() -> None:
+    def claim(**more: Any) -> tuple[Any, ...]:
+        place = {
+            "proj:epsg": 32633,
+            "proj:transform": [10, 0, 490_000, 0, -10, 5_210_000],
+            "proj:shape": [2000, 2000],
+        }
+        item = normalise(raw({"B02": {"href": "/a.tif"}}, **{**place, **more}), OWN)
+        asset = item.assets["B02"]
+        told = any("contradict its footprint" in note for note in item.notes)
+        assert told == (asset.crs is None)
+        return asset.crs, asset.transform, asset.shape
+
+    right = claim()
+    assert right == ("EPSG:32633", (10, 0, 490_000, 0, -10, 5_210_000), (2000, 2000))
+    for wrong in (
+        {"proj:epsg": 32634},
+        {"proj:epsg": 99_999_999},
+        {"proj:transform": [490_000, 10, 0, 5_210_000, 0, -10]},
+        {"proj:transform": [1, 0, 490_000, 0, -1, 5_210_000]},
+        {"proj:transform": "abc"},
+        {"proj:shape": [500, 2000]},
+        {"proj:shape": [0, 0]},
+    ):
+        assert claim(**wrong) == (None, None, None), wrong
+
+
+# -- origin ----------------------------------------------------------------------------------------
+
+
+def test_the_policy_follows_where_an_item_comes_from(data: Path) -> None:
+    copies = sorted((data / "stac-items").glob("*.json"))
+    planetary = next(p for p in copies if "T06VVN" in p.name and "raster_ext" not in p.name)
+    item = json.loads(planetary.read_text())
+    assert origin_of(item, OWN).name == "planetary-computer"
+    item["properties"]["s2:processing_baseline"] = "05.09"
+    for asset in item["assets"].values():  # taken home
+        asset["href"] = "./" + asset["href"].rsplit("/", 1)[1]
+    found = normalise(item, origin_of(item, OWN), "/home/item.json")
+    assert found.assets["B02"].offset == -0.1
+    # what its new owner states is believed
+    item["assets"]["B02"]["raster:bands"] = [{"scale": 1e-4, "offset": 0}]
+    assert normalise(item, origin_of(item, OWN), "/home/item.json").assets["B02"].offset == 0
+    # a user's own card decides, and nothing is known of an item that names nobody
+    mine = OWN.model_copy(update={"name": "mine"})
+    assert origin_of(item, mine) is mine
+    item["links"], item["assets"] = ["a", 3, {"href": "http://[x"}], {"B02": {"href": "./b.tif"}}
+    item["properties"].pop("providers", None)
+    assert origin_of(item, OWN) is OWN
+    assert load_source_card("planetary-computer").hosts
+
+
+# -- ingest ----------------------------------------------------------------------------------------
+
+
+def write(path: Path, names: list[str], **tags: Any) -> None:
+    form = {"driver": "GTiff", "height": 8, "width": 8, "count": len(names), "crs": "EPSG:32633"}
+    at = {"transform": Affine(10, 0, 5e5, 0, -10, 5.2e6), "dtype": "uint16"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", **{**form, **at, **tags.pop("form", {})}) as file:
+        file.write(np.full((len(names), 8, 8), 2000, file.dtypes[0]))
+        file.descriptions = names
+        for key, value in tags.items():
+            setattr(file, key, value)
+
+
+def described(folder: Path) -> dict[str, Any]:
+    [path] = set(folder.glob("*.json")) - {folder / "catalog.json"}
+    found: dict[str, Any] = json.loads(path.read_text())["assets"]
+    return found
+
+
+def test_a_folder_s_files_name_their_bands_and_their_scale(tmp_path: Path) -> None:
+    names = ["B8", "B8A", "red edge 1", "Band 12"]
+    write(tmp_path / "a" / "x_2023-05-01.tif", names, scales=(2.75e-5,) * 4, offsets=(-0.2,) * 4)
+    found = ingest(tmp_path / "a")
+    assets = described(found.catalog.parent)
+    assert {k: a["natmap:band"] for k, a in assets.items()} == {
+        "B08": 1,
+        "B8A": 2,
+        "B05": 3,
+        "B12": 4,
+    }
+    assert assets["B05"]["bands"][0]["raster:scale"] == 2.75e-5
+    assert assets["B05"]["bands"][0]["raster:offset"] == -0.2
+    assert "scale and offset are the files'" in found.notes[0]
+    found = ingest(tmp_path / "a", tmp_path / "b", scale=1e-4)
+    assert described(found.catalog.parent)["B05"]["bands"][0]["raster:scale"] == 1e-4
+    assert "command's" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "words"),
+    [
+        ([*"abcdefghij"], {}, r"not understood(.|\n)*a, b, c"),
+        (["B2", "B2"], {}, r"not understood(.|\n)*each once"),
+        ([""], {}, r"no names(.|\n)*one band each are not described"),
+        (["B2"], {"form": {"transform": Affine.identity()}}, "no georeference"),
+        (["B2"], {"scales": (0.0,)}, "scale cannot be"),
+        (["B2"], {"scales": (float("nan"),)}, "scale cannot be"),
+    ],
+)
+def test_a_folder_s_files_are_not_guessed_at(
+    tmp_path: Path, names: list[str], more: dict[str, Any], words: str
+) -> None:
+    write(tmp_path / "a" / "x_2023-05-01.tif", names, **more)
+    with pytest.raises(RecipeError, match=words):
+        ingest(tmp_path / "a")
+
+
+def test_nodata_is_no_digital_number(tmp_path: Path) -> None:
+    """Floats may be whole numbers beside a nodata that is none."""
+    path = tmp_path / "a" / "x_2023-05-01.tif"
+    write(path, ["blue", "red"], form={"dtype": "float32", "nodata": -9999})
+    with rasterio.open(path, "r+") as file:
+        values = file.read()
+        values[:, :3] = -9999
+        file.write(values)
+    assert "B02" in described(ingest(tmp_path / "a").catalog.parent)
+    with rasterio.open(path, "r+") as file:
+        values[:, 5] = -1
+        file.write(values)
+    with pytest.raises(RecipeError, match="not whole digital numbers"):
+        ingest(tmp_path / "a")
