@@ -17,7 +17,8 @@ def origin_of(raw: Mapping[str, Any], card: SourceCard) -> SourceCard:
 
     A user's own card decides for its items, and a shipped one for what its catalogue gives. An item
     of a plain catalogue is traced by its flags, then by the hosts of its links, of its providers
-    and of its files, within the collection that it names.
+    and of its files, within the collection that it names, and last by that collection's keys of
+    assets, in which every source differs.
 
     Parameters
     ----------
@@ -35,9 +36,11 @@ def origin_of(raw: Mapping[str, Any], card: SourceCard) -> SourceCard:
     for known in _shipped():
         if hosts & set(known.hosts) and collection in (None, known.collection):
             return known
-    if collection == "sentinel-2-l2a" and isinstance(assets, Mapping) and "blue" in assets:
-        return load_source_card("earth-search")
-    return card
+    keys = set(assets) if isinstance(assets, Mapping) else set()
+    within = [known for known in _shipped() if known.collection == collection]
+    alike = [(len(keys & set(known.assets.values())), known) for known in within]
+    shared, known = max(alike, key=lambda pair: pair[0], default=(0, card))
+    return known if shared else card
 
 
 @cache

@@ -190,9 +190,13 @@ def test_the_policy_follows_where_an_item_comes_from(data: Path) -> None:
     # a user's own card decides, and nothing is known of an item that names nobody
     mine = OWN.model_copy(update={"name": "mine"})
     assert origin_of(item, mine) is mine
-    item["links"], item["assets"] = ["a", 3, {"href": "http://[x"}], {"B02": {"href": "./b.tif"}}
+    item["links"] = ["a", 3, {"href": "http://[x"}]
     item["properties"].pop("providers", None)
-    assert origin_of(item, OWN) is OWN
+    for key, name in (("B02", "planetary-computer"), ("blue", "earth-search"), ("B02_10m", "cdse")):
+        item["assets"] = {key: {"href": "./b.tif"}}
+        assert origin_of(item, OWN).name == name
+    assert origin_of(item | {"collection": "mine"}, OWN) is OWN
+    assert origin_of(item | {"assets": ["a"]}, OWN) is OWN
     assert load_source_card("planetary-computer").hosts
 
 
