@@ -131,12 +131,15 @@ def status(
 def publish(
     recipe: RecipePath,
     tag: Annotated[str | None, typer.Option(help="name this state as a release")] = None,
+    as_made: Annotated[
+        bool, typer.Option(help="also a map that the recipe would make otherwise, and say so")
+    ] = False,
     overrides: Set = None,
 ) -> None:
     """Write COG, STAC, preview and report into the product folder."""
     from engine.pipeline.publish import publish as write
 
-    folder = write(_recipe(recipe, overrides), base=recipe.parent, tag=tag)
+    folder = write(_recipe(recipe, overrides), base=recipe.parent, tag=tag, as_made=as_made)
     sys.stdout.write(f"{folder}\n")
 
 

@@ -15,10 +15,15 @@ from engine.products.product import Product
 from engine.products.registry import PRODUCTS, find_product
 from engine.publishing.report import redact
 
-__all__ = ["SOFTWARE", "facts_of", "items_of", "require_product"]
+__all__ = ["SOFTWARE", "facts_of", "items_of", "require_product", "software_here"]
 
 SOFTWARE = ("natmap", "dask", "numpy", "rasterio", "torch", "zarr", "icechunk")
 """Packages that decide what a map holds."""
+
+
+def software_here() -> dict[str, str]:
+    """Versions of `SOFTWARE` on this machine."""
+    return {name: version(name) for name in SOFTWARE}
 
 
 def facts_of(prepared: Prepared) -> dict[str, Any]:
@@ -28,7 +33,7 @@ def facts_of(prepared: Prepared) -> dict[str, Any]:
         {
             "recipe": prepared.recipe.model_dump(mode="json"),
             "card": None if card is None else {"name": card.name, "key": card.key},
-            "software": {name: version(name) for name in SOFTWARE},
+            "software": software_here(),
         }
     )
     return facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}

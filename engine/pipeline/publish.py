@@ -6,10 +6,8 @@ import hashlib
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,11 @@ from engine.catalog.normalise import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
-from engine.items import Item
 from engine.legend import Reason
-from engine.models.mlm import mlm_fields, weights_asset
+from engine.pipeline.made import made_of
 from engine.pipeline.prepare import Prepared, prepare
-from engine.pipeline.provenance import SOFTWARE
 from engine.pipeline.verbs import load
-from engine.products.product import SNAPSHOT, Product
+from engine.products.product import SNAPSHOT
 from engine.products.registry import find_product
 from engine.publishing.product import Facts, write_product
 from engine.publishing.upload import upload
@@ -35,7 +31,6 @@ from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
 from engine.store.location import Folder, Location, location_of
-from engine.store.provenance import read_runs
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -49,6 +44,7 @@ def publish(
     *,
     base: Path | None = None,
     tag: str | None = None,
+    as_made: bool = False,
 ) -> Path | str:
     """Write COG, STAC, preview and report into the recipe's product folder.
 
@@ -58,6 +54,8 @@ def publish(
     base : folder of the recipe's relative paths; by default the file's own.
     tag : str, optional
         Name this state of the store as a release; an existing one is published as it was.
+    as_made : bool
+        Publish a map that the recipe would make otherwise, and state what made it.
 
     Returns
     -------
@@ -67,7 +65,8 @@ def publish(
     ------
     NatmapError
         Also where no tile of a layer belongs to the map. Where some do not, the layer has no data
-        there, and the report says so.
+        there, and the report says so. And where the recipe would make another map than the store
+        holds, but for `as_made`.
     """
     recipe, base = load(recipe, base)
     if recipe.publish is None:
@@ -97,45 +96,46 @@ def publish(
             "the recipe makes no map to publish", got="no model", expected="model: {card: …}"
         )
     notes = prepared.resolved.notes
-    if tag is not None and released and place.beside(_of_release(tag, SNAPSHOT)) is None:
+    own_items = not released or place.beside(_of_release(str(tag), SNAPSHOT)) is not None
+    if not own_items:
         notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
     names_then = product.before if store.version == 1 else {}
     specs = [replace(spec, path=names_then.get(spec.path, spec.path)) for spec in prepared.specs]
     store.require_identity(prepared.grid, specs, band_names=prepared.band_names)
-    if tag is not None and not released:
-        _missing(prepared, prepared.schedule(store))  # a name that is given cannot be taken back
-        _keep(place, tag, {names[section]: path for section, path in catalogues.items()})
-        store.tag(tag)
-    root = zarr.open_group(store.reader(tag).store, mode="r")
-    schedule = prepared.schedule(store, tag=tag)
-    missing, more = _missing(prepared, schedule)
-    notes = (*notes, *more)
-    reader = _Reader(prepared, schedule, root, missing, names_then)
     items = [
         item for path in catalogues.values() for item in read_snapshot(path) if not item.suspect
     ]
+    at = tag if released else None
+    schedule = prepared.schedule(store, tag=at)
+    root = zarr.open_group(store.reader(at).store, mode="r")
+    made = made_of(prepared, schedule, root, items, as_made=as_made, own_items=own_items)
+    missing, more = _missing(prepared, schedule)
+    if tag is not None and not released:  # a name that is given cannot be taken back
+        _keep(place, tag, {names[section]: path for section, path in catalogues.items()})
+        store.tag(tag)
+        schedule = prepared.schedule(store, tag=tag)
+        root = zarr.open_group(store.reader(tag).store, mode="r")
+    notes = (*notes, *more, *made.notes)
+    reader = _Reader(prepared, schedule, root, missing, names_then)
     seconds: dict[str, float] = {}
     for stage in prepared.stages:
         seconds[stage.name] = sum(
             float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
         )
-    card = prepared.resolved.card
     facts = Facts(
         name=recipe.name,
-        period=_period(recipe, product, items),
+        period=made.period,
         sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
-        software={name: version(name) for name in SOFTWARE},
-        model={} if card is None else mlm_fields(card),
-        weights=None
-        if card is None
-        else weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()},
+        software=made.software,
+        model=made.model,
+        weights=made.weights,
         version=tag or store.reader().snapshot_id,
         licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=made.recipe,
         seconds=seconds,
         notes=notes,
         item=product.item,
-        runs=_runs(root, schedule),
+        runs=made.runs,
     )
     form = prepared.resolved.form
     if isinstance(target, Folder):
@@ -144,26 +144,6 @@ def publish(
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
-
-
-def _runs(root: zarr.Group, schedule: Schedule) -> list[dict[str, Any]]:
-    """The runs that made the map's tiles; number 0 is one that the store knows nothing of."""
-    made = schedule.ledger.column("map", "run")[schedule.ledger.states("map") == State.DONE]
-    table = read_runs(root)
-    return [
-        {"run": number, "tiles": int((made == number).sum())}
-        | (dict(table[number - 1]) if number else {"provenance": "unknown"})
-        for number in sorted(set(made.tolist()))
-    ]
-
-
-def _period(recipe: Recipe, product: Product[Any], items: Sequence[Item]) -> tuple[date, date]:
-    """First and last day of imagery: as asked for of the main source, or else as found."""
-    asked = getattr(recipe, product.main(recipe)).period
-    if asked:
-        return asked.first, asked.last
-    days = sorted(item.solar_day for item in items)
-    return days[0], days[-1]
 
 
 def _catalogues(place: Location, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:

@@ -1,0 +1,147 @@
+"""What the map in a store was made of: by the store's table of runs, not by the recipe at hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import zarr
+
+from engine.errors import PublishError
+from engine.items import Item
+from engine.models.mlm import mlm_fields, weights_asset
+from engine.pipeline.prepare import Prepared
+from engine.pipeline.provenance import software_here
+from engine.runs.schedule import Schedule, Status
+from engine.runs.why import Why
+from engine.store.ledger import State
+from engine.store.provenance import read_runs
+
+__all__ = ["AS_GIVEN", "Made", "made_of"]
+
+AS_GIVEN = ("name", "publish", "price_per_worker_hour")
+"""Keys of a recipe that decide no pixel: they are published as the recipe at hand has them."""
+
+_OTHERWISE = (Why.SETTINGS, Why.SUPPORT)
+"""Why a tile is stale that a recipe would make otherwise."""
+
+_OF_ITEMS = (Why.PART, Why.NEW_PART, Why.INPUTS)
+"""The same, where the items are those that the map was made from."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a publication says of its making.
+
+    Attributes
+    ----------
+    runs : that made the map's tiles; number 0 is one that the store knows nothing of.
+    recipe, software, model, weights, period : of the newest of them; where the store knows of none,
+        of the recipe and the machine at hand.
+    notes : where that is not what the recipe at hand says.
+    """
+
+    runs: Sequence[Mapping[str, Any]]
+    recipe: Mapping[str, Any]
+    software: Mapping[str, str]
+    model: Mapping[str, Any]
+    weights: Mapping[str, Any] | None
+    period: tuple[date, date]
+    notes: tuple[str, ...] = ()
+
+
+def made_of(
+    prepared: Prepared,
+    schedule: Schedule,
+    root: zarr.Group,
+    items: Sequence[Item],
+    *,
+    as_made: bool,
+    own_items: bool = True,
+) -> Made:
+    """Find what made the map, and compare it with a recipe.
+
+    Parameters
+    ----------
+    prepared : the recipe at hand, with the items of the last run.
+    schedule : of it, over the store's ledger.
+    root : of the store.
+    items : of the last run.
+    own_items : whether these are the items that the map was made from.
+    as_made : state a map that the recipe would make otherwise as what it is; else it is refused.
+
+    Raises
+    ------
+    PublishError
+        Where tiles in the store are other ones than the recipe would make.
+    """
+    runs = _runs(schedule, root)
+    known = [run for run in runs if run["run"]]
+    newest: Mapping[str, Any] = known[-1] if known else {}
+    recipe = prepared.recipe.model_dump(mode="json")
+    told = dict(newest.get("recipe") or recipe)
+    told |= {key: recipe[key] for key in AS_GIVEN if key in recipe}
+    others = _otherwise(schedule, (*_OTHERWISE, *(_OF_ITEMS if own_items else ())))
+    notes: tuple[str, ...] = ()
+    if others:
+        listed = "; ".join(f"{stage}: {n} tiles, {why}" for (stage, why), n in others.items())
+        if not as_made:
+            raise PublishError(
+                "the recipe would make another map than the one in the store",
+                got=listed,
+                expected="the recipe that made the map, but for its name and where it is published",
+                remedy="`natmap run` makes the recipe's map; `natmap publish --as-made` publishes "
+                "what is there, and states what made it",
+            )
+        whose = "the runs listed" if known else "a run that the store knows nothing of"
+        notes = (f"made by {whose}, not by the recipe that it was published with ({listed})",)
+    card, model, weights = prepared.resolved.card, {}, None
+    if card is not None:
+        model = mlm_fields(card)
+        weights = weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()}
+        then = newest.get("card") or {}
+        if others and then and then.get("key") != card.key:
+            model, weights = {"mlm:name": then["name"]}, None
+    return Made(
+        runs,
+        told,
+        newest.get("software") or software_here(),
+        model,
+        weights,
+        _period(told, prepared, items),
+        notes,
+    )
+
+
+def _runs(schedule: Schedule, root: zarr.Group) -> list[dict[str, Any]]:
+    made = schedule.ledger.column("map", "run")[schedule.ledger.states("map") == State.DONE]
+    table = read_runs(root)
+    return [
+        {"run": number, "tiles": int((made == number).sum())}
+        | (dict(table[number - 1]) if number else {"provenance": "unknown"})
+        for number in sorted(set(made.tolist()))
+    ]
+
+
+def _otherwise(schedule: Schedule, kinds: Sequence[Why]) -> Counter[tuple[str, str]]:
+    """Tiles that are there and would be made otherwise, by stage and reason."""
+    found: Counter[tuple[str, str]] = Counter()
+    for stage in schedule.stages:
+        for tile in schedule.tiles(stage, Status.READY):
+            if int(schedule.why[stage][tile]) in kinds:
+                found[stage, schedule.reason(stage, tile)] += 1
+    return found
+
+
+def _period(
+    told: Mapping[str, Any], prepared: Prepared, items: Sequence[Item]
+) -> tuple[date, date]:
+    """First and last day of imagery: as asked for of the main source, or else as found."""
+    asked = (told.get(prepared.product.main(prepared.recipe)) or {}).get("period")
+    if asked:
+        return date.fromisoformat(asked["first"]), date.fromisoformat(asked["last"])
+    days = sorted(item.solar_day for item in items)
+    return days[0], days[-1]

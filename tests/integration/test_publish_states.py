@@ -1,0 +1,151 @@
+"""A publication states what was made: a change of the recipe without a run is refused, or said."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+import engine
+from engine.errors import NatmapError, PublishError
+from engine.pipeline import publish as module
+from engine.pipeline.made import AS_GIVEN
+from engine.products.lcz import LczRecipe
+
+pytestmark = pytest.mark.slow
+
+STALE: dict[str, Any] = {
+    "area.file": "truth/urban.geojson",
+    "area.bbox": [10.0, 50.0, 10.1, 50.1],
+    "area.country": "DEU",
+    "grid.crs": "EPSG:25832",
+    "grid.resolution": 20.0,
+    "grid.tile": 320,
+    "grid.chunk": 40,
+    "grid.origin": [50.0, 50.0],
+    "mask.boundaries": "truth/area.geojson",
+    "imagery.period": "2021-09-26/2021-10-02",
+    "imagery.bands": ["B02", "B03"],
+    "imagery.verify": True,
+    "imagery.max_cloud_cover": 0.0,
+    "cube.composite": "mean",
+    "cube.keep_scenes": False,
+    "cube.cloud_dilation": 0.0,
+    "cube.mask_snow": True,
+    "model.card": "ugs-made-up",
+    "model.precision": "bfloat16",
+    "model.scores": "uint8",
+    "filter.method": "majority",
+    "filter.radius_rule": "floor",
+    "filter.majority_radius": 3,
+}
+"""Changes that make a tile stale, the store another one, or the recipe impossible."""
+
+GIVEN: dict[str, Any] = {
+    "name": "another",
+    "publish": "another",
+    "price_per_worker_hour": 2.0,
+}
+"""Changes that decide no pixel, and are published as given."""
+
+NOTHING: dict[str, Any] = {
+    "product": None,  # another schema
+    "store": None,  # another map
+    "mask.outside": None,  # it has one value
+    "imagery.catalog": "elsewhere.json",  # the items are those of the run
+    "imagery.collection": None,
+    "instances.segmenter": "slic",  # the model needs none
+    "instances.segmentation": "per_window",
+    "instances.checkpoint": None,  # of a segmenter that is none of these
+    "images": None,  # of a fusion
+    "model.device": "cpu",
+    "model.embedding": True,  # no layer of a product
+    "model.instances": None,
+    "model.sentinel_weight": 0.5,  # of a fusion
+}
+"""Changes that change nothing of this map: what the run was told is what is stated."""
+
+
+def leaves(form: type[BaseModel], at: str = "") -> Iterator[str]:
+    for name, field in form.model_fields.items():
+        inner = [
+            kind
+            for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+        ]
+        if inner and name not in ("period", "images"):
+            yield from leaves(inner[0], f"{at}{name}.")
+        else:
+            yield f"{at}{name}"
+
+
+def changed(recipe: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    found = copy.deepcopy(recipe)
+    *sections, key = path.split(".")
+    place = found
+    for section in sections:
+        place = place.setdefault(section, {})
+    if path.startswith("area."):
+        place.clear()
+    place[key] = value
+    return found
+
+
+def test_every_key_is_in_one_list() -> None:
+    listed = [*STALE, *GIVEN, *NOTHING]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == set(leaves(LczRecipe))
+    assert set(GIVEN) == set(AS_GIVEN)
+
+
+def test_any_change_without_a_run_is_refused_or_stated(
+    mapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        module,
+        "write_product",
+        lambda folder, form, box, read, facts, **more: told.append(dict(facts.recipe)) or folder,
+    )
+    engine.publish(recipe, base=mapped)
+    [first] = told
+    published = []
+    for path, value in STALE.items():
+        with suppress(NatmapError):
+            engine.publish(changed(recipe, path, value), base=mapped)
+            published.append(path)
+    assert not published
+    for path, value in (GIVEN | NOTHING).items():
+        if value is None:
+            continue
+        engine.publish(changed(recipe, path, value), base=mapped)
+        expected = first | ({path: value} if path in GIVEN else {})
+        assert told[-1] == expected, path
+
+
+def test_on_request_both_are_stated(mapped: Path) -> None:
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    then = json.loads((mapped / "product" / "report.json").read_text())
+    other = changed(recipe, "filter.method", "majority")
+    with pytest.raises(PublishError, match=r"map: \d+ tiles, changed .*method(.|\n)*--as-made"):
+        engine.publish(other, base=mapped)
+    assert json.loads((mapped / "product" / "report.json").read_text()) == then
+    engine.publish(other, base=mapped, as_made=True)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    assert now["recipe"] == then["recipe"]
+    assert now["model"] == then["model"]
+    assert "not by the recipe that it was published with (map: " in now["notes"][-1]
+    shorter = changed(recipe, "imagery.period", "2021-09-26/2021-10-02")
+    engine.publish(shorter, base=mapped, as_made=True)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    assert now["period"] == then["period"]
+    item = json.loads(next((mapped / "product" / "items").glob("*.json")).read_text())
+    assert item["properties"]["end_datetime"][:10] == then["period"][1]
