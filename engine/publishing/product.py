@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -21,6 +19,7 @@ from engine.publishing.cog import write_cog
 from engine.publishing.forms import Form
 from engine.publishing.kept import Rasters, Stamp
 from engine.publishing.preview import draw_preview
+from engine.publishing.replace import replacing
 from engine.publishing.report import build_report, redact
 from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
 from engine.publishing.stac import write_stac
@@ -103,15 +102,8 @@ def write_product(
     """
     folder = folder.resolve()
     try:
-        _require_ours(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
+        with replacing(folder) as part:
             _fill(part, form, box, read, facts, Rasters(folder, stamp))
-            part.chmod(0o755)  # mkdtemp's are for their owner alone
-            _swap(part, folder)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise PublishError(
             "the product cannot be written",
@@ -119,18 +111,6 @@ def write_product(
             remedy="make room or name another folder in `publish`; the store is untouched",
         ) from error
     return folder
-
-
-def _require_ours(folder: Path) -> None:
-    if folder.is_dir() and (not any(folder.iterdir()) or (folder / "report.json").exists()):
-        return
-    if folder.exists():
-        raise PublishError(
-            "the product folder holds something else",
-            got=folder,
-            expected="a product of natmap, an empty folder, or none",
-            remedy="name another folder in `publish`",
-        )
 
 
 def _fill(
@@ -165,7 +145,6 @@ def _fill(
         runs=facts.runs,
         files=rasters.found,
     )
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     _draw(folder / "preview.png", form, box, read, facts)
     write_stac(
         folder,
@@ -182,6 +161,10 @@ def _fill(
         licence=facts.licence,
         checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
     )
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    names = {path.relative_to(folder).as_posix() for path in written} | {"report.json"}
+    report["contents"] = sorted(names)  # what may be replaced
+    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:
@@ -222,17 +205,3 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
         licence=f"{facts.licence}. Made with natmap.",
         nodata=int(nodata),
     )
-
-
-def _swap(part: Path, folder: Path) -> None:
-    old = part.with_name(part.name + "-old")
-    replaced = folder.exists()
-    if replaced:
-        folder.rename(old)
-    try:
-        part.rename(folder)
-    except OSError:
-        if replaced:
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

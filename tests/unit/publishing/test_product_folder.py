@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -25,6 +27,7 @@ from engine.errors import PublishError
 from engine.legend import LCZ, Reason
 from engine.products.registry import PRODUCTS
 from engine.publishing import preview
+from engine.publishing import replace as replacing_module
 from engine.publishing.forms import Form, Layer, Scale, reason_layer
 from engine.publishing.product import Facts, write_product
 from engine.publishing.report import redact
@@ -330,16 +333,75 @@ def test_rasters_of_which_nothing_changed_are_taken_over(
     )
 
 
-def test_publishing_again_replaces_the_whole(
-    tmp_path: Path, product: Path, few: dict[str, np.ndarray]
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("exchange", [True, False])
+def test_publishing_again_replaces_what_natmap_wrote_and_nothing_else(
+    tmp_path: Path,
+    few: dict[str, np.ndarray],
+    listed: bool,
+    exchange: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Also a folder of before folders listed their files, and where none can be exchanged."""
+    if not exchange:
+        monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
     folder = tmp_path / "again"
-    shutil.copytree(product, folder)
-    (folder / "left-over.txt").write_text("of an older release")
+    write_product(folder, LCZ_FORM, TENTH, reader(few), replace(FACTS, name="other"))
+    report = json.loads((folder / "report.json").read_text())
+    assert "other.tif" in report["contents"]
+    if not listed:
+        del report["contents"]
+        (folder / "report.json").write_text(json.dumps(report))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "mine.txt").write_text("of a person")
     write_product(folder, LCZ_FORM, TENTH, reader(few), replace(FACTS, version="v2"))
-    assert not (folder / "left-over.txt").exists()
-    assert json.loads((folder / "report.json").read_text())["release"] == "v2"
+    assert (folder / "notes" / "mine.txt").read_text() == "of a person"
+    assert not (folder / "other.tif").exists()
+    assert (folder / "toy.tif").exists()
+    report = json.loads((folder / "report.json").read_text())
+    assert report["release"] == "v2"
+    assert not any("mine" in name for name in report["contents"])
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
+
+
+@pytest.mark.parametrize("when", ["filling", "between"])
+def test_a_process_that_died_is_made_up_for(
+    tmp_path: Path, few: dict[str, np.ndarray], when: str
+) -> None:
+    folder = write_product(tmp_path / "p", LCZ_FORM, TENTH, reader(few), FACTS)
+    (folder / "mine.txt").write_text("of a person")
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
+    )
+    place = tmp_path / f".p-{socket.gethostname()}-{int(dead.stdout)}-abc"
+    shutil.copytree(folder, place)
+    if when == "between":
+        folder.rename(place.with_name(place.name + "-old"))
+    write_product(folder, LCZ_FORM, TENTH, reader(few), replace(FACTS, version="v2"))
+    assert (folder / "mine.txt").exists()
+    assert json.loads((folder / "report.json").read_text())["release"] == "v2"
+    assert [p.name for p in tmp_path.iterdir()] == ["p"]
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"schema": 1, "name": "model"},
+        {"schema": "natmap-report/1", "name": "model"},
+        ["natmap-report/1"],
+    ],
+)
+def test_a_report_alone_is_no_product(
+    tmp_path: Path, few: dict[str, np.ndarray], report: object
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "report.json").write_text(json.dumps(report))
+    (folder / "card.json").write_text("{}")
+    with pytest.raises(PublishError, match="holds something else"):
+        write_product(folder, LCZ_FORM, TENTH, reader(few), FACTS)
+    assert {p.name for p in folder.iterdir()} == {"report.json", "card.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failure_leaves_the_old_product(
