@@ -11,21 +11,39 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli import learning
+from engine.cli.endings import Verbs, carry_out
 from engine.cli.options import Json, RecipePath, Set, read_overrides
-from engine.errors import NatmapError, RunError
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="natmap",
     help="From a STAC catalogue and a model to a national map, tile by tile on Dask.",
+    cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 Until = Annotated[str | None, typer.Option(help="last stage to run: scenes, composite, scores …")]
 Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c0012,r0003c0013")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import engine
+
+        sys.stdout.write(f"natmap {engine.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", help="of natmap", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -292,8 +310,4 @@ def _names(text: str | None) -> list[str] | None:
 
 def main() -> None:
     """Run the command; errors of natmap end with what, got, expected and remedy, and exit 2."""
-    try:
-        app()
-    except NatmapError as error:
-        sys.stderr.write(f"natmap: {error}\n")
-        sys.exit(1 if isinstance(error, RunError) else 2)
+    carry_out(app)
