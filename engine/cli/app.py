@@ -12,7 +12,7 @@ import typer
 
 from engine.cli import learning
 from engine.cli.endings import Verbs, carry_out
-from engine.cli.options import Json, RecipePath, Set, read_overrides
+from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
 __all__ = ["app", "main"]
 
@@ -301,7 +301,7 @@ def doctor(
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
     from engine.products.registry import load_recipe
 
-    return load_recipe(path, read_overrides(overrides))
+    return load_recipe(read_source(path), read_overrides(overrides))
 
 
 def _names(text: str | None) -> list[str] | None:
