@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -99,29 +100,36 @@ def run(
 ) -> None:
     """Run all that is missing or stale. Ctrl-C or SIGTERM finishes the tiles in flight."""
     from engine.runs.memory import bound_heap
+    from engine.runs.signals import deaf
 
     bound_heap()  # before the threads of all that is imported now
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 
-    with progress() as listener:
-        summary = start(
-            _recipe(recipe, overrides),
-            base=recipe.parent,
-            cluster=cluster,
-            workers=workers,
-            until=until,
-            tiles=_names(tiles),
-            listeners=[listener],
-        )
+    again = shlex.join(["natmap", *sys.argv[1:]])
+    try:
+        with progress() as listener:
+            summary = start(
+                _recipe(recipe, overrides),
+                base=recipe.parent,
+                cluster=cluster,
+                workers=workers,
+                until=until,
+                tiles=_names(tiles),
+                listeners=[listener],
+            )
+            deaf()
+    except KeyboardInterrupt:
+        say(f"broken off; what was committed is kept. To resume: {again}")
+        raise typer.Exit(130) from None
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
     if summary.stopped:
-        say(f"stopped; all of it is kept. To resume: natmap run {recipe}")
+        say(f"stopped; all of it is kept. To resume: {again}")
         raise typer.Exit(130)
     if summary.failed:
         for stage, tile, text in summary.failed:
             say(f"  {stage} {tile}: {text.splitlines()[0]}", "red")
-        say(f"{summary.blocked} more tiles wait for these; `natmap run {recipe}` tries again")
+        say(f"{summary.blocked} more tiles wait for these; `{again}` tries again")
         raise typer.Exit(1)
 
 
@@ -191,6 +199,32 @@ def prune(
     found = forget(store, keep_days=keep_days)
     kept = f"; releases kept: {', '.join(found.releases)}" if found.releases else ""
     say(f"{found.snapshots} commits forgotten, {found.gigabytes:.3f} GB freed{kept}")
+
+
+@app.command()
+def verify(
+    store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
+    heal: Annotated[bool, typer.Option("--heal", help="make bad tiles stale")] = False,
+    tag: Annotated[str | None, typer.Option(help="a release; without it, the newest state")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read all that is stored, and compare it with the digests that were kept when it was made."""
+    from engine.cli.render import say
+    from engine.store.verify import verify as look
+
+    found = look(
+        store,
+        tag=tag,
+        heal=heal,
+        tell=lambda bad: say(f"{bad.stage} {bad.tile} {bad.day or ''}: {bad.text}", "red"),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    say(f"{found.checked} tiles read, {len(found.bad)} bad")
+    if found.healed:
+        say("these are stale now: the next `natmap run` makes them anew")
+    elif found.bad:
+        raise typer.Exit(1)
 
 
 @app.command()

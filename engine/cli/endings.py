@@ -107,6 +107,10 @@ def _say(error: BaseException) -> int:
         if error.unread:
             return _UNREAD
         error = NatmapError("the output cannot be written", got=f"standard output: {error}")
+    if "icechunk" in sys.modules and not isinstance(error, NatmapError):
+        from engine.store.reading import damage_of
+
+        error = damage_of(error) or error
     if isinstance(error, NatmapError):
         _tell(str(error))
         return 1 if isinstance(error, RunError) else 2

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import dask
 from distributed import Client, LocalCluster
 
+from engine.clusters import apart
 from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
 from engine.errors import RunError
 
@@ -82,12 +83,14 @@ def open_local(
     environment = thread_settings(max(cores // count, 1))
     settings = SETTINGS | {
         "distributed.nanny.pre-spawn-environ": environment,
-        "distributed.worker.preload": list(preload),
+        "distributed.worker.preload": [apart.PRELOAD, *preload],
     }
     with (
         dask.config.set(settings),
         tempfile.TemporaryDirectory(prefix="natmap-") as scratch,
+        apart.shielded_loop() as loop,
         LocalCluster(
+            loop=loop,
             n_workers=count,
             threads_per_worker=1,
             processes=True,

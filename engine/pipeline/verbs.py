@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,6 @@ def plan(
     return describe(prepared, schedule, None if rates is None else read_rates(rates))
 
 
-@unwinding()
 def run(
     recipe: Recipe | str | Path | dict[str, Any],
     *,
@@ -175,6 +174,23 @@ def run(
     """
     if isinstance(cluster, str):
         cluster = load_cluster(cluster, workers)
+    with unwinding() as done:
+        return _run(
+            recipe, base, cluster, workers, until, tiles, listeners, limits or Limits(), done
+        )
+
+
+def _run(
+    recipe: Recipe | str | Path | dict[str, Any],
+    base: Path | None,
+    cluster: ClusterSettings | Opened,
+    workers: int | None,
+    until: str | None,
+    tiles: Iterable[str] | None,
+    listeners: Sequence[Listener],
+    limits: Limits,
+    done: Callable[[], None],
+) -> Summary:
     prepared = prepare(*load(recipe, base))
     stage, wanted = _stage(prepared, until), _tiles(tiles)
     store = prepared.open_store()
@@ -193,9 +209,11 @@ def run(
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     require_product(found.client, prepared.product)
-                    return execute(
+                    summary = execute(
                         schedule, store, found, listeners=listeners, limits=limits, number=number
                     )
+                    done()
+                    return summary
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there
                 if start == _STARTS - 1:

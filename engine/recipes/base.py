@@ -20,6 +20,7 @@ Wanted = TypeVar("Wanted", bound="Strict")
 
 _SHOWN = 20  # of wrong fields
 _LONGEST = 120  # letters of a wrong value
+_LONGEST_NAME = 200  # bytes; file systems take 255, and some files are called after others
 
 
 class Strict(BaseModel):
@@ -38,6 +39,8 @@ class _Place:
 def _sound(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise ValueError("a path has letters, and no NUL")
+    if "://" not in text and max(len(os.fsencode(p)) for p in text.split("/")) > _LONGEST_NAME:
+        raise ValueError(f"a name in a path is longer than {_LONGEST_NAME} bytes")
     return text
 
 

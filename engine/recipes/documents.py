@@ -114,7 +114,7 @@ class _Loader(yaml.SafeLoader):
             _require_text(node.value)
         return node
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A mapping, each of its keys once."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen = set()

@@ -208,10 +208,11 @@ class _Driver:
         if self.schedule.open and not self.stopping:
             raise RunError("tiles are left that nothing can make ready", got=self.schedule.open)
         seconds = time.monotonic() - began
+        stopped = self.schedule.open > 0  # one that was asked to stop too late is whole
         self._tell(
-            events.RunFinished(self.done, len(self.failures), self.blocked, self.stopping, seconds)
+            events.RunFinished(self.done, len(self.failures), self.blocked, stopped, seconds)
         )
-        return Summary(self.done, tuple(self.failures), self.blocked, self.stopping, seconds)
+        return Summary(self.done, tuple(self.failures), self.blocked, stopped, seconds)
 
     def _more(self) -> bool:
         """With nothing in flight: commit what is left, and say whether that made work."""

@@ -20,7 +20,11 @@ from engine.recipes.documents import MOST_BYTES, read_document, read_json, read_
 
 WORDS = st.text("abcxyz-_. é", min_size=1, max_size=8)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4),
     max_leaves=15,
 )
