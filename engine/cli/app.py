@@ -68,6 +68,7 @@ def plan(
     rates: Annotated[
         str | None, typer.Option(help="a store whose runs tell what a tile costs")
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="that share the work")] = None,
     overrides: Set = None,
 ) -> None:
     """Say what would run and why, scenes, bytes, time and money; writes nothing."""
@@ -80,6 +81,7 @@ def plan(
         until=until,
         tiles=_names(tiles),
         rates=rates,
+        workers=workers,
     )
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
