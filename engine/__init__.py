@@ -12,6 +12,7 @@ status       tiles done, failed and blocked, with reasons
 publish      COG, STAC, preview and report
 diff         what changed between two releases
 prune        forget a store's older commits
+verify       whether a store holds what was written
 migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
@@ -110,6 +111,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World
@@ -164,6 +166,7 @@ __all__ = [
     "status",
     "synthesize",
     "train",
+    "verify",
 ]
 
 _HOMES = {
@@ -193,6 +196,7 @@ _HOMES = {
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
     "train": "engine.training.train.train",
+    "verify": "engine.store.verify.verify",
 }
 """Where each name lies; all others of `__all__` are errors."""
 

@@ -7,10 +7,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from engine.errors import CardError
+from engine.recipes.base import explain
+from engine.recipes.documents import read_document, read_yaml
 
 __all__ = [
     "BoundaryCard",
@@ -117,9 +118,13 @@ def _load(name: str, kind: str, form: type[C]) -> C:
                 remedy="name one of these, or the path of a YAML file of your own",
             )
     try:
-        return form.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValidationError) as error:
-        raise CardError("the card is wrong", got=f"{name}: {error}") from error
+        # a card that is shipped may lie in an archive, which is no path
+        text = read_document(path) if isinstance(path, Path) else path.read_text(encoding="utf-8")
+        return form.model_validate(read_yaml(text))
+    except ValidationError as error:
+        raise CardError("the card is wrong", got=f"{name}: {explain(error, form)}") from error
+    except ValueError as error:
+        raise CardError("the card cannot be read", got=f"{name}: {error}") from error
 
 
 def find_boundaries(card: BoundaryCard, folder: str | Path | None = None) -> Path:

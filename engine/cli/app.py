@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,21 +12,39 @@ from typing import Annotated, Any
 import typer
 
 from engine.cli import learning
-from engine.cli.options import Json, RecipePath, Set, read_overrides
-from engine.errors import NatmapError, RunError
+from engine.cli.endings import Verbs, carry_out
+from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="natmap",
     help="From a STAC catalogue and a model to a national map, tile by tile on Dask.",
+    cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
 Until = Annotated[str | None, typer.Option(help="last stage to run: scenes, composite, scores …")]
 Tiles = Annotated[str | None, typer.Option(help="tiles to finish, as in r0003c0012,r0003c0013")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import engine
+
+        sys.stdout.write(f"natmap {engine.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _all(
+    version: Annotated[
+        bool, typer.Option("--version", help="of natmap", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -49,6 +68,7 @@ def plan(
     rates: Annotated[
         str | None, typer.Option(help="a store whose runs tell what a tile costs")
     ] = None,
+    workers: Annotated[int | None, typer.Option(help="that share the work")] = None,
     overrides: Set = None,
 ) -> None:
     """Say what would run and why, scenes, bytes, time and money; writes nothing."""
@@ -61,6 +81,7 @@ def plan(
         until=until,
         tiles=_names(tiles),
         rates=rates,
+        workers=workers,
     )
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
@@ -81,29 +102,36 @@ def run(
 ) -> None:
     """Run all that is missing or stale. Ctrl-C or SIGTERM finishes the tiles in flight."""
     from engine.runs.memory import bound_heap
+    from engine.runs.signals import deaf
 
     bound_heap()  # before the threads of all that is imported now
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 
-    with progress() as listener:
-        summary = start(
-            _recipe(recipe, overrides),
-            base=recipe.parent,
-            cluster=cluster,
-            workers=workers,
-            until=until,
-            tiles=_names(tiles),
-            listeners=[listener],
-        )
+    again = shlex.join(["natmap", *sys.argv[1:]])
+    try:
+        with progress() as listener:
+            summary = start(
+                _recipe(recipe, overrides),
+                base=recipe.parent,
+                cluster=cluster,
+                workers=workers,
+                until=until,
+                tiles=_names(tiles),
+                listeners=[listener],
+            )
+            deaf()
+    except KeyboardInterrupt:
+        say(f"broken off; what was committed is kept. To resume: {again}")
+        raise typer.Exit(130) from None
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
     if summary.stopped:
-        say(f"stopped; all of it is kept. To resume: natmap run {recipe}")
+        say(f"stopped; all of it is kept. To resume: {again}")
         raise typer.Exit(130)
     if summary.failed:
         for stage, tile, text in summary.failed:
             say(f"  {stage} {tile}: {text.splitlines()[0]}", "red")
-        say(f"{summary.blocked} more tiles wait for these; `natmap run {recipe}` tries again")
+        say(f"{summary.blocked} more tiles wait for these; `{again}` tries again")
         raise typer.Exit(1)
 
 
@@ -176,6 +204,32 @@ def prune(
     found = forget(store, keep_days=keep_days)
     kept = f"; releases kept: {', '.join(found.releases)}" if found.releases else ""
     say(f"{found.snapshots} commits forgotten, {found.gigabytes:.3f} GB freed{kept}")
+
+
+@app.command()
+def verify(
+    store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
+    heal: Annotated[bool, typer.Option("--heal", help="make bad tiles stale")] = False,
+    tag: Annotated[str | None, typer.Option(help="a release; without it, the newest state")] = None,
+    as_json: Json = False,
+) -> None:
+    """Read all that is stored, and compare it with the digests that were kept when it was made."""
+    from engine.cli.render import say
+    from engine.store.verify import verify as look
+
+    found = look(
+        store,
+        tag=tag,
+        heal=heal,
+        tell=lambda bad: say(f"{bad.stage} {bad.tile} {bad.day or ''}: {bad.text}", "red"),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    say(f"{found.checked} tiles read, {len(found.bad)} bad")
+    if found.healed:
+        say("these are stale now: the next `natmap run` makes them anew")
+    elif found.bad:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -286,7 +340,7 @@ def doctor(
 def _recipe(path: Path, overrides: list[str] | None) -> Any:
     from engine.products.registry import load_recipe
 
-    return load_recipe(path, read_overrides(overrides))
+    return load_recipe(read_source(path), read_overrides(overrides))
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -295,8 +349,4 @@ def _names(text: str | None) -> list[str] | None:
 
 def main() -> None:
     """Run the command; errors of natmap end with what, got, expected and remedy, and exit 2."""
-    try:
-        app()
-    except NatmapError as error:
-        sys.stderr.write(f"natmap: {error}\n")
-        sys.exit(1 if isinstance(error, RunError) else 2)
+    carry_out(app)

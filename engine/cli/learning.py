@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import Json, RecipePath, Set, read_overrides
+from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 from engine.errors import RecipeError
 
 __all__ = ["VERBS"]
@@ -22,7 +22,7 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
     from engine.products.registry import load_training
     from engine.training.train import train as start
 
-    wanted = load_training(recipe, read_overrides(overrides))
+    wanted = load_training(read_source(recipe), read_overrides(overrides))
     with training(wanted.training.epochs) as (epoch, step):
         found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
     if found.words:
@@ -36,7 +36,7 @@ def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     from engine.recipes.adapting import load_adapt_recipe
     from engine.training.adapt import adapt as start
 
-    wanted = load_adapt_recipe(recipe, read_overrides(overrides))
+    wanted = load_adapt_recipe(read_source(recipe), read_overrides(overrides))
     card, found = start(
         wanted,
         base=recipe.parent,

@@ -60,16 +60,25 @@ def progress() -> Iterator[Listener]:
         transient=False,
     )
     task = bar.add_task("tiles", total=None, rate="")
+    stage = ""
+
+    def say(text: str, style: str | None = None) -> None:
+        """A line, in a file with its time."""
+        told = text if _err.is_terminal else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
+        _err.print(told, style=style, markup=False)
 
     def listen(event: Event) -> None:
-        nonlocal failed, done, last
+        nonlocal failed, done, last, stage
         match event:
             case events.RunStarted():
                 bar.update(task, total=event.open)
+                if event.dashboard:
+                    say(f"dashboard: {event.dashboard}")
                 if not _err.is_terminal:
                     say(f"{event.open} tiles to look at")
             case events.TileDone():
                 done += 1
+                stage = event.stage
                 rate = f"{done / max(time.monotonic() - began, 1e-3):.1f}/s"
                 bar.update(task, description=event.stage, rate=rate, completed=done + failed)
                 if event.note:
@@ -85,9 +94,16 @@ def progress() -> Iterator[Listener]:
                 bar.update(task, total=total, completed=total - event.open)
                 if not _err.is_terminal and time.monotonic() - last > 10:
                     last = time.monotonic()
-                    say(f"{done} tiles done, {failed} failed, {event.open} left")
+                    speed = done / max(last - began, 1e-3)
+                    say(
+                        f"{stage}: {done} tiles done, {failed} failed, {event.open} left, "
+                        f"{speed:.2g} tiles/s, {_duration(event.open / max(speed, 1e-9))} to go"
+                    )
             case events.WorkersLost():
                 say("all workers are gone; asking for new ones", "yellow")
+            case events.Silence():
+                tiles = ", ".join(f"{name} {tile}" for name, tile in event.tiles)
+                say(f"nothing came back for {_duration(event.seconds)}; out: {tiles}", "yellow")
             case events.Stopping():
                 say(f"stopping: {event.in_flight} tiles in flight are finished and kept", "yellow")
             case _:
@@ -275,6 +291,13 @@ def draw_zones(found: Beside) -> None:
         say(f"picture and table: {found.folder}")
 
 
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def _size(gigabytes: float) -> str:
     for unit, size in (("TB", 1e3), ("GB", 1.0), ("MB", 1e-3)):
         if gigabytes >= size:
@@ -306,6 +329,11 @@ def draw_plan(plan: Plan) -> None:
     time_text = f"{hours:.1f} worker hours" if hours >= 1 else f"{plan.seconds:.0f} worker seconds"
     reading, writing = _size(plan.gigabytes_read), _size(plan.gigabytes)
     out.print(f"{reading} to read, {writing} to write, {time_text}, money: {money}")
+    if plan.hours:
+        out.print(
+            f"{_duration(plan.hours * 3600)} with {plan.workers} workers of "
+            f"{plan.worker_gigabytes:.1f} GB, up to {plan.files:,} files"
+        )
     if plan.assumed:
         say(f"rough guesses for {', '.join(plan.assumed)}: no run of them to go by")
     for identity, reason in plan.left_out[:10]:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import dask
 from distributed import Client, LocalCluster
 
+from engine.clusters import apart
 from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
-from engine.errors import RunError
+from engine.errors import RunError, first_line
 
-__all__ = ["Local", "open_local"]
+__all__ = ["Local", "open_local", "usual_workers"]
+
+
+_LONGEST_START = 300.0  # seconds until a worker has connected; a busy machine takes one
 
 
 class Local:
@@ -67,9 +74,8 @@ def open_local(
     ------
     RunError
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores = cores or 1
-    count = workers if workers is not None else max(cores // 2, 1)
+    cores = _cores()
+    count = workers if workers is not None else usual_workers()
     if count < 1:
         raise RunError("a run needs workers", got=workers, expected="--workers 1 or more")
     share = _memory() / count
@@ -82,26 +88,65 @@ def open_local(
     environment = thread_settings(max(cores // count, 1))
     settings = SETTINGS | {
         "distributed.nanny.pre-spawn-environ": environment,
-        "distributed.worker.preload": list(preload),
+        "distributed.worker.preload": [apart.PRELOAD, *preload],
     }
     with (
         dask.config.set(settings),
         tempfile.TemporaryDirectory(prefix="natmap-") as scratch,
-        LocalCluster(
-            n_workers=count,
+        apart.shielded_loop() as loop,
+        _start(count, share, loop, scratch) as cluster,
+        Client(cluster) as client,
+    ):
+        yield Local(count, cluster, client)
+
+
+def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalCluster:
+    """Start workers; one that is frozen before it has connected would be waited for without end."""
+    frozen = threading.Event()
+
+    def end() -> None:
+        frozen.set()
+        for process in multiprocessing.active_children():
+            if "Dask Worker" in process.name:
+                process.kill()
+
+    timer = threading.Timer(_LONGEST_START, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        return LocalCluster(
+            loop=loop,
+            n_workers=workers,
             threads_per_worker=1,
             processes=True,
             dashboard_address="127.0.0.1:0",
-            memory_limit=int(share * 1e9),
+            memory_limit=int(gigabytes * 1e9),
             # all share the machine's card, if it has one
             resources={"GPU": 1} if _gpus() else None,
             local_directory=scratch,
             silence_logs="CRITICAL",
             scheduler_kwargs={"extensions": EXTENSIONS},
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield Local(count, cluster, client)
+        )
+    except Exception as error:
+        late = f"none of {workers} after {_LONGEST_START:g} s" if frozen.is_set() else None
+        raise RunError(
+            "the workers of this machine did not start",
+            got=late or first_line(error),
+            remedy="look at memory, load and disk of the machine, and at `natmap doctor`",
+        ) from error
+    finally:
+        timer.cancel()
+
+
+def usual_workers() -> int:
+    """Workers that are started where nothing is said: one for each two cores."""
+    return max(_cores() // 2, 1)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0)) or 1
+    return os.cpu_count() or 1
 
 
 def _gpus() -> int:

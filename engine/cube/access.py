@@ -28,6 +28,7 @@ from rasterio.errors import RasterioIOError
 from engine.cube.gateway import lend
 from engine.cube.gdal import gdal_settings, is_remote
 from engine.cube.ranges import download, is_http
+from engine.environment import number
 from engine.errors import ReadError, RunError
 from engine.items import Asset, Item, Sign, unsigned
 
@@ -41,7 +42,6 @@ _HASHES = {  # multihash codes
     0x16: "sha3_256",
     0xD5: "md5",
 }
-_GIGABYTES = 20.0
 _STALE = 3600.0  # seconds after which a half-fetched file belongs to a dead process
 
 
@@ -207,7 +207,7 @@ def require_folder() -> Path:
 
 def _make_room(folder: Path, size: int) -> None:
     """Drop what was used longest ago, and what dead processes left behind."""
-    room = float(os.environ.get("NATMAP_VERIFIED_GB", _GIGABYTES)) * 1e9 - size
+    room = number("NATMAP_VERIFIED_GB") * 1e9 - size
     files: list[tuple[float, int, Path]] = []
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError):  # another process makes room, too

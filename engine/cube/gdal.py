@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import Any
 
 from rasterio.errors import RasterioIOError
 
 from engine.cube.ranges import RangeError, is_http
+from engine.environment import number
 from engine.errors import ReadError
 
 __all__ = ["classify", "cores", "gdal_settings", "is_remote"]
@@ -16,7 +16,7 @@ __all__ = ["classify", "cores", "gdal_settings", "is_remote"]
 
 def cores() -> int:
     """Cores of this worker process, as it was told at its start."""
-    return int(os.environ.get("NATMAP_CORES", "1"))
+    return int(number("NATMAP_CORES"))
 
 
 def gdal_settings(href: str = "", *, again: bool = False) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def gdal_settings(href: str = "", *, again: bool = False) -> dict[str, Any]:
     if is_http(href):
         # the gateway beside this process waits, tries again and knows the proxy
         return settings | {"GDAL_HTTP_MAX_RETRY": 0, "GDAL_HTTP_PROXY": ""}
-    seconds = float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
+    seconds = number("NATMAP_HTTP_SECONDS")
     if again and is_remote(href):
         settings["CPL_VSIL_CURL_NON_CACHED"] = href.replace("s3://", "/vsis3/")
     return settings | {

@@ -27,6 +27,8 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, get_netrc_auth
 from urllib3.exceptions import HTTPError
 
+from engine.environment import number
+
 __all__ = ["RangeError", "RemoteFile", "download", "is_http"]
 
 HEAD = 32_768  # bytes fetched first: size and, of a cloud-optimised file, its whole header
@@ -224,7 +226,7 @@ def _pieces(answer: requests.Response, length: int | None, most: float) -> Itera
 
 def _seconds() -> float:
     """Longest time for one request."""
-    return float(os.environ.get("NATMAP_HTTP_SECONDS", "60"))
+    return number("NATMAP_HTTP_SECONDS")
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,6 @@ file. What MLM has no field for (fill, context, cell) stands under ``natmap:``.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Mapping
 from importlib.resources import files
@@ -19,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
+from engine.recipes.base import explain
+from engine.recipes.documents import read_document, read_json
 
 __all__ = [
     "SEGMENTERS",
@@ -30,6 +31,8 @@ __all__ = [
 
 
 _BLOCK = 16
+_LARGEST = 4096  # px: a patch or window of more is no network's that a worker could hold
+_MOST_BYTES = 4 << 20  # of a card
 SEGMENTERS = ("ugsnet", "unet")
 """Architectures that give every pixel of a window a class; all others give one to a patch."""
 LATER = ("names", "ignored")
@@ -75,16 +78,16 @@ class ModelCard(BaseModel):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     fill: float = 0.0
-    patch: int = Field(32, gt=0)
-    context: int = Field(0, ge=0)
-    overlap: int = Field(0, ge=0)
-    resolution: float = Field(10.0, gt=0)
-    cell: float = Field(100.0, gt=0)
+    patch: int = Field(32, gt=0, le=_LARGEST)
+    context: int = Field(0, ge=0, le=_LARGEST)
+    overlap: int = Field(0, ge=0, le=_LARGEST)
+    resolution: float = Field(10.0, ge=0.01, le=1e4)
+    cell: float = Field(100.0, gt=0, le=1e5)
     inference_block: int | None = Field(None, gt=0, le=128)
     classes: tuple[int, ...] = tuple(c.code for c in LCZ)
     names: tuple[NamedClass, ...] = ()
     ignored: tuple[int, ...] = ()
-    features: int = Field(ge=0)
+    features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
     licence: str = "unknown"
     provenance: str = ""
@@ -255,7 +258,7 @@ def load_card(path: str | Path) -> ModelCard:
             remedy="import the weights first; `python -m engine.models.import_sen2lcz` for Sen2LCZ",
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = read_json(read_document(path, _MOST_BYTES))
     except (OSError, ValueError) as error:
         raise CardError("the model card cannot be read", got=f"{path}: {error}") from error
     try:
@@ -263,7 +266,8 @@ def load_card(path: str | Path) -> ModelCard:
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CardError("the model card lacks a field", got=f"{path.name}: {error}") from error
     except ValidationError as error:
-        raise CardError("the model card is wrong", got=f"{path.name}: {error}") from error
+        said = explain(error, ModelCard)
+        raise CardError("the model card is wrong", got=f"{path.name}: {said}") from error
     _require_safetensors(path.parent / card.weights)
     return card
 

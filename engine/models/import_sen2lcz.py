@@ -5,6 +5,7 @@ python -m engine.models.import_sen2lcz WEIGHTS.hdf5 FOLDER
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import sys
 from pathlib import Path
@@ -110,10 +111,12 @@ def _tensor(values: np.ndarray[Any, np.dtype[Any]]) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
+    words = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    words.add_argument("weights", help="HDF5 file of Keras, as published")
+    words.add_argument("folder", help="of card and safetensors")
+    given = words.parse_args()
     try:
-        found = import_sen2lcz(sys.argv[1], sys.argv[2])
+        found = import_sen2lcz(given.weights, given.folder)
     except NatmapError as error:
         sys.exit(str(error))
-    sys.stdout.write(f"{sys.argv[2]}/card.json: {found.name}\n")
+    sys.stdout.write(f"{given.folder}/card.json: {found.name}\n")

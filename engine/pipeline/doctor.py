@@ -18,15 +18,17 @@ from rasterio.crs import CRS
 from rasterio.drivers import raster_driver_extensions
 from rasterio.warp import transform
 
-from engine.catalog.boundaries import resolve_area
+from engine.catalog.boundaries import read_mask, resolve_area
 from engine.catalog.cards import find_boundaries, load_boundary_card
 from engine.catalog.search import find_source, search
 from engine.catalog.signing import make_signer
 from engine.cube.access import Access
 from engine.cube.read import sample_item
+from engine.environment import require_numbers
 from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
 from engine.models.card import find_card, load_card, verify_weights
+from engine.pipeline.verbs import plan
 from engine.products.registry import find_product, load_recipe
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Images
@@ -93,6 +95,7 @@ def _machine() -> Iterator[Finding]:
     yield _disk()
     yield _device()
     yield _boundaries()
+    yield _checked("environment", _environment)
 
 
 def _python() -> Finding:
@@ -202,6 +205,11 @@ def _boundaries() -> Finding:
     return Finding("boundaries", True, str(path.parent))
 
 
+def _environment() -> str:
+    require_numbers()
+    return "natmap's variables hold what can be used"
+
+
 # -- a recipe, a store ------------------------------------------------------------------------
 
 
@@ -214,7 +222,10 @@ def _recipe(path: Path) -> Iterator[Finding]:
     yield Finding("recipe", True, recipe.name)
     yield _checked("store", lambda: _store(recipe.store, path.parent))
     yield _checked("model", lambda: _model(recipe, path.parent))
+    if recipe.mask is not None or recipe.area.country is not None:
+        yield _checked("boundaries", lambda: _polygons(recipe, path.parent))
     yield _checked("catalogue", lambda: _catalogue(recipe, path.parent))
+    yield _checked("plan", lambda: _plan(recipe, path.parent))
 
 
 def _store(address: str, base: Path | None) -> Finding | str:
@@ -244,6 +255,21 @@ def _model(recipe: Recipe, base: Path) -> str:
     card = load_card(find_card(choice.card, base))
     verify_weights(card)
     return f"{card.name}: weights are those of the card"
+
+
+def _polygons(recipe: Recipe, base: Path) -> str:
+    area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
+    if recipe.mask is None:
+        return "the area's are here"
+    found, _ = read_mask(recipe.mask.boundaries, area, base)
+    return f"{len(found)} polygons of the mask meet the area"
+
+
+def _plan(recipe: Recipe, base: Path) -> str:
+    """All that is checked before a run's work begins: what is refused then is said now."""
+    found = plan(recipe, base=base)
+    stale = sum(sum(stage.stale.values()) + stage.waiting for stage in found.stages)
+    return f"{found.tiles} tiles, {stale} steps of them to run"
 
 
 def _catalogue(recipe: Recipe, base: Path) -> str:

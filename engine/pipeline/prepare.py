@@ -10,6 +10,7 @@ from typing import Any
 import zarr
 
 from engine.catalog.snapshot import read_snapshot, write_snapshot
+from engine.environment import require_numbers
 from engine.grid.grid import Grid, Tile
 from engine.items import band_name
 from engine.products.product import SNAPSHOT, Context, Product, Resolved
@@ -119,6 +120,7 @@ def prepare(
     NatmapError
         Before any work, with the remedy.
     """
+    require_numbers()
     base = base or Path()
     product = find_product(recipe.product)
     place = location_of(recipe.store, base)

@@ -11,6 +11,8 @@ from engine.store.repository import Store
 
 __all__ = ["Pruned", "prune"]
 
+_MOST = 36_500  # days
+
 
 @dataclass(frozen=True)
 class Pruned:
@@ -41,10 +43,10 @@ def prune(store: str | Path, *, keep_days: float = 7.0) -> Pruned:
     LockedError
         Where a run is at work: its workers' chunks would be taken for waste.
     RecipeError
-        Where `keep_days` is negative.
+        Where `keep_days` is negative, no number, or beyond the calendar.
     """
-    if keep_days < 0:
-        raise RecipeError("days to keep cannot be negative", got=keep_days)
+    if not 0 <= keep_days <= _MOST:  # not a number, neither
+        raise RecipeError("so many days cannot be kept", got=keep_days, expected=f"0 to {_MOST}")
     opened = Store.open(store)
     cut = datetime.now(UTC) - timedelta(days=keep_days)
     snapshots, freed = opened.prune(cut)

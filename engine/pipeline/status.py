@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import zarr
-
 from engine.store.ledger import Flag, Ledger, State
 from engine.store.repository import Store
 
@@ -30,17 +28,10 @@ def read_status(path: str | Path) -> dict[str, Any]:
     StoreError
     """
     store = Store.open(path)
-    reader = store.reader()
-    root: Any = zarr.open_group(reader.store, mode="r")
-    names = list(root["ledger"].array_keys()) if "ledger" in root else []
-    daily = {name: root["ledger"][name].ndim == 4 for name in names}
-    shape = root["ledger"][names[0]].shape[-3:-1] if names else (0, 0)
-    ledger = Ledger(shape, daily)
-    if names:
-        ledger.load(reader, root)
+    ledger = Ledger.of(store.reader())
     stages: dict[str, dict[str, int]] = {}
     order = ("scenes", "composite", "scores", "embedding", "map")
-    for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order)):
+    for name in sorted(ledger.daily, key=lambda n: order.index(n) if n in order else len(order)):
         counts = {"done": 0, "failed": 0, "blocked": 0, "with gaps": 0, "degraded": 0}
         for _, _, record in ledger.records(name):
             counts[State(int(record["state"])).name.lower()] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import zarr
 
 from engine.clusters.connect import Opened, open_cluster
+from engine.clusters.local import usual_workers
 from engine.clusters.settings import ClusterSettings, load_cluster
 from engine.errors import RecipeError, SchedulerLostError
 from engine.grid.grid import Tile
@@ -61,6 +62,9 @@ class Plan:
     seconds : worker seconds of these tiles.
     money : seconds x price, or None: not priced.
     assumed : stages that no run has been seen of; their cost is a rough guess.
+    files : that are written at most, a chunk each.
+    worker_gigabytes : memory that each worker needs, for the widest stage that has work.
+    workers, hours : worker hours shared by so many workers that are always busy.
     """
 
     name: str
@@ -75,6 +79,10 @@ class Plan:
     money: float | None
     assumed: tuple[str, ...]
     notes: tuple[str, ...]
+    files: int = 0
+    worker_gigabytes: float = 0.0
+    workers: int = 1
+    hours: float = 0.0
 
     def __repr__(self) -> str:
         stages = ", ".join(f"{s.name} {sum(s.stale.values())}+{s.waiting}" for s in self.stages)
@@ -119,6 +127,7 @@ def plan(
     until: str | None = None,
     tiles: Iterable[str] | None = None,
     rates: str | Path | None = None,
+    workers: int | None = None,
 ) -> Plan:
     """Say what `run` would do, and why; writes nothing.
 
@@ -128,6 +137,7 @@ def plan(
     base : folder of the recipe's relative paths; by default the file's own.
     until, tiles : as in `run`.
     rates : another store, of a pilot area say, whose runs tell what a tile costs.
+    workers : among which the hours are shared; by default as many as `run` starts here.
 
     Raises
     ------
@@ -137,10 +147,12 @@ def plan(
     schedule = prepared.schedule(
         prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
     )
-    return describe(prepared, schedule, None if rates is None else read_rates(rates))
+    if workers is not None and workers < 1:
+        raise RecipeError("a plan needs workers", got=workers, expected="--workers 1 or more")
+    known = None if rates is None else read_rates(rates)
+    return describe(prepared, schedule, known, workers or usual_workers())
 
 
-@unwinding()
 def run(
     recipe: Recipe | str | Path | dict[str, Any],
     *,
@@ -175,6 +187,23 @@ def run(
     """
     if isinstance(cluster, str):
         cluster = load_cluster(cluster, workers)
+    with unwinding() as done:
+        return _run(
+            recipe, base, cluster, workers, until, tiles, listeners, limits or Limits(), done
+        )
+
+
+def _run(
+    recipe: Recipe | str | Path | dict[str, Any],
+    base: Path | None,
+    cluster: ClusterSettings | Opened,
+    workers: int | None,
+    until: str | None,
+    tiles: Iterable[str] | None,
+    listeners: Sequence[Listener],
+    limits: Limits,
+    done: Callable[[], None],
+) -> Summary:
     prepared = prepare(*load(recipe, base))
     stage, wanted = _stage(prepared, until), _tiles(tiles)
     store = prepared.open_store()
@@ -193,9 +222,11 @@ def run(
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     require_product(found.client, prepared.product)
-                    return execute(
+                    summary = execute(
                         schedule, store, found, listeners=listeners, limits=limits, number=number
                     )
+                    done()
+                    return summary
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there
                 if start == _STARTS - 1:
@@ -203,7 +234,9 @@ def run(
         raise AssertionError("unreachable")
 
 
-def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None) -> Plan:
+def describe(
+    prepared: Prepared, schedule: Schedule, rates: Rates | None = None, workers: int = 1
+) -> Plan:
     """A plan's figures, from a schedule and what earlier runs cost."""
     rates = rates or Rates(schedule.ledger.rates, prepared.grid.tile_size)
     items = [item for item in prepared.resolved.items if not item.suspect]
@@ -211,6 +244,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
     stages: list[StagePlan] = []
     cost = Cost()
     files = 0
+    gigabytes = 0.0
     for stage in prepared.stages:
         name = stage.name
         ready = schedule.tiles(name, Status.READY)
@@ -221,6 +255,7 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         stages.append(StagePlan(name, stale, len(waiting), fresh, reasons))
         parts = sum(schedule.stale_parts(name, tile) for tile in (*ready, *waiting))
         cost += rates.cost(stage, prepared.grid, parts, days)
+        gigabytes = max(gigabytes, stage.gigabytes if parts else 0.0)
         files += parts * sum(
             len(tile_chunks(spec, prepared.grid, Tile(0, 0))) for spec in stage.outputs
         )
@@ -242,6 +277,10 @@ def describe(prepared: Prepared, schedule: Schedule, rates: Rates | None = None)
         money=None if price is None else cost.seconds / 3600 * price,
         assumed=cost.assumed,
         notes=notes,
+        files=files,
+        worker_gigabytes=gigabytes,
+        workers=workers,
+        hours=cost.seconds / 3600 / workers,
     )
 
 

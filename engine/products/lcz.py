@@ -32,6 +32,7 @@ from engine.products.instances import fusion_stages, instance_stage, load_graph_
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import Form, Layer, reason_layer
+from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
@@ -45,7 +46,7 @@ __all__ = ["PRODUCT", "LczRecipe", "MakeMap", "ZoneModel"]
 class ZoneModel(CellModel):
     """The model, alone or fused with one of a second stream."""
 
-    instances: str | None = Field(
+    instances: CardOrPath | None = Field(
         None, description="card of a graph network over the instances of `images`, to fuse with"
     )
     sentinel_weight: float = Field(

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from engine.errors import RecipeError
 from engine.products import cover, lcz, ugs
 from engine.products.product import Product
-from engine.recipes.base import product_of, read_recipe
+from engine.recipes.base import load_values, read_recipe
 from engine.recipes.run import Recipe
 from engine.recipes.training import TrainingRecipe
 
@@ -81,8 +81,7 @@ def load_recipe(
     RecipeError
         With the path of every wrong field, what was got and what was expected.
     """
-    named = source.get("product") if isinstance(source, Mapping) else product_of(source)
-    named = (overrides or {}).get("product", named)
+    named = (overrides or {}).get("product", load_values(source, "lcz").get("product"))
     if not isinstance(named, str) or not named:
         return read_recipe(Recipe, source, overrides, template="lcz")  # refused: it has no product
     product = find_product(named)
@@ -103,9 +102,8 @@ def load_training(
 
     Parameters and errors as of `load_recipe`.
     """
-    named = source.get("product") if isinstance(source, Mapping) else product_of(source)
-    named = (overrides or {}).get("product", named) or next(iter(PRODUCTS))
-    product = find_product(str(named))
+    named = (overrides or {}).get("product", load_values(source, "train").get("product"))
+    product = find_product(str(named or next(iter(PRODUCTS))))
     if product.training is None:
         raise RecipeError(
             "natmap trains no models of this product",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import Strict, read_recipe
+from engine.recipes.base import CardOrPath, PathText, Strict, read_recipe
 
 __all__ = ["AdaptRecipe", "Adapting", "load_adapt_recipe"]
 
@@ -54,14 +54,14 @@ class AdaptRecipe(Strict):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     product: Literal["ugs"]
-    model: str = Field(description="card of the segmenter to adapt")
-    chips: str = Field(description="the chip set that it was trained on")
-    target: str = Field(
+    model: CardOrPath = Field(description="card of the segmenter to adapt")
+    chips: PathText = Field(description="the chip set that it was trained on")
+    target: PathText = Field(
         description="a map recipe of the city: chips are drawn in its mask's boundary"
     )
     most: int = Field(500, gt=1, description="chips drawn of the city")
     training: Adapting = Adapting()
-    out: str = Field(description="folder of the adapted model")
+    out: PathText = Field(description="folder of the adapted model")
 
 
 def load_adapt_recipe(

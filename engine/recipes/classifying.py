@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import Strict
+from engine.recipes.base import CardOrPath, PathText, Strict
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
@@ -24,10 +24,10 @@ __all__ = [
 class PatchLabels(Strict):
     """Labels of one place, and the recipe whose composite the patches are cut from."""
 
-    recipe: str = Field(description="a map recipe whose composite has been made")
-    areas: str | None = Field(None, description="training areas: KML, KMZ, GeoJSON, GPKG")
-    raster: str | None = Field(None, description="reference raster of codes 1 to 17")
-    within: str | None = Field(None, description="raster; only cells where it is not 0")
+    recipe: PathText = Field(description="a map recipe whose composite has been made")
+    areas: PathText | None = Field(None, description="training areas: KML, KMZ, GeoJSON, GPKG")
+    raster: PathText | None = Field(None, description="reference raster of codes 1 to 17")
+    within: PathText | None = Field(None, description="raster; only cells where it is not 0")
     place: str | None = Field(None, description="name of the place; by default the recipe's")
     most: int | None = Field(None, gt=0, description="at most so many patches, rare classes first")
 
@@ -66,10 +66,10 @@ class ClassifierWanted(Strict):
         "gcn",
         "forest",
     ] = "mscnn"
-    start: str | None = Field(
+    start: CardOrPath | None = Field(
         None, description="a model card to start from: its weights wherever they fit"
     )
-    beside: str | None = Field(
+    beside: CardOrPath | None = Field(
         None, description="of a gcn: card of the stream to fuse with; the weight is swept"
     )
     restandardise: bool = Field(
@@ -187,7 +187,7 @@ class ClassifierRecipe(TrainingRecipe):
     """All that the training of a classifier is told."""
 
     labels: tuple[PatchLabels, ...] = Field((), description="none: `patches` is an imported set")
-    patches: str = Field(description="folder of the patch set (Zarr)")
+    patches: PathText = Field(description="folder of the patch set (Zarr)")
     context: int = Field(16, ge=0, le=64, description="pixels kept about each patch")
     split: ClassifierSplit = ClassifierSplit()
     model: ClassifierWanted = ClassifierWanted()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import Strict
+from engine.recipes.base import PathText, Strict
 from engine.recipes.sections import AreaChoice, GridChoice, Mask
 
 __all__ = ["NAME", "Recipe"]
@@ -24,8 +24,8 @@ class Recipe(Strict):
     area: AreaChoice
     grid: GridChoice
     mask: Mask | None = None
-    store: str
-    publish: str | None = None
+    store: PathText
+    publish: PathText | None = None
     price_per_worker_hour: float | None = Field(None, ge=0)
 
     @model_validator(mode="after")

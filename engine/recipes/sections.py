@@ -17,7 +17,7 @@ from pydantic import (
 from engine.errors import RecipeError
 from engine.grid.grid import projected_crs
 from engine.items import band_name
-from engine.recipes.base import Strict
+from engine.recipes.base import CardOrPath, PathText, Strict
 
 __all__ = [
     "AreaChoice",
@@ -42,7 +42,7 @@ class AreaChoice(Strict):
     """The wanted area; exactly one of the three."""
 
     country: str | None = Field(None, description="ISO code of a country of the boundary card")
-    file: str | None = Field(None, description="a polygon file: GeoJSON, GPKG, shapefile")
+    file: PathText | None = Field(None, description="a polygon file: GeoJSON, GPKG, shapefile")
     bbox: tuple[float, float, float, float] | None = Field(
         None, description="[west, south, east, north] in degrees; west > east crosses 180"
     )
@@ -58,8 +58,8 @@ class GridChoice(Strict):
     """The national grid."""
 
     crs: str = Field(description="projected, in metres, as in EPSG:5179")
-    resolution: float = Field(10.0, gt=0, description="of the imagery, in metres")
-    tile: int = Field(1600, gt=0, description="side of a tile, in pixels of `resolution`")
+    resolution: float = Field(10.0, gt=0, le=1e5, description="of the imagery, in metres")
+    tile: int = Field(1600, gt=0, le=1_000_000, description="a tile's side, px of `resolution`")
     chunk: int | None = Field(None, gt=0, description="side of a chunk; divides the tile")
     origin: tuple[float, float] = Field(
         (0.0, 0.0), description="a point of the lattice in metres (modulo the tile)"
@@ -144,7 +144,9 @@ def _bands(value: Any) -> Any:
 class Imagery(Strict):
     """Where the scenes come from."""
 
-    catalog: str = Field(description="a source card's name, or a path or address of a catalogue")
+    catalog: CardOrPath = Field(
+        description="a source card's name, or a path or address of a catalogue"
+    )
     collection: str | None = Field(None, description="if the card offers several")
     period: Period
     max_cloud_cover: float = Field(100.0, ge=0, le=100, description="percent, by the item")
@@ -159,7 +161,7 @@ class Imagery(Strict):
 class Images(Strict):
     """A second source, of 1 m images: red, green and blue, 8 bits each."""
 
-    catalog: str = Field(description="as in imagery; `natmap ingest` makes one of a folder")
+    catalog: CardOrPath = Field(description="as in imagery; `natmap ingest` makes one of a folder")
     collection: str | None = Field(None, description="if the card offers several")
     period: Period | None = Field(None, description="by default of any day")
     order: Literal["newest", "nadir"] | tuple[str, ...] = Field(
@@ -188,7 +190,7 @@ class Instances(Strict):
     segmentation: Literal["shared", "per_window"] = Field(
         "shared", description="once per block of ground; or for each window, ten times the work"
     )
-    checkpoint: str | None = Field(
+    checkpoint: PathText | None = Field(
         None, description="of sam: folder of config.json and model.safetensors"
     )
 
@@ -221,7 +223,7 @@ class Cube(Strict):
 class ModelChoice(Strict):
     """The model and where it runs."""
 
-    card: str = Field(description="a model card's name or file")
+    card: CardOrPath = Field(description="a model card's name or file")
     device: Device = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -237,5 +239,5 @@ class Filter(Strict):
 class Mask(Strict):
     """What lies outside is not part of the product."""
 
-    boundaries: str = Field(description="a boundary card's name, or any polygon file")
+    boundaries: CardOrPath = Field(description="a boundary card's name, or any polygon file")
     outside: Literal["nodata"] = "nodata"

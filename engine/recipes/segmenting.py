@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from engine.legend import NamedClass
-from engine.recipes.base import Strict
+from engine.recipes.base import CardOrPath, PathText, Strict
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
@@ -22,15 +22,17 @@ __all__ = [
 class ChipLabels(Strict):
     """Where somebody has said what is what; a folder like UGSet's, or a place of one's own."""
 
-    ugset: str | None = Field(None, description="folder with train, val, test: images and labels")
-    recipe: str | None = Field(
+    ugset: PathText | None = Field(
+        None, description="folder with train, val, test: images and labels"
+    )
+    recipe: PathText | None = Field(
         None, description="a map recipe of the product: its images, or its composite, and its area"
     )
-    raster: str | None = Field(
+    raster: PathText | None = Field(
         None, description="1 green, 0 not, 255 unknown; of product cover the codes of its classes"
     )
-    polygons: str | None = Field(None, description="green space; all else in `within` is none")
-    within: str | None = Field(None, description="polygons of what has been looked at")
+    polygons: PathText | None = Field(None, description="green space; all else in `within` is none")
+    within: PathText | None = Field(None, description="polygons of what has been looked at")
     place: str | None = Field(None, description="name of the place; by default the recipe's")
     most: int | None = Field(None, gt=0, description="at most so many chips, drawn by chance")
 
@@ -67,8 +69,8 @@ class SegmenterWanted(Strict):
     parameters: dict[str, Any] = Field(
         default_factory=dict, description="attention, point_head, points, uncertainty, width"
     )
-    start: str | None = Field(None, description="a model card to start from")
-    imagenet: str | None = Field(
+    start: CardOrPath | None = Field(None, description="a model card to start from")
+    imagenet: PathText | None = Field(
         None,
         description="ResNet-50's weights of ImageNet, a local safetensors file; of other bands "
         "than B04, B03, B02 the first layer is drawn all the same",
@@ -112,7 +114,7 @@ class SegmenterRecipe(TrainingRecipe):
 
     product: str
     labels: tuple[ChipLabels, ...] = Field(min_length=1)
-    chips: str = Field(description="folder of the chip set (Zarr)")
+    chips: PathText = Field(description="folder of the chip set (Zarr)")
     side: int = Field(512, ge=16, multiple_of=16, description="of a chip, in pixels")
     split: SegmenterSplit = SegmenterSplit()
     model: SegmenterWanted = SegmenterWanted()

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import Strict
+from engine.recipes.base import PathText, Strict
 
 __all__ = ["Fitting", "Split", "TrainingRecipe"]
 
@@ -55,4 +55,4 @@ class TrainingRecipe(Strict):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     split: Split = Split()
     training: Fitting = Fitting()
-    out: str = Field(description="folder of the model")
+    out: PathText = Field(description="folder of the model")

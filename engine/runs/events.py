@@ -13,6 +13,7 @@ __all__ = [
     "Listener",
     "RunFinished",
     "RunStarted",
+    "Silence",
     "Stopping",
     "TileBlocked",
     "TileDone",
@@ -24,10 +25,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RunStarted:
-    """`open` tiles are not settled, over all stages; not all of them need prove stale."""
+    """`open` tiles are not settled, over all stages; not all of them need prove stale.
+
+    `dashboard` is the address of Dask's, where it has one.
+    """
 
     run: str
     open: int
+    dashboard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,14 @@ class WorkersLost:
 
 
 @dataclass(frozen=True)
+class Silence:
+    """No tile came back for `seconds`; `tiles` are the stages and tiles sent longest ago."""
+
+    seconds: float
+    tiles: tuple[tuple[str, Tile], ...]
+
+
+@dataclass(frozen=True)
 class Stopping:
     """No new tiles are started; `in_flight` are waited for."""
 
@@ -112,6 +125,7 @@ Event = (
     | TileBlocked
     | Committed
     | WorkersLost
+    | Silence
     | Stopping
     | RunFinished
 )

@@ -16,7 +16,7 @@ from typing import Any
 import icechunk
 import numpy as np
 import zarr
-from distributed import Future, as_completed
+from distributed import Future
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
@@ -30,9 +30,10 @@ from engine.errors import (
 )
 from engine.legend import Reason
 from engine.runs import events
+from engine.runs.arrivals import Arrivals
 from engine.runs.failures import DIED, error_of, full, is_full
 from engine.runs.memory import Heap
-from engine.runs.monitor import Cluster, Watch
+from engine.runs.monitor import Cluster, Watch, dashboard_of
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
 from engine.runs.task import TileResult, run_tile
@@ -45,6 +46,7 @@ __all__ = ["Limits", "Summary", "execute"]
 
 _SHOWN = 20  # failures that a notebook shows
 _AT_ONCE = 16  # tasks sent together at most
+_NAMED = 4  # of tiles that nothing is heard of
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Limits:
     attempts : tries of a tile that raises.
     deaths : workers that a tile may outlive; more than `attempts`, since innocents die too.
     patience : seconds without any worker before the run gives up.
+    silence : seconds without a finished tile after which listeners are told, and again after
+        twice as long.
     """
 
     window: int = 4
@@ -66,6 +70,7 @@ class Limits:
     attempts: int = 3
     deaths: int = 4
     patience: float = 120.0
+    silence: float = 180.0
 
 
 @dataclass(frozen=True, repr=False)
@@ -128,24 +133,6 @@ def execute(
         return driver.run()
 
 
-class _Finished(as_completed):
-    """Futures in the order in which they end.
-
-    A worker may die when a task of its has ended and its result was not yet fetched. The scheduler
-    runs the task again; where that fails, Dask's own class never tells of the future.
-    """
-
-    async def _track_future(self, future: Future[Any]) -> None:
-        try:
-            await super()._track_future(future)  # type: ignore[no-untyped-call]
-        except Exception as error:
-            with self.lock:
-                if self.futures.pop(future, 0):
-                    self.queue.put_nowait((future, error))
-                    with self.thread_condition:
-                        self.thread_condition.notify()
-
-
 class _Driver:
     def __init__(
         self,
@@ -162,7 +149,7 @@ class _Driver:
         self.run_id = uuid.uuid4().hex[:8]
         self.flying: dict[Future[Any], Work] = {}
         self.aloft = {"cpu": 0, "gpu": 0}  # how many of these need what
-        self.finished: Any = _Finished(  # type: ignore[no-untyped-call]
+        self.finished: Any = Arrivals(  # type: ignore[no-untyped-call]
             loop=cluster.client.loop, with_results=True, raise_errors=False
         )
         self.results: list[TileResult] = []  # came back, not committed
@@ -171,7 +158,8 @@ class _Driver:
         self.failures: list[tuple[str, str, str]] = []
         self.done = self.blocked = 0
         self.stopping = False
-        self.committed_at = time.monotonic()
+        self.committed_at = self.heard_at = time.monotonic()
+        self.silence = self.limits.silence
         self._heap = Heap()
         self.watch = Watch(
             cluster, schedule, self.limits.patience, lambda: self._tell(events.WorkersLost())
@@ -183,7 +171,8 @@ class _Driver:
         began = time.monotonic()
         self.schedule.place(gpus=self.cluster.gpus)
         self.watch.require_resources()
-        self._tell(events.RunStarted(self.run_id, self.schedule.open))
+        link = dashboard_of(self.cluster.client)
+        self._tell(events.RunStarted(self.run_id, self.schedule.open, link))
         self.fork = self.store.writer().fork()
         try:
             while True:
@@ -194,6 +183,7 @@ class _Driver:
                 if not self.flying and not self._more():
                     break
                 self._collect()
+                self._listen()
                 if self._due():
                     self._commit()
         except StoreError:
@@ -208,10 +198,11 @@ class _Driver:
         if self.schedule.open and not self.stopping:
             raise RunError("tiles are left that nothing can make ready", got=self.schedule.open)
         seconds = time.monotonic() - began
+        stopped = self.schedule.open > 0  # one that was asked to stop too late is whole
         self._tell(
-            events.RunFinished(self.done, len(self.failures), self.blocked, self.stopping, seconds)
+            events.RunFinished(self.done, len(self.failures), self.blocked, stopped, seconds)
         )
-        return Summary(self.done, tuple(self.failures), self.blocked, self.stopping, seconds)
+        return Summary(self.done, tuple(self.failures), self.blocked, stopped, seconds)
 
     def _more(self) -> bool:
         """With nothing in flight: commit what is left, and say whether that made work."""
@@ -257,6 +248,8 @@ class _Driver:
             retries=0,
             resources=resources,
         )
+        if not self.flying:
+            self.heard_at = time.monotonic()
         self.flying.update(zip(futures, works, strict=True))
         self.aloft[kind] += len(works)
         self.finished.update(futures)
@@ -269,6 +262,7 @@ class _Driver:
             work = self.flying.pop(future, None)
             if work is None:
                 continue
+            self.heard_at, self.silence = time.monotonic(), self.limits.silence
             self.aloft[self.schedule.resource[work.stage]] -= 1
             # What was lost on its way may be finished, and yet an error is all that came.
             finished = future.status == "finished" and not isinstance(result, BaseException)
@@ -278,6 +272,14 @@ class _Driver:
                 self._accept(work, result)
             else:
                 self._refuse(work, error_of(result))
+
+    def _listen(self) -> None:
+        """Say so where nothing comes back: a tile may hang, a worker may be frozen."""
+        quiet = time.monotonic() - self.heard_at
+        if self.flying and quiet > self.silence:
+            self.silence *= 2
+            works = list(self.flying.values())[:_NAMED]
+            self._tell(events.Silence(quiet, tuple((work.stage, work.tile) for work in works)))
 
     def _accept(self, work: Work, result: TileResult) -> None:
         stage = self.schedule.stages[work.stage]

@@ -11,7 +11,7 @@ from distributed import Client
 from engine.errors import RunError
 from engine.runs.schedule import Schedule, Status
 
-__all__ = ["Cluster", "Watch"]
+__all__ = ["Cluster", "Watch", "dashboard_of"]
 
 _LOOK = 1.0  # seconds between looks
 _WONDER = 3.0  # seconds without workers after which new ones are asked for
@@ -44,6 +44,14 @@ class Cluster(Protocol):
 
     def heal(self) -> None:
         """Ask for new workers after all were lost."""
+
+
+def dashboard_of(client: Client) -> str | None:
+    """Address of the scheduler's dashboard, None where it has none; Dask draws it with Bokeh."""
+    try:
+        return client.dashboard_link or None
+    except (KeyError, OSError, TimeoutError):
+        return None
 
 
 class Watch:

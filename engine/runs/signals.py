@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["draining", "unwinding"]
+__all__ = ["deaf", "draining", "unwinding"]
 
 _ASKING = (signal.SIGINT, signal.SIGTERM)
 
@@ -43,20 +43,35 @@ def draining(stop: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def unwinding() -> Iterator[None]:
+def unwinding() -> Iterator[Callable[[], None]]:
     """SIGTERM breaks off as Ctrl-C does, so that workers are given back and locks let go.
 
     By default it ends a process on the spot, and the first process of a container not at all. A
     handler of the caller's own stays.
+
+    Yields
+    ------
+    A function to call when the work is done: of signals that come later there is nothing to stop.
     """
-    if not _may() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
+    if not _may():
+        yield lambda: None
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in _ASKING}
+    if before[signal.SIGTERM] is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
     try:
-        yield
+        yield deaf
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def deaf() -> None:
+    """Pass over signals from here on: the work is done, and its process about to end."""
+    if _may():
+        for number in _ASKING:
+            signal.signal(number, lambda *_: None)
 
 
 def _may() -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import xxhash
 import zarr
 
 from engine.errors import GridError, RunError
@@ -21,7 +20,7 @@ from engine.runs.memory import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
 from engine.store.chunks import Changes, changes_of, stored_bytes
-from engine.store.ledger import RECORD, Flag, Mark, State
+from engine.store.ledger import RECORD, SIDES, Flag, Mark, State, digest_of
 
 __all__ = ["TileResult", "TileTask", "Tiles", "run_tile"]
 
@@ -331,22 +330,18 @@ def _has_blank_chunk(values: npt.NDArray[Any], spec: ArraySpec) -> bool:
 
 
 def _digests(task: TileTask, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
-    """Digests of decoded values: the whole tile, and the strips that neighbours read.
-
-    Of our own arrays, against change and not against malice: ten times as fast as a secure one.
-    """
-    hashes = {name: xxhash.xxh3_64() for name in ("digest", "north", "south", "west", "east")}
-    for spec in task.outputs:
+    """Digests of decoded values: the whole tile, and the strips that neighbours read."""
+    strips: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
+    for spec in task.outputs if task.border else ():
         values = arrays[spec.path]
-        hashes["digest"].update(values.data)
-        if task.border:
-            n = values.shape[-1]
-            width = min(pixels(task.border, spec.resolution), n)
-            hashes["north"].update(np.ascontiguousarray(values[..., :width, :]).data)
-            hashes["south"].update(np.ascontiguousarray(values[..., n - width :, :]).data)
-            hashes["west"].update(np.ascontiguousarray(values[..., :width]).data)
-            hashes["east"].update(np.ascontiguousarray(values[..., n - width :]).data)
-    return {name: h.intdigest() for name, h in hashes.items()}
+        n = values.shape[-1]
+        width = min(pixels(task.border, spec.resolution), n)
+        strips["north"].append(np.ascontiguousarray(values[..., :width, :]))
+        strips["south"].append(np.ascontiguousarray(values[..., n - width :, :]))
+        strips["west"].append(np.ascontiguousarray(values[..., :width]))
+        strips["east"].append(np.ascontiguousarray(values[..., n - width :]))
+    digest = digest_of(arrays[spec.path] for spec in task.outputs)
+    return {"digest": digest, **{side: digest_of(parts) for side, parts in strips.items()}}
 
 
 def _stamp(raw: bytes, seconds: float) -> bytes:

@@ -26,13 +26,11 @@ from typing import Any
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
+from engine.environment import number
 from engine.errors import LockedError, StoreError
 from engine.store.location import Bucket, version_of
 
-__all__ = ["LIFE", "Lease", "hold"]
-
-LIFE = 60.0
-"""Seconds after its last sign of life that a driver counts as dead; NATMAP_LEASE_SECONDS."""
+__all__ = ["Lease", "hold"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,8 @@ def hold(bucket: Bucket, life: float | None = None) -> Iterator[Lease]:
     Parameters
     ----------
     bucket : where the store lies.
-    life : seconds; by default `LIFE`.
+    life : seconds after its last sign of life that a driver counts as dead; by default those of
+        NATMAP_LEASE_SECONDS.
 
     Raises
     ------
@@ -64,7 +63,7 @@ def hold(bucket: Bucket, life: float | None = None) -> Iterator[Lease]:
     StoreError
         Where the object store does not answer, or cannot write under a condition.
     """
-    holder = _Holder(bucket, life or float(os.environ.get("NATMAP_LEASE_SECONDS", LIFE)))
+    holder = _Holder(bucket, life or number("NATMAP_LEASE_SECONDS"))
     holder.take()
     beating = threading.Thread(target=holder.beat, name="natmap-lease", daemon=True)
     beating.start()

@@ -61,13 +61,21 @@ class Folder:
         return icechunk.local_filesystem_storage(str(self.path))
 
     def has_repository(self) -> bool:
-        """Whether there is one."""
-        return (self.path / "refs").is_dir() or (self.path / "repo").exists()
+        """Whether there is one.
+
+        Raises
+        ------
+        StoreError
+            Where the folder cannot be looked at.
+        """
+        with self._errors():
+            return (self.path / "refs").is_dir() or (self.path / "repo").exists()
 
     def beside(self, name: str) -> Path | None:
         """A file beside the store, None where there is none."""
         path = self._sibling(name)
-        return path if path.is_file() else None
+        with self._errors():
+            return path if path.is_file() else None
 
     @contextmanager
     def replace(self, name: str) -> Iterator[Path]:
@@ -75,7 +83,19 @@ class Folder:
         yield self._sibling(name)
 
     def _sibling(self, name: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{name}")
+        with self._errors():
+            path = self.path.resolve()  # by whatever name, the store has these files once
+        return path.with_name(f"{path.name}.{name}")
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:  # the last two: loops of links, NUL
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise StoreError(
+                "the store's folder cannot be looked at", got=f"{self.path}: {reason}"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,14 @@ import icechunk
 import zarr
 from filelock import FileLock, Timeout
 
-from engine.errors import IdentityError, LockedError, StoreError
+from engine.errors import IdentityError, LockedError, StoreError, first_line
 from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
 from engine.store.guarantees import require_conditions
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
 from engine.store.location import Bucket, Folder, Location, location_of
+from engine.store.reading import Reader, damage_of
 
 __all__ = ["VERSION", "Store"]
 
@@ -41,6 +42,7 @@ VERSION = 2
 ICECHUNK_FORMAT = 1
 """What new stores are made in. Every Icechunk from 1.1 on reads and writes it; format 2 would shut
 out Python 3.11, whose last Icechunk is 1. A store outlives an installation."""
+_LOCK = "natmap.lock"
 _NEWER = re.compile(r"uses Icechunk v(\d+) format")
 
 
@@ -220,7 +222,8 @@ class Store:
                 finally:
                     self._epoch = None
             return
-        lock = FileLock(str(self.place.path.with_name(self.place.path.name + ".lock")))
+        # in the folder itself, which is one by whatever names it is reached
+        lock = FileLock(str(self.place.path / _LOCK))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -244,15 +247,21 @@ class Store:
 
     # -- sessions -----------------------------------------------------------------------------
 
-    def reader(self, tag: str | None = None) -> icechunk.Session:
-        """A read-only session on the newest commit, or on a release."""
-        if tag is None:
-            return self._repo.readonly_session("main")
-        try:
-            return self._repo.readonly_session(tag=tag)
-        except icechunk.IcechunkError:
+    def reader(self, tag: str | None = None) -> Reader:
+        """A read-only session on the newest commit, or on a release.
+
+        Raises
+        ------
+        StoreError
+            Where there is no such release, or the store cannot be read.
+        """
+        if tag is not None and tag not in self.tags():
             known = ", ".join(self.tags()) or "none yet"
-            raise StoreError("no such release", got=tag, expected=known) from None
+            raise StoreError("no such release", got=tag, expected=known)
+        with _errors(self.place):
+            repo = self._repo
+            session = repo.readonly_session("main" if tag is None else None, tag=tag)
+            return Reader(session, self.place)
 
     def writer(self) -> icechunk.Session:
         """A writable session on the newest commit.
@@ -276,7 +285,8 @@ class Store:
 
     def tags(self) -> list[str]:
         """Names of all releases."""
-        return sorted(self._repo.list_tags())
+        with _errors(self.place):
+            return sorted(self._repo.list_tags())
 
     def history(self) -> list[icechunk.SnapshotInfo]:
         """Commits that lead to the newest, which is the first."""
@@ -370,8 +380,12 @@ def _errors(place: Location) -> Iterator[None]:
     try:
         with place.errors("opened") if isinstance(place, Bucket) else nullcontext():
             yield
-    except (icechunk.IcechunkError, KeyError) as error:
-        raise StoreError("the store cannot be opened", got=f"{place}: {error}") from error
+    except icechunk.IcechunkError as error:
+        raise damage_of(error, place) or error from error
+    except (KeyError, FileNotFoundError) as error:
+        raise StoreError(
+            "this is no store of natmap's, or it is damaged", got=f"{place}: {first_line(error)}"
+        ) from error
 
 
 @contextmanager

@@ -108,3 +108,19 @@ def test_a_store_of_very_many_files_is_named(
     found = findings(str(tmp_path / "store"))["store"]
     assert not found.ok
     assert "a bucket" in found.text
+
+
+def test_the_doctor_refuses_what_a_plan_refuses(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NATMAP_BOUNDARIES", raising=False)
+    found = findings(written(tmp_path, {**recipe, "mask": {"boundaries": "ne-urban-areas"}}))
+    for name in ("boundaries", "plan"):
+        assert not found[name].ok
+        assert "NATMAP_BOUNDARIES" in found[name].text
+    assert found["catalogue"].ok
+    # a sound model, a sound catalogue, and a cube that the model was not made for
+    found = findings(written(tmp_path, {**recipe, "model": {"card": "lcz-made-up"}}))
+    assert found["model"].ok
+    assert not found["plan"].ok, found["plan"]
+    assert findings(written(tmp_path, recipe))["plan"].ok

@@ -353,3 +353,13 @@ def test_chosen_tiles_run_with_what_they_read(tmp_path: Path, cluster: Local) ->
     _, seen = run(toy, tmp_path / "s", cluster)
     assert ("map", Tile(3, 3)) not in ran(seen)
     assert (read_map(toy.open(tmp_path / "s")[0]) == toy.expected()).all()
+
+
+def test_where_nothing_comes_back_listeners_are_told_what_is_out(
+    tmp_path: Path, cluster: Local
+) -> None:
+    limits = Limits(window=1, silence=0.5)
+    _, told = run(Toy(square(1), delay=1.5), tmp_path / "s", cluster, limits)
+    silent = [event for event in told if isinstance(event, events.Silence)]
+    assert silent
+    assert all(event.seconds >= 0.5 and event.tiles for event in silent)

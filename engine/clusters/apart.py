@@ -1,0 +1,47 @@
+"""Workers of this machine are out of the terminal's reach: only the driver ends them.
+
+Ctrl-C reaches every process of the terminal, and would take the tiles in flight with it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing.resource_tracker
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from distributed.utils import LoopRunner
+from tornado.ioloop import IOLoop
+
+__all__ = ["PRELOAD", "dask_setup", "shielded_loop"]
+
+PRELOAD = __name__
+"""What Dask is told to load in a worker."""
+
+
+@contextmanager
+def shielded_loop() -> Iterator[IOLoop]:
+    """A running loop whose thread, and all processes that it starts, get no SIGINT.
+
+    A process inherits which signals its starter blocks, so it is safe from its first instruction
+    on. The thread's own process still gets the signal, in its main thread.
+    """
+    # it unblocks the signal when it starts, in whichever thread first needs it
+    multiprocessing.resource_tracker.ensure_running()
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    try:
+        yield runner.loop
+    finally:
+        runner.stop()
+
+
+def dask_setup(worker: Any) -> None:
+    """Give a worker a session of its own: what is sent to the driver's group passes it by."""
+    os.setsid()

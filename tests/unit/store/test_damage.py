@@ -1,0 +1,247 @@
+"""Damaged stores: each flaw is found by a read or by `verify`, and said in natmap's words."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from engine.errors import LockedError, NatmapError, StoreError
+from engine.grid import Grid, Tile
+from engine.pipeline.prune import prune
+from engine.pipeline.status import read_status
+from engine.store.arrays import ArraySpec, index_day
+from engine.store.ledger import RECORD, Ledger, State, digest_of
+from engine.store.location import location_of
+from engine.store.reading import damage_of
+from engine.store.repository import Store
+from engine.store.verify import verify
+from engine.store.view import open_store
+
+GRID = Grid.fit((0, 0, 3200, 1600), crs="EPSG:5179", tile_size=800)
+SPECS = [
+    ArraySpec("scenes/bands", "uint16", 10.0, 40, 0, daily=True, leading=(("band", ("B02",)),)),
+    ArraySpec("map/classes", "uint8", 100.0, 8, 255),
+    ArraySpec("map/reason", "uint8", 100.0, 8, 9),
+    ArraySpec("areas/km2", "float64", 0.0, 0, 0, extent="area", leading=(("class", (1, 2)),)),
+]
+DAY = 4000
+TILES = [Tile(row, col) for row in range(2) for col in range(4)]
+
+
+def put(root: Any, ledger: Ledger, path: str, tile: Tile, values: list[np.ndarray]) -> None:
+    """Write arrays of a stage's tile and its record."""
+    stage, part = path.partition("/")[0], DAY if path.startswith("scenes") else 0
+    for spec, array in zip(
+        [s for s in SPECS if s.group == stage and s.path >= path], values, strict=True
+    ):
+        index: tuple[Any, ...] = (...,)
+        if spec.extent != "area":
+            window = GRID.window(tile, spec.resolution)
+            index = (*((part,) if spec.daily else ()), ..., window.rows, window.cols)
+        root[spec.path][index] = array
+    record = np.zeros((), RECORD)
+    record["state"], record["digest"] = State.DONE, digest_of(values)
+    ledger.put(stage, tile, record[()], part)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of two stages and a result for the whole area, written by hand."""
+    folder = tmp_path_factory.mktemp("made") / "store"
+    store = Store.create(folder, GRID, SPECS)
+    rng = np.random.default_rng(1)
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    ledger = Ledger(GRID.shape, {"scenes": True, "map": False, "areas": False})
+    ledger.create(root)
+    for tile in TILES:
+        bands = rng.integers(1, 9000, (1, 80, 80)).astype(np.uint16)
+        put(root, ledger, "scenes/bands", tile, [bands])
+        classes = rng.integers(0, 17, (8, 8)).astype(np.uint8)
+        put(root, ledger, "map/classes", tile, [classes, np.zeros((8, 8), np.uint8)])
+    put(root, ledger, "areas/km2", Tile(0, 0), [np.array([1.5, 2.5])])
+    ledger.write(root)
+    session.commit("by hand")
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    shutil.copytree(made, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def values_of(folder: Path) -> dict[str, np.ndarray]:
+    """All that a reader can see, decoded."""
+    tree = open_store(folder, decode=False)
+    return {
+        f"{name}/{key}": data.values
+        for name, node in tree.children.items()
+        for key, data in node.data_vars.items()
+        if key != "spatial_ref"
+    }
+
+
+def test_a_sound_store_is_found_sound(made: Path) -> None:
+    found = verify(made)
+    assert (found.checked, found.bad, found.healed) == (17, (), False)
+
+
+def test_each_flipped_bit_is_found_or_changes_no_value(made: Path, folder: Path) -> None:
+    want, rng = values_of(made), np.random.default_rng(7)
+    before = verify(made)
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.stat().st_size)
+    kinds = {path.relative_to(folder).parts[0] for path in files}
+    assert {"chunks", "manifests", "snapshots", "refs", "transactions"} <= kinds
+    silent = []
+    for kind in sorted(kinds):
+        some = [path for path in files if path.relative_to(folder).parts[0] == kind]
+        for _ in range(12):
+            path = some[rng.integers(len(some))]
+            data = bytearray(path.read_bytes())
+            data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            sound = path.read_bytes()
+            path.write_bytes(data)
+            with contextlib.suppress(Exception):  # of whatever library: it was not silent
+                seen = values_of(folder)
+                same = all(np.array_equal(seen[name], want[name]) for name in want)
+                if not same and verify(folder) == before:
+                    silent.append(path)
+            path.write_bytes(sound)
+    assert not silent
+
+
+@pytest.mark.parametrize("kind", ["manifests", "snapshots", "refs", "transactions", "chunks"])
+def test_missing_files_are_said_in_our_words(folder: Path, kind: str) -> None:
+    shutil.rmtree(folder / kind)
+    (folder / kind).mkdir()
+    looks: list[Any] = [read_status, values_of, lambda path: prune(path, keep_days=0)]
+    said = []
+    for look in looks:
+        try:
+            look(folder)
+        except StoreError as error:
+            said.append(str(error))
+    assert all(str(folder) in text and "│" not in text for text in said)
+    assert len(said) >= (kind in ("manifests", "snapshots", "refs"))
+
+
+def test_values_that_are_not_those_written_are_named_and_healed(folder: Path) -> None:
+    store = Store.open(folder)
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    root["map/classes"][3, 12] += 1  # its checksum is right: what no read can find
+    root["scenes/bands"][DAY, 0, 0, 0] += 1
+    root["areas/km2"][0] = 7
+    session.commit("by a stranger")
+    heard: list[Any] = []
+    found = verify(folder, tell=heard.append)
+    assert {(bad.stage, bad.tile, bad.day) for bad in found.bad} == {
+        ("map", str(Tile(0, 1)), None),
+        ("scenes", str(Tile(0, 0)), str(index_day(DAY))),
+        ("areas", str(Tile(0, 0)), None),
+    }
+    assert tuple(heard) == found.bad
+    assert all("other values" in bad.text for bad in found.bad)
+    assert not found.healed
+    assert verify(folder, heal=True).healed
+    ledger = Ledger.of(Store.open(folder).reader())
+    assert ledger.get("map", Tile(0, 1)) is None
+    assert ledger.get("scenes", Tile(0, 0), DAY) is None
+    assert ledger.get("map", Tile(1, 1)) is not None
+    again = verify(folder)
+    assert (again.checked, again.bad) == (14, ())
+
+
+def test_a_chunk_that_cannot_be_read_is_a_tile_that_can_be_healed(folder: Path) -> None:
+    bands = [path for path in (folder / "chunks").iterdir() if path.stat().st_size > 2000]
+    assert len(bands) > 20
+    for path in bands:
+        data = path.read_bytes()
+        path.write_bytes(data[:-3])
+        if [bad.tile for bad in verify(folder).bad if bad.stage == "scenes" and bad.day]:
+            break
+        path.write_bytes(data)
+    found = verify(folder, heal=True)
+    assert len(found.bad) == 1
+    assert "cannot be read" in found.bad[0].text
+    assert verify(folder).checked == 16
+
+
+def test_coordinates_are_looked_at_too(folder: Path) -> None:
+    bad = []
+    for path in (folder / "chunks").iterdir():
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        bad += [bad for bad in verify(folder).bad if bad.tile == "time"]
+        if bad:
+            break
+        path.write_bytes(data)
+    assert bad
+
+
+def test_arrays_that_a_store_got_later_do_not_make_its_tiles_bad(folder: Path) -> None:
+    store = Store.open(folder)
+    store.add_arrays(GRID, [ArraySpec("map/extra", "uint8", 100.0, 8, 0)])
+    assert not verify(folder).bad
+
+
+def test_a_release_is_verified_and_not_healed(folder: Path) -> None:
+    Store.open(folder).tag("one")
+    assert verify(folder, tag="one").checked == 17
+    with pytest.raises(StoreError, match="cannot be healed"):
+        verify(folder, tag="one", heal=True)
+    with pytest.raises(StoreError, match="no such release"):
+        verify(folder, tag="two")
+
+
+def test_a_store_is_one_by_whatever_name(folder: Path, tmp_path: Path) -> None:
+    link = tmp_path / "elsewhere" / "link"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    with Store.open(folder).lock():
+        for name in (link, folder.parent / "elsewhere" / ".." / "store"):
+            with pytest.raises(LockedError), Store.open(name).lock():
+                pass
+        with pytest.raises(LockedError):
+            verify(link, heal=True)
+    with location_of(link).replace("items.parquet") as path:
+        path.write_text("x")
+    beside = location_of(folder).beside("items.parquet")
+    assert beside is not None
+    assert beside.read_text() == "x"
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "loop"])
+def test_places_that_cannot_be_looked_at(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    looks: list[Any] = [Store.exists, lambda path: location_of(path).beside("items.parquet")]
+    for look in looks:
+        said, there = "cannot be looked at", None
+        try:
+            there = look(tmp_path / name)
+        except StoreError as error:
+            said = str(error)
+        assert not there
+        assert "cannot be looked at" in said
+    with pytest.raises(StoreError):
+        read_status(tmp_path / name)
+
+
+@pytest.mark.parametrize("days", [float("nan"), float("inf"), -1.0, 1e300])
+def test_days_that_are_none(folder: Path, days: float) -> None:
+    with pytest.raises(NatmapError, match="days"):
+        prune(folder, keep_days=days)
+
+
+def test_other_errors_say_nothing_of_the_store() -> None:
+    assert damage_of(ValueError("no number")) is None
+    assert damage_of(KeyError("zstd")) is None
+    assert damage_of(ValueError("Stored and computed checksum do not match")) is not None
