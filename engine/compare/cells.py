@@ -17,13 +17,13 @@ from engine.compare.folder import map_of
 from engine.compare.report import write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
-from engine.labels.sampling import Samples, cells_of_areas
+from engine.labels.sampling import Samples, areas_without_cells, cells_of_areas
 from engine.labels.training_areas import read_training_areas
 from engine.legend import LCZ
 from engine.metrics import Accuracy, assess, bootstrap
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "of_map"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _READ = 2048  # cells down and across that are read at once
@@ -51,6 +51,7 @@ class Evaluation:
     by_dissent : the same by the percent of a cell's observations that depart from the composite,
         from each bound up to the next: a cloud that the scene classification missed shows here.
     folder : where the report was written, None if nowhere.
+    notes : what was left out of the reference or is in doubt, one line each.
     """
 
     accuracy: Accuracy
@@ -61,6 +62,7 @@ class Evaluation:
     by_observations: dict[int, tuple[int, float]]
     by_dissent: dict[int, tuple[int, float]]
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -74,6 +76,7 @@ class _Counted(NamedTuple):
     groups: csr_array
     missed: int
     strata: dict[str, npt.NDArray[np.int64]]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -83,6 +86,7 @@ def evaluate(
     within: str | Path | None = None,
     layer: str = "map",
     unknown: Sequence[int] | None = None,
+    field: str | None = None,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Compare a map with what is known.
@@ -94,6 +98,7 @@ def evaluate(
     within : raster, optional; only cells where it is not 0.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of a product folder.
     unknown : codes of a reference raster that say nothing, beside 0 and its nodata.
+    field : of training areas, the one that holds the type.
     out : folder for ``accuracy.json``, ``classes.csv`` and ``confusion.png``; by default nowhere.
 
     Returns
@@ -115,7 +120,7 @@ def evaluate(
             expected="training areas without --unknown, or a reference raster",
         )
     else:
-        found = _count_areas(path, reference, within)
+        found = _count_areas(path, reference, within, field)
     counts = np.asarray(found.groups.sum(axis=0), np.int64).reshape(_N, _N)
     result = Evaluation(
         assess(counts),
@@ -126,6 +131,7 @@ def evaluate(
         _shares(found.strata.get("observations"), range(_DAYS)),
         _shares(found.strata.get("dissent"), _DISSENT),
         None if out is None else Path(out),
+        found.notes,
     )
     if out is not None:
         _write(result, path, reference, Path(out))
@@ -133,12 +139,17 @@ def evaluate(
 
 
 def _codes(silent: Sequence[float], whose: str) -> Positions:
-    codes = [zone.code for zone in LCZ]
-    return lambda values: positions_of(values, codes, silent, whose)
+    codes = [*(zone.code for zone in LCZ), *range(101, 108)]  # 101 to 107 stand for 11 to 17
+
+    def positions(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        found = positions_of(values, codes, silent, whose)
+        return np.where(found >= _N, found - 7, found)
+
+    return positions
 
 
-def _of_map(file: rasterio.DatasetReader) -> Positions:
-    """What the map's values mean; 0 is no class, whatever its nodata is."""
+def of_map(file: rasterio.DatasetReader) -> Positions:
+    """What a map's values mean: positions of classes; 0 is none, whatever its nodata is."""
     return _codes((0,) if file.nodata is None else (0, file.nodata), "the map")
 
 
@@ -151,7 +162,7 @@ def _count_raster(
         reference,
         within,
         _N,
-        _of_map,
+        of_map,
         lambda file: _codes(silent, "the reference"),
         cells=_BLOCK,
         strata=_strata(path),
@@ -159,20 +170,24 @@ def _count_raster(
     return _Counted(found.squares, found.missed, found.strata)
 
 
-def _count_areas(path: Path, reference: Path, within: str | Path | None) -> _Counted:
+def _count_areas(
+    path: Path, reference: Path, within: str | Path | None, field: str | None
+) -> _Counted:
     """By training area: only what lies about labelled cells is read."""
-    areas = read_training_areas(reference).areas
+    read = read_training_areas(reference, field=field)
+    areas, notes = read.areas, list(read.notes)
     try:
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise MetricError("the map does not say which CRS it is in", got=path.name)
             cells = GeoBox((file.height, file.width), file.transform, str(file.crs.to_wkt()))
             samples = cells_of_areas(areas, cells)
+            notes += areas_without_cells(areas, samples, cells)
             if within is not None:
                 with rasterio.open(within) as places, onto(file, places) as view:
                     values = _values_at(view, samples)
                     samples = samples[np.isfinite(values) & (values != 0)]
-            found = _of_map(file)(_values_at(file, samples))
+            found = of_map(file)(_values_at(file, samples))
         strata = {}
         for name, each in _strata(path).items():
             with rasterio.open(each.path) as file:
@@ -195,7 +210,7 @@ def _count_areas(path: Path, reference: Path, within: str | Path | None) -> _Cou
         here, size = mapped & (stratum >= 0), _strata(path)[name].n
         some = [stratum[here], stratum[here & (found == truth)]]
         told[name] = np.stack([np.bincount(s, minlength=size) for s in some], axis=-1)
-    return _Counted(groups, int((~mapped).sum()), told)
+    return _Counted(groups, int((~mapped).sum()), told, tuple(notes))
 
 
 def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
@@ -259,6 +274,7 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
         "by_observations": rows(found.by_observations),
         "by_dissent_percent": rows(found.by_dissent),
         "labelled_cells_without_a_class": found.missed,
+        "notes": found.notes,
         "confusion": found.counts,
     }
     write_accuracy(out, path, reference, report)
