@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from odc.geo.geobox import GeoBox
 from scipy.sparse import csr_array
 
 from engine.compare.folder import map_of
+from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_stratum
 from engine.compare.report import write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
@@ -52,6 +55,8 @@ class Evaluation:
         from each bound up to the next: a cloud that the scene classification missed shows here.
     folder : where the report was written, None if nowhere.
     notes : what was left out of the reference or is in doubt, one line each.
+    by_training : cells and overall accuracy apart from ground that trained the model (0) and within
+        the model's reach of it (1); empty where that ground is not known.
     """
 
     accuracy: Accuracy
@@ -63,6 +68,7 @@ class Evaluation:
     by_dissent: dict[int, tuple[int, float]]
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    by_training: dict[int, tuple[int, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -111,17 +117,16 @@ def evaluate(
         Where map or reference cannot be read or hold other codes, or share no cell.
     """
     path, reference = map_of(Path(product), layer), Path(reference)
-    if reference.suffix.lower() in _RASTERS:
-        found = _count_raster(path, reference, within, (0, *(unknown or ())))
-    elif unknown is not None:
-        raise MetricError(
-            "only codes of a raster can say nothing",
-            got=f"{reference.name} with --unknown",
-            expected="training areas without --unknown, or a reference raster",
-        )
-    else:
-        found = _count_areas(path, reference, within, field)
+    footprint, known = footprint_of(Path(product))
+    with ExitStack() as stack:
+        try:
+            strata = _strata(path) | stack.enter_context(trained_stratum(path, footprint))
+        except rasterio.errors.RasterioError as error:
+            raise MetricError("the map cannot be read", got=error) from error
+        found = _count(path, reference, within, unknown, field, strata)
     counts = np.asarray(found.groups.sum(axis=0), np.int64).reshape(_N, _N)
+    trained = found.strata.get(TRAINED)
+    notes = (*found.notes, *say_overlap(footprint, known, trained))
     result = Evaluation(
         assess(counts),
         counts,
@@ -131,11 +136,37 @@ def evaluate(
         _shares(found.strata.get("observations"), range(_DAYS)),
         _shares(found.strata.get("dissent"), _DISSENT),
         None if out is None else Path(out),
-        found.notes,
+        notes,
+        _shares(trained, (0, 1)),
     )
     if out is not None:
         _write(result, path, reference, Path(out))
     return result
+
+
+def _count(
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    unknown: Sequence[int] | None,
+    field: str | None,
+    strata: Mapping[str, Strata],
+) -> _Counted:
+    """By squares of a raster, or by training areas.
+
+    Raises
+    ------
+    MetricError, LabelError
+    """
+    if reference.suffix.lower() in _RASTERS:
+        return _count_raster(path, reference, within, (0, *(unknown or ())), strata)
+    if unknown is not None:
+        raise MetricError(
+            "only codes of a raster can say nothing",
+            got=f"{reference.name} with --unknown",
+            expected="training areas without --unknown, or a reference raster",
+        )
+    return _count_areas(path, reference, within, field, strata)
 
 
 def _codes(silent: Sequence[float], whose: str) -> Positions:
@@ -154,7 +185,11 @@ def of_map(file: rasterio.DatasetReader) -> Positions:
 
 
 def _count_raster(
-    path: Path, reference: Path, within: str | Path | None, silent: Sequence[int]
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    silent: Sequence[int],
+    strata: Mapping[str, Strata],
 ) -> _Counted:
     """By squares: neighbours are no independent witnesses, so blocks are drawn as a whole."""
     found = count_squares(
@@ -165,13 +200,17 @@ def _count_raster(
         of_map,
         lambda file: _codes(silent, "the reference"),
         cells=_BLOCK,
-        strata=_strata(path),
+        strata=strata,
     )
     return _Counted(found.squares, found.missed, found.strata)
 
 
 def _count_areas(
-    path: Path, reference: Path, within: str | Path | None, field: str | None
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    field: str | None,
+    layers: Mapping[str, Strata],
 ) -> _Counted:
     """By training area: only what lies about labelled cells is read."""
     read = read_training_areas(reference, field=field)
@@ -189,7 +228,7 @@ def _count_areas(
                     samples = samples[np.isfinite(values) & (values != 0)]
             found = of_map(file)(_values_at(file, samples))
         strata = {}
-        for name, each in _strata(path).items():
+        for name, each in layers.items():
             with rasterio.open(each.path) as file:
                 strata[name] = each.of(file)(_values_at(file, samples))
     except rasterio.errors.RasterioError as error:
@@ -207,7 +246,7 @@ def _count_areas(
     groups = csr_array((ones, (group, pairs)), shape=(len(numbers), _N**2))  # adds them up
     told = {}
     for name, stratum in strata.items():
-        here, size = mapped & (stratum >= 0), _strata(path)[name].n
+        here, size = mapped & (stratum >= 0), layers[name].n
         some = [stratum[here], stratum[here & (found == truth)]]
         told[name] = np.stack([np.bincount(s, minlength=size) for s in some], axis=-1)
     return _Counted(groups, int((~mapped).sum()), told, tuple(notes))
@@ -274,6 +313,7 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
         "by_observations": rows(found.by_observations),
         "by_dissent_percent": rows(found.by_dissent),
         "labelled_cells_without_a_class": found.missed,
+        "by_training": rows(found.by_training),
         "notes": found.notes,
         "confusion": found.counts,
     }

@@ -23,6 +23,8 @@ from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.items import Item
 from engine.legend import Reason
+from engine.models.card import ModelCard
+from engine.models.footprint import FOOTPRINT
 from engine.models.mlm import mlm_fields, weights_asset
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.provenance import SOFTWARE
@@ -136,6 +138,7 @@ def publish(
         notes=notes,
         item=product.item,
         runs=_runs(root, schedule),
+        footprint=None if card is None else _footprint(card),
     )
     form = prepared.resolved.form
     if isinstance(target, Folder):
@@ -144,6 +147,12 @@ def publish(
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
+
+
+def _footprint(card: ModelCard) -> Path | None:
+    """Where the model was trained, as its card's folder keeps it."""
+    path = card.folder / FOOTPRINT
+    return path if path.is_file() else None
 
 
 def _runs(root: zarr.Group, schedule: Schedule) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.footprint import Footprint, Ground, read_footprint
 from engine.models.registry import Measured, load_weights, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
@@ -165,6 +166,22 @@ class PatchTask(Task):
     def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
         """What the report says beside the figures of the test."""
         return {"bootstraps": None, "fusion": None}
+
+    def footprint(self) -> Footprint | None:
+        patches, card = self.patches, self.card
+        trained = patches.split == SPLITS.index("train")
+        if not np.isfinite(patches.xy[trained]).all():
+            return None
+        places = [
+            Ground(place.crs, patches.xy[trained & (patches.place == number)])
+            for number, place in enumerate(patches.places)
+        ]
+        reach, whole = (card.patch + 2 * card.context) * card.resolution, True
+        if self.start is not None:
+            before = read_footprint(self.start.folder)
+            whole = before is not None and before.whole
+            places += () if before is None else before.places
+        return Footprint(reach, tuple(places), whole)
 
     def describe(self) -> dict[str, Any]:
         def count(part: Batches) -> dict[str, Any]:
