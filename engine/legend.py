@@ -21,6 +21,7 @@ __all__ = [
     "NamedClass",
     "Reason",
     "Scale",
+    "codes_of",
     "parse_class",
     "parse_colour",
 ]
@@ -211,17 +212,35 @@ _COLOURS = {
 }
 
 
-def parse_class(text: str | int) -> int:
+def parse_class(text: str | int | float) -> int:
     """The code of a class given as 1..17, A..G or 101..107 (W is water).
+
+    Software changes the types of columns, so 6.0 and "6.0" are 6; true is no class.
 
     Raises
     ------
     RecipeError
     """
-    code = _ALIASES.get(str(text).strip().upper().removeprefix("LCZ").strip())
+    word = str(text).strip().upper().removeprefix("LCZ").strip(" _-")
+    whole, point, rest = word.partition(".")
+    if point and not rest.strip("0"):
+        word = whole
+    code = None if isinstance(text, bool) else _ALIASES.get(word)
     if code is None:
         raise RecipeError("unknown LCZ class", got=text, expected="1..17, A..G or 101..107")
     return code
+
+
+def codes_of(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Codes 1..17 of a raster's values, in which 101..107 stand for 11..17.
+
+    0 where a value says nothing (0, NaN, infinity), -1 where it is no class, fractions among them.
+    """
+    known = np.isfinite(values) & (values != 0)
+    whole = np.where(known, values, 0)
+    codes = np.where((whole > 100) & (whole <= 107), whole - 90, whole)
+    good = (codes >= 1) & (codes <= len(LCZ)) & (codes == np.floor(codes))
+    return np.where(known, np.where(good, codes, -1), 0).astype(np.int64)
 
 
 def parse_colour(text: str) -> int:

@@ -259,15 +259,20 @@ class Stratified:
     areas_ci: Floats
 
 
-def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
+def stratified(
+    counts: npt.ArrayLike, areas: npt.ArrayLike, whole: npt.ArrayLike = False
+) -> Stratified:
     """Estimates from a sample stratified by the map (Olofsson et al. 2014, eq. 1-11).
 
     Parameters
     ----------
     counts : (map class, reference class)
-        Sample counts; each row at least 2, or none of a class that the map does not have.
+        Sample counts; each row at least 2, or none of a class that the map does not have; of a
+        class taken whole 1 is enough.
     areas : (class,)
         Mapped area of each class, any unit.
+    whole : bool (class,)
+        Classes of which every cell was looked at: nothing of them is uncertain.
 
     Raises
     ------
@@ -278,28 +283,30 @@ def stratified(counts: npt.ArrayLike, areas: npt.ArrayLike) -> Stratified:
         raise MetricError("counts and areas do not fit", got=(n.shape, area.shape))
     rows = n.sum(axis=1)
     unmapped = (rows == 0) & (area == 0)
-    if (rows[~unmapped] < 2).any():
+    known = np.broadcast_to(np.asarray(whole, bool), rows.shape) & (rows > 0)
+    if (rows[~unmapped & ~known] < 2).any():
         raise MetricError(
             "too few samples in a class",
             got=rows.astype(int).tolist(),
             expected="2 or more of each mapped class",
         )
     rows = np.where(unmapped, 2.0, rows)  # any: its weight is 0
+    freedom = np.where(known, np.inf, rows - 1)
     weight = area / area.sum()
     p = weight[:, None] * n / rows[:, None]
     users = np.where(unmapped, np.nan, np.diag(n) / rows)
     total = p.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         producers = np.diag(p) / total
-        spread = (n / rows[:, None]) * (1 - n / rows[:, None]) / (rows - 1)[:, None]
-        users_var = users * (1 - users) / (rows - 1)
+        spread = (n / rows[:, None]) * (1 - n / rows[:, None]) / freedom[:, None]
+        users_var = users * (1 - users) / freedom
         oa_var = np.nansum(weight**2 * users_var)
         estimated = (area[:, None] * n / rows[:, None]).sum(axis=0)
         others = (area[:, None] ** 2 * spread).sum(axis=0) - area**2 * np.diag(spread)
         producers_var = (
             area**2 * (1 - producers) ** 2 * np.nan_to_num(users_var) + producers**2 * others
         ) / estimated**2
-        share_se = np.sqrt(((weight[:, None] * p - p**2) / (rows - 1)[:, None]).sum(axis=0))
+        share_se = np.sqrt(((weight[:, None] * p - p**2) / freedom[:, None]).sum(axis=0))
     return Stratified(
         oa=float(np.diag(p).sum()),
         oa_ci=float(1.96 * np.sqrt(oa_var)),

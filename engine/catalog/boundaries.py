@@ -2,76 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import geopandas
 import shapely
-from pyogrio.errors import DataSourceError
+from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.cards import BoundaryCard, find_boundaries, load_boundary_card
 from engine.errors import AreaError, CardError, RecipeError
 from engine.grid.area import Area, polygons_of, reproject
+from engine.grid.moving import far_outside
 from engine.recipes.sections import AreaChoice
+from engine.vectors.read import Box, file_of, read_vectors
 
 __all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
 
+_AROUND = 1000.0  # metres around an area in which boundaries are read
+_FAR_DEGREES, _FAR_METRES = 10.0, 1e6  # beyond an area, where polygons are cut before they move
+
+Polygons = list[tuple[list[BaseGeometry], CRS]]
+"""Polygons of layers, each layer with its CRS."""
+
 
 def read_polygons(
-    path: str | Path, *, key: str | None = None, value: str | None = None
-) -> tuple[list[BaseGeometry], str, list[str]]:
-    """Polygons of a file.
+    path: str | Path,
+    *,
+    key: str | None = None,
+    value: str | None = None,
+    near: Callable[[CRS], Sequence[Box] | None] = lambda crs: None,
+) -> tuple[Polygons, list[str]]:
+    """Polygons of a file: of all its layers, or of that which ``path#layer`` names.
 
     Parameters
     ----------
-    path : GeoJSON, GPKG, shapefile or whatever GDAL reads as polygons.
+    path : in any form that `engine.vectors` reads.
     key, value : str, optional
         Take only features whose field `key` equals `value`.
+    near : boxes in a CRS outside of which nothing is needed.
 
     Returns
     -------
-    (polygons, crs, notes)
-        CRS as WKT; notes say what was repaired.
+    (polygons by layer, and notes of what was left out or repaired)
 
     Raises
     ------
     AreaError
         Where there are no polygons, or nothing says which CRS they are in.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AreaError("there is no such polygon file", got=path)
-    try:
-        frame: Any = geopandas.read_file(path)
-    except (DataSourceError, ValueError) as error:
-        raise AreaError("the polygon file cannot be read", got=f"{path.name}: {error}") from error
-    if frame.crs is None:
-        if path.suffix.lower() not in (".json", ".geojson"):
+    found = read_vectors(path, wanted=lambda name: name == key, near=near, refuse=AreaError)
+    polygons: Polygons = []
+    known: set[str] = set()
+    for layer, parts in found.polygons(AreaError):
+        if layer.crs is None:
             raise AreaError(
                 "the polygon file does not say which CRS it is in",
-                got=path.name,
+                got=found.name,
                 expected="a .prj beside a shapefile, or a CRS in the file",
                 remedy="add the .prj that came with the data",
             )
-        frame = frame.set_crs("EPSG:4326")  # the GeoJSON standard
-    if key is not None:
-        if key not in frame.columns:
-            raise AreaError(f"{path.name} has no field {key}", got=", ".join(frame.columns))
-        known = sorted(str(v) for v in frame[key].dropna().unique())
-        frame = frame[frame[key] == value]
-        if not len(frame):
-            raise AreaError("no such country", got=value, expected=", ".join(known))
-    shapes = [g for g in frame.geometry if g is not None and not g.is_empty]
-    notes: list[str] = []
-    broken = sum(not g.is_valid for g in shapes)
-    if broken:
-        notes.append(f"{broken} invalid polygons of {path.name} repaired")
-    polygons = [p for g in shapes for p in polygons_of(g if g.is_valid else shapely.make_valid(g))]
-    if not polygons:
-        kinds = sorted({g.geom_type for g in shapes}) or ["nothing"]
-        raise AreaError(f"{path.name} holds no polygons", got=", ".join(kinds), expected="polygons")
-    return polygons, frame.crs.to_wkt(), notes
+        if key is not None and key not in layer.names:
+            raise AreaError(f"{found.name} has no field {key}", got=", ".join(layer.names))
+        told = [value] * len(layer.geometry) if key is None else layer.fields[key]
+        known |= {str(each) for each in told if each is not None}
+        rows = zip(parts.polygons, parts.row, strict=True)
+        if taken := [polygon for polygon, row in rows if told[row] == value]:
+            polygons.append((taken, layer.crs))
+    if not polygons and known:
+        raise AreaError("no such country", got=value, expected=", ".join(sorted(known)))
+    if not polygons and not found.partial:
+        raise AreaError(
+            f"{found.name} holds no polygons",
+            got="; ".join(found.notes) or "nothing",
+            expected="polygons",
+        )
+    return polygons, found.notes
 
 
 def read_boundaries(
@@ -91,7 +96,7 @@ def read_boundaries(
     """
     card: BoundaryCard | None = None
     path = (base or Path()) / name
-    if not path.is_file():
+    if not file_of(path).is_file():
         try:
             card = load_boundary_card(name)
         except CardError as error:
@@ -102,11 +107,44 @@ def read_boundaries(
                 remedy="name a card, or the path of a polygon file",
             ) from error
         path = find_boundaries(card)
-    polygons, source, notes = read_polygons(path)
-    # Only what is near is projected: a polygon of the other hemisphere may leave the CRS's domain.
-    near = reproject(shapely.box(*within.bounds).buffer(1000.0), crs, source)
-    moved = [reproject(p, source, crs) for p in polygons if p.intersects(near)]
-    return [p for p in moved if p.intersects(within)], notes
+    around = shapely.box(*within.bounds).buffer(_AROUND)
+    polygons, notes = read_polygons(path, near=lambda source: _boxes(around, crs, source))
+    moved = []
+    for shapes, source in polygons:
+        # Only what is near is moved: a polygon of the other hemisphere may leave the CRS's domain.
+        boxes = _boxes(around, crs, source)
+        if boxes is not None:
+            near, reach = [shapely.box(*box) for box in boxes], _reach(boxes, source)
+            shapes = [
+                shape if reach.covers(shape) else shapely.intersection(shape, reach)
+                for shape in shapes
+                if any(box.intersects(shape) for box in near)
+            ]
+        for shape in shapes:
+            there = polygons_of(reproject(shape, source, crs))
+            moved += [part for part in there if part.intersects(within)]
+    return moved, notes
+
+
+def _reach(boxes: Sequence[Box], source: CRS) -> BaseGeometry:
+    """What of a polygon can be moved: further off projections fold a continent onto itself."""
+    far = _FAR_DEGREES if source.is_geographic else _FAR_METRES
+    return shapely.union_all([shapely.box(*box).buffer(far, join_style="mitre") for box in boxes])
+
+
+def _boxes(around: BaseGeometry, crs: str, source: CRS) -> list[Box] | None:
+    """Boxes in a file's CRS that hold a part of the grid; None where its CRS does not reach it."""
+    if not source.is_geographic:
+        try:
+            return [reproject(around, crs, source).bounds]
+        except AreaError:
+            return None
+    found = []
+    for part in polygons_of(Area(around, crs).geographic):
+        west, south, east, north = part.bounds
+        # A file may write what lies beyond 180 in either way.
+        found += [(west + turn, south, east + turn, north) for turn in (-360.0, 0.0, 360.0)]
+    return found
 
 
 def read_mask(
@@ -138,12 +176,21 @@ def resolve_area(choice: AreaChoice, crs: str, base: Path | None = None) -> tupl
     AreaError, CardError
     """
     if choice.bbox is not None:
-        return Area.from_bbox(choice.bbox, crs), []
+        area = Area.from_bbox(choice.bbox, crs)
+        return area, _doubts(area, crs)
     if choice.country is not None:
         card = load_boundary_card("ne-countries")
-        polygons, source, notes = read_polygons(
+        polygons, notes = read_polygons(
             find_boundaries(card), key=card.key, value=choice.country.upper()
         )
     else:
-        polygons, source, notes = read_polygons((base or Path()) / str(choice.file))
-    return Area(reproject(shapely.union_all(polygons), source, crs), crs), notes
+        polygons, notes = read_polygons((base or Path()) / str(choice.file))
+    parts = [reproject(shapely.union_all(shapes), source, crs) for shapes, source in polygons]
+    area = Area(parts[0] if len(parts) == 1 else shapely.union_all(parts), crs)
+    systems: list[str | CRS] = [crs, *(source for _, source in polygons if source.is_projected)]
+    return area, list(dict.fromkeys([*notes, *(d for one in systems for d in _doubts(area, one))]))
+
+
+def _doubts(area: Area, crs: str | CRS) -> list[str]:
+    doubt = far_outside(area.geographic, crs)
+    return [] if doubt is None else [doubt]

@@ -16,6 +16,12 @@ from engine.errors import RecipeError
 __all__ = ["VERBS"]
 
 
+Field = Annotated[
+    str | None,
+    typer.Option(help="of training areas: field of the type; by default lcz, Class or Name"),
+]
+
+
 def train(recipe: RecipePath, overrides: Set = None) -> None:
     """Train a model from labels and composites; a killed training resumes where it was."""
     from engine.cli.render import say, training
@@ -70,11 +76,12 @@ def evaluate(
     land_cover: Annotated[
         str | None, typer.Option(help="in place of --green: worldcover, esri, dynamic-world, …")
     ] = None,
+    field: Field = None,
     out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
-    from engine.cli.render import draw_classes, draw_evaluation, draw_green, draw_judged
+    from engine.cli.render import draw_classes, draw_evaluation, draw_green, draw_judged, say
     from engine.compare.cells import Evaluation
     from engine.compare.classes import ClassEvaluation
     from engine.compare.evaluate import evaluate as compare
@@ -88,8 +95,11 @@ def evaluate(
         green=None if green is None else _codes("--green", green),
         unknown=None if unknown is None else _codes("--unknown", unknown),
         land_cover=land_cover,
+        field=field,
         out=out,
     )
+    for note in found.notes if isinstance(found, Evaluation) else ():
+        say(f"note: {note}")
     if as_json:
         plain = {k: None if v != v else v for k, v in found.figures.items()}
         values = found.to_json() if isinstance(found, Judged) else plain
@@ -108,12 +118,15 @@ def areas(
     path: Annotated[Path, typer.Argument(help="training areas", show_default=False)],
     out: Annotated[Path, typer.Option(help="the page, HTML")] = Path("areas.html"),
     recipe: Annotated[Path | None, typer.Option(help="whose composite shows the ground")] = None,
+    field: Field = None,
 ) -> None:
     """Write a page of training areas with pictures, the doubtful ones first."""
     from engine.cli.render import say
     from engine.datasets.review import review
 
-    count, doubtful = review(path, out, recipe=recipe)
+    count, doubtful = review(
+        path, out, recipe=recipe, field=field, tell=lambda text: say(f"note: {text}")
+    )
     say(f"{count} training areas, {doubtful} to look at")
     sys.stdout.write(f"{out}\n")
 

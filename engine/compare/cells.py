@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,16 +16,17 @@ from odc.geo.geobox import GeoBox
 from scipy.sparse import csr_array
 
 from engine.compare.folder import map_of
+from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_stratum
 from engine.compare.report import write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
-from engine.labels.sampling import Samples, cells_of_areas
+from engine.labels.sampling import Samples, areas_without_cells, cells_of_areas
 from engine.labels.training_areas import read_training_areas
 from engine.legend import LCZ
 from engine.metrics import Accuracy, assess, bootstrap
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "evaluate", "of_map"]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _READ = 2048  # cells down and across that are read at once
@@ -51,6 +54,9 @@ class Evaluation:
     by_dissent : the same by the percent of a cell's observations that depart from the composite,
         from each bound up to the next: a cloud that the scene classification missed shows here.
     folder : where the report was written, None if nowhere.
+    notes : what was left out of the reference or is in doubt, one line each.
+    by_training : cells and overall accuracy apart from ground that trained the model (0) and within
+        the model's reach of it (1); empty where that ground is not known.
     """
 
     accuracy: Accuracy
@@ -61,6 +67,8 @@ class Evaluation:
     by_observations: dict[int, tuple[int, float]]
     by_dissent: dict[int, tuple[int, float]]
     folder: Path | None = None
+    notes: tuple[str, ...] = ()
+    by_training: dict[int, tuple[int, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def figures(self) -> dict[str, float]:
@@ -74,6 +82,7 @@ class _Counted(NamedTuple):
     groups: csr_array
     missed: int
     strata: dict[str, npt.NDArray[np.int64]]
+    notes: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -83,6 +92,7 @@ def evaluate(
     within: str | Path | None = None,
     layer: str = "map",
     unknown: Sequence[int] | None = None,
+    field: str | None = None,
     out: str | Path | None = None,
 ) -> Evaluation:
     """Compare a map with what is known.
@@ -94,6 +104,7 @@ def evaluate(
     within : raster, optional; only cells where it is not 0.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of a product folder.
     unknown : codes of a reference raster that say nothing, beside 0 and its nodata.
+    field : of training areas, the one that holds the type.
     out : folder for ``accuracy.json``, ``classes.csv`` and ``confusion.png``; by default nowhere.
 
     Returns
@@ -106,17 +117,16 @@ def evaluate(
         Where map or reference cannot be read or hold other codes, or share no cell.
     """
     path, reference = map_of(Path(product), layer), Path(reference)
-    if reference.suffix.lower() in _RASTERS:
-        found = _count_raster(path, reference, within, (0, *(unknown or ())))
-    elif unknown is not None:
-        raise MetricError(
-            "only codes of a raster can say nothing",
-            got=f"{reference.name} with --unknown",
-            expected="training areas without --unknown, or a reference raster",
-        )
-    else:
-        found = _count_areas(path, reference, within)
+    footprint, known = footprint_of(Path(product))
+    with ExitStack() as stack:
+        try:
+            strata = _strata(path) | stack.enter_context(trained_stratum(path, footprint))
+        except rasterio.errors.RasterioError as error:
+            raise MetricError("the map cannot be read", got=error) from error
+        found = _count(path, reference, within, unknown, field, strata)
     counts = np.asarray(found.groups.sum(axis=0), np.int64).reshape(_N, _N)
+    trained = found.strata.get(TRAINED)
+    notes = (*found.notes, *say_overlap(footprint, known, trained))
     result = Evaluation(
         assess(counts),
         counts,
@@ -126,24 +136,60 @@ def evaluate(
         _shares(found.strata.get("observations"), range(_DAYS)),
         _shares(found.strata.get("dissent"), _DISSENT),
         None if out is None else Path(out),
+        notes,
+        _shares(trained, (0, 1)),
     )
     if out is not None:
         _write(result, path, reference, Path(out))
     return result
 
 
+def _count(
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    unknown: Sequence[int] | None,
+    field: str | None,
+    strata: Mapping[str, Strata],
+) -> _Counted:
+    """By squares of a raster, or by training areas.
+
+    Raises
+    ------
+    MetricError, LabelError
+    """
+    if reference.suffix.lower() in _RASTERS:
+        return _count_raster(path, reference, within, (0, *(unknown or ())), strata)
+    if unknown is not None:
+        raise MetricError(
+            "only codes of a raster can say nothing",
+            got=f"{reference.name} with --unknown",
+            expected="training areas without --unknown, or a reference raster",
+        )
+    return _count_areas(path, reference, within, field, strata)
+
+
 def _codes(silent: Sequence[float], whose: str) -> Positions:
-    codes = [zone.code for zone in LCZ]
-    return lambda values: positions_of(values, codes, silent, whose)
+    codes = [*(zone.code for zone in LCZ), *range(101, 108)]  # 101 to 107 stand for 11 to 17
+
+    def positions(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        found = positions_of(values, codes, silent, whose)
+        return np.where(found >= _N, found - 7, found)
+
+    return positions
 
 
-def _of_map(file: rasterio.DatasetReader) -> Positions:
-    """What the map's values mean; 0 is no class, whatever its nodata is."""
+def of_map(file: rasterio.DatasetReader) -> Positions:
+    """What a map's values mean: positions of classes; 0 is none, whatever its nodata is."""
     return _codes((0,) if file.nodata is None else (0, file.nodata), "the map")
 
 
 def _count_raster(
-    path: Path, reference: Path, within: str | Path | None, silent: Sequence[int]
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    silent: Sequence[int],
+    strata: Mapping[str, Strata],
 ) -> _Counted:
     """By squares: neighbours are no independent witnesses, so blocks are drawn as a whole."""
     found = count_squares(
@@ -151,30 +197,38 @@ def _count_raster(
         reference,
         within,
         _N,
-        _of_map,
+        of_map,
         lambda file: _codes(silent, "the reference"),
         cells=_BLOCK,
-        strata=_strata(path),
+        strata=strata,
     )
     return _Counted(found.squares, found.missed, found.strata)
 
 
-def _count_areas(path: Path, reference: Path, within: str | Path | None) -> _Counted:
+def _count_areas(
+    path: Path,
+    reference: Path,
+    within: str | Path | None,
+    field: str | None,
+    layers: Mapping[str, Strata],
+) -> _Counted:
     """By training area: only what lies about labelled cells is read."""
-    areas = read_training_areas(reference).areas
+    read = read_training_areas(reference, field=field)
+    areas, notes = read.areas, list(read.notes)
     try:
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise MetricError("the map does not say which CRS it is in", got=path.name)
             cells = GeoBox((file.height, file.width), file.transform, str(file.crs.to_wkt()))
             samples = cells_of_areas(areas, cells)
+            notes += areas_without_cells(areas, samples, cells)
             if within is not None:
                 with rasterio.open(within) as places, onto(file, places) as view:
                     values = _values_at(view, samples)
                     samples = samples[np.isfinite(values) & (values != 0)]
-            found = _of_map(file)(_values_at(file, samples))
+            found = of_map(file)(_values_at(file, samples))
         strata = {}
-        for name, each in _strata(path).items():
+        for name, each in layers.items():
             with rasterio.open(each.path) as file:
                 strata[name] = each.of(file)(_values_at(file, samples))
     except rasterio.errors.RasterioError as error:
@@ -192,10 +246,10 @@ def _count_areas(path: Path, reference: Path, within: str | Path | None) -> _Cou
     groups = csr_array((ones, (group, pairs)), shape=(len(numbers), _N**2))  # adds them up
     told = {}
     for name, stratum in strata.items():
-        here, size = mapped & (stratum >= 0), _strata(path)[name].n
+        here, size = mapped & (stratum >= 0), layers[name].n
         some = [stratum[here], stratum[here & (found == truth)]]
         told[name] = np.stack([np.bincount(s, minlength=size) for s in some], axis=-1)
-    return _Counted(groups, int((~mapped).sum()), told)
+    return _Counted(groups, int((~mapped).sum()), told, tuple(notes))
 
 
 def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
@@ -259,6 +313,8 @@ def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
         "by_observations": rows(found.by_observations),
         "by_dissent_percent": rows(found.by_dissent),
         "labelled_cells_without_a_class": found.missed,
+        "by_training": rows(found.by_training),
+        "notes": found.notes,
         "confusion": found.counts,
     }
     write_accuracy(out, path, reference, report)

@@ -25,6 +25,7 @@ def evaluate(
     green: Sequence[int] | None = None,
     unknown: Sequence[int] | None = None,
     land_cover: str | None = None,
+    field: str | None = None,
     out: str | Path | None = None,
 ) -> Evaluation | GreenEvaluation | ClassEvaluation | Judged:
     """Compare a finished map with what is known.
@@ -42,6 +43,7 @@ def evaluate(
     green, land_cover : of green space, as `engine.compare.pixels` takes them; a raster that is not
         in a product folder of green space is one where `green` or `land_cover` is given.
     unknown : codes of a reference raster that say nothing.
+    field : of training areas, the one that holds the type; by default lcz, Class or Name.
     out : folder of the report; by default nowhere.
 
     Returns
@@ -90,4 +92,12 @@ def evaluate(
                 expected="a sample's folder without them",
             )
         return judge(product, reference, layer=layer, out=out)
-    return compare(product, reference, within=within, layer=layer, unknown=unknown, out=out)
+    return compare(
+        product,
+        reference,
+        within=within,
+        layer=layer,
+        unknown=unknown,
+        field=field,
+        out=out,
+    )

@@ -14,6 +14,7 @@ import rasterio
 import shapely
 from odc.geo.geobox import GeoBox
 
+from engine.compare.cells import of_map
 from engine.compare.folder import map_of, read_folder
 from engine.compare.report import plain, write_json
 from engine.errors import LabelError, MetricError, RecipeError
@@ -111,7 +112,7 @@ def sample(
             got=out / _CELLS,
             remedy="somebody may have filled it in: name another folder, or remove it",
         )
-    path, codes, box = _read(product, layer)
+    path, codes, box, cell_km2 = _read(product, layer)
     found = allocate(codes, standard_error, users=users, least=least)
     rows, cols = draw(codes, found, seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ def sample(
         "schema": 1,
         "map": path.name,
         "sha256": _hash(path),
-        "cell_km2": abs(box.resolution.x * box.resolution.y) / 1e6,
+        "cell_km2": cell_km2,
         "cells": {str(c): int(n) for c, n in zip(found.classes, found.cells, strict=True)},
         "sizes": {str(c): int(n) for c, n in zip(found.classes, found.sizes, strict=True)},
         "mapped": [int(codes[row, col]) for row, col in zip(rows, cols, strict=True)],
@@ -171,14 +172,14 @@ def judge(
     try:
         design: dict[str, Any] = json.loads((folder / _DESIGN).read_text(encoding="utf-8"))
         features = json.loads((folder / _CELLS).read_text(encoding="utf-8"))["features"]
-        told = {f["properties"]["id"]: f["properties"].get("lcz") for f in features}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        told = _told(features)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabelError(
             "the sample cannot be read",
             got=f"{folder}: {type(error).__name__}: {error}",
             expected=f"{_CELLS} and {_DESIGN}, as `natmap sample --for accuracy` writes them",
         ) from error
-    path, _, _ = _read(product, layer)
+    path, *_ = _read(product, layer)
     if _hash(path) != design["sha256"]:
         raise MetricError(
             "the sample was drawn on another map",
@@ -193,7 +194,14 @@ def judge(
         if value in (None, ""):
             empty += 1
             continue
-        reference[number - 1] = parse_class(value)
+        try:
+            reference[number - 1] = parse_class(value)
+        except RecipeError as error:
+            raise LabelError(
+                f"cell {number} of the sample holds what is no class",
+                got=repr(value),
+                expected="1 to 17, or 1 to 10 and A to G",
+            ) from error
     if empty:
         raise LabelError(
             "cells of the sample have no class yet",
@@ -209,15 +217,37 @@ def judge(
     for row, col in zip(mapped.tolist(), reference.tolist(), strict=True):
         counts[position[row], position[col]] += 1
     areas = np.array([design["cells"].get(str(c), 0) * design["cell_km2"] for c in classes])
-    found = Judged(tuple(classes), counts, stratified(counts, areas), areas)
+    sizes, cells = design["sizes"], design["cells"]
+    whole = [sizes.get(str(c), 0) == cells.get(str(c)) for c in classes]
+    found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas)
     if out is not None:
         Path(out).mkdir(parents=True, exist_ok=True)
         write_json(Path(out) / "estimates.json", found.to_json())
     return found
 
 
-def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox]:
-    """A map's path, its codes, all at once since a country's cells of 100 m are 10 MB, and grid."""
+def _told(features: Any) -> dict[int, Any]:
+    """What was filled in, by a cell's number.
+
+    Software that somebody filled it in with may have made texts or fractions of numbers.
+    """
+    told: dict[int, Any] = {}
+    for feature in features:
+        fields = feature["properties"]
+        number = float(fields.get("id", feature.get("id")))
+        if number != int(number):
+            raise ValueError(f"a cell's id is no number: {number}")
+        value = fields.get("lcz")
+        if told.setdefault(int(number), value) != value:
+            raise ValueError(f"cell {int(number)} is there twice, with different classes")
+    return told
+
+
+def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8], GeoBox, float]:
+    """A map's path, its codes, grid, and a cell's area in km2.
+
+    The codes all at once: those of a country's cells of 100 m are 10 MB.
+    """
     folder = read_folder(Path(product))
     if folder is not None and folder.legend != LCZ:
         raise _not_of_zones(Path(product))
@@ -229,14 +259,16 @@ def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8],
             if file.crs is None or not file.crs.is_projected:
                 raise MetricError(
                     "the map's cells have no area", got=f"{path.name}: {file.crs}",
-                    expected="a projected CRS in metres",
+                    expected="a projected CRS",
                 )  # fmt: skip
-            codes = file.read(1)
+            values = np.where(file.read_masks(1) > 0, file.read(1), 0)
+            codes = (of_map(file)(values) + 1).astype(np.uint8)
             box = GeoBox(codes.shape, file.transform, str(file.crs.to_wkt()))
-    except rasterio.RasterioIOError as error:
+            metres = file.crs.linear_units_factor[1]
+            cell_km2 = abs(file.transform.determinant) * metres**2 / 1e6
+    except rasterio.errors.RasterioError as error:
         raise MetricError("the map cannot be read", got=error) from error
-    codes = np.where((codes >= 1) & (codes <= len(LCZ)), codes, 0).astype(np.uint8)
-    return path, codes, box
+    return path, codes, box, cell_km2
 
 
 def _is_green(file: rasterio.DatasetReader) -> bool:

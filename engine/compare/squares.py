@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import rasterio
-from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from scipy.sparse import csr_array
 
 from engine.errors import MetricError
+from engine.labels.sampling import onto as onto_grid
 from engine.runs.fold import Fold
 from engine.runs.layers import RasterLayer, leaves_of
 from engine.runs.tables import Block, Column, Table
@@ -97,16 +97,7 @@ def positions_of(
 
 def onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedVRT:
     """Another raster on the map's grid; NaN outside of it, at its nodata and where it is masked."""
-    return WarpedVRT(
-        other,
-        crs=mine.crs,
-        transform=mine.transform,
-        height=mine.height,
-        width=mine.width,
-        resampling=Resampling.nearest,
-        dtype="float64",
-        nodata=np.nan,
-    )
+    return onto_grid(other, mine.crs, mine.transform, (mine.height, mine.width))
 
 
 def _require_places(*files: rasterio.DatasetReader, metres: bool) -> None:
@@ -167,8 +158,11 @@ def count_squares(
                 file = opened(each.path)
                 layers[name], meaning[name] = RasterLayer(file), each.of(file)
             sizes = {name: each.n for name, each in strata.items()}
-            found = _count(layers, meaning, n, sizes, cells)
-            square_km = abs(mine.res[0] * mine.res[1]) / 1e6
+            # maps of feet are judged in metres, too; those in degrees have squares of cells
+            unit = mine.crs.linear_units_factor[1] if mine.crs.is_projected else 1.0
+            side = max(round(_GROUND / (mine.res[0] * unit)), 1) if cells is None else cells
+            found = _count(layers, meaning, n, sizes, side, count_missed=cells is not None)
+            square_km = abs(mine.res[0] * mine.res[1]) * unit**2 / 1e6
     except rasterio.errors.RasterioError as error:
         raise MetricError("a raster cannot be read", got=error) from error
     squares, silent, missed, parts = found
@@ -189,7 +183,9 @@ def _count(
     meaning: Mapping[str, Positions],
     n: int,
     strata: Mapping[str, int],
-    cells: int | None,
+    side: int,
+    *,
+    count_missed: bool,
 ) -> tuple[csr_array, int, int, dict[str, npt.NDArray[np.int64]]]:
     """Counts by square; pixels without reference, without map; counts by stratum."""
     positions, resolution = tuple(range(n)), layers["map"].resolution
@@ -206,7 +202,7 @@ def _count(
         there = block.inside("map")
         found = np.where(there, meaning["map"](block.read("map")), -1)
         mapped = found >= 0
-        if cells is None and not mapped.any():
+        if not count_missed and not mapped.any():
             return nothing
         truth = meaning["reference"](block.read("reference"))
         known = there & (truth >= 0)
@@ -227,7 +223,6 @@ def _count(
             table[name] = np.stack(some, axis=-1)
         return table
 
-    side = max(round(_GROUND / resolution), 1) if cells is None else cells
     fold = Fold("squares", (), tuple(columns), part, leaf=side * resolution)
     silent, missed = 0, 0
     parts = {name: nothing[name].copy() for name in strata}

@@ -4,44 +4,63 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from odc.geo.geobox import GeoBox
 
+from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
 from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
-from engine.datasets.splits import (
-    UNUSED,
-    find_leaks,
-    split_by_block,
-    split_by_group,
-    split_by_pool,
-)
+from engine.datasets.splits import UNUSED
 from engine.errors import LabelError
-from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
-from engine.labels.training_areas import read_training_areas
+from engine.labels.sampling import (
+    Samples,
+    areas_without_cells,
+    cells_of_areas,
+    cells_of_raster,
+    small_areas,
+    thin,
+)
+from engine.labels.training_areas import TrainingArea, read_training_areas
 from engine.products.lcz import LczRecipe
 from engine.products.registry import load_recipe
 from engine.recipes.classifying import ClassifierRecipe, PatchLabels
 from engine.store.location import location_of
 from engine.store.repository import Store
+from engine.vectors.read import file_of, files_of
 
 __all__ = ["cut_patches"]
 
 _CELL = 100.0
+_FORM = 2  # of what is cut: raised where the same labels give other patches
 
 
 def cut_patches(
-    recipe: ClassifierRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
+    recipe: ClassifierRecipe,
+    base: Path,
+    *,
+    sees: Callable[[int], int] = lambda patch: 0,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> PatchSet:
-    """The recipe's patch set, split; cut anew where labels, composites or choices changed.
+    """The recipe's patch set, split; cut anew where labels or composites changed.
 
     Without labels it is one that was imported: it stays as it is on disk.
+
+    Parameters
+    ----------
+    recipe : ClassifierRecipe
+    base : folder of its relative paths.
+    sees : pixels beyond a patch of so many that the model looks at.
+    tell : hears of steps, of labels that give nothing, and of what the split leaves empty.
+
+    Raises
+    ------
+    LabelError
     """
     where = base / recipe.patches
     if not recipe.labels:
@@ -51,23 +70,58 @@ def cut_patches(
                 got=str(where),
                 remedy="name labels, or import a set into that folder first",
             )
-        found = open_patches(where)
-        return replace(found, split=_split(recipe, found))
+        return _split(recipe, open_patches(where), sees, tell)
     sources = [_Source(label, base) for label in recipe.labels]
     key = _key(recipe, sources)
     if (where / "zarr.json").exists():
-        if zarr.open_group(str(where), mode="r").attrs.get("natmap:key") == key:
-            return open_patches(where)
+        attrs: Any = zarr.open_group(str(where), mode="r").attrs
+        if attrs.get("natmap:key") == key:
+            for note in attrs.get("natmap:notes", ()):
+                tell(f"note: {note}")
+            return _split(recipe, open_patches(where), sees, tell)
         tell("labels or composites have changed: cutting patches again")
-    parts = []
-    for source in sources:
+    labelled = [source.labelled(recipe) for source in sources]
+    for note in dict.fromkeys(note for each in labelled for note in each.notes):
+        tell(f"note: {note}")
+    ahead = _together([each.as_labels for each in labelled], [s.name for s in sources])
+    reach = _reach(recipe, 32, _resolution(sources), sees)
+    lacks = what_is_empty(recipe.split, ahead, split_labelled(recipe.split, ahead, reach), reach)
+    for note in lacks:
+        tell(f"note: {note}")
+    parts, notes = [], [note for each in labelled for note in each.notes]
+    for source, each in zip(sources, labelled, strict=True):
         tell(f"cutting patches of {source.name}")
-        parts.append(source.cut(recipe))
-    found = join(parts)
-    found = replace(found, split=_split(recipe, found))
+        part, more = source.cut(recipe, each)
+        parts.append(part)
+        notes += more
+        for note in more:
+            tell(f"note: {note}")
+    found = _split(recipe, join(parts), sees, tell, told=lacks)
     write_patches(where, found)
-    zarr.open_group(str(where), mode="r+").attrs["natmap:key"] = key
-    return open_patches(where)
+    attrs = zarr.open_group(str(where), mode="r+").attrs
+    attrs["natmap:notes"] = list(dict.fromkeys(notes))
+    attrs["natmap:key"] = key
+    return replace(open_patches(where), split=found.split)
+
+
+class _Cells(NamedTuple):
+    """Labelled cells of one place, not cut yet; areas that they are of, if any."""
+
+    samples: Samples
+    cells: GeoBox
+    areas: tuple[TrainingArea, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def xy(self) -> npt.NDArray[np.float64]:
+        """Centres of the cells in metres."""
+        left, top = self.cells.transform.c, self.cells.transform.f
+        rows, cols = self.samples["row"], self.samples["col"]
+        return np.stack([left + (cols + 0.5) * _CELL, top - (rows + 0.5) * _CELL], axis=1)
+
+    @property
+    def as_labels(self) -> tuple[Any, Any, Any]:
+        return self.samples["lcz"], self.xy, self.samples["group"]
 
 
 class _Source:
@@ -126,7 +180,32 @@ class _Source:
             valid[here] = self.seen[top:bottom, left:right] > 0
         return values, valid
 
-    def cut(self, recipe: ClassifierRecipe) -> PatchSet:
+    def labelled(self, recipe: ClassifierRecipe) -> _Cells:
+        """The cells that the labels name, and notes of those that name none."""
+        identity = self.identity
+        cells = GeoBox.from_bbox(
+            tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
+        )
+        label, notes = self.label, list[str]()
+        areas: tuple[TrainingArea, ...] = ()
+        if label.areas is not None:
+            read = read_training_areas(self.base / label.areas, field=label.field)
+            areas, notes = read.areas, list(read.notes)
+            side = 32 * self.recipe.grid.resolution
+            samples = cells_of_areas(areas, cells, patch=side)
+            notes += areas_without_cells(areas, samples, cells)
+            if (small := small_areas(areas, cells, side)) is not None:
+                notes.append(small)
+        else:
+            assert label.raster is not None
+            within = None if label.within is None else self.base / label.within
+            samples = cells_of_raster(self.base / label.raster, cells, within=within)
+        if label.most is not None:
+            samples = thin(samples, label.most, recipe.split.seed)
+        return _Cells(samples, cells, areas, tuple(notes))
+
+    def cut(self, recipe: ClassifierRecipe, labelled: _Cells) -> tuple[PatchSet, list[str]]:
+        """The patches about labelled cells, and notes of areas that lost all of theirs."""
         missing = [band for band in recipe.model.bands if band not in self.names]
         if missing:
             raise LabelError(
@@ -135,20 +214,7 @@ class _Source:
                 expected=", ".join(recipe.model.bands),
             )
         wanted = [self.names.index(band) for band in recipe.model.bands]
-        identity = self.identity
-        cells = GeoBox.from_bbox(
-            tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
-        )
-        label = self.label
-        if label.areas is not None:
-            areas = read_training_areas(self.base / label.areas).areas
-            samples = cells_of_areas(areas, cells)
-        else:
-            assert label.raster is not None
-            within = None if label.within is None else self.base / label.within
-            samples = cells_of_raster(self.base / label.raster, cells, within=within)
-        if label.most is not None:
-            samples = thin(samples, label.most, recipe.split.seed)
+        samples, cells = labelled.samples, labelled.cells
         step = round(_CELL / self.recipe.grid.resolution)
         x, good = cut(
             lambda rows, cols: self.read(rows, cols, wanted),
@@ -164,14 +230,17 @@ class _Source:
                 got=f"{len(samples)} labelled cells, none with enough valid pixels",
                 remedy="make the composite of the labelled ground, and look at its observations",
             )
+        notes = []
+        if labelled.areas and self.label.most is None:
+            before = areas_without_cells(labelled.areas, samples, cells)
+            why = "its patches lack valid pixels"
+            after = areas_without_cells(labelled.areas, samples[good], cells, why)
+            notes = [note for note in after if note not in before]
         samples, x = samples[good], x[good]
-        left, top = cells.transform.c, cells.transform.f
-        xy = np.stack(
-            [left + (samples["col"] + 0.5) * _CELL, top - (samples["row"] + 0.5) * _CELL], axis=1
-        )
+        xy = labelled._replace(samples=samples).xy
         period = self.recipe.imagery.period
-        place = Place(self.name, f"{period.first}/{period.last}", identity["crs"])
-        return PatchSet(
+        place = Place(self.name, f"{period.first}/{period.last}", self.identity["crs"])
+        found = PatchSet(
             x,
             samples["lcz"],
             xy,
@@ -186,6 +255,7 @@ class _Source:
             None if self.nodes is None else self._graphs(samples["row"], samples["col"]),
             None if self.nodes is None else self.recipe.instances.made,
         )
+        return found, notes
 
     def _graphs(
         self, rows: npt.NDArray[np.int64], cols: npt.NDArray[np.int64]
@@ -208,62 +278,54 @@ class _Source:
         return found
 
 
-def _split(recipe: ClassifierRecipe, patches: PatchSet) -> npt.NDArray[np.uint8]:
-    choice = recipe.split
-    reach = (patches.patch + 2 * patches.context) * patches.resolution
-    if choice.by == "own":
-        if not (patches.split != UNUSED).any():
-            raise LabelError(
-                "the patch set has no split of its own",
-                got=recipe.patches,
-                remedy="split by: pool, or by: place",
-            )
-        return patches.split
-    if choice.by == "pool":
-        return split_by_pool(patches.y, choice.shares, choice.seed)
-    if choice.by == "place":
-        names = [place.name for place in patches.places]
-        for name in (*choice.validation, *choice.test):
-            if name not in names:
-                raise LabelError("no such place to split by", got=name, expected=", ".join(names))
-        code = np.array(
-            [2 if n in choice.test else 1 if n in choice.validation else 0 for n in names], np.uint8
-        )
-        return code[patches.place]
-    if not np.isfinite(patches.xy).all():
-        raise LabelError(
-            "patches without coordinates cannot be split so that none share ground",
-            got=f"split by: {choice.by}",
-            remedy="split by: own, place or pool; the last is what tests flatter a model with",
-        )
-    found = np.full(len(patches), UNUSED, np.uint8)
-    for number in range(len(patches.places)):
-        here = patches.place == number
-        xy = patches.xy[here]
-        if choice.by == "group":
-            found[here] = split_by_group(
-                patches.group[here], patches.y[here], xy, reach, choice.shares, choice.seed
-            )
-        else:
-            found[here] = split_by_block(
-                xy, reach, choice.side, choice.shares, choice.seed + 1009 * number
-            )
-        leaks = find_leaks(xy, found[here], reach)
-        assert leaks == 0, f"{leaks} pairs of patches leak"
-    return found
+def _split(
+    recipe: ClassifierRecipe,
+    patches: PatchSet,
+    sees: Callable[[int], int],
+    tell: Callable[[str], None],
+    told: Sequence[str] = (),
+) -> PatchSet:
+    """The patches, split as the recipe chooses; what is empty is said unless it was said before."""
+    names = tuple(place.name for place in patches.places)
+    labels = Labelled(patches.y, patches.xy, patches.group, patches.place, names, patches.split)
+    reach = _reach(recipe, patches.patch, patches.resolution, sees)
+    split = split_labelled(recipe.split, labels, reach, tell)
+    for note in what_is_empty(recipe.split, labels, split, reach):
+        if note not in told:
+            tell(f"note: {note}")
+    return replace(patches, split=split)
+
+
+def _together(parts: Sequence[tuple[Any, Any, Any]], names: Sequence[str]) -> Labelled:
+    y, xy, group = (np.concatenate(values) for values in zip(*parts, strict=True))
+    place = np.repeat(np.arange(len(parts), dtype=np.uint16), [len(p[0]) for p in parts])
+    return Labelled(y, xy, group, place, tuple(names), np.full(len(y), UNUSED, np.uint8))
+
+
+def _reach(
+    recipe: ClassifierRecipe, patch: int, resolution: float, sees: Callable[[int], int]
+) -> float:
+    """Side of what the model sees of a patch, in metres; never more than what is stored."""
+    return (patch + 2 * min(sees(patch), recipe.context)) * resolution
+
+
+def _resolution(sources: Sequence[_Source]) -> float:
+    return max(source.recipe.grid.resolution for source in sources)
 
 
 def _key(recipe: ClassifierRecipe, sources: list[_Source]) -> str:
     """What decides the patch set."""
     digest = hashlib.sha256()
-    digest.update(recipe.model_dump_json(include={"labels", "context", "split"}).encode())
+    digest.update(recipe.model_dump_json(include={"labels", "context"}).encode())
+    digest.update(f"{_FORM} {recipe.split.seed}".encode())
     digest.update(json.dumps(recipe.model.bands).encode())
     for source in sources:
         digest.update(str(source.session.snapshot_id).encode())
         for name in (source.label.areas, source.label.raster, source.label.within):
             if name is not None:
                 path = source.base / name
-                if not path.is_file():
+                if not file_of(path).is_file():
                     raise LabelError("there is no such file of labels", got=str(path))
-                digest.update(path.read_bytes())
+                for each in files_of(path):
+                    digest.update(each.read_bytes())
     return digest.hexdigest()

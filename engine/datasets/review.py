@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,12 @@ _ENOUGH = 5  # areas of a class that can tell what is strange
 
 
 def review(
-    path: str | Path, out: str | Path = "areas.html", *, recipe: str | Path | None = None
+    path: str | Path,
+    out: str | Path = "areas.html",
+    *,
+    recipe: str | Path | None = None,
+    field: str | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[int, int]:
     """Write a page of training areas with pictures, the doubtful ones first.
 
@@ -39,6 +44,8 @@ def review(
     path : KML, KMZ, GeoJSON, GPKG or shapefile.
     out : the page, HTML.
     recipe : whose composite shows the ground and tells which areas look unlike their class.
+    field : that holds the type; by default the folder's name, or lcz, Class or Name.
+    tell : hears what was left out or repaired.
 
     Returns
     -------
@@ -49,7 +56,7 @@ def review(
     LabelError
         Where areas cannot be read, or the recipe has no composite.
     """
-    found = read_training_areas(path)
+    found = read_training_areas(path, field=field)
     ground = None if recipe is None else _Ground(Path(recipe))
     crs = "EPSG:3857" if ground is None else ground.crs
     shapes = [reproject(area.geometry, "EPSG:4326", crs) for area in found.areas]
@@ -71,6 +78,8 @@ def review(
         )
     ids = {area.id for area in found.areas if area.doubts}
     notes = [note for note in found.notes if not any(f" {name}: " in note for name in ids)]
+    for note in notes:
+        tell(note)
     Path(out).write_text(areas_page(Path(path).name, cards, notes), encoding="utf-8")
     return len(cards), sum(bool(card.doubts) for card in cards)
 

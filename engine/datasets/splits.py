@@ -6,7 +6,7 @@ split by chance lets a network be tested on what it has seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,23 @@ from scipy.spatial import cKDTree
 
 from engine.errors import LabelError
 
-__all__ = ["SPLITS", "UNUSED", "find_leaks", "split_by_block", "split_by_group", "split_by_pool"]
+__all__ = [
+    "SPLITS",
+    "UNUSED",
+    "Codes",
+    "find_leaks",
+    "split_by_block",
+    "split_by_group",
+    "split_by_pool",
+]
 
 SPLITS = ("train", "validation", "test")
 UNUSED = 255
 """Of a patch that lies in two splits' ground: it is in none."""
+
+_FEW = 20  # patches below which none is spared for a margin
+_ACROSS = 5.0  # blocks along a piece that is cut
+_BLOCK, _WIDE = 5.0, 10.0  # of a block and of a piece that has several, in reaches
 
 Codes = npt.NDArray[np.uint8]
 
@@ -32,8 +44,15 @@ def split_by_group(
     reach: float,
     shares: Sequence[float] = (0.7, 0.1, 0.2),
     seed: int = 0,
+    *,
+    side: float = 3200.0,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Codes:
     """Split whole groups (polygons), those together whose patches overlap, class by class.
+
+    Groups that hang together and hold more patches than the largest split is to have (a raster's
+    labels are one such piece) are cut into blocks; of two patches that then share pixels across
+    splits the one that trains is left out, or else the one that validates.
 
     Parameters
     ----------
@@ -41,13 +60,15 @@ def split_by_group(
     lcz : uint8 (n,)
     xy : float64 (n, 2)
         Centres of the patches in metres.
-    reach : side of a patch with its context, in metres.
+    reach : side of what the model sees of a patch, in metres.
     shares : of train, validation, test; they sum to 1.
     seed : int
+    side : of a block, in metres; smaller where a piece is small.
+    tell : hears of pieces that are cut.
 
     Returns
     -------
-    uint8 (n,), positions in `SPLITS`
+    uint8 (n,), positions in `SPLITS`, `UNUSED` where left out
 
     Raises
     ------
@@ -59,10 +80,70 @@ def split_by_group(
     first, second = _overlapping(xy, reach)
     n = int(group.max()) + 1 if len(group) else 0
     joined = coo_array((np.ones(len(first)), (group[first], group[second])), shape=(n, n))
-    count, component = connected_components(joined, directed=False)
-    piece = component[group]
+    _, component = connected_components(joined, directed=False)
+    piece, fixed, large = _cut_large(component[group], xy, reach, shares, side)
+    found = _allot(piece, fixed, lcz, shares, seed)
+    apart = found[first] != found[second]
+    # train is 0, validation 1, test 2: where two share pixels, the test keeps its own
+    found[np.where(found[first] < found[second], first, second)[apart]] = UNUSED
+    if large:
+        left = int((found == UNUSED).sum())
+        tell(
+            f"{large} of the labels hang together in more than a split's share: they are cut into "
+            f"blocks, and {left} patches between the splits are left out"
+        )
+    return found
 
-    # rarest classes first, so that each split gets its share of them while there is a choice
+
+def _cut_large(
+    piece: npt.NDArray[np.intp],
+    xy: npt.NDArray[np.float64],
+    reach: float,
+    shares: Sequence[float],
+    side: float,
+) -> tuple[npt.NDArray[np.intp], Codes, str]:
+    """Pieces, with blocks in place of one that holds more patches than the largest split.
+
+    Returns
+    -------
+    pieces (n,); the split of patches where it is given already, `UNUSED` elsewhere; the share of
+    the patches that was cut, empty where nothing was.
+    """
+    fixed = np.full(len(piece), UNUSED, np.uint8)
+    counts = np.bincount(piece)
+    large = np.flatnonzero(counts > max(shares) * max(len(piece), 1))
+    if not len(large) or len(piece) < _FEW:
+        return piece, fixed, ""
+    here = np.flatnonzero(piece == large[0])
+    wide = np.ptp(xy[here], axis=0) + reach
+    extent = float(np.sqrt(np.prod(wide)))
+    if extent >= _WIDE * reach:
+        block = max(min(side, extent / _ACROSS), _BLOCK * reach)
+        place = np.floor((xy[here] - xy[here].min(axis=0)) / block).astype(np.int64)
+        _, inner = np.unique(place, axis=0, return_inverse=True)
+        inner = inner.reshape(-1)
+    else:
+        # no room for many margins: three strips, the one that trains in the middle
+        along = np.argsort(np.argsort(xy[here, int(np.argmax(wide))], kind="stable"))
+        ends = np.array([shares[1], shares[1] + shares[0]]) * len(here)
+        inner = np.searchsorted(ends, along + 0.5)
+        fixed[here] = np.array([1, 0, 2], np.uint8)[inner]
+    found = piece.copy()
+    found[here] = len(counts) + inner
+    _, found = np.unique(found, return_inverse=True)
+    return found.reshape(-1), fixed, f"{len(here) / len(piece):.0%}"
+
+
+def _allot(
+    piece: npt.NDArray[np.intp],
+    fixed: Codes,
+    lcz: npt.NDArray[np.uint8],
+    shares: Sequence[float],
+    seed: int,
+) -> Codes:
+    """Whole pieces to splits: rarest classes first, so that each split gets its share of them
+    while there is a choice."""
+    count = int(piece.max()) + 1 if len(piece) else 0
     sizes = np.zeros((count, 18))
     np.add.at(sizes, (piece, lcz), 1)
     total = sizes.sum(0)
@@ -70,8 +151,11 @@ def split_by_group(
     order = np.lexsort((np.random.default_rng(seed).random(count), rarity))
     wanted = np.outer(shares, total)
     given = np.zeros_like(wanted)
-    chosen = np.zeros(count, np.uint8)
-    for k in order:
+    chosen = np.full(count, UNUSED, np.uint8)
+    chosen[piece] = fixed
+    for k in np.flatnonzero(chosen != UNUSED):
+        given[chosen[k]] += sizes[k]
+    for k in order[chosen[order] == UNUSED]:
         # to the split that falls shortest of its share of the piece's classes
         lack = ((wanted - given) / np.maximum(wanted, 1e-9) * (sizes[k] > 0)).sum(1)
         split = int(np.argmax(np.where(np.array(shares) > 0, lack, -np.inf)))
@@ -113,7 +197,7 @@ def split_by_block(
     ----------
     xy : float64 (n, 2)
         Centres of the patches in metres.
-    reach : side of a patch with its context, in metres.
+    reach : side of what the model sees of a patch, in metres.
     side : of a block, in metres; at least `reach`.
     shares, seed : as for `split_by_group`.
 

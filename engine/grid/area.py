@@ -4,75 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from pyproj import CRS, Transformer
 from scipy.ndimage import maximum_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
 from engine.grid.grid import ON_LATTICE, Grid, Tile
+from engine.grid.moving import cut_at_180, move_of, polygons_of, reproject
 
 __all__ = ["Area", "Support", "parts_of", "polygons_of", "repeat", "reproject"]
-
-_VERTEX_SPACING = 0.05  # degrees; edges are densified to this before a curved projection
-
-
-def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> BaseGeometry:
-    """Move a geometry to another CRS, its long edges first cut into short ones.
-
-    Raises
-    ------
-    AreaError
-        Where the geometry leaves the domain of the target CRS.
-    """
-    source, target = CRS.from_user_input(source), CRS.from_user_input(target)
-    if source == target:
-        return geometry
-    if source.is_geographic:
-        geometry = shapely.segmentize(geometry, _VERTEX_SPACING)
-    move = _transformer(source, target)
-    moved = shapely.transform(
-        geometry, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
-    )
-    if not _goes_back(shapely.get_coordinates(geometry), shapely.get_coordinates(moved), move):
-        raise AreaError(
-            "the area leaves the domain of the grid's CRS",
-            got=f"{target.name}, area bounds {tuple(round(b, 3) for b in geometry.bounds)}",
-            remedy="choose a CRS made for this part of the world",
-        )
-    return moved if moved.is_valid else shapely.make_valid(moved)
-
-
-@lru_cache(maxsize=256)
-def _transformer(source: CRS, target: CRS) -> Transformer:
-    """Made once for a pair: it takes 50 ms, and a country has thousands of footprints."""
-    return Transformer.from_crs(source, target, always_xy=True)
-
-
-def polygons_of(geometry: BaseGeometry) -> list[Any]:
-    """The polygons that a geometry is made of; its points and lines are left out."""
-    parts = getattr(geometry, "geoms", [geometry])
-    return [p for g in parts for p in getattr(g, "geoms", [g]) if p.geom_type == "Polygon"]
-
-
-def _goes_back(
-    xy: npt.NDArray[np.float64], moved: npt.NDArray[np.float64], move: Transformer
-) -> bool:
-    """Whether points survive the way there and back: outside its domain a projection may return
-    finite nonsense."""
-    if not np.isfinite(moved).all():
-        return False
-    back = np.column_stack(move.transform(moved[:, 0], moved[:, 1], direction="INVERSE"))
-    off = np.abs(back - xy)
-    if move.source_crs is not None and move.source_crs.is_geographic:
-        off[:, 0] = np.minimum(off[:, 0] % 360.0, 360.0 - off[:, 0] % 360.0)
-        return bool((off < 1e-5).all())
-    return bool((off < 1.0).all())
 
 
 @dataclass(frozen=True)
@@ -120,27 +65,12 @@ class Area:
     def geographic(self) -> BaseGeometry:
         """The area in longitude and latitude; cut at the antimeridian if it crosses it."""
         dense = shapely.segmentize(self.geometry, 5_000.0)
-        move = _transformer(CRS.from_user_input(self.crs), CRS.from_epsg(4326))
-        moved = shapely.transform(
-            dense, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
-        )
+        move = move_of(self.crs, "EPSG:4326")
+        moved = dense if move is None else move.geometry(dense)
         west, _, east, _ = moved.bounds
-        if east - west <= 180:
-            return moved if moved.is_valid else shapely.make_valid(moved)
-        # A projected ring that passes 180 comes back with jumps; unroll it, cut, roll back.
-        unrolled = shapely.transform(
-            dense,
-            lambda xy: np.column_stack(
-                [
-                    (lonlat := np.column_stack(move.transform(xy[:, 0], xy[:, 1])))[:, 0] % 360.0,
-                    lonlat[:, 1],
-                ]
-            ),
-        )
-        unrolled = unrolled if unrolled.is_valid else shapely.make_valid(unrolled)
-        east_part = shapely.intersection(unrolled, shapely.box(0, -90, 180, 90))
-        west_part = shapely.intersection(unrolled, shapely.box(180, -90, 360, 90))
-        return shapely.union(east_part, shapely.transform(west_part, lambda xy: xy - [360.0, 0.0]))
+        if east - west > 180:  # a projected ring that passes 180 comes back with jumps
+            return cut_at_180(moved)
+        return moved if moved.is_valid else shapely.make_valid(moved)
 
     def bounds(self, reach: float = 0.0) -> tuple[float, float, float, float]:
         """West, south, east, north in metres, `reach` metres wider on each side."""

@@ -46,12 +46,12 @@ def allocate(
     codes : uint8 map, 0 for nodata.
     standard_error : of the overall accuracy.
     users : user's accuracy that is expected of each class.
-    least : cells of each class; all of a class that has no more.
+    least : cells of each class; a class that has no more is taken whole, even one of a single cell.
 
     Raises
     ------
     LabelError
-        Where the map is empty, has a class of one cell, or the figures make no sense.
+        Where the map is empty, or the figures make no sense.
     """
     for name, value in (("standard_error", standard_error), ("users", users)):
         if not 0 < value < 1:
@@ -64,14 +64,6 @@ def allocate(
     if not len(classes):
         raise LabelError("the map has no cell with a class to sample")
     cells = counts[classes]
-    lonely = classes[cells < 2]
-    if len(lonely):
-        raise LabelError(
-            "classes of a single cell cannot be sampled",
-            got=", ".join(map(str, lonely)),
-            expected="2 cells or more of each class on the map",
-            remedy="sample the filtered map, or a larger one",
-        )
     # with one expected accuracy for all, the weights sum to 1 and drop out
     total = int(np.ceil(users * (1 - users) / standard_error**2))
     share = np.round(total * cells / cells.sum()).astype(np.int64)

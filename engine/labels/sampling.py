@@ -4,74 +4,64 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import rasterio
-import rasterio.features
 import shapely
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
+from shapely.geometry.base import BaseGeometry
 
-from engine.errors import LabelError
+from engine.errors import AreaError, LabelError
 from engine.grid.area import reproject
 from engine.labels.training_areas import TrainingArea
+from engine.legend import LCZ, codes_of
 
-__all__ = ["SAMPLE", "Samples", "cells_of_areas", "cells_of_raster", "thin"]
+__all__ = [
+    "SAMPLE",
+    "Samples",
+    "areas_without_cells",
+    "cells_of_areas",
+    "cells_of_raster",
+    "onto",
+    "small_areas",
+    "thin",
+]
 
 SAMPLE = np.dtype([("row", np.int64), ("col", np.int64), ("lcz", np.uint8), ("group", np.int64)])
 """A labelled cell: its place in the box of cells, its class, and what it must not be split from."""
 
 Samples = npt.NDArray[np.void]
 
-_SIDE, _INSIDE = 320.0, 0.6  # metres; share of a patch inside its polygon
+_INSIDE = 0.6  # share of a training patch inside its area, where the area can give that
+_BEST = 0.9  # of the largest share of an area that cannot
+_BLOCK = 20  # cells along a block of a raster's labels
+_TOLD = 8  # areas that one note names
 
 
-def cells_of_areas(areas: Sequence[TrainingArea], cells: GeoBox) -> Samples:
-    """Cells whose centre lies in the core of a training area, and whose patch lies mostly in it.
+def cells_of_areas(
+    areas: Sequence[TrainingArea], cells: GeoBox, *, patch: float | None = None
+) -> Samples:
+    """Cells whose centre lies in a training area, or in the core of a large one.
 
     Parameters
     ----------
     areas : their positions become the groups.
     cells : GeoBox
-        Of the cells, 100 m.
+        In any CRS, degrees as well.
+    patch : side of a training patch, in units of the CRS
+        Only cells that teach: those whose patch lies in the area by 0.6 or more. Of an area that
+        has no such cell they are those with nearly its largest share.
 
     Returns
     -------
     SAMPLE array; a cell claimed by areas of two classes is left out.
     """
-    resolution = cells.resolution.x
-    left, top = cells.transform.c, cells.transform.f
-    found: list[Samples] = []
-    for number, area in enumerate(areas):
-        core = reproject(area.core(), "EPSG:4326", str(cells.crs))
-        whole = reproject(area.geometry, "EPSG:4326", str(cells.crs))
-        if core.is_empty:
-            continue
-        x0, y0, x1, y1 = core.bounds
-        cols = np.arange(
-            max(int((x0 - left) // resolution), 0),
-            min(int((x1 - left) // resolution) + 1, cells.shape[1]),
-        )
-        rows = np.arange(
-            max(int((top - y1) // resolution), 0),
-            min(int((top - y0) // resolution) + 1, cells.shape[0]),
-        )
-        if not len(cols) or not len(rows):
-            continue
-        c, r = (axis.ravel() for axis in np.meshgrid(cols, rows))
-        x, y = left + (c + 0.5) * resolution, top - (r + 0.5) * resolution
-        shapely.prepare(core)
-        inside = shapely.contains_xy(core, x, y)
-        half = _SIDE / 2
-        patches = shapely.box(x - half, y - half, x + half, y + half)
-        share = shapely.area(shapely.intersection(patches, whole)) / _SIDE**2
-        keep = inside & (share >= _INSIDE)
-        part = np.zeros(int(keep.sum()), SAMPLE)
-        part["row"], part["col"] = r[keep], c[keep]
-        part["lcz"], part["group"] = area.lcz, number
-        found.append(part)
+    found = [_cells_of_area(area, number, cells, patch) for number, area in enumerate(areas)]
     samples = np.concatenate(found) if found else np.zeros(0, SAMPLE)
     place = samples["row"] * cells.shape[1] + samples["col"]
     _, first, inverse = np.unique(place, return_index=True, return_inverse=True)
@@ -82,6 +72,104 @@ def cells_of_areas(areas: Sequence[TrainingArea], cells: GeoBox) -> Samples:
     return kept
 
 
+def _cells_of_area(area: TrainingArea, number: int, cells: GeoBox, patch: float | None) -> Samples:
+    """Cells of one area, those that others claim as well among them."""
+    core = _onto(area.core(), cells)
+    if core is None:
+        return np.zeros(0, SAMPLE)
+    corners = shapely.get_coordinates(shapely.box(*core.bounds))
+    col, row = _moved(~cells.transform, corners[:, 0], corners[:, 1])
+    cols = np.arange(max(int(col.min()), 0), min(int(col.max()) + 1, cells.shape[1]))
+    rows = np.arange(max(int(row.min()), 0), min(int(row.max()) + 1, cells.shape[0]))
+    c, r = (axis.ravel() for axis in np.meshgrid(cols, rows))
+    x, y = _moved(cells.transform, c + 0.5, r + 0.5)
+    shapely.prepare(core)
+    inside = shapely.contains_xy(core, x, y)
+    c, r, x, y = c[inside], r[inside], x[inside], y[inside]
+    if patch is not None and len(c):
+        whole, half = _onto(area.geometry, cells), patch / 2
+        patches = shapely.box(x - half, y - half, x + half, y + half)
+        share = shapely.area(shapely.intersection(patches, whole)) / patch**2
+        best = share.max()
+        keep = share >= (_INSIDE if best >= _INSIDE else _BEST * best)
+        c, r = c[keep], r[keep]
+    part = np.zeros(len(c), SAMPLE)
+    part["row"], part["col"] = r, c
+    part["lcz"], part["group"] = area.lcz, number
+    return part
+
+
+def _moved(
+    by: Affine, x: npt.NDArray[np.float64], y: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return by.a * x + by.b * y + by.c, by.d * x + by.e * y + by.f
+
+
+def _onto(geometry: BaseGeometry, cells: GeoBox) -> BaseGeometry | None:
+    """A geometry in the cells' CRS, None where it lies beyond its domain."""
+    try:
+        return reproject(geometry, "EPSG:4326", str(cells.crs))
+    except AreaError:
+        return None
+
+
+def areas_without_cells(
+    areas: Sequence[TrainingArea], samples: Samples, cells: GeoBox, why: str = ""
+) -> list[str]:
+    """Notes of areas that gave no cell, by the cause.
+
+    Parameters
+    ----------
+    areas, cells : as for `cells_of_areas`.
+    samples : that are left of what it gave.
+    why : the cause where an area has cells of its own, and no other claims them.
+    """
+    given = set(samples["group"].tolist())
+    if len(given) == len(areas):
+        return []
+    causes: dict[str, list[str]] = {}
+    ground = shapely.box(*cells.boundingbox.bbox)
+    left = cells_of_areas(areas, cells)
+    unargued = set(left["group"].tolist())
+    for number, area in enumerate(areas):
+        if number in given:
+            continue
+        shape = _onto(area.core(), cells)
+        if shape is None or not shape.intersects(ground):
+            cause = "outside of the map"
+        elif not len(_cells_of_area(area, number, cells, None)):
+            cause = "too small or too narrow: the centre of no cell lies in it"
+        elif number not in unargued:
+            cause = "areas of other types claim the same cells"
+        else:
+            cause = why
+        causes.setdefault(cause, []).append(f"LCZ {LCZ[area.lcz - 1].label} {area.id}")
+    notes = []
+    for cause, names in causes.items():
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        words = "area gives no cell" if len(names) == 1 else "areas give no cell"
+        notes.append(f"{len(names)} {words} ({cause}): {', '.join(names[:_TOLD])}{more}")
+    return notes
+
+
+def small_areas(areas: Sequence[TrainingArea], cells: GeoBox, patch: float) -> str | None:
+    """A note of how many areas cannot hold 0.6 of a training patch, None where all can."""
+    half, few = patch / 2, 0
+    for number, area in enumerate(areas):
+        found = _cells_of_area(area, number, cells, patch)
+        whole = _onto(area.geometry, cells)
+        if len(found) and whole is not None:
+            x, y = _moved(cells.transform, found["col"][:1] + 0.5, found["row"][:1] + 0.5)
+            box = shapely.box(x - half, y - half, x + half, y + half)
+            few += bool(shapely.area(shapely.intersection(box, whole))[0] < _INSIDE * patch**2)
+    if not few:
+        return None
+    return (
+        f"{few} of {len(areas)} areas are smaller than {_INSIDE:.0%} of a patch of {patch:g} m: "
+        "their patches are those that lie in them most"
+    )
+
+
 def cells_of_raster(
     path: str | Path,
     cells: GeoBox,
@@ -89,14 +177,17 @@ def cells_of_raster(
     within: str | Path | None = None,
     classes: bool = True,
 ) -> Samples:
-    """Cells with a class in a reference raster: nearest pixel, 0 is none; each its own group.
+    """Cells with a class in a reference raster: nearest pixel, 0 is none.
+
+    What is NaN, the raster's nodata, or masked says nothing. Cells of one class in a block of 2 km
+    are a group: neighbours are no independent witnesses.
 
     Parameters
     ----------
-    path : raster of codes 1 to 17.
+    path : raster of codes 1 to 17, or 101 to 107 for 11 to 17.
     cells : GeoBox
-    within : raster of the same kind, optional
-        Only cells where it is not 0.
+    within : raster, optional
+        Only cells where it is not 0; it may hold any numbers.
     classes : False for a raster that only says where, with any numbers.
 
     Raises
@@ -104,18 +195,21 @@ def cells_of_raster(
     LabelError
         Where a raster cannot be read, does not meet the cells or holds other codes.
     """
-    codes = _warped(path, cells)
+    values = _warped(path, cells)
+    there = np.isfinite(values) & (values != 0)
     if not classes:
-        codes = (codes != 0).astype(np.int64)
-    strange = np.setdiff1d(np.unique(codes), np.arange(18))
-    if len(strange):
-        raise LabelError(
-            f"{Path(path).name} holds what is not an LCZ",
-            got=", ".join(map(str, strange[:5])),
-            expected="codes 1 to 17, 0 for none",
-        )
+        codes = there.astype(np.int64)
+    else:
+        codes = codes_of(values)
+        if (codes < 0).any():
+            raise LabelError(
+                f"{Path(path).name} holds what is not an LCZ",
+                got=", ".join(f"{v:g}" for v in np.unique(values[codes < 0])[:5]),
+                expected="codes 1 to 17 or 101 to 107, 0, NaN or its nodata for none",
+            )
     if within is not None:
-        codes = np.where(_warped(within, cells) != 0, codes, 0)
+        places = _warped(within, cells)
+        codes = np.where(np.isfinite(places) & (places != 0), codes, 0)
     if not codes.any():
         raise LabelError(
             f"{Path(path).name} labels no cell of the area",
@@ -124,28 +218,44 @@ def cells_of_raster(
     rows, cols = np.nonzero(codes)
     samples = np.zeros(len(rows), SAMPLE)
     samples["row"], samples["col"], samples["lcz"] = rows, cols, codes[rows, cols]
-    samples["group"] = np.arange(len(rows))
+    across = cells.shape[1] // _BLOCK + 1
+    block = rows // _BLOCK * across + cols // _BLOCK
+    samples["group"] = block * (len(LCZ) + 1) + samples["lcz"]
     return samples
 
 
-def _warped(path: str | Path, cells: GeoBox) -> npt.NDArray[np.int64]:
+def _warped(path: str | Path, cells: GeoBox) -> npt.NDArray[np.float64]:
+    """Values at cells; NaN outside of the raster, at its nodata and where it is masked."""
     try:
-        with (
-            rasterio.open(path) as file,
-            WarpedVRT(
-                file,
-                crs=str(cells.crs),
-                transform=cells.transform,
-                width=cells.shape[1],
-                height=cells.shape[0],
-                resampling=Resampling.nearest,
-                nodata=0,
-            ) as there,
-        ):
-            found: npt.NDArray[np.int64] = there.read(1).astype(np.int64)
-    except rasterio.RasterioIOError as error:
+        with rasterio.open(path) as file:
+            if file.crs is None:
+                raise LabelError("the raster does not say which CRS it is in", got=path)
+            with onto(
+                file, str(cells.crs), cells.transform, (cells.shape[0], cells.shape[1])
+            ) as there:
+                found: npt.NDArray[np.float64] = there.read(1)
+    except rasterio.errors.RasterioError as error:
         raise LabelError("the reference raster cannot be read", got=error) from error
     return found
+
+
+def onto(
+    file: rasterio.DatasetReader, crs: Any, transform: Affine, shape: tuple[int, int]
+) -> WarpedVRT:
+    """A raster on another grid by its nearest pixels, as float64.
+
+    NaN outside of it, at its nodata and where it is masked.
+    """
+    return WarpedVRT(
+        file,
+        crs=crs,
+        transform=transform,
+        height=shape[0],
+        width=shape[1],
+        resampling=Resampling.nearest,
+        dtype="float64",
+        nodata=np.nan,
+    )
 
 
 def thin(samples: Samples, most: int, seed: int = 0, power: float = 0.5) -> Samples:

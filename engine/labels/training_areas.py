@@ -1,38 +1,35 @@
 """Training areas: polygons that somebody drew and gave an LCZ type, in the WUDAPT way.
 
-In KML and KMZ the type is the name of the folder that a polygon lies in; in GeoJSON, GPKG and
-shapefiles it is the field ``lcz`` or ``Class``. Names and descriptions of places are dropped: they
-may hold what a volunteer did not mean to publish.
+In KML and KMZ the type is the name of the folder that a polygon lies in; elsewhere it is a field:
+``lcz``, ``Class`` or ``Name``, in any case, or the one that is named. Names and descriptions of
+places are dropped: they may hold what a volunteer did not mean to publish.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
-import pyogrio
 import shapely
-from pyogrio.errors import DataLayerError, DataSourceError
-from pyproj import CRS, Transformer
+from pyproj import Geod
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import LabelError, RecipeError
-from engine.grid.area import polygons_of
+from engine.grid.area import reproject
 from engine.legend import parse_class
+from engine.vectors.layers import Layer, Parts
+from engine.vectors.read import read_vectors
 
 __all__ = ["TrainingArea", "TrainingAreas", "read_training_areas"]
 
-_MOST_BYTES = 200 << 20  # of an unpacked KMZ
 _LARGE = 300_000.0  # square metres; WUDAPT's POLYSIZE
 _DISC = 300.0  # metres; WUDAPT's BUFFERSIZE
 _LEAST, _ROUND, _MANY = 40_000.0, 3.0, 20  # square metres, circularity, vertices
-_FIELDS = ("lcz", "class")
+_FIELDS = ("lcz", "class", "name")  # the first of them whose values are all types
+_EARTH = Geod(ellps="WGS84")
 
 
 @dataclass(frozen=True)
@@ -74,14 +71,21 @@ class TrainingArea:
     def core(self) -> BaseGeometry:
         """The part that samples are taken from, in EPSG:4326.
 
-        Polygons of 0.3 km2 and more are replaced by a disc of 300 m about their centroid, so that
-        few large ones do not outweigh many small ones.
+        Of polygons of 0.3 km2 and more it is what lies within 300 m of the centroid, so that few
+        large ones do not outweigh many small ones.
         """
         if self.square_metres < _LARGE:
             return self.geometry
-        there, back = _local(self.geometry)
-        centre = _moved(self.geometry, there).centroid
-        return _moved(centre.buffer(_DISC, quad_segs=16), back)
+        centre = self.geometry.centroid
+        turns = np.linspace(0.0, 360.0, 64, endpoint=False)
+        x, y, _ = _EARTH.fwd(
+            np.full(64, centre.x), np.full(64, centre.y), turns, np.full(64, _DISC)
+        )
+        around = np.mod(np.asarray(x) - centre.x + 180.0, 360.0) - 180.0 + centre.x
+        disc = shapely.Polygon(np.column_stack([around, y]))
+        found = shapely.intersection(disc, self.geometry)
+        # a crescent's centroid lies outside of it
+        return self.geometry if found.area == 0 else found
 
 
 @dataclass(frozen=True)
@@ -103,168 +107,125 @@ class TrainingAreas:
         return dict(zip(codes.tolist(), numbers.tolist(), strict=True))
 
 
-def read_training_areas(path: str | Path) -> TrainingAreas:
+def read_training_areas(path: str | Path, *, field: str | None = None) -> TrainingAreas:
     """Read training areas.
 
     Parameters
     ----------
-    path : KML, KMZ, GeoJSON, GPKG or shapefile.
+    path : KML, KMZ, GeoJSON, GPKG or shapefile; one layer of several is ``file.gpkg#layer``.
+    field : that holds the type; by default the folder's name, or `lcz`, `Class` or `Name`.
 
     Returns
     -------
     TrainingAreas
-        Polygons of several parts are taken apart; empty ones and rings of fewer than four points
-        are dropped, invalid ones repaired. All of it is noted.
+        Polygons of several parts are taken apart; what is no polygon, empty ones and rings of fewer
+        than four points are dropped, invalid ones repaired. All of it is noted.
 
     Raises
     ------
     LabelError
         Where the file cannot be read, names no types or fewer than two, or names one that is none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise LabelError("there is no such file of training areas", got=path)
-    pairs, notes = _read(path)
-    found: dict[str, TrainingArea] = {}
-    dropped = repaired = twice = 0
-    for lcz, geometry in pairs:
-        if geometry is None or geometry.is_empty:
-            dropped += 1
-            continue
-        geometry = shapely.force_2d(geometry)
-        if not geometry.is_valid:
-            geometry, repaired = shapely.make_valid(geometry), repaired + 1
-        for polygon in polygons_of(geometry):
-            if len(polygon.exterior.coords) < 4 or polygon.area == 0:
-                dropped += 1
-                continue
-            area = _measure(lcz, polygon)
-            twice += area.id in found
-            found[area.id] = area
-    for number, what in (
-        (dropped, "empty polygons dropped"),
-        (repaired, "invalid ones repaired"),
-        (twice, "found twice, taken once"),
-    ):
-        if number:
-            notes.append(f"{number} {what}")
-    areas = tuple(sorted(found.values(), key=lambda area: (area.lcz, area.id)))
-    if len({area.lcz for area in areas}) < 2:
-        raise LabelError(
-            f"{path.name} does not tell types apart",
-            got=sorted({area.lcz for area in areas}) or "no polygons",
-            expected="polygons of two LCZ types or more",
-        )
-    for area in areas:
-        notes += [f"LCZ {area.lcz} {area.id}: {doubt}" for doubt in area.doubts]
-    return TrainingAreas(areas, tuple(notes + _overlaps(areas)))
-
-
-# -- files ------------------------------------------------------------------------------------
-
-
-def _read(path: Path) -> tuple[list[tuple[int, BaseGeometry | None]], list[str]]:
-    """Types with their geometries in EPSG:4326, and notes."""
-    kind = path.suffix.lower()
-    try:
-        if kind in (".kml", ".kmz"):
-            raw = _unpack(path) if kind == ".kmz" else path.read_bytes()
-            return _by_folder(raw, path.name)
-        return _by_field(path)
-    except (DataSourceError, DataLayerError, OSError, zipfile.BadZipFile, ValueError) as error:
-        raise LabelError(
-            "the file of training areas cannot be read",
-            got=f"{path.name}: {error}",
-            expected="KML, KMZ, GeoJSON, GPKG or a shapefile",
-        ) from error
-
-
-def _unpack(path: Path) -> bytes:
-    """The KML of a KMZ, in memory: nothing of the archive reaches the disk."""
-    with zipfile.ZipFile(path) as archive:
-        names = [info for info in archive.infolist() if info.filename.lower().endswith(".kml")]
-        if not names:
-            raise LabelError("the KMZ holds no KML", got=path.name, expected="doc.kml")
-        first = min(names, key=lambda info: (info.filename != "doc.kml", info.filename))
-        with archive.open(first) as file:
-            raw = file.read(_MOST_BYTES + 1)  # what the archive says of its size may be a lie
-    if len(raw) > _MOST_BYTES:
-        raise LabelError(
-            "the KMZ is too large", got=f"over {_MOST_BYTES >> 20} MB unpacked", remedy="split it"
-        )
-    return raw
-
-
-def _by_folder(raw: bytes, name: str) -> tuple[list[tuple[int, BaseGeometry | None]], list[str]]:
-    pairs: list[tuple[int, BaseGeometry | None]] = []
+    found = read_vectors(
+        path,
+        wanted=lambda name: name.lower() in _FIELDS or name == field,
+        what="file of training areas",
+    )
+    areas: dict[str, TrainingArea] = {}
+    twice = 0
     notes: list[str] = []
-    for folder, _ in pyogrio.list_layers(io.BytesIO(raw)):
-        frame: Any = pyogrio.read_dataframe(io.BytesIO(raw), layer=folder, columns=[])
-        if not len(frame):
-            notes.append(f"folder {folder} is empty")
-            continue
-        code = _code(folder, f"{name}, folder name")
-        pairs += [(code, geometry) for geometry in frame.geometry]
-    return pairs, notes
-
-
-def _by_field(path: Path) -> tuple[list[tuple[int, BaseGeometry | None]], list[str]]:
-    frame: Any = geopandas.read_file(path)
-    fields = {str(column).lower(): column for column in frame.columns}
-    field = next((fields[name] for name in _FIELDS if name in fields), None)
-    if field is None:
-        raise LabelError(
-            f"{path.name} has no field for the type",
-            got=", ".join(str(c) for c in frame.columns if c != "geometry") or "no fields",
-            expected="lcz or Class",
-        )
-    if frame.crs is None:
-        if path.suffix.lower() not in (".json", ".geojson"):
+    for layer, parts in found.polygons(LabelError):
+        if layer.crs is None:
             raise LabelError(
-                f"{path.name} does not say which CRS it is in",
+                f"{found.name} does not say which CRS it is in",
                 remedy="add the .prj that came with the data",
             )
-        frame = frame.set_crs("EPSG:4326")  # the GeoJSON standard
-    frame = frame.to_crs("EPSG:4326")
-    codes = [_code(value, f"{path.name}, field {field}") for value in frame[field]]
-    return list(zip(codes, frame.geometry, strict=True)), []
-
-
-def _code(value: Any, where: str) -> int:
-    try:
-        # a column of numbers with a gap comes as floats
-        return parse_class(int(value) if isinstance(value, float) and value % 1 == 0 else value)
-    except RecipeError as error:
+        codes, told = _types(layer, parts, found.name, field)
+        notes += [note for note in told if note not in notes]
+        for polygon, code in zip(parts.polygons, codes, strict=True):
+            geometry = reproject(polygon, layer.crs, "EPSG:4326")
+            area = _measure(code, geometry)
+            twice += area.id in areas
+            areas[area.id] = area
+    notes = [*found.notes, *notes]
+    if twice:
+        notes.append(f"{twice} found twice, taken once")
+    ordered = tuple(sorted(areas.values(), key=lambda area: (area.lcz, area.id)))
+    if len({area.lcz for area in ordered}) < 2:
         raise LabelError(
-            f"no LCZ type: {where}", got=repr(value), expected="1 to 17, A to G, or 101 to 107"
-        ) from error
+            f"{found.name} does not tell types apart",
+            got=sorted({area.lcz for area in ordered}) or "; ".join(["no polygons", *notes]),
+            expected="polygons of two LCZ types or more",
+        )
+    for area in ordered:
+        notes += [f"LCZ {area.lcz} {area.id}: {doubt}" for doubt in area.doubts]
+    return TrainingAreas(ordered, tuple(notes + _overlaps(ordered)))
+
+
+# -- types ------------------------------------------------------------------------------------
+
+
+def _types(layer: Layer, parts: Parts, name: str, field: str | None) -> tuple[list[int], list[str]]:
+    """The type of each polygon, and notes of where it was found."""
+    if field is not None and field not in layer.names:
+        raise LabelError(
+            f"{name} has no field {field}",
+            got=f"layer {layer.name}: {', '.join(layer.names) or 'no fields'}",
+            remedy="name one of these, or one layer: FILE#LAYER",
+        )
+    if layer.path and field is None:  # folders, the innermost first
+        for folder in reversed(layer.path):
+            if (code := _code(folder)) is not None:
+                return [code] * len(parts.polygons), []
+    wanted = _FIELDS if field is None else (field,)
+    known = [f for w in wanted for f in layer.names if f == field or f.lower() == w]
+    strange: list[tuple[str, Any]] = []
+    for each in known:
+        values = [layer.fields[each][row] for row in parts.row]
+        codes = [_code(value) for value in values]
+        if None not in codes:
+            note = f"types of {layer.name} are read from its field {each}"
+            usual = each == field or each.lower() in _FIELDS[:2]
+            return [c for c in codes if c is not None], [] if usual else [note]
+        strange.append((each, values[codes.index(None)]))
+    expected = "1 to 17, A to G, or 101 to 107"
+    remedy = "name the field that holds the type: --field, or `field` in a recipe of training"
+    if layer.path:
+        raise LabelError(
+            f"no LCZ type: {name}, folder name", got=repr(layer.name), expected=expected,
+            remedy="name folders by their types; " + remedy,
+        )  # fmt: skip
+    if strange:
+        raise LabelError(
+            f"no LCZ type: {name}, field {strange[0][0]}",
+            got=repr(strange[0][1]),
+            expected=expected,
+            remedy=remedy,
+        )
+    raise LabelError(
+        f"{name} has no field for the type",
+        got=f"layer {layer.name}: {', '.join(layer.names) or 'no fields'}",
+        expected="lcz, Class or Name",
+        remedy=remedy,
+    )
+
+
+def _code(value: Any) -> int | None:
+    try:
+        return None if value is None else parse_class(value)
+    except RecipeError:
+        return None
 
 
 # -- geometry ---------------------------------------------------------------------------------
 
 
 def _measure(lcz: int, polygon: BaseGeometry) -> TrainingArea:
-    local = _moved(polygon, _local(polygon)[0])
     # a tenth of a metre: other software writes other last digits
     outline = shapely.to_wkb(shapely.set_precision(polygon, 1e-6).normalize())
     name = hashlib.blake2b(bytes([lcz]) + outline, digest_size=5).hexdigest()
-    return TrainingArea(name, lcz, polygon, float(local.area), float(local.length))
-
-
-def _local(geometry: BaseGeometry) -> tuple[Transformer, Transformer]:
-    """To an equal-area projection about a geometry, and back."""
-    centre = geometry.centroid
-    here = CRS.from_dict(
-        {"proj": "laea", "lat_0": centre.y, "lon_0": centre.x, "units": "m", "ellps": "WGS84"}
-    )
-    there = Transformer.from_crs("EPSG:4326", here, always_xy=True)
-    return there, Transformer.from_crs(here, "EPSG:4326", always_xy=True)
-
-
-def _moved(geometry: BaseGeometry, move: Transformer) -> BaseGeometry:
-    return shapely.transform(
-        geometry, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
-    )
+    area, length = _EARTH.geometry_area_perimeter(shapely.orient_polygons(polygon))
+    return TrainingArea(name, lcz, polygon, abs(float(area)), float(length))
 
 
 def _overlaps(areas: tuple[TrainingArea, ...]) -> list[str]:

@@ -20,7 +20,8 @@ from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
 from engine.legend import Reason
-from engine.pipeline.made import made_of
+from engine.models.footprint import FOOTPRINT
+from engine.pipeline.made import Made, made_of
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.products.product import SNAPSHOT
@@ -136,6 +137,7 @@ def publish(
         notes=notes,
         item=product.item,
         runs=made.runs,
+        footprint=_footprint(prepared, made),
     )
     form = prepared.resolved.form
     if isinstance(target, Folder):
@@ -144,6 +146,15 @@ def publish(
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
+
+
+def _footprint(prepared: Prepared, made: Made) -> Path | None:
+    """Where the model of a map was trained, as its card's folder keeps it."""
+    card = prepared.resolved.card
+    if card is None or made.weights is None:
+        return None
+    path = card.folder / FOOTPRINT
+    return path if path.is_file() else None
 
 
 def _catalogues(place: Location, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:

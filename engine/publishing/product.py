@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -51,6 +52,7 @@ class Facts:
     weights : the model's file as a STAC asset of role ``mlm:model``.
     item : what one of the sources is called.
     runs : what made it: of each run its number, its tiles, and what it was told.
+    footprint : file that tells where the model was trained, kept as it is.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Facts:
     weights: Mapping[str, Any] | None = None
     item: str = "scene"
     runs: Sequence[Mapping[str, Any]] = ()
+    footprint: Path | None = None
 
 
 def write_product(
@@ -145,6 +148,8 @@ def _fill(
         runs=facts.runs,
         files=rasters.found,
     )
+    if facts.footprint is not None:
+        shutil.copyfile(facts.footprint, folder / facts.footprint.name)
     _draw(folder / "preview.png", form, box, read, facts)
     write_stac(
         folder,

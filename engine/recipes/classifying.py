@@ -26,6 +26,9 @@ class PatchLabels(Strict):
 
     recipe: PathText = Field(description="a map recipe whose composite has been made")
     areas: PathText | None = Field(None, description="training areas: KML, KMZ, GeoJSON, GPKG")
+    field: str | None = Field(
+        None, description="of the areas, that holds the type; by default lcz, Class or Name"
+    )
     raster: PathText | None = Field(None, description="reference raster of codes 1 to 17")
     within: PathText | None = Field(None, description="raster; only cells where it is not 0")
     place: str | None = Field(None, description="name of the place; by default the recipe's")
@@ -37,6 +40,8 @@ class PatchLabels(Strict):
             raise ValueError("give areas or raster, one of the two")
         if self.within is not None and self.raster is None:
             raise ValueError("within goes with raster")
+        if self.field is not None and self.areas is None:
+            raise ValueError("field goes with areas")
         return self
 
 

@@ -17,7 +17,8 @@ from engine.errors import LabelError
 from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
-from engine.models.card import ModelCard
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.footprint import Footprint, Ground, read_footprint
 from engine.models.registry import Measured, load_weights, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
@@ -54,7 +55,7 @@ class PatchTask(Task):
     def __init__(self, recipe: ClassifierRecipe, base: Path, hear: Listener) -> None:
         self.recipe, self.base = recipe, base
         self.folder = base / recipe.out
-        self.patches = cut_patches(recipe, base, tell=hear.tell)
+        self.patches = cut_patches(recipe, base, sees=self._sees, tell=hear.tell)
         if self.patches.bands != recipe.model.bands:
             raise LabelError(
                 "the patch set has other bands than the model",
@@ -70,6 +71,12 @@ class PatchTask(Task):
         if not len(x):
             raise LabelError("there are no training patches", remedy="look at the split's shares")
         self.card = self._card(x, form | measured._asdict())
+
+    def _sees(self, patch: int) -> int:
+        """Pixels beyond a patch that the network looks at: none may be shared between splits."""
+        model = self.recipe.model
+        found = measure(model.architecture, model.parameters, len(model.bands), len(LCZ), patch)
+        return found.context
 
     def _form(self) -> dict[str, Any]:
         """What this kind of card says of its input."""
@@ -160,6 +167,22 @@ class PatchTask(Task):
         """What the report says beside the figures of the test."""
         return {"bootstraps": None, "fusion": None}
 
+    def footprint(self) -> Footprint | None:
+        patches, card = self.patches, self.card
+        trained = patches.split == SPLITS.index("train")
+        if not np.isfinite(patches.xy[trained]).all():
+            return None
+        places = [
+            Ground(place.crs, patches.xy[trained & (patches.place == number)])
+            for number, place in enumerate(patches.places)
+        ]
+        reach, whole = (card.patch + 2 * card.context) * card.resolution, True
+        if self.start is not None:
+            before = read_footprint(self.start.folder)
+            whole = before is not None and before.whole
+            places += () if before is None else before.places
+        return Footprint(reach, tuple(places), whole)
+
     def describe(self) -> dict[str, Any]:
         def count(part: Batches) -> dict[str, Any]:
             counts = np.bincount(part.y, minlength=18)
@@ -179,6 +202,11 @@ class GraphTask(PatchTask):
     """A network that classifies graphs of instances, beside the patches of the same cells."""
 
     examples = "graphs"
+
+    def _sees(self, patch: int) -> int:
+        """None beyond a graph's window, and all that the stream beside it sees."""
+        beside = self.recipe.model.beside
+        return 0 if beside is None else load_card(find_card(beside, self.base)).context
 
     def _form(self) -> dict[str, Any]:
         return graph_form(self.recipe, self.patches)
@@ -214,6 +242,9 @@ class ForestTask(PatchTask):
     def choice(self) -> dict[str, Any]:
         """How it grows."""
         return {**_FOREST, **self.recipe.model.parameters}
+
+    def _sees(self, patch: int) -> int:
+        return 0
 
     def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
         return Measured(0, 14 if self.choice["statistics"] == "mean" else 28, "probability")

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from engine.errors import CardError
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.footprint import Footprint
 from engine.training.loop import Epoch, Fitted
 
 __all__ = ["Judged", "Listener", "Task", "find_start", "write_report"]
@@ -79,6 +80,10 @@ class Task(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Places and examples, for the report."""
+
+    def footprint(self) -> Footprint | None:
+        """Where the model was trained; None where its examples have no place."""
+        return None
 
 
 def find_start(

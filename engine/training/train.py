@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.models.card import ModelCard
+from engine.models.footprint import FOOTPRINT, write_footprint
 from engine.models.registry import save_model
 from engine.products.registry import load_training
 from engine.publishing.charts import draw_curves
@@ -77,7 +78,10 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     tell(f"training {task.card.architecture} on {task.size}")
     card, fitted = task.learn(hear)
+    (folder / FOOTPRINT).unlink(missing_ok=True)  # of other weights
     card = save_model(card, fitted.weights, folder)
+    if (ground := task.footprint()) is not None:
+        write_footprint(folder, ground)
     history = [asdict(entry) for entry in fitted.history]
     if history:
         draw_curves(history, fitted.best, folder / "curves.png")

@@ -14,8 +14,8 @@ import shapely
 from pyproj import Geod, Transformer
 
 from engine.errors import LabelError
-from engine.labels import training_areas as module
 from engine.labels.training_areas import read_training_areas
+from engine.vectors import read as module
 
 LON, LAT = 127.0, 37.5
 
@@ -96,12 +96,16 @@ def test_what_people_wrote_about_places_is_dropped(files: dict[str, Path]) -> No
         assert "my house" not in found
 
 
-def test_large_areas_are_cut_to_a_disc(files: dict[str, Path]) -> None:
+def test_large_areas_are_cut_to_a_disc_and_never_reach_beyond_themselves(
+    files: dict[str, Path],
+) -> None:
     areas = read_training_areas(files[".kml"]).areas
     large = max(areas, key=lambda area: area.square_metres)
     core = large.core()
     square, _ = Geod(ellps="WGS84").geometry_area_perimeter(core)
-    assert abs(square) == pytest.approx(np.pi * 300**2, rel=5e-3)
+    within = shapely.Point(0, 0).buffer(300, 64).intersection(shapely.box(-450, -250, 450, 250))
+    assert abs(square) == pytest.approx(within.area, rel=5e-3)
+    assert core.difference(large.geometry).area == pytest.approx(0, abs=1e-12)
     assert core.centroid.distance(large.geometry.centroid) < 1e-5
     small = min(areas, key=lambda area: area.square_metres)
     assert small.core() is small.geometry

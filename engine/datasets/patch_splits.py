@@ -1,0 +1,159 @@
+"""Which of a recipe's patches train, validate and test, and what that leaves empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.datasets.splits import (
+    SPLITS,
+    UNUSED,
+    Codes,
+    find_leaks,
+    split_by_block,
+    split_by_group,
+    split_by_pool,
+)
+from engine.errors import LabelError
+from engine.legend import LCZ
+from engine.recipes.classifying import ClassifierSplit
+
+__all__ = ["Labelled", "split_labelled", "what_is_empty"]
+
+_SIDES = (3200.0, 1600.0, 800.0, 640.0, 400.0)  # of blocks that a remedy may name, in metres
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled patches, cut or not yet.
+
+    Attributes
+    ----------
+    y : codes (n,)
+    xy : centres (n, 2), in metres of their place's CRS.
+    group : (n,), what must not be split, within its place.
+    place : (n,), positions in `names`.
+    names : of the places.
+    own : the split that an imported set came with, (n,), UNUSED for none.
+    """
+
+    y: npt.NDArray[np.uint8]
+    xy: npt.NDArray[np.float64]
+    group: npt.NDArray[np.int64]
+    place: npt.NDArray[np.uint16]
+    names: tuple[str, ...]
+    own: Codes
+
+
+def split_labelled(
+    choice: ClassifierSplit,
+    labels: Labelled,
+    reach: float,
+    tell: Callable[[str], None] = lambda text: None,
+) -> Codes:
+    """The split that a recipe chooses.
+
+    Parameters
+    ----------
+    choice : the recipe's.
+    labels : of all places.
+    reach : side of what the model sees of a patch, in metres.
+    tell : hears of areas that are cut into blocks.
+
+    Raises
+    ------
+    LabelError
+    """
+    if choice.by == "own":
+        if not (labels.own != UNUSED).any():
+            raise LabelError(
+                "the patch set has no split of its own",
+                got=f"{len(labels.y)} patches",
+                remedy="split by: pool, or by: place",
+            )
+        return labels.own
+    if choice.by == "pool":
+        return split_by_pool(labels.y, choice.shares, choice.seed)
+    if choice.by == "place":
+        return _by_place(choice, labels)
+    if not np.isfinite(labels.xy).all():
+        raise LabelError(
+            "patches without coordinates cannot be split so that none share ground",
+            got=f"split by: {choice.by}",
+            remedy="split by: own, place or pool; the last is what tests flatter a model with",
+        )
+    found = np.full(len(labels.y), UNUSED, np.uint8)
+    for number in range(len(labels.names)):
+        here = labels.place == number
+        xy = labels.xy[here]
+        if choice.by == "group":
+            found[here] = split_by_group(
+                labels.group[here], labels.y[here], xy, reach, choice.shares, choice.seed,
+                side=choice.side, tell=tell,
+            )  # fmt: skip
+        else:
+            found[here] = split_by_block(
+                xy, reach, choice.side, choice.shares, choice.seed + 1009 * number
+            )
+        leaks = find_leaks(xy, found[here], reach)
+        assert leaks == 0, f"{leaks} pairs of patches leak"
+    return found
+
+
+def _by_place(choice: ClassifierSplit, labels: Labelled) -> Codes:
+    for name in (*choice.validation, *choice.test):
+        if name not in labels.names:
+            raise LabelError(
+                "no such place to split by", got=name, expected=", ".join(labels.names)
+            )
+    codes = [2 if n in choice.test else 1 if n in choice.validation else 0 for n in labels.names]
+    return np.array(codes, np.uint8)[labels.place]
+
+
+def what_is_empty(
+    choice: ClassifierSplit, labels: Labelled, split: Codes, reach: float
+) -> list[str]:
+    """Notes of splits without a patch and of classes that one lacks, with a remedy that works."""
+    notes = _empty_splits(choice, split)
+    classes = np.unique(labels.y)
+    for k, name in enumerate(SPLITS):
+        if (split == k).any():
+            lacking = np.setdiff1d(classes, labels.y[split == k])
+            if len(lacking):
+                named = ", ".join(f"LCZ {LCZ[code - 1].label}" for code in lacking)
+                notes.append(f"no {name} patches of {named}")
+    if not notes:
+        return []
+    if choice.by == "place":
+        return [*notes, "remedy: name other places for validation and test"]
+    if choice.by in ("own", "pool"):
+        return [*notes, "remedy: label more patches of these classes"]
+    better = next(_better(choice, labels, reach), None)
+    apart = f"draw more areas of each class, {reach:g} m or more from those of other splits"
+    return [*notes, f"remedy: {apart}" + (f"; or {better}" if better else "")]
+
+
+def _empty_splits(choice: ClassifierSplit, split: Codes) -> list[str]:
+    wanted = [share > 0 for share in choice.shares]
+    if choice.by == "place":
+        wanted = [True, bool(choice.validation), bool(choice.test)]
+    return [
+        f"no {name} patches: the split leaves {name} empty"
+        for k, name in enumerate(SPLITS)
+        if wanted[k] and not (split == k).any()
+    ]
+
+
+def _better(choice: ClassifierSplit, labels: Labelled, reach: float) -> Iterator[str]:
+    """Splits of the same labels that leave nothing empty."""
+    others = [("group", choice.side), *(("block", side) for side in _SIDES if side >= reach)]
+    for by, side in others:
+        other = choice.model_copy(update={"by": by, "side": side})
+        split = split_labelled(other, labels, reach)
+        full = all((split[labels.y == c] == k).any() for c in np.unique(labels.y)
+                   for k in range(3) if choice.shares[k] > 0)  # fmt: skip
+        if full:
+            yield f"split: {{by: {by}, side: {side:g}}}" if by == "block" else "split: {by: group}"
