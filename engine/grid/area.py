@@ -15,6 +15,7 @@ from scipy.ndimage import maximum_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
+from engine.grid.antimeridian import fold
 from engine.grid.grid import ON_LATTICE, Grid, Tile
 
 __all__ = ["Area", "Support", "parts_of", "polygons_of", "repeat", "reproject"]
@@ -124,23 +125,8 @@ class Area:
         moved = shapely.transform(
             dense, lambda xy: np.column_stack(move.transform(xy[:, 0], xy[:, 1]))
         )
-        west, _, east, _ = moved.bounds
-        if east - west <= 180:
-            return moved if moved.is_valid else shapely.make_valid(moved)
-        # A projected ring that passes 180 comes back with jumps; unroll it, cut, roll back.
-        unrolled = shapely.transform(
-            dense,
-            lambda xy: np.column_stack(
-                [
-                    (lonlat := np.column_stack(move.transform(xy[:, 0], xy[:, 1])))[:, 0] % 360.0,
-                    lonlat[:, 1],
-                ]
-            ),
-        )
-        unrolled = unrolled if unrolled.is_valid else shapely.make_valid(unrolled)
-        east_part = shapely.intersection(unrolled, shapely.box(0, -90, 180, 90))
-        west_part = shapely.intersection(unrolled, shapely.box(180, -90, 360, 90))
-        return shapely.union(east_part, shapely.transform(west_part, lambda xy: xy - [360.0, 0.0]))
+        # a ring that passes 180 comes back with jumps
+        return fold(moved).geometry
 
     def bounds(self, reach: float = 0.0) -> tuple[float, float, float, float]:
         """West, south, east, north in metres, `reach` metres wider on each side."""

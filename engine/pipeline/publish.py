@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from engine.catalog.normalise import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
@@ -123,7 +122,7 @@ def publish(
     facts = Facts(
         name=recipe.name,
         period=_period(recipe, product, items),
-        sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
+        sources=[(i.id, next(iter(i.assets.values())).href) for i in items],
         software={name: version(name) for name in SOFTWARE},
         model={} if card is None else mlm_fields(card),
         weights=None
