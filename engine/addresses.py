@@ -185,7 +185,7 @@ def resolve(href: str, base: str | None) -> str:
     scheme, mark, rest = href.partition("://")
     if mark and scheme.lower() != "file":
         return _lower(href)
-    text = rest.removeprefix("localhost/").rjust(1, "/") if mark else href
+    text = f"/{rest.removeprefix('localhost/').lstrip('/')}" if mark else href
     if text.startswith("/vsi"):
         return text
     above = Path(base).parent if base is not None else Path()

@@ -33,8 +33,8 @@ def fold(geometry: BaseGeometry) -> Folded:
     """Fold a geometry in degrees, in whatever way it is written about 180.
 
     It may go on beyond 180 or -180, be cut there, or jump from one side to the other, so that it
-    seems to go round the Earth. One that seems to is taken for one that jumps, if it is narrower
-    so.
+    seems to go round the Earth. One that seems to is taken for one that jumps, where it then goes
+    less than half round.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def fold(geometry: BaseGeometry) -> Folded:
     if east - west > 180:
         rolled = _valid(shapely.transform(geometry, _roll))
         left, _, right, _ = rolled.bounds
-        if right - left < east - west and _flat(rolled) == _flat(geometry):
+        if right - left <= 180 and _flat(rolled) == _flat(geometry):
             geometry, west, east = rolled, left, right
     centre = float(geometry.centroid.x)
     if west >= -180 and east <= 180:
