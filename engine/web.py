@@ -8,6 +8,7 @@ made, and before anything is sent: by then the name is resolved.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 import time
 from collections.abc import Collection
@@ -21,17 +22,27 @@ from requests.utils import select_proxy
 from urllib3 import Retry
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
-from engine.addresses import host_of
+from engine.addresses import host_of, public
 
 __all__ = ["Bounds", "PrivateHostError", "TooMuchError", "adapter", "is_private", "private_at"]
+
+
+def _say_nothing_secret(record: logging.LogRecord) -> bool:
+    record.msg, record.args = public(record.getMessage()), ()
+    return True
+
+
+for _name in ("urllib3.connectionpool", "urllib3.util.retry", "pystac_client.stac_api_io"):
+    logging.getLogger(_name).addFilter(_say_nothing_secret)  # they log addresses as they are
 
 
 class PrivateHostError(requests.exceptions.InvalidURL):
     """An address leads into a private network, and nobody said that it may."""
 
 
-class TooMuchError(requests.exceptions.ContentDecodingError):
+class TooMuchError(requests.RequestException):
     """An answer is larger, or takes longer, than it may."""
 
 
@@ -41,10 +52,17 @@ class _PrivatePeerError(Exception):
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of one answer, which is then read whole: bytes once unpacked, and seconds."""
+    """Of one answer, which is then read whole.
+
+    Attributes
+    ----------
+    most : bytes, once unpacked.
+    seconds, rate : it may take so long, and longer if it brings so many bytes a second.
+    """
 
     most: int
-    seconds: float
+    seconds: float = 20.0
+    rate: float = 20_000.0
 
 
 def is_private(address: str) -> bool:
@@ -120,15 +138,20 @@ def _refusal(host: str, address: str) -> PrivateHostError:
 def _read_whole(answer: requests.Response, bounds: Bounds, began: float) -> None:
     """The body, unpacked piece by piece, so that a small one that bursts takes no memory."""
     pieces, had = [], 0
-    for piece in answer.iter_content(1 << 16):
-        had += len(piece)
-        if had > bounds.most:
-            answer.close()
-            raise TooMuchError(f"more than {bounds.most >> 20} MiB came, unpacked")
-        if time.monotonic() - began > bounds.seconds:
-            answer.close()
-            raise TooMuchError(f"not at its end after {bounds.seconds:g} s")
-        pieces.append(piece)
+    try:
+        # what has come, be it a byte: a whole piece may be long in coming
+        while piece := answer.raw.read1(1 << 16, decode_content=True):
+            had += len(piece)
+            took = time.monotonic() - began
+            if had > bounds.most:
+                raise TooMuchError(f"more than {bounds.most >> 20} MiB came, unpacked")
+            if took > bounds.seconds + had / bounds.rate:
+                raise TooMuchError(f"{had} bytes came in {took:.0f} s")
+            pieces.append(piece)
+    except HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
+    finally:
+        answer.close()
     answer._content = b"".join(pieces)
 
 

@@ -21,7 +21,6 @@ __all__ = ["TIMEOUT", "Documents", "parse"]
 TIMEOUT = (15, 60)  # seconds to connect, to answer
 _LARGEST = 64 << 20  # bytes of a remote document, unpacked
 _LARGEST_HERE = 512 << 20  # of one on this machine
-_LONGEST = 180.0  # seconds for one document
 _MOST = 2_000_000  # documents and items; a catalogue that never ends is a loop
 _SECONDS = 3600.0  # for a whole search
 _PATIENCE = 120  # seconds that a server may ask to wait
@@ -46,7 +45,7 @@ class Documents:
         if self.hosts not in self._sessions:
             session = requests.Session()
             for scheme in ("http://", "https://"):
-                session.mount(scheme, adapter(self.hosts, Bounds(_LARGEST, _LONGEST), _retry()))
+                session.mount(scheme, adapter(self.hosts, Bounds(_LARGEST), _retry()))
             self._sessions[self.hosts] = session
         return self._sessions[self.hosts]
 
@@ -159,6 +158,8 @@ def _load(path: Path) -> bytes:
 def _retry() -> Retry:
     return Retry(
         total=6,
+        connect=3,
+        read=1,
         backoff_factor=0.3,
         backoff_jitter=0.3,
         status_forcelist=[429, 500, 502, 503, 504],

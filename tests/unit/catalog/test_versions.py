@@ -42,7 +42,7 @@ def kept(*items: Item) -> set[str]:
     return set(found)
 
 
-SAME = {
+SAME: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "strip": ({"strip": "20230501T100512"}, {"strip": "20230501T100512"}),
     "take": ({"datatake": TAKE}, {"datatake": TAKE.replace("05.09", "05.10")}),
     "strip of one": ({"datatake": TAKE, "strip": "20230501T100512"}, {"datatake": TAKE}),
@@ -59,7 +59,7 @@ def test_the_newest_baseline_wins(same: str) -> None:
     ) == {"S2A_33TWM_20230501_0_L2A"}
 
 
-APART = {
+APART: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "strips": ({"strip": "20230501T100026"}, {"strip": "20230501T100512"}),
     "strips of one take": (
         {"strip": "20230501T100026", "datatake": TAKE},

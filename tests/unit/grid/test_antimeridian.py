@@ -20,11 +20,12 @@ def turned(geometry: BaseGeometry, move: Callable[[np.ndarray], np.ndarray]) -> 
 
 def cut(geometry: BaseGeometry) -> BaseGeometry:
     """By hand: what lies in each turn of the Earth, moved into the first."""
-    parts = []
-    for turn in (-360, 0, 360):
-        part = geometry.intersection(shapely.box(turn - 180, -90, turn + 180, 90))
-        parts.append(turned(part, lambda x, turn=turn: x - turn))
-    return shapely.union_all(parts)
+
+    def part(turn: int) -> BaseGeometry:
+        inside = geometry.intersection(shapely.box(turn - 180, -90, turn + 180, 90))
+        return turned(inside, lambda x: x - turn)
+
+    return shapely.union_all([part(turn) for turn in (-360, 0, 360)])
 
 
 @settings(deadline=None)
