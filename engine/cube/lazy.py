@@ -114,7 +114,8 @@ def lazy_cube(
                     BlockReader,
                     items={item.id: item for item in items},
                     anchor=anchor or (bounds[0], bounds[3]),
-                    access=Access(sign, hosts=hosts),
+                    sign=sign,
+                    hosts=hosts,
                 ),
             )
 
@@ -151,11 +152,12 @@ class BlockReader:
         spec: Any,
         items: Mapping[str, Item],
         anchor: tuple[float, float],
-        access: Access,
+        sign: Sign,
+        hosts: frozenset[str] | None = None,
         **_: Any,  # what GDAL's reader would want
     ) -> None:
         item_id, self._name = url.rsplit("/", 1)
-        self._item, self._anchor, self._access = items[item_id], anchor, access
+        self._item, self._anchor, self._access = items[item_id], anchor, Access(sign, hosts=hosts)
         self._crs, self._transform = f"EPSG:{spec.epsg}", Affine(*spec.transform[:6])
 
     def read(self, window: Window, **_: Any) -> npt.NDArray[Any]:
