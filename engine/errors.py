@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.addresses import public
+
 __all__ = [
     "AreaError",
     "CardError",
@@ -50,7 +52,7 @@ __all__ = [
 
 
 class NatmapError(Exception):
-    """Base of every error that natmap raises on purpose.
+    """Base of every error that natmap raises on purpose; addresses in it hold no secrets.
 
     Parameters
     ----------
@@ -65,6 +67,7 @@ class NatmapError(Exception):
     def __init__(
         self, what: str, *, got: Any = None, expected: Any = None, remedy: str | None = None
     ) -> None:
+        what, got, expected, remedy = public(what), public(got), public(expected), public(remedy)
         self.what, self.got, self.expected, self.remedy = what, got, expected, remedy
         lines = [what]
         if got is not None:
@@ -73,7 +76,7 @@ class NatmapError(Exception):
             lines.append(f"  expected: {expected}")
         if remedy is not None:
             lines.append(f"  remedy:   {remedy}")
-        super().__init__("\n".join(lines))
+        super().__init__(public("\n".join(lines)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Errors travel from workers to the driver; keyword arguments need help to survive pickle.
@@ -176,5 +179,5 @@ class PublishError(NatmapError):
 
 def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, without the pages that some add."""
-    lines = (line.strip() for line in str(error).splitlines())
+    lines = (line.strip() for line in public(str(error)).splitlines())
     return next((line for line in lines if line), type(error).__name__)

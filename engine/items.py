@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from engine.errors import RecipeError
 
@@ -33,6 +33,9 @@ BANDS: dict[str, str] = {
     "B12": "swir22",
 }
 """Sentinel-2 bands of a surface reflectance product: B-name to common name."""
+
+Moment: TypeAlias = datetime
+"""Of a class that has a field of that name."""
 
 _COMMON = {common: name for name, common in BANDS.items()}
 
@@ -145,6 +148,10 @@ class Item:
     suspect : bool or None
         True where the radiometry guard rejected it; None while undecided.
     licence : str or None
+    end : datetime or None
+        Where the item has a span of time in place of a moment, which `datetime` begins.
+    strip : str or None
+        When the sensing of its datastrip began ("20230501T100512"), the same after each processing.
     """
 
     id: str
@@ -164,16 +171,27 @@ class Item:
     notes: tuple[str, ...] = field(default=())
     suspect: bool | None = None
     licence: str | None = None
+    end: Moment | None = None
+    strip: str | None = None
 
     @property
     def solar_day(self) -> date:
         """The date of UTC + longitude / 15 h: one overpass is one day, wherever UTC turns."""
-        return (self.datetime + timedelta(hours=self.centroid_lon / 15.0)).date()
+        return self._solar(self.datetime)
+
+    @property
+    def last_solar_day(self) -> date:
+        """The day on which a span of time ends; of a moment, its own."""
+        return self._solar(self.end or self.datetime)
+
+    def _solar(self, moment: Moment) -> date:
+        return (moment + timedelta(hours=self.centroid_lon / 15.0)).date()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the snapshot."""
         values = {name: getattr(self, name) for name in self.__slots__}
         values["datetime"] = self.datetime.isoformat()
+        values["end"] = self.end and self.end.isoformat()
         values["assets"] = {name: asset.to_dict() for name, asset in self.assets.items()}
         values["bbox"], values["notes"] = list(self.bbox), list(self.notes)
         return values
@@ -183,6 +201,7 @@ class Item:
         """Back from `to_dict`."""
         values = dict(values)
         values["datetime"] = datetime.fromisoformat(values["datetime"])
+        values["end"] = values.get("end") and datetime.fromisoformat(values["end"])
         values["assets"] = {n: Asset.from_dict(a) for n, a in values["assets"].items()}
         west, south, east, north = values["bbox"]
         values["bbox"], values["notes"] = (west, south, east, north), tuple(values["notes"])

@@ -49,6 +49,8 @@ class SourceCard(_Card):
     signing : how addresses are made ready for reading.
     assets : B-name (and SCL) to the catalogue's asset key.
     positions : B-name to the band in its file, from 1, where files hold several.
+    parameters : query parameters of addresses, in lower case, that say which file is meant; others
+        than those that are known are not kept.
     """
 
     api: str | None = None
@@ -63,6 +65,7 @@ class SourceCard(_Card):
     s3_secret_variable: str = "AWS_SECRET_ACCESS_KEY"
     assets: dict[str, str]
     positions: dict[str, int] = {}
+    parameters: tuple[str, ...] = ()
 
 
 class BoundaryCard(_Card):

@@ -20,6 +20,7 @@ from rasterio._err import CPLE_BaseError  # of warps; it has no public name
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
+from engine.addresses import as_link
 from engine.catalog.names import understand
 from engine.errors import RecipeError, first_line
 from engine.items import BANDS, band_name
@@ -125,7 +126,9 @@ def ingest(
     links = []
     for item in items:
         (target / f"{item['id']}.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
-        links.append({"rel": "item", "href": f"./{item['id']}.json", "type": "application/json"})
+        links.append(
+            {"rel": "item", "href": as_link(f"./{item['id']}.json"), "type": "application/json"}
+        )
     catalog = {
         "type": "Catalog",
         "stac_version": "1.1.0",
@@ -213,7 +216,11 @@ def _describe(
         },
         "links": [],
         "assets": {
-            name: {"href": str(path.resolve()), "natmap:band": i, "bands": [{"name": name, **form}]}
+            name: {
+                "href": as_link(str(path.resolve())),
+                "natmap:band": i,
+                "bands": [{"name": name, **form}],
+            }
             for i, (name, form) in enumerate(zip(names, forms, strict=True), start=1)
         },
     }

@@ -5,31 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+import numpy as np
 import shapely
 from pyproj.exceptions import CRSError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
 from engine.catalog.forms import baseline_of, find_asset, form_of, offset_of
 from engine.catalog.names import numbering_of
 from engine.errors import ItemError, NatmapError
-from engine.grid.area import reproject
+from engine.grid.antimeridian import Folded, fold
+from engine.grid.area import polygons_of, reproject
 from engine.items import BANDS, SCL, Asset, Item
 
-__all__ = ["normalise", "strip_signature"]
+__all__ = ["normalise"]
 
 _BEYOND = 0.05  # of a footprint's area; outlines of real items lie up to 1.2 % beyond their frame
-
-_SIGNATURES = re.compile(
-    r"(^|&)(sig|se|st|sp|sv|sr|spr|skoid|sktid|skt|ske|sks|skv|X-Amz-[^=]*|token|Expires|Signature|AWSAccessKeyId|Key-Pair-Id)=[^&]*"
-)
+_STRIPS = ("s2:datastrip_id", "s2:datastrip-id", "eopf:datastrip_id", "sentinel:datastrip_id")
+_TAKES = ("s2:datatake_id", "s2:datatake-id", "eopf:datatake_id")
+_FIRST, _LAST = 1900, 2200  # years
+_MOST_EAST = 540.0  # degrees: footprints may be written beyond 180, and beyond that once more
 
 
 def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None) -> Item:
@@ -50,17 +53,24 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     properties = raw.get("properties") or {}
     _refuse_other_levels(name, raw, properties)
     notes: list[str] = []
-    geometry, centroid = _footprint(name, raw, notes)
+    footprint = _footprint(name, raw, notes)
+    moment, end = _times(name, properties)
     baseline, numbers = baseline_of(properties), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
-    raw_assets, frames = raw.get("assets") or {}, _Frames(geometry, notes)
+    zarr: list[str] = []
+    known: dict[int, dict[str, str]] = {}
+    raw_assets, frames = raw.get("assets") or {}, _Frames(footprint.geometry, notes)
     for band in (*BANDS, SCL):
         found = find_asset(raw_assets, band, card, numbers)
         if found is None:
             continue
         asset, index = found
-        href = strip_signature(_absolute(str(asset["href"]), base))
+        if _is_zarr(asset):
+            zarr.append(band)
+            continue
+        others = known.setdefault(index, {})
+        href = _address(name, resolve(str(asset["href"]), base), card.parameters, others, notes)
         form = form_of(asset, index)
         scale, offset = form["scale"], offset_of(card, properties, baseline, form)
         assets[band] = Asset(
@@ -76,11 +86,20 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
         )
         stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
     if not set(assets) - {SCL}:
+        if zarr or any(_is_zarr(a) for a in raw_assets.values()):
+            raise ItemError(
+                f"the assets of item {name} are Zarr, which is not read",
+                got=", ".join(sorted(raw_assets)),
+                expected="a raster file for each band, or one of several bands",
+                remedy="search a collection of GeoTIFF or JPEG 2000 files",
+            )
         raise ItemError(
             f"item {name} has no asset that can be used",
             got=", ".join(sorted(raw_assets)) or "no assets",
             expected=", ".join(card.assets.values()),
         )
+    if zarr:
+        notes.append(f"Zarr, not read: {', '.join(zarr)}")
     if SCL not in assets:
         notes.append("no scene classification: no cloud mask")
     stamp = json.dumps(
@@ -91,35 +110,27 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             stamps,
         ]
     )
-    west, south, east, north = _bbox(geometry)
     cloud, aside = properties.get("eo:cloud_cover"), properties.get("view:off_nadir")
     return Item(
         id=name,
         collection=str(raw.get("collection") or card.collection or card.name),
         source=card.name,
-        datetime=_moment(name, properties),
-        bbox=(west, south, east, north),
-        geometry=json.loads(json.dumps(mapping(geometry))),
-        centroid_lon=centroid,
+        datetime=moment,
+        end=end,
+        bbox=footprint.bounds,
+        geometry=json.loads(json.dumps(mapping(footprint.geometry))),
+        centroid_lon=footprint.centre,
         stamp=hashlib.blake2b(stamp.encode(), digest_size=16).hexdigest(),
         assets=assets,
         baseline=baseline,
         tile=_mgrs(name, properties),
-        datatake=properties.get("s2:datatake_id") or properties.get("s2:datatake-id"),
+        datatake=next((str(properties[key]) for key in _TAKES if properties.get(key)), None),
+        strip=_sensing_start(properties),
         cloud_cover=None if cloud is None else float(cloud),
         off_nadir=None if aside is None else float(aside),
         notes=tuple(notes),
         licence=properties.get("license") or card.licence,
     )
-
-
-def strip_signature(href: str) -> str:
-    """An address without what signs it; other parts of its query stay."""
-    parts = urlsplit(href)
-    if not parts.query or parts.scheme not in ("http", "https"):
-        return href
-    query = _SIGNATURES.sub("", parts.query).lstrip("&")
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, query, ""))
 
 
 # -- levels -----------------------------------------------------------------------------------
@@ -144,15 +155,44 @@ def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[
         )
 
 
+# -- addresses --------------------------------------------------------------------------------
+
+
+def _is_zarr(asset: Any) -> bool:
+    """Whether an asset is a Zarr group or array, by its media type or its address."""
+    if not isinstance(asset, Mapping):
+        return False
+    path = urlsplit(str(asset.get("href"))).path.lower()
+    return "zarr" in str(asset.get("type")).lower() or bool(re.search(r"\.zarr(/|\.zip|$)", path))
+
+
+def _address(
+    name: str, href: str, also: Collection[str], others: dict[str, str], notes: list[str]
+) -> str:
+    """An address as it is kept: without what signs it, and still of this one file.
+
+    `others` are addresses of the same item's bands so far, as they are kept, with what they were.
+    """
+    kept = public_address(href, also)
+    odd = doubtful(href, also)
+    if not odd and others.setdefault(kept, href) != href:
+        odd = sorted(dropped(href, also))
+    if odd:
+        raise ItemError(
+            f"item {name} has an address whose parameters may say which file is meant",
+            got=", ".join(odd),
+            expected="an address without a query, or with parameters that are known",
+            remedy="describe the source with a card of your own that lists those that do: "
+            f"parameters: [{', '.join(odd)}]",
+        )
+    if "@" in href.partition("://")[2].split("/")[0]:
+        note = "user and password of its addresses are not kept: ~/.netrc may have them"
+        if note not in notes:
+            notes.append(note)
+    return kept
+
+
 # -- places -----------------------------------------------------------------------------------
-
-
-def _absolute(href: str, base: str | None) -> str:
-    if urlsplit(href).scheme or href.startswith("/") or base is None:
-        return href.removeprefix("file://")
-    if urlsplit(base).scheme in ("http", "https"):
-        return urljoin(base, href)
-    return str((Path(base).parent / href).resolve())
 
 
 def _file_stamp(href: str) -> str:
@@ -233,57 +273,73 @@ class _Frames:
         return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
 
 
-def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> tuple[BaseGeometry, float]:
-    """Footprint cut at the antimeridian, and its centroid's longitude."""
+def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> Folded:
+    """Footprint in degrees, folded at the antimeridian; its polygons alone."""
     try:
-        geometry = shape(raw["geometry"])
+        geometry = shapely.force_2d(shape(raw["geometry"]))
     except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
         raise ItemError(f"item {name} has no footprint", got=raw.get("geometry")) from error
     if geometry.is_empty:
         raise ItemError(f"item {name} has an empty footprint", got=raw["geometry"])
+    west, south, east, north = geometry.bounds
+    if not np.isfinite(shapely.get_coordinates(geometry)).all():
+        raise ItemError(f"item {name} has a footprint that is not finite")
+    if not (west >= -_MOST_EAST and east <= _MOST_EAST and south >= -90 and north <= 90):
+        raise ItemError(
+            f"item {name} has a footprint that is not in degrees",
+            got=geometry.bounds,
+            expected="longitude and latitude",
+        )
     if not geometry.is_valid:
         geometry = shapely.make_valid(geometry)
         notes.append("footprint repaired")
-    west, _, east, _ = geometry.bounds
-    if east - west <= 180:
-        return geometry, float(geometry.centroid.x)
-    # Over 180 degrees wide: it crosses the antimeridian, cut already or written straight across.
-    # Rolled to 0..360 it is one narrow piece.
-    rolled = shapely.transform(geometry, _roll)
-    rolled = rolled if rolled.is_valid else shapely.make_valid(rolled)
-    east_part = shapely.intersection(rolled, shapely.box(0, -90, 180, 90))
-    west_part = shapely.intersection(rolled, shapely.box(180, -90, 360, 90))
-    cut = shapely.union(east_part, shapely.transform(west_part, lambda xy: xy - [360.0, 0.0]))
-    centre = float(rolled.centroid.x)
-    notes.append("footprint crosses the antimeridian")
-    return cut, centre - 360.0 if centre > 180 else centre
+    geometry = shapely.MultiPolygon(polygons_of(geometry)) if not _plain(geometry) else geometry
+    if not geometry.area > 0:
+        raise ItemError(f"item {name} has a footprint without area", got=raw["geometry"])
+    found = fold(geometry)
+    if found.crosses:
+        notes.append("footprint crosses the antimeridian")
+    return found
 
 
-def _roll(xy: Any) -> Any:
-    rolled = xy.copy()
-    rolled[:, 0] %= 360.0
-    return rolled
-
-
-def _bbox(geometry: BaseGeometry) -> tuple[float, float, float, float]:
-    west, south, east, north = geometry.bounds
-    if east - west <= 180:
-        return west, south, east, north
-    rolled = shapely.transform(geometry, _roll)
-    left, _, right, _ = rolled.bounds
-    return left, south, right - 360.0, north
+def _plain(geometry: BaseGeometry) -> bool:
+    return geometry.geom_type in ("Polygon", "MultiPolygon")
 
 
 # -- time and names ---------------------------------------------------------------------------
 
 
-def _moment(name: str, properties: Mapping[str, Any]) -> datetime:
-    text = properties.get("datetime") or properties.get("start_datetime")
+def _times(name: str, properties: Mapping[str, Any]) -> tuple[datetime, datetime | None]:
+    """Moment of acquisition, and its end where the item has a span of time and no moment."""
+    said = properties.get("datetime")
+    if said:
+        return _moment(name, said), None
+    begin = _moment(name, properties.get("start_datetime"))
+    end = properties.get("end_datetime")
+    return begin, _moment(name, end) if end else None
+
+
+def _moment(name: str, text: Any) -> datetime:
     try:
-        moment = datetime.fromisoformat(str(text))
-    except ValueError as error:
+        moment = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise ItemError(f"item {name} has no time", got=text) from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    if not _FIRST <= moment.year <= _LAST:
+        raise ItemError(f"item {name} has no time", got=text, expected=f"{_FIRST} to {_LAST}")
+    return moment
+
+
+def _sensing_start(properties: Mapping[str, Any]) -> str | None:
+    """When the sensing of the item's datastrip began, as its id says it.
+
+    The id itself changes with each processing.
+    """
+    for name in _STRIPS:
+        match = re.search(r"_S(\d{8}T\d{6})", str(properties.get(name) or ""))
+        if match:
+            return match[1]
+    return None
 
 
 def _mgrs(name: str, properties: Mapping[str, Any]) -> str | None:

@@ -162,9 +162,9 @@ def _identity(error: BaseException) -> str:
 def _without_secrets(text: str) -> str:
     """Text without what addresses carry, and without values of secret variables."""
     if "://" in text:
-        from engine.publishing.report import redact
+        from engine.addresses import public
 
-        text = "\n".join(str(redact(line)) for line in text.split("\n"))
+        text = "\n".join(str(public(line)) for line in text.split("\n"))
     for name, value in os.environ.items():
         if len(value) >= _LEAST and any(word in name.upper() for word in _SECRET):
             text = text.replace(value, f"({name})")

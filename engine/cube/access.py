@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import stat
 import tempfile
 import time
@@ -25,9 +24,10 @@ from filelock import FileLock
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioIOError
 
+from engine.addresses import is_http, public_address
 from engine.cube.gateway import lend
 from engine.cube.gdal import gdal_settings, is_remote
-from engine.cube.ranges import download, is_http
+from engine.cube.ranges import download
 from engine.environment import number
 from engine.errors import ReadError, RunError
 from engine.items import Asset, Item, Sign, unsigned
@@ -57,11 +57,15 @@ class Access:
         Further tries of a transient failure, with growing pauses.
     verify : bool
         Read only files whose bytes are those of the item's ``file:checksum``, where it has one.
+    hosts : set of str or None
+        Hosts that may be private. None: of a catalogue on this machine, where each address may,
+        and leads to no other private one.
     """
 
     sign: Sign = unsigned
     retries: int = 2
     verify: bool = False
+    hosts: frozenset[str] | None = None
 
     def place(self, asset: Asset, what: str, *, again: bool = False) -> str:
         """What GDAL is to open: an address, or the path of a file that was checked.
@@ -81,13 +85,13 @@ class Access:
         href = self.sign(asset.href, again=again)
         declared = _parse(asset.checksum) if self.verify else None
         if declared is None:
-            return lend(asset.href, href) if is_http(href) else href
+            return lend(asset.href, href, self.hosts) if is_http(href) else href
         if not is_remote(href):
             status = os.stat(href)
             found = _hash_local(href, declared[0], status.st_size, status.st_mtime_ns)
             _require(found, declared, asset, what)
             return href
-        return str(_fetch(href, declared, asset, what))
+        return str(_fetch(href, declared, asset, what, self.hosts))
 
 
 PLAIN = Access()
@@ -131,7 +135,7 @@ def _require(found: str, declared: tuple[str, str], asset: Asset, what: str) -> 
     if found != declared[1]:
         raise ReadError(
             f"{what} is not the file that the catalogue describes",
-            got=f"{re.sub(r'[?].*', '', asset.href)}: {declared[0]} {found[:16]}…",
+            got=f"{public_address(asset.href)}: {declared[0]} {found[:16]}…",
             expected=f"{declared[1][:16]}… by its file:checksum",
             remedy="it was damaged, or replaced while its item was not; the next run tries again",
             transient=True,
@@ -152,7 +156,9 @@ def _hash(path: Path, function: str) -> str:
 # -- copies of remote files -------------------------------------------------------------------
 
 
-def _fetch(href: str, declared: tuple[str, str], asset: Asset, what: str) -> Path:
+def _fetch(
+    href: str, declared: tuple[str, str], asset: Asset, what: str, hosts: frozenset[str] | None
+) -> Path:
     """A checked copy of a remote file, made by the first of this machine's readers to ask."""
     folder = require_folder()
     copy = folder / f"{declared[0]}-{declared[1]}{Path(asset.href.split('?')[0]).suffix}"
@@ -160,7 +166,7 @@ def _fetch(href: str, declared: tuple[str, str], asset: Asset, what: str) -> Pat
         if not copy.exists():
             part = copy.with_name(f".part-{copy.name}")
             if is_http(href):
-                download(href, part)
+                download(href, part, hosts)
             else:
                 _copy(href, part)
             try:

@@ -9,6 +9,7 @@ because GDAL asks for bytes while this one's interpreter is locked, too.
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import re
 import secrets
@@ -35,7 +36,7 @@ _TOLD = ("NATMAP_HTTP_SECONDS", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # beside pro
 # -- in the process that reads ----------------------------------------------------------------
 
 
-def lend(key: str, href: str) -> str:
+def lend(key: str, href: str, hosts: frozenset[str] | None = None) -> str:
     """The address at which GDAL reads a file of a web server.
 
     Parameters
@@ -44,8 +45,10 @@ def lend(key: str, href: str) -> str:
         What the file is known by: its address without a signature.
     href : str
         Its address, signed where need be.
+    hosts : set of str or None
+        Hosts that may be private; None: that of the address.
     """
-    return _gateway(os.getpid(), _environment()).lend(key, href)
+    return _gateway(os.getpid(), _environment()).lend(key, href, hosts)
 
 
 def forget(key: str) -> None:
@@ -97,7 +100,7 @@ class _Gateway:
                 pipe.close()
         self.process.wait()
 
-    def lend(self, key: str, href: str) -> str:
+    def lend(self, key: str, href: str, hosts: frozenset[str] | None) -> str:
         with self.lock:
             if self.process.poll() is not None:  # killed, for its memory say
                 self.stop()
@@ -105,7 +108,7 @@ class _Gateway:
             number = self.numbers.get(key, 0)
         name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(urlsplit(href).path).name)
         path = f"/{self.word}/{number}/{sha256(key.encode()).hexdigest()[:32]}/{name}"
-        self.ask("LEND", path, href)
+        self.ask("LEND", path, json.dumps([href, None if hosts is None else sorted(hosts)]))
         return f"http://127.0.0.1:{self.port}{path}"
 
     def forget(self, key: str) -> None:
@@ -187,9 +190,10 @@ class _Server(ThreadingHTTPServer):
                 self.files.move_to_end(path)
             return self.files.get(path)
 
-    def lend(self, path: str, href: str) -> None:
+    def lend(self, path: str, href: str, hosts: frozenset[str] | None) -> None:
         with self.lock:
-            self.files.setdefault(path, RemoteFile(href)).href = href  # the freshest signature
+            file = self.files.setdefault(path, RemoteFile(href, hosts))
+            file.href, file.hosts = href, hosts  # the freshest signature
             self.files.move_to_end(path)
             while len(self.files) > _KEPT:
                 self.files.popitem(last=False)
@@ -212,10 +216,11 @@ class _Handler(BaseHTTPRequestHandler):
     # Methods that no reader of files uses: nobody without the word gets in by them.
 
     def do_LEND(self) -> None:
-        href = self.rfile.read(int(self.headers["Content-Length"])).decode()
         if not secrets.compare_digest(self.path.split("/")[1].encode(), self.server.word.encode()):
+            self.close_connection = True  # nothing of a stranger's body is read
             return self._answer(404)
-        self.server.lend(self.path, href)
+        href, hosts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.lend(self.path, href, None if hosts is None else frozenset(hosts))
         return self._answer(200)
 
     def do_WHY(self) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 from rasterio.errors import RasterioIOError
 
-from engine.cube.ranges import RangeError, is_http
+from engine.addresses import is_http, public, public_address
+from engine.cube.ranges import REFUSED, RangeError
 from engine.environment import number
 from engine.errors import ReadError
 
@@ -57,7 +58,10 @@ def gdal_settings(href: str = "", *, again: bool = False) -> dict[str, Any]:
     }
 
 
-_REFUSED = "the link has expired, or the source asks for credentials: look at its card's `signing`"
+_REFUSED = (
+    "the link has expired, or the source asks for credentials, which links do not keep: look at "
+    "its card's `signing`, or put name and password into ~/.netrc"
+)
 _GONE = re.compile(r"\b(404|410)\b|No such file|does not exist", re.IGNORECASE)
 _REFUSAL = re.compile(r"\b(401|403)\b|expired|AccessDenied", re.IGNORECASE)
 _PASSING = re.compile(
@@ -79,14 +83,14 @@ def classify(error: Exception, href: str, what: str, reason: RangeError | None =
     what : names the asset.
     reason : what went wrong with the file on its server, if that is known: GDAL does not say.
     """
-    place = re.sub(r"\?.*", "", href)
+    place = public_address(href)
     ours = not isinstance(error, RasterioIOError | OSError | RuntimeError)
     reason = error if isinstance(error, RangeError) else None if ours else reason
     if reason is not None:
-        text, transient = str(reason), reason.status not in (404, 410)
+        text, transient = str(reason), reason.status not in (404, 410, REFUSED)
         refused = reason.status in (401, 403)
     else:
-        text = re.sub(r"\?[^\s'\"]*", "", str(error.__cause__ or error))
+        text = public(str(error.__cause__ or error))
         text = re.sub(r"(/vsicurl/)?http://127\.0\.0\.1:\d+/[\w-]+/\d+/\w+/", "", text)
         transient = is_remote(href) and (bool(_PASSING.search(text)) or not _GONE.search(text))
         transient = transient and not ours

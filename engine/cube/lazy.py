@@ -46,6 +46,7 @@ def lazy_cube(
     bounds: Bounds,
     anchor: tuple[float, float] | None = None,
     sign: Sign = unsigned,
+    hosts: frozenset[str] | None = None,
     chunk: int = 1024,
 ) -> xr.Dataset:
     """A lazy view of items on a grid, equal to what the block reader gives for each of them.
@@ -60,6 +61,7 @@ def lazy_cube(
     anchor : (x, y) of the grid; the north-west corner of the bounds where not given.
     sign : Sign
         Makes an address ready for reading, just before it is opened.
+    hosts : that may be private, as of an `Access`.
     chunk : pixels.
 
     Returns
@@ -113,6 +115,7 @@ def lazy_cube(
                     items={item.id: item for item in items},
                     anchor=anchor or (bounds[0], bounds[3]),
                     sign=sign,
+                    hosts=hosts,
                 ),
             )
 
@@ -150,10 +153,11 @@ class BlockReader:
         items: Mapping[str, Item],
         anchor: tuple[float, float],
         sign: Sign,
+        hosts: frozenset[str] | None = None,
         **_: Any,  # what GDAL's reader would want
     ) -> None:
         item_id, self._name = url.rsplit("/", 1)
-        self._item, self._anchor, self._access = items[item_id], anchor, Access(sign)
+        self._item, self._anchor, self._access = items[item_id], anchor, Access(sign, hosts=hosts)
         self._crs, self._transform = f"EPSG:{spec.epsg}", Affine(*spec.transform[:6])
 
     def read(self, window: Window, **_: Any) -> npt.NDArray[Any]:

@@ -23,20 +23,32 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, get_netrc_auth
 from urllib3.exceptions import HTTPError
 
+from engine.addresses import host_of
 from engine.environment import number
+from engine.web import PrivateHostError, adapter
 
-__all__ = ["RangeError", "RemoteFile", "download", "is_http"]
+__all__ = ["REFUSED", "RangeError", "RemoteFile", "download"]
 
 HEAD = 32_768  # bytes fetched first: size and, of a cloud-optimised file, its whole header
 _TRIES = 5
 _PIECE = 1 << 20
 _SLOW = 1000  # bytes a second
 Found = TypeVar("Found")
-_FINAL = (400, 401, 403, 404, 405, 410, 414)  # asking again, unchanged, gets the same answer
+REFUSED = 451
+"""Status of an address that nobody asked: it leads where it may not."""
+_FINAL = (
+    400,
+    401,
+    403,
+    404,
+    405,
+    410,
+    414,
+    REFUSED,
+)  # asking again, unchanged, gets the same answer
 
 
 class RangeError(OSError):
@@ -53,11 +65,6 @@ class RangeError(OSError):
         self.status = status
 
 
-def is_http(href: str) -> bool:
-    """Whether an address leads to a web server."""
-    return href.startswith(("http://", "https://"))
-
-
 class RemoteFile:
     """A file on a web server, read by ranges; safe to share between threads.
 
@@ -65,10 +72,12 @@ class RemoteFile:
     ----------
     href : str
         Its address, signed where need be; may be replaced by a fresher one at any time.
+    hosts : set of str or None
+        Hosts that may be private; None: that of the address.
     """
 
-    def __init__(self, href: str) -> None:
-        self.href = href
+    def __init__(self, href: str, hosts: frozenset[str] | None = None) -> None:
+        self.href, self.hosts = href, hosts
         self.error: RangeError | None = None  # the last one, for whoever explains a failure
         self._head = b""
         self._size: int | None = None
@@ -106,7 +115,7 @@ class RemoteFile:
     def _fetch(self, first: int, last: int) -> bytes:
         if self._size is not None:
             last = min(last, self._size - 1)
-        with _ask(self.href, {"Range": f"bytes={first}-{last}"}) as answer:
+        with _ask(self.href, self.hosts, {"Range": f"bytes={first}-{last}"}) as answer:
             length = answer.headers.get("Content-Length", "")
             if answer.status_code == 200 and first == 0 and length.isdigit():
                 # a server may answer with all of a file that is no longer than the range
@@ -139,8 +148,8 @@ def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return False
 
 
-def download(href: str, target: Path) -> None:
-    """Fetch a whole file.
+def download(href: str, target: Path, hosts: frozenset[str] | None = None) -> None:
+    """Fetch a whole file; `hosts` as of a `RemoteFile`.
 
     Raises
     ------
@@ -149,7 +158,7 @@ def download(href: str, target: Path) -> None:
     """
 
     def fetch() -> None:
-        with _ask(href, {}) as answer, target.open("wb") as file:
+        with _ask(href, hosts, {}) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
             whole = int(length) if length.isdigit() else None
             # as long as it takes: a file is no range, and bytes come or the answer ends
@@ -186,17 +195,22 @@ def _without_address(error: Exception) -> str:
         reason = inner
 
 
-def _ask(href: str, headers: dict[str, str]) -> requests.Response:
+def _ask(href: str, hosts: frozenset[str] | None, headers: dict[str, str]) -> requests.Response:
     seconds = _seconds()
+    if hosts is None:
+        hosts = frozenset({host_of(href)})
     proxies, auth = _way(*urlsplit(href)[:2])
-    answer = _session(os.getpid()).get(
-        href,
-        headers={"Accept-Encoding": "identity", **headers},
-        stream=True,
-        proxies=proxies,
-        auth=auth,
-        timeout=(max(seconds / 4, 1), max(seconds / 3, 1)),  # to connect, without progress
-    )
+    try:
+        answer = _session(os.getpid(), hosts).get(
+            href,
+            headers={"Accept-Encoding": "identity", **headers},
+            stream=True,
+            proxies=proxies,
+            auth=auth,
+            timeout=(max(seconds / 4, 1), max(seconds / 3, 1)),  # to connect, without progress
+        )
+    except PrivateHostError as error:
+        raise RangeError(str(error), REFUSED) from None
     if answer.status_code >= 400:
         answer.close()
         raise RangeError(f"HTTP {answer.status_code} {answer.reason}", answer.status_code)
@@ -229,15 +243,15 @@ def _seconds() -> float:
     return number("NATMAP_HTTP_SECONDS")
 
 
-@lru_cache(maxsize=1)
-def _session(process: int) -> requests.Session:
-    """Connections of this process, kept open and shared by its threads."""
+@lru_cache(maxsize=16)
+def _session(process: int, hosts: frozenset[str]) -> requests.Session:
+    """Connections of this process, kept open and shared by its threads; by what they may reach."""
     session = requests.Session()
     session.trust_env = False  # it would look at the environment for each request
     session.verify = os.environ.get("CURL_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or True
     session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(pool_connections=64, pool_maxsize=64))
+        session.mount(scheme, adapter(hosts, pool_connections=64, pool_maxsize=64))
     return session
 
 

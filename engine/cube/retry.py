@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import rasterio
 
+from engine.addresses import is_http
 from engine.cube.access import Access
 from engine.cube.gateway import forget, why
 from engine.cube.gdal import classify, gdal_settings, is_remote
-from engine.cube.ranges import is_http
 from engine.cube.source import Source, open_source
 from engine.errors import ReadError, RunError
 from engine.items import Item

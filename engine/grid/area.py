@@ -14,8 +14,9 @@ from scipy.ndimage import maximum_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
+from engine.grid.antimeridian import fold
 from engine.grid.grid import ON_LATTICE, Grid, Tile
-from engine.grid.moving import cut_at_180, move_of, polygons_of, reproject
+from engine.grid.moving import move_of, polygons_of, reproject
 
 __all__ = ["Area", "Support", "parts_of", "polygons_of", "repeat", "reproject"]
 
@@ -67,10 +68,7 @@ class Area:
         dense = shapely.segmentize(self.geometry, 5_000.0)
         move = move_of(self.crs, "EPSG:4326")
         moved = dense if move is None else move.geometry(dense)
-        west, _, east, _ = moved.bounds
-        if east - west > 180:  # a projected ring that passes 180 comes back with jumps
-            return cut_at_180(moved)
-        return moved if moved.is_valid else shapely.make_valid(moved)
+        return fold(moved).geometry  # a ring that passes 180 comes back with jumps
 
     def bounds(self, reach: float = 0.0) -> tuple[float, float, float, float]:
         """West, south, east, north in metres, `reach` metres wider on each side."""

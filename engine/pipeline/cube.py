@@ -11,7 +11,7 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from engine.catalog.boundaries import resolve_area
-from engine.catalog.search import find_source, search
+from engine.catalog.search import find_source, open_hosts, search
 from engine.catalog.signing import make_signer
 from engine.cube.lazy import lazy_cube
 from engine.errors import GridError, RecipeError
@@ -92,6 +92,7 @@ def open_cube(
         bounds=place.bounds,
         anchor=place.origin,
         sign=make_signer(card),
+        hosts=open_hosts(where, imagery),
         chunk=chunk,
     )
 

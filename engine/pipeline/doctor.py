@@ -18,9 +18,10 @@ from rasterio.crs import CRS
 from rasterio.drivers import raster_driver_extensions
 from rasterio.warp import transform
 
+from engine.addresses import public_address
 from engine.catalog.boundaries import read_mask, resolve_area
 from engine.catalog.cards import find_boundaries, load_boundary_card
-from engine.catalog.search import find_source, search
+from engine.catalog.search import find_source, open_hosts, search
 from engine.catalog.signing import make_signer
 from engine.cube.access import Access
 from engine.cube.read import sample_item
@@ -282,5 +283,8 @@ def _catalogue(recipe: Recipe, base: Path) -> str:
     found = search(card, where, area, imagery, names)
     item = found.items[-1]
     name = next(name for name in (*names, *BANDS) if name in item.assets)
-    sample_item(item, [name], access=Access(make_signer(card)))
-    return f"{where} has {len(found.items)} scenes; {name} of {item.id} could be read"
+    access = Access(make_signer(card), hosts=open_hosts(where, imagery))
+    sample_item(item, [name], access=access)
+    return (
+        f"{public_address(where)} has {len(found.items)} scenes; {name} of {item.id} could be read"
+    )

@@ -9,11 +9,11 @@ from typing import Any
 
 from distributed import Client
 
+from engine.addresses import public
 from engine.errors import RecipeError, RunError
 from engine.pipeline.prepare import Prepared
 from engine.products.product import Product
 from engine.products.registry import PRODUCTS, find_product
-from engine.publishing.report import redact
 
 __all__ = ["SOFTWARE", "facts_of", "items_of", "require_product", "software_here"]
 
@@ -29,7 +29,7 @@ def software_here() -> dict[str, str]:
 def facts_of(prepared: Prepared) -> dict[str, Any]:
     """Recipe, card and software of a run, without secrets, and when it began."""
     card = prepared.resolved.card
-    facts: dict[str, Any] = redact(
+    facts: dict[str, Any] = public(
         {
             "recipe": prepared.recipe.model_dump(mode="json"),
             "card": None if card is None else {"name": card.name, "key": card.key},

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from engine.catalog.normalise import strip_signature
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
 from engine.grid import Tile
@@ -126,7 +125,7 @@ def publish(
     facts = Facts(
         name=recipe.name,
         period=made.period,
-        sources=[(i.id, strip_signature(next(iter(i.assets.values())).href)) for i in items],
+        sources=[(i.id, next(iter(i.assets.values())).href) for i in items],
         software=made.software,
         model=made.model,
         weights=made.weights,

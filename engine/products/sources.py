@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.addresses import public_address
 from engine.cube.access import Access, count_unverifiable, require_folder
 from engine.cube.radiometry import find_suspect
 from engine.cube.read import sample_item
@@ -42,13 +43,14 @@ class _Source:
     """
 
     def __init__(self, wanted: Imagery, base: Path) -> None:
-        from engine.catalog.search import find_source
+        from engine.catalog.search import find_source, open_hosts
         from engine.catalog.signing import make_signer
 
         self._wanted = wanted
         self._card, self._where = find_source(wanted, base)
         self._index: ItemIndex | None = None
-        self.access = Access(make_signer(self._card), verify=wanted.verify)
+        hosts = open_hosts(self._where, wanted)
+        self.access = Access(make_signer(self._card), verify=wanted.verify, hosts=hosts)
 
     @property
     def index(self) -> ItemIndex:
@@ -61,7 +63,7 @@ class _Source:
     ) -> SearchResult:
         from engine.catalog.search import search
 
-        tell(f"searching {self._card.name}: {self._where}")
+        tell(f"searching {self._card.name}: {public_address(self._where)}")
         return search(self._card, self._where, area, self._wanted, bands)
 
     def _unverifiable(self, items: Iterable[Item], names: Sequence[str]) -> list[str]:
@@ -198,7 +200,7 @@ def _decide(items: tuple[Item, ...], access: Access, known: Mapping[str, bool]) 
     are, and a bit that flipped on the way must not cost a scene. All others are sampled unchecked,
     which would fetch every file of a country to the driver.
     """
-    plain = Access(access.sign)
+    plain = Access(access.sign, hosts=access.hosts)
 
     def decide(item: Item) -> Item:
         if item.suspect is not None:

@@ -15,13 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
+from engine.addresses import public_address
 from engine.errors import PublishError
 from engine.publishing.cog import write_cog
 from engine.publishing.forms import Form
 from engine.publishing.kept import Rasters, Stamp
 from engine.publishing.preview import draw_preview
 from engine.publishing.replace import replacing
-from engine.publishing.report import build_report, redact
+from engine.publishing.report import build_report
 from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
 from engine.publishing.stac import write_stac
 from engine.publishing.tally import Read, count
@@ -158,7 +159,7 @@ def _fill(
         form,
         sheets,
         period=facts.period,
-        sources=[(identity, redact(href)) for identity, href in facts.sources],
+        sources=[(identity, public_address(href)) for identity, href in facts.sources],
         software=facts.software,
         model=facts.model,
         weights=facts.weights,

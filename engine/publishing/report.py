@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.addresses import public
 from engine.legend import Reason
 from engine.publishing.forms import Form
 from engine.runs.tables import Table
 
-__all__ = ["SCHEMA", "build_report", "redact"]
+__all__ = ["SCHEMA", "build_report"]
 
 SCHEMA = "natmap-report/1"
 
 _DOUBTFUL = 10  # percent of dissent from which a cell is worth a look
-
-_ADDRESS = re.compile(r"([A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?([^\s?#]*)(?:\?[^\s#]*)?")
 
 
 def build_report(
@@ -61,7 +59,7 @@ def build_report(
     found = counts["reason"]
     wanted = int(found.sum() - found[Reason.OUTSIDE_AREA] - found[Reason.OUTSIDE_MASK])
     square_km = cell**2 / 1e6
-    report: dict[str, Any] = redact(
+    report: dict[str, Any] = public(
         {
             "schema": SCHEMA,
             "name": name,
@@ -118,19 +116,3 @@ def _observations(days: npt.NDArray[np.int64], dissent: npt.NDArray[np.int64]) -
             f"cells_over_{_DOUBTFUL}_percent": int(judged[_DOUBTFUL + 1 :].sum()),
         },
     }
-
-
-def redact(value: Any) -> Any:
-    """Take user names, passwords and query strings (signatures, tokens) out of addresses.
-
-    Parameters
-    ----------
-    value : str, or mappings and sequences of them, nested; anything else is returned as it is.
-    """
-    if isinstance(value, str):
-        return _ADDRESS.sub(r"\1\2", value)
-    if isinstance(value, Mapping):
-        return {key: redact(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [redact(inner) for inner in value]
-    return value

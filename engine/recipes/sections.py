@@ -156,6 +156,9 @@ class Imagery(Strict):
     verify: bool = Field(
         False, description="check file:checksum where items have it; fetches whole files"
     )
+    allow_hosts: tuple[str, ...] = Field(
+        (), description="private hosts that a remote catalogue may lead to, beside its own"
+    )
 
 
 class Images(Strict):
@@ -173,13 +176,18 @@ class Images(Strict):
         False, description="store the mosaic, for another model to be run on; not of product lcz"
     )
     verify: bool = Field(False, description="as in imagery")
+    allow_hosts: tuple[str, ...] = Field((), description="as in imagery")
 
     @property
     def wanted(self) -> Imagery:
         """What to search for, in the terms of imagery."""
         period = self.period or Period(first=date(1970, 1, 1), last=date(2099, 12, 31))
         return Imagery(
-            catalog=self.catalog, collection=self.collection, period=period, verify=self.verify
+            catalog=self.catalog,
+            collection=self.collection,
+            period=period,
+            verify=self.verify,
+            allow_hosts=self.allow_hosts,
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from engine.addresses import public
 from engine.datasets.chips import open_chips
 from engine.datasets.ground import City
 from engine.errors import CardError, RecipeError
@@ -106,7 +107,7 @@ def adapt(
     write_report(
         folder,
         ("torch", "numpy"),
-        recipe=recipe.model_dump(mode="json"),
+        recipe=public(recipe.model_dump(mode="json")),
         fallback={"name": old.name, "key": old.key},
         chips={"source": int((chips.split == 0).sum()), "target": len(target)},
         source_f1_before=found.before,

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.addresses import public
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT, write_footprint
 from engine.models.registry import save_model
@@ -89,7 +90,7 @@ def train(
     write_report(
         folder,
         task.software,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=public(recipe.model_dump(mode="json")),
         **task.describe(),
         best_epoch=fitted.best,
         history=history,

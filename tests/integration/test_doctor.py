@@ -14,7 +14,7 @@ import yaml
 from support import shared
 from support.toys import Toy, square
 
-from engine.catalog import search as catalogue
+from engine.catalog import documents
 from engine.pipeline import doctor
 from engine.pipeline.doctor import Finding, examine
 
@@ -86,7 +86,7 @@ def test_all_that_a_recipe_needs_is_tried(recipe: dict[str, Any], tmp_path: Path
 def test_what_a_recipe_cannot_have_is_named(
     recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(catalogue, "_retry", lambda: 0)  # a closed port stays closed
+    monkeypatch.setattr(documents, "_retry", lambda: 0)  # a closed port stays closed
     wrong = json.loads(json.dumps(recipe))
     wrong["imagery"]["catalog"] = "http://127.0.0.1:9/stac"
     wrong["model"] = {"card": "nowhere.json"}

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
+from engine.addresses import public_address
 from engine.catalog.cards import card_names, load_boundary_card, load_source_card
-from engine.catalog.normalise import normalise, strip_signature
-from engine.catalog.search import _newest
+from engine.catalog.normalise import normalise
 from engine.catalog.signing import S3, PlanetaryComputer, make_signer
 from engine.catalog.snapshot import read_snapshot, write_snapshot
+from engine.catalog.versions import newest
 from engine.errors import CardError, CatalogError, ItemError
 from engine.items import Item
 
@@ -170,7 +171,7 @@ def test_the_newest_baseline_of_a_scene_stays(data: Path) -> None:
     new["id"], new["properties"]["s2:processing_baseline"] = "newer", "05.00"
     new["properties"]["s2:datatake_id"] = "GS2B_20200831T100559_018209_N05.00"
     card = load_source_card("earth-search")
-    kept, dropped = _newest([normalise(new, card), normalise(old, card)])
+    kept, dropped = newest([normalise(new, card), normalise(old, card)])
     assert [item.id for item in kept] == ["newer"]
     assert dropped == 1
 
@@ -180,7 +181,7 @@ def test_versions_are_told_by_their_ids_where_nothing_else_says_so(data: Path) -
     assert not {"s2:datatake_id", "s2:processing_baseline"} & set(old["properties"])
     card = load_source_card("earth-search")
     again = {**old, "id": "S2A_28QCH_20200714_1_L2A"}
-    kept, dropped = _newest([normalise(old, card), normalise(again, card)])
+    kept, dropped = newest([normalise(old, card), normalise(again, card)])
     assert [item.id for item in kept] == ["S2A_28QCH_20200714_1_L2A"]
     assert dropped == 1
 
@@ -200,15 +201,15 @@ def test_frames_of_one_square_and_minute_are_no_versions(said: dict[str, str]) -
     ]
     items = [normalise(frame, load_source_card("naip")) for frame in frames]
     assert {item.tile for item in items} == {"33TWM"}
-    kept, dropped = _newest(items)
+    kept, dropped = newest(items)
     assert (len(kept), dropped) == (3, 0)
 
 
 def test_signatures_do_not_stay_in_addresses() -> None:
     href = "https://a.blob.core.windows.net/c/x.tif"
-    assert strip_signature(href + "?st=1&se=2&sp=rl&sig=SECRET") == href
-    assert strip_signature(href + "?version=3&sig=SECRET") == href + "?version=3"
-    assert strip_signature("/local/file.tif") == "/local/file.tif"
+    assert public_address(href + "?st=1&se=2&sp=rl&sig=SECRET") == href
+    assert public_address(href + "?version=3&sig=SECRET") == href + "?version=3"
+    assert public_address("/local/file.tif") == "/local/file.tif"
 
 
 def test_snapshots_go_round_and_hold_no_secret(data: Path, tmp_path: Path) -> None:

@@ -1,0 +1,205 @@
+"""Addresses: what of one may be kept and shown, and where a link leads.
+
+Links of a catalogue carry signatures, tokens and passwords under any name. Whatever is stored,
+logged or said in an error passes through `public`, which knows what may stay, not what must go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+__all__ = [
+    "as_link",
+    "doubtful",
+    "dropped",
+    "host_of",
+    "is_http",
+    "public",
+    "public_address",
+    "resolve",
+]
+
+_KEPT = {
+    "alt",
+    "asset",
+    "assets",
+    "band",
+    "bands",
+    "bbox",
+    "collection",
+    "collections",
+    "count",
+    "coverage",
+    "coverageid",
+    "crs",
+    "date",
+    "datetime",
+    "day",
+    "dl",
+    "download",
+    "end",
+    "f",
+    "file",
+    "filename",
+    "format",
+    "generation",
+    "height",
+    "id",
+    "ids",
+    "inline",
+    "item",
+    "items",
+    "layer",
+    "layers",
+    "level",
+    "limit",
+    "month",
+    "name",
+    "object",
+    "offset",
+    "page",
+    "path",
+    "period",
+    "product",
+    "raw",
+    "ref",
+    "request",
+    "resolution",
+    "scene",
+    "service",
+    "size",
+    "start",
+    "tile",
+    "time",
+    "uuid",
+    "version",
+    "versionid",
+    "width",
+    "x",
+    "y",
+    "year",
+    "z",
+    "zoom",
+}
+"""Query parameters that say which file is meant; only these are kept."""
+
+_CREDENTIALS = re.compile(
+    r"(x-(amz|goog|oss|ms|cos)-.*"
+    r"|.*(token|secret|passw|signature|credential|session|oauth|jwt).*|auth|authorization|authkey"
+    r"|.*(api|access|subscription|shared)[-_.]?key.*|key|key-?pair-?id|pwd|pw|pass|user(name)?"
+    r"|sig|sas|s[etpvri]|spr|sip|ss|srt|sdd|sk[tesv]|skoid|sktid|saoid|suoid|scid"
+    r"|exp|expir.*|policy|hmac|code|nonce|ts|timestamp|.*accessid)",
+    re.IGNORECASE,
+)
+"""Those that say who asks and until when. They are dropped: the file is the same without them."""
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_QUERY = re.compile(r"(?<=[\w/.-])\?[^\s'\"<>]*=[^\s'\"<>]*")
+
+
+def public(value: Any) -> Any:
+    """Text whose addresses hold no user name, password, or parameter that is not allow-listed.
+
+    Parameters
+    ----------
+    value : str, or mappings and sequences of them, nested; anything else is returned as it is.
+    """
+    if isinstance(value, str):
+        if "?" not in value and "://" not in value:
+            return value
+        found = _ADDRESS.sub(lambda match: public_address(match[0]), value)
+        return _QUERY.sub(lambda match: _asked(match[0][1:], ()), found)
+    if isinstance(value, Mapping):
+        return {key: public(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [public(inner) for inner in value]
+    return value
+
+
+def public_address(href: str, also: Collection[str] = ()) -> str:
+    """One address, or path, as it may be kept and shown.
+
+    Parameters
+    ----------
+    href : all of it is the address.
+    also : query parameters that are kept besides those that always are.
+    """
+    head, mark, rest = href.partition("://")
+    if not mark:
+        return href
+    rest = rest.partition("#")[0]
+    place, _, query = rest.partition("?")
+    host, slash, path = place.partition("/")
+    return f"{head}://{host.rpartition('@')[2]}{slash}{path}{_asked(query, also)}"
+
+
+def _asked(query: str, also: Collection[str]) -> str:
+    parts = [part for part in query.split("&") if _name(part) in _KEPT or _name(part) in also]
+    return f"?{'&'.join(parts)}" if parts else ""
+
+
+def dropped(href: str, also: Collection[str] = ()) -> set[str]:
+    """Query parameters of an address that are not kept."""
+    if "://" not in href:
+        return set()
+    parts = href.partition("#")[0].partition("?")[2].split("&")
+    return {_name(part) for part in parts if part} - _KEPT - set(also)
+
+
+def doubtful(href: str, also: Collection[str] = ()) -> list[str]:
+    """Query parameters that are not kept, and yet may say which file is meant."""
+    return sorted(name for name in dropped(href, also) if not _CREDENTIALS.fullmatch(name))
+
+
+def _name(part: str) -> str:
+    return unquote(part.partition("=")[0]).lower()
+
+
+def is_http(href: str) -> bool:
+    """Whether an address leads to a web server."""
+    return href[:8].lower().startswith(("http://", "https://"))
+
+
+def host_of(href: str) -> str:
+    """The host that an address names, in lower case; "" where it names none."""
+    return (urlsplit(href).hostname or "").rstrip(".")
+
+
+def resolve(href: str, base: str | None) -> str:
+    """Where a link of a document leads: an address, or a path of this machine.
+
+    Links are URI references (RFC 3986), relative to their document, with %20 for a blank. Paths
+    that were written as they are, without it, are understood where only they lead to a file.
+
+    Parameters
+    ----------
+    href : the link.
+    base : address or path of the document; None: the link stays relative.
+    """
+    if base is not None and is_http(base):
+        return _lower(urljoin(base, href.strip()))
+    scheme, mark, rest = href.partition("://")
+    if mark and scheme.lower() != "file":
+        return _lower(href)
+    text = f"/{rest.removeprefix('localhost/').lstrip('/')}" if mark else href
+    if text.startswith("/vsi"):
+        return text
+    above = Path(base).parent if base is not None else Path()
+    literal = above / text
+    decoded = above / unquote(re.split(r"[?#]", text, maxsplit=1)[0])
+    path = literal if literal.is_file() and not decoded.is_file() else decoded
+    return str(path) if base is None or text.startswith("/") else str(path.resolve())
+
+
+def as_link(path: str) -> str:
+    """A path as a link that leads to it: what would be read as something else is encoded."""
+    return path.replace("%", "%25").replace("?", "%3F").replace("#", "%23")
+
+
+def _lower(href: str) -> str:
+    parts = urlsplit(href)
+    return urlunsplit((parts.scheme, *parts[1:]))

@@ -1,0 +1,86 @@
+"""Geometries in degrees, folded at 180: every longitude lies within -180 and 180."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+__all__ = ["Folded", "fold"]
+
+
+class Folded(NamedTuple):
+    """A geometry within -180 and 180.
+
+    Attributes
+    ----------
+    geometry : cut where it crosses.
+    bounds : west, south, east, north; west > east where it crosses.
+    centre : longitude of the centroid, of what lies on both sides as one piece.
+    crosses : whether it crosses.
+    """
+
+    geometry: BaseGeometry
+    bounds: tuple[float, float, float, float]
+    centre: float
+    crosses: bool
+
+
+def fold(geometry: BaseGeometry) -> Folded:
+    """Fold a geometry in degrees, in whatever way it is written about 180.
+
+    It may go on beyond 180 or -180, be cut there, or jump from one side to the other, so that it
+    seems to go round the Earth. One that seems to is taken for one that jumps, where it then goes
+    less than half round.
+
+    Parameters
+    ----------
+    geometry : polygons, finite; longitudes may be any.
+    """
+    geometry = _valid(geometry)
+    west, south, east, north = geometry.bounds
+    if east - west > 180:
+        rolled = _valid(shapely.transform(geometry, _roll))
+        left, _, right, _ = rolled.bounds
+        if right - left <= 180 and _flat(rolled) == _flat(geometry):
+            geometry, west, east = rolled, left, right
+    centre = float(geometry.centroid.x)
+    if west >= -180 and east <= 180:
+        return Folded(geometry, (west, south, east, north), centre, False)
+    first, last = int((west + 180) // 360), int(np.ceil((east + 180) / 360)) - 1
+    pieces = [
+        shapely.transform(
+            shapely.intersection(geometry, shapely.box(turn - 180, -90, turn + 180, 90)),
+            lambda xy, turn=turn: xy - [turn, 0.0],
+        )
+        for turn in (360.0 * n for n in range(first, max(first, last) + 1))
+    ]
+    cut = _valid(shapely.union_all(pieces))
+    crosses = last > first
+    if east - west >= 360:
+        return Folded(cut, (-180.0, south, 180.0, north), _turn(centre), False)
+    return Folded(cut, (_turn(west), south, _turn(east, last=True), north), _turn(centre), crosses)
+
+
+def _valid(geometry: BaseGeometry) -> BaseGeometry:
+    return geometry if geometry.is_valid else shapely.make_valid(geometry)
+
+
+def _flat(geometry: BaseGeometry) -> bool:
+    """Whether nothing of it is an area: what goes once round the Earth is, when it is rolled."""
+    return not geometry.area > 0
+
+
+def _roll(xy: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    rolled = xy.copy()
+    rolled[:, 0] %= 360.0
+    return rolled
+
+
+def _turn(longitude: float, *, last: bool = False) -> float:
+    """Between -180 and 180; `last`: 180 stays 180, as the eastern end of something."""
+    turned = (longitude + 180.0) % 360.0 - 180.0
+    return 180.0 if last and turned == -180.0 else turned

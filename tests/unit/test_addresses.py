@@ -1,0 +1,84 @@
+"""Addresses hold no secrets once they are kept, and links lead where their document says."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.addresses import as_link, doubtful, public, public_address, resolve
+from engine.errors import ReadError, first_line
+
+WORD = st.text(string.ascii_letters + string.digits + "-_.~%+", min_size=1, max_size=12)
+PLACE = "https://images.example.org/2023/a.tif"
+
+
+@given(user=WORD, password=WORD, name=WORD, value=WORD)
+def test_only_what_is_allowed_stays(user: str, password: str, name: str, value: str) -> None:
+    """Whatever a parameter is called; in an address, in a sentence and in an error of a library."""
+    secret, name = f"SECRET{value}", f"q{name}"
+    href = f"https://{user}:SECRET{password}@images.example.org/2023/a.tif?{name}={secret}&band=B02"
+    wanted = f"{PLACE}?band=B02"
+    assert public_address(href) == wanted
+    for text in (f"{href} is gone", f"cannot read '{href}'", f"GET /a.tif?{name}={secret} failed"):
+        assert "SECRET" not in public(text)
+        assert "SECRET" not in str(ReadError("cannot be read", got=text))
+        assert "SECRET" not in first_line(OSError(text))
+    assert public({"a": [href, 3]}) == {"a": [wanted, 3]}
+
+
+@pytest.mark.parametrize(
+    ("href", "kept"),
+    [
+        ("s3://bucket/a/b.tif", "s3://bucket/a/b.tif"),
+        ("/data/what?.tif", "/data/what?.tif"),
+        (f"{PLACE}?version=3&sig=x&versionId=4", f"{PLACE}?version=3&versionId=4"),
+        (f"{PLACE}#access_token=x", PLACE),
+        (f"{PLACE}?abcdef", PLACE),
+        ("https://u:p@ss@images.example.org/2023/a.tif", PLACE),
+    ],
+)
+def test_addresses_as_they_are_kept(href: str, kept: str) -> None:
+    assert public_address(href) == kept
+
+
+def test_parameters_that_may_mean_a_file_are_told_from_signatures() -> None:
+    signed = f"{PLACE}?X-Goog-Signature=1&X-Amz-Date=2&access_token=3&apikey=4&se=5&sig=6&Expires=7"
+    assert doubtful(signed) == []
+    assert doubtful(f"{PLACE}?frame=7&sig=8&date=9") == ["frame"]
+    assert doubtful(f"{PLACE}?frame=7", ["frame"]) == []
+    assert public_address(f"{PLACE}?frame=7&sig=8", ["frame"]) == f"{PLACE}?frame=7"
+
+
+@pytest.mark.parametrize(
+    ("href", "base", "wanted"),
+    [
+        ("./a%20b.tif", "https://x.org/c/i.json", "https://x.org/c/a%20b.tif"),
+        ("/etc/secret.tif", "https://x.org/c/i.json", "https://x.org/etc/secret.tif"),
+        ("HTTPS://y.org/a.tif", "https://x.org/i.json", "https://y.org/a.tif"),
+        ("file:///etc/a.tif", "https://x.org/i.json", "file:///etc/a.tif"),
+        ("HTTP://y.org/a.tif", "/data/i.json", "http://y.org/a.tif"),
+        ("file:///data/a%20b.tif", "/data/i.json", "/data/a b.tif"),
+        ("file://localhost/data/a.tif", "/data/i.json", "/data/a.tif"),
+        ("../d/a.tif", "/data/c/i.json", "/data/d/a.tif"),
+        ("/vsizip//data/a%20b.zip/x.tif", "/data/i.json", "/vsizip//data/a%20b.zip/x.tif"),
+    ],
+)
+def test_links_are_references(href: str, base: str, wanted: str) -> None:
+    assert resolve(href, base) == wanted
+
+
+@given(st.text(string.ascii_letters + " %?#&=ü20", min_size=1, max_size=10))
+def test_a_link_leads_back_to_its_path(name: str) -> None:
+    assert resolve(as_link(f"./{name}.tif"), "/data/i.json") == f"/data/{name}.tif"
+
+
+def test_names_written_as_they_are_lead_to_files_that_are_there(tmp_path: Path) -> None:
+    base = str(tmp_path / "item.json")
+    (tmp_path / "100%25.tif").touch()
+    assert resolve("./100%25.tif", base) == str(tmp_path / "100%25.tif")
+    (tmp_path / "100%.tif").touch()  # now the reference leads somewhere, and counts
+    assert resolve("./100%25.tif", base) == str(tmp_path / "100%.tif")
