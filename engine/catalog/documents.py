@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 from urllib3 import Retry
+from urllib3.exceptions import HTTPError
 
 from engine.addresses import host_of, is_http
 from engine.errors import CatalogError
@@ -104,13 +105,13 @@ class Documents:
                 target.open("wb") as to,
             ):
                 answer.raise_for_status()
-                for piece in answer.iter_content(1 << 20):
+                while piece := answer.raw.read1(1 << 20, decode_content=True):
                     had += len(piece)
                     self.count(0)
                     if had > most:
                         raise ValueError(f"more than {most >> 20} MiB")
                     to.write(piece)
-        except (OSError, ValueError, requests.RequestException) as error:
+        except (OSError, ValueError, HTTPError) as error:  # requests' own are of the first
             raise CatalogError(
                 "a document of the catalogue cannot be read",
                 got=f"{place}: {type(error).__name__}: {str(error)[:300]}",
