@@ -221,7 +221,9 @@ def parse_class(text: str | int | float) -> int:
     ------
     RecipeError
     """
-    word = str(text).strip().upper().removeprefix("LCZ").strip(" _-")
+    word = str(text).strip().upper()
+    if word.startswith("LCZ"):
+        word = word[3:].lstrip(" _-")
     whole, point, rest = word.partition(".")
     if point and not rest.strip("0"):
         word = whole

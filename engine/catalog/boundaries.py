@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import shapely
@@ -14,6 +15,7 @@ from engine.errors import AreaError, CardError, RecipeError
 from engine.grid.area import Area, polygons_of, reproject
 from engine.grid.moving import far_outside
 from engine.recipes.sections import AreaChoice
+from engine.vectors.layers import Layer
 from engine.vectors.read import Box, file_of, read_vectors
 
 __all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
@@ -51,8 +53,12 @@ def read_polygons(
         Where there are no polygons, or nothing says which CRS they are in.
     """
     found = read_vectors(path, wanted=lambda name: name == key, near=near, refuse=AreaError)
-    polygons: Polygons = []
     known: set[str] = set()
+    if key is not None:
+        found.layers = [_chosen(layer, key, value, found.name, known) for layer in found.layers]
+        if not any(layer.geometry for layer in found.layers):
+            raise AreaError("no such country", got=value, expected=", ".join(sorted(known)))
+    polygons: Polygons = []
     for layer, parts in found.polygons(AreaError):
         if layer.crs is None:
             raise AreaError(
@@ -61,15 +67,7 @@ def read_polygons(
                 expected="a .prj beside a shapefile, or a CRS in the file",
                 remedy="add the .prj that came with the data",
             )
-        if key is not None and key not in layer.names:
-            raise AreaError(f"{found.name} has no field {key}", got=", ".join(layer.names))
-        told = [value] * len(layer.geometry) if key is None else layer.fields[key]
-        known |= {str(each) for each in told if each is not None}
-        rows = zip(parts.polygons, parts.row, strict=True)
-        if taken := [polygon for polygon, row in rows if told[row] == value]:
-            polygons.append((taken, layer.crs))
-    if not polygons and known:
-        raise AreaError("no such country", got=value, expected=", ".join(sorted(known)))
+        polygons.append((parts.polygons, layer.crs))
     if not polygons and not found.partial:
         raise AreaError(
             f"{found.name} holds no polygons",
@@ -77,6 +75,17 @@ def read_polygons(
             expected="polygons",
         )
     return polygons, found.notes
+
+
+def _chosen(layer: Layer, key: str, value: str | None, name: str, known: set[str]) -> Layer:
+    """Features of a layer whose field `key` is `value`; the field's values go to `known`."""
+    if key not in layer.names:
+        raise AreaError(f"{name} has no field {key}", got=", ".join(layer.names))
+    told = layer.fields[key]
+    known |= {str(each) for each in told if each is not None}
+    here = [k for k, each in enumerate(told) if each == value]
+    fields = {field: [values[k] for k in here] for field, values in layer.fields.items()}
+    return replace(layer, geometry=[layer.geometry[k] for k in here], fields=fields)
 
 
 def read_boundaries(

@@ -88,7 +88,7 @@ class Vectors:
                 rows += [row] * len(polygons)
             if kept:
                 found.append((layer, Parts(kept, np.array(rows, np.intp))))
-        self.notes += [f"{number} {what}" for what, number in tally.items()]
+        self.notes += [f"{number} {what}" for what, number in tally.items() if number]
         return found
 
     def _clean(

@@ -170,6 +170,7 @@ def test_geometries_of_all_kinds(tmp_path: Path, geometry: Any, count: int, note
     found, told = polygons(path)
     assert len(found) == count
     assert note in " ".join(told.notes)
+    assert not any(text.startswith("0 ") for text in told.notes)
     assert all(p.is_valid and p.area > 0 for p in found)
 
 
