@@ -129,10 +129,13 @@ def _runs(schedule: Schedule, root: zarr.Group) -> list[dict[str, Any]]:
 def _otherwise(schedule: Schedule, kinds: Sequence[Why]) -> Counter[tuple[str, str]]:
     """Tiles that are there and would be made otherwise, by stage and reason."""
     found: Counter[tuple[str, str]] = Counter()
-    for stage in schedule.stages:
-        for tile in schedule.tiles(stage, Status.READY):
-            if int(schedule.why[stage][tile]) in kinds:
-                found[stage, schedule.reason(stage, tile)] += 1
+    for name, stage in schedule.stages.items():
+        of_days = any(schedule.stages[source.stage].daily for source in stage.inputs)
+        for tile in schedule.tiles(name, Status.READY):
+            why = int(schedule.why[name][tile])
+            # a layer that a stopped run left behind its map has no data: that is not the recipe's
+            if why in kinds and (why != Why.INPUTS or of_days):
+                found[name, schedule.reason(name, tile)] += 1
     return found
 
 

@@ -61,6 +61,7 @@ NOTHING: dict[str, Any] = {
     "mask.outside": None,  # it has one value
     "imagery.catalog": "elsewhere.json",  # the items are those of the run
     "imagery.collection": None,
+    "imagery.allow_hosts": ["elsewhere.example"],
     "instances.segmenter": "slic",  # the model needs none
     "instances.segmentation": "per_window",
     "instances.checkpoint": None,  # of a segmenter that is none of these
