@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
 
-__all__ = ["Move", "cut_at_180", "far_outside", "move_of", "polygons_of", "reproject", "unroll"]
+__all__ = ["Move", "far_outside", "move_of", "polygons_of", "reproject", "unroll"]
 
 _DEGREES, _METRES = 0.05, 1000.0  # edges are cut to these lengths before they are moved
 _FAR = 1.0  # degrees beyond a CRS's area of use that are worth a note
@@ -131,15 +131,6 @@ def unroll(geometry: BaseGeometry) -> BaseGeometry:
     if all(a is b for a, b in zip(parts, found, strict=True)):
         return geometry
     return shapely.union_all([p if p.is_valid else shapely.make_valid(p) for p in found])
-
-
-def cut_at_180(geometry: BaseGeometry) -> BaseGeometry:
-    """A narrow geometry in degrees that crosses 180, cut there; its longitudes within -180..180."""
-    unrolled = shapely.transform(geometry, lambda xy: np.column_stack([xy[:, 0] % 360.0, xy[:, 1]]))
-    unrolled = unrolled if unrolled.is_valid else shapely.make_valid(unrolled)
-    east_part = shapely.intersection(unrolled, shapely.box(0, -90, 180, 90))
-    west_part = shapely.intersection(unrolled, shapely.box(180, -90, 360, 90))
-    return shapely.union(east_part, shapely.transform(west_part, lambda xy: xy - [360.0, 0.0]))
 
 
 def far_outside(geographic: BaseGeometry, crs: str | CRS) -> str | None:

@@ -19,7 +19,8 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.errors import AreaError, LabelError
-from engine.grid.moving import cut_at_180, far_outside, move_of, reproject, unroll
+from engine.grid.antimeridian import fold
+from engine.grid.moving import far_outside, move_of, reproject, unroll
 from engine.recipes.sections import AreaChoice
 from engine.vectors.layers import Vectors
 from engine.vectors.read import file_of, files_of, read_vectors
@@ -245,7 +246,7 @@ def test_degrees_and_metres_are_not_taken_for_each_other(tmp_path: Path) -> None
     metres = frame([shapely.box(500_000, 5_200_000, 501_000, 5_201_000)], 32633)
     path = tmp_path / "utm.geojson"
     path.write_text(shapely.to_geojson(metres.geometry[0]))
-    with pytest.raises(LabelError, match="coordinates are no degrees"):
+    with pytest.raises(LabelError, match="coordinates are not in degrees"):
         polygons(path)
     path.write_text(metres.to_json())  # with the member crs of before the standard
     assert polygons(path)[1].layers[0].crs.to_epsg() == 32633  # type: ignore[union-attr]
@@ -305,7 +306,7 @@ def test_areas_fold_at_180_however_they_are_written(
     elif form == "across" and east > 180:
         shape = shapely.Polygon([(west, -20), (east - 360, -20), (east - 360, -18), (west, -18)])
     else:
-        shape = cut_at_180(whole)
+        shape = fold(whole).geometry
     path = tmp_path_factory.mktemp("fold") / "area.geojson"
     path.write_text(shapely.to_geojson(shape))
     expected = reproject(whole, "EPSG:4326", crs)
