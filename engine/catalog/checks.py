@@ -67,7 +67,7 @@ class Origin:
             if scheme in self._schemes and "://" in href:
                 return
             raise ItemError(
-                f"{what} is no address that a remote catalogue may name",
+                f"{what} is not an address that a remote catalogue may name",
                 got=f"a {scheme} address" if "://" in href and scheme != "file" else "a local file",
                 expected=", ".join(["http", "https", *sorted(self._schemes)]),
                 remedy="keep a copy of the catalogue on this machine if its items are trusted, or "

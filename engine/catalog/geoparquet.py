@@ -148,7 +148,7 @@ def _items(table: pa.Table) -> Iterator[Any]:
         found = list(stac_geoparquet.arrow.stac_table_to_items(_with_geometry(table)))
     except Exception as error:
         if table.num_rows == 1:
-            yield ValueError(f"a row that is no item: {error}")
+            yield ValueError(f"a row that is not an item: {error}")
             return
         for row in range(table.num_rows):
             yield from _items(table.slice(row, 1))

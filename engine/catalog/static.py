@@ -59,7 +59,7 @@ def _list(value: Mapping[str, Any], name: str, place: str) -> list[Any]:
     found = value.get(name, [])
     if not isinstance(found, list):
         raise CatalogError(
-            f"a document's {name} are no list: it is not STAC",
+            f"a document's {name} are not a list: it is not STAC",
             got=f"{place}: {type(found).__name__}",
         )
     return found
@@ -71,7 +71,7 @@ def _links(value: Mapping[str, Any], place: str) -> list[str]:
     for link in _list(value, "links", place):
         if not isinstance(link, Mapping):
             raise CatalogError(
-                "a document's link is no object: it is not STAC",
+                "a document's link is not an object: it is not STAC",
                 got=f"{place}: {type(link).__name__}",
                 expected="rel and href",
             )
@@ -87,7 +87,9 @@ def _follow(documents: Documents, place: str, href: str) -> str:
     try:
         target = resolve(href, place)
     except ValueError as error:
-        raise CatalogError("a document's link is no address", got=f"{place}: {error}") from error
+        raise CatalogError(
+            "a document's link is not an address", got=f"{place}: {error}"
+        ) from error
     if not is_http(place):
         documents.trust(target)
     elif not is_http(target):

@@ -164,7 +164,7 @@ def judge(
     Raises
     ------
     LabelError
-        Where cells are missing, empty, or hold what is no class.
+        Where cells are missing, empty, or hold what is not a class.
     MetricError
         Where the sample was drawn on another map.
     """
@@ -198,7 +198,7 @@ def judge(
             reference[number - 1] = parse_class(value)
         except RecipeError as error:
             raise LabelError(
-                f"cell {number} of the sample holds what is no class",
+                f"cell {number} of the sample holds what is not a class",
                 got=repr(value),
                 expected="1 to 17, or 1 to 10 and A to G",
             ) from error
@@ -236,7 +236,7 @@ def _told(features: Any) -> dict[int, Any]:
         fields = feature["properties"]
         number = float(fields.get("id", feature.get("id")))
         if number != int(number):
-            raise ValueError(f"a cell's id is no number: {number}")
+            raise ValueError(f"a cell's id is not a number: {number}")
         value = fields.get("lcz")
         if told.setdefault(int(number), value) != value:
             raise ValueError(f"cell {int(number)} is there twice, with different classes")

@@ -120,7 +120,7 @@ class _Loader(yaml.SafeLoader):
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise ValueError(f"a key is no plain word{_place(key)}")
+                raise ValueError(f"a key is not a plain word{_place(key)}")
             value = key.tag, key.value
             if value in seen:
                 raise ValueError(f"{key.value} is there twice{_place(key)}")
@@ -148,7 +148,7 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 
 def _require_text(text: str) -> None:
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
-        raise ValueError(f"{text[:40]!a} is no text: it has a NUL or half a sign")
+        raise ValueError(f"{text[:40]!a} is not text: it has a NUL or half a sign")
 
 
 def _place(node: yaml.Node) -> str:

@@ -384,7 +384,7 @@ def _errors(place: Location) -> Iterator[None]:
         raise damage_of(error, place) or error from error
     except (KeyError, FileNotFoundError) as error:
         raise StoreError(
-            "this is no store of natmap's, or it is damaged", got=f"{place}: {first_line(error)}"
+            "this is not a store of natmap, or it is damaged", got=f"{place}: {first_line(error)}"
         ) from error
 
 

@@ -46,7 +46,7 @@ def parse_geojson(
     for number, feature in enumerate(features, 1):
         properties = feature.get("properties") or {}
         if not isinstance(properties, dict):
-            raise ValueError(f"feature {number} has properties that are no object")
+            raise ValueError(f"feature {number} has properties that are not an object")
         try:
             shape, n = _geometry(feature.get("geometry"))
         except ValueError as error:
@@ -82,7 +82,7 @@ def _features(document: dict[str, Any]) -> list[dict[str, Any]]:
     if kind == "FeatureCollection":
         features = document.get("features")
         if not isinstance(features, list) or not all(isinstance(f, dict) for f in features):
-            raise ValueError("its features are no list of objects")
+            raise ValueError("its features are not a list of objects")
         return features
     if kind == "Feature":
         return [document]
@@ -118,7 +118,7 @@ def _geometry(value: Any, depth: int = 0) -> tuple[BaseGeometry | None, int]:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise ValueError("coordinates are no list")
+        raise ValueError("coordinates are not a list")
     return value
 
 

@@ -178,6 +178,6 @@ def _coordinates(words: str) -> npt.NDArray[np.float64]:
     for place in re.sub(r"\s*,\s*", ",", words).split():
         numbers = place.split(",")
         if len(numbers) < 2:
-            raise ValueError(f"coordinates are no pair: {place[:40]}")
+            raise ValueError(f"coordinates are not a pair: {place[:40]}")
         found.append((float(numbers[0]), float(numbers[1])))
     return np.array(found, float).reshape(-1, 2)

@@ -73,7 +73,7 @@ class Vectors:
         Raises
         ------
         NatmapError
-            Of the class `refuse`: where coordinates are no numbers, or no degrees where they
+            Of the class `refuse`: where coordinates are not numbers, or not degrees where they
             should be.
         """
         tally: Counter[str] = Counter()
@@ -105,7 +105,7 @@ class Vectors:
         geometry = shapely.force_2d(geometry)
         if not np.isfinite(shapely.get_coordinates(geometry)).all():
             raise refuse(
-                f"{self.name} holds coordinates that are no numbers",
+                f"{self.name} holds coordinates that are not numbers",
                 got=f"NaN or infinity in geometry {row + 1} of {layer.name}",
                 remedy="repair or remove that geometry",
             )
@@ -140,7 +140,7 @@ def polygon_of(rings: Iterable[Any]) -> tuple[BaseGeometry | None, int]:
     Raises
     ------
     ValueError
-        Where coordinates are no pairs of numbers, or no finite ones.
+        Where coordinates are not pairs of finite numbers.
     """
     found, closed = [], 0
     for number, ring in enumerate(rings):
@@ -162,9 +162,9 @@ def _numbers(ring: Any) -> npt.NDArray[np.float64]:
     try:
         pairs = [(p[0], p[1]) for p in ring]
     except (TypeError, IndexError, KeyError):
-        raise ValueError("a ring is no list of coordinates") from None
+        raise ValueError("a ring is not a list of coordinates") from None
     if any(isinstance(v, bool) or not isinstance(v, int | float) for p in pairs for v in p):
-        raise ValueError("a ring has coordinates that are no numbers")
+        raise ValueError("a ring has coordinates that are not numbers")
     return np.array(pairs, float).reshape(-1, 2)
 
 
@@ -188,7 +188,7 @@ def _require_degrees(name: str, layer: Layer, refuse: type[NatmapError]) -> None
     if layer.crs.is_geographic:
         if max(-west, east) > _MORE_THAN_DEGREES or max(-south, north) > 90 + 1e-6:
             raise refuse(
-                "coordinates are no degrees",
+                "coordinates are not in degrees",
                 got=got,
                 expected=f"longitudes and latitudes of {layer.crs.name}",
                 remedy="write the file again in WGS 84, or in a form that says its CRS (GPKG)",

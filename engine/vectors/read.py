@@ -212,7 +212,7 @@ def _layers(
     for layer, kind in pyogrio.list_layers(file.address):
         told = _info(file.address, layer)
         if told["driver"] != form:
-            raise ValueError(f"it is no {form}, but {told['driver']}")
+            raise ValueError(f"it is not a {form}, but {told['driver']}")
         if kind is None or any(word in kind for word in ("Point", "LineString")):
             others.append(f"layer {layer} of {name} is left out: {kind or 'no geometries'}")
             continue

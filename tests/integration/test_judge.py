@@ -163,7 +163,7 @@ def test_what_cannot_be_sampled_is_said(codes: np.ndarray, tmp_path: Path) -> No
     sample(tmp_path / "map.tif", tmp_path / "s", least=30, standard_error=0.03)
     text = (tmp_path / "s" / "sample.geojson").read_text()
     (tmp_path / "s" / "sample.geojson").write_text(text.replace('"lcz": null', '"lcz": "grass"'))
-    with pytest.raises(LabelError, match=r"holds what is no class(.|\n)*'grass'"):
+    with pytest.raises(LabelError, match=r"holds what is not a class(.|\n)*'grass'"):
         judge(tmp_path / "map.tif", tmp_path / "s")
 
 
