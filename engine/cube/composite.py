@@ -186,6 +186,9 @@ def explain(
 ) -> npt.NDArray[np.uint8]:
     """Why a pixel of the composite has no data.
 
+    A pixel that one item lost and another item of that day shows has the class of the latter: where
+    that is cloud the pixel says so, and the tile's flag says that a read failed.
+
     Parameters
     ----------
     observations : uint16 (y, x)

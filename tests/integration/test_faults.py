@@ -104,14 +104,15 @@ def changed_tiles(one: Path, other: Path) -> set[str]:
     return found
 
 
-def lost_pixels(clean: Path, store: Path) -> np.ndarray:
-    """Pixels of which some day was lost; of no other may a day differ from the faultless one.
+def lost_pixels(clean: Path, store: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of which some day was lost, and those of them where another image shows instead.
 
-    A day's pixel says itself that it could not be read, or that another image of that day shows
-    there (`source`), as where two zones overlap.
+    Of no other pixel may a day differ from the faultless one. A day's pixel says itself that it
+    could not be read, or that another image of that day shows there (`source`), as where two zones
+    overlap.
     """
     a, b = (engine.open_store(path, decode=False, days="all")["scenes"] for path in (clean, store))
-    found = np.zeros(a["scl"].shape[-2:], bool)
+    found, replaced = np.zeros((2, *a["scl"].shape[-2:]), bool)
     for overpass in AUTUMN[:3]:
         day = {"time": f"{overpass.when:%Y-%m-%d}"}
         one, other = (
@@ -119,10 +120,11 @@ def lost_pixels(clean: Path, store: Path) -> np.ndarray:
         )
         differs = (one["bands"] != other["bands"]).any(axis=0)
         differs |= (one["scl"] != other["scl"]) | (one["source"] != other["source"])
-        told = (other["scl"] == READ_FAILED) | (one["source"] != other["source"])
-        assert not (differs & ~told).any()
+        unread, another = other["scl"] == READ_FAILED, one["source"] != other["source"]
+        assert not (differs & ~unread & ~another).any()
         found |= differs
-    return found
+        replaced |= another & ~unread
+    return found, replaced
 
 
 def over_http(country: Path, folder: Path, port: int) -> dict[str, Any]:
@@ -161,12 +163,15 @@ def test_a_failing_network_changes_no_pixel_in_silence(
         told = read_status(tmp_path / "store")["notes"], _suspects(tmp_path / "store")
         assert different <= gaps.keys(), told
         found = composite(tmp_path / "store")
-        blind = (found["observations"] == 0) & (clean["observations"] > 0)
-        assert (found["reason"][blind] == Reason.READ_FAILED).all()
         # pixel by pixel: the composite differs only where a day was lost, or a cloud's disc with it
-        lost = lost_pixels(country / "store", tmp_path / "store")
+        lost, replaced = lost_pixels(country / "store", tmp_path / "store")
         assert lost.any() == bool(different)
         beside = maximum_filter(lost, 2 * DISC + 1)
+        # where it has nothing, the read failed, or the image that shows instead is cloudy there
+        blind = (found["observations"] == 0) & (clean["observations"] > 0)
+        cloudy = blind & maximum_filter(replaced, 2 * DISC + 1)
+        assert np.isin(found["reason"][cloudy], (Reason.READ_FAILED, Reason.ALL_CLOUD)).all()
+        assert (found["reason"][blind & ~cloudy] == Reason.READ_FAILED).all()
         for name, values in found.items():
             assert (values == clean[name])[..., ~beside].all(), name
         # the next run over a healed network mends all of it
