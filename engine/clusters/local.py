@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from engine.clusters import apart
 from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
 from engine.errors import RunError, first_line
+from engine.files import scratch
 
 __all__ = ["Local", "open_local", "usual_workers"]
 
@@ -92,15 +93,15 @@ def open_local(
     }
     with (
         dask.config.set(settings),
-        tempfile.TemporaryDirectory(prefix="natmap-") as scratch,
+        scratch() as folder,
         apart.shielded_loop() as loop,
-        _start(count, share, loop, scratch) as cluster,
+        _start(count, share, loop, folder) as cluster,
         Client(cluster) as client,
     ):
         yield Local(count, cluster, client)
 
 
-def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalCluster:
+def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalCluster:
     """Start workers; one that is frozen before it has connected would be waited for without end."""
     frozen = threading.Event()
 
@@ -123,7 +124,7 @@ def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalClus
             memory_limit=int(gigabytes * 1e9),
             # all share the machine's card, if it has one
             resources={"GPU": 1} if _gpus() else None,
-            local_directory=scratch,
+            local_directory=str(folder),
             silence_logs="CRITICAL",
             scheduler_kwargs={"extensions": EXTENSIONS},
         )

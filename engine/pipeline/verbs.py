@@ -222,11 +222,15 @@ def _run(
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     require_product(found.client, prepared.product)
-                    summary = execute(
-                        schedule, store, found, listeners=listeners, limits=limits, number=number
+                    return execute(
+                        schedule,
+                        store,
+                        found,
+                        listeners=listeners,
+                        limits=limits,
+                        number=number,
+                        done=done,
                     )
-                    done()
-                    return summary
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there
                 if start == _STARTS - 1:
