@@ -92,8 +92,9 @@ def open_local(
         "distributed.worker.preload": [apart.PRELOAD, *preload],
     }
     with (
-        dask.config.set(settings),
         scratch() as folder,
+        # the scheduler's own files too
+        dask.config.set(settings | {"temporary-directory": str(folder)}),
         apart.shielded_loop() as loop,
         _start(count, share, loop, folder) as cluster,
         Client(cluster) as client,

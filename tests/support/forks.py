@@ -8,13 +8,17 @@ seconds, which fall between writes of other languages too.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,19 +64,25 @@ class Forks:
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
 
-    def call(self, folder: Path, words: str, **kill: Any) -> Ended:
+    def call(self, folder: Path, words: str | Sequence[str], **kill: Any) -> Ended:
         """Run ``natmap WORDS`` in a folder.
 
         Parameters
         ----------
         kill : ``write=n``, ``after=seconds``, or nothing; ``group=False``: the driver alone.
+            ``press=word``: at a terminal Ctrl-C when a word is shown there, or after seconds; a
+            list: one for each.
         """
-        asked = {"words": words.split(), "folder": str(folder), "kill": kill}
+        asked = {"words": _split(words), "folder": str(folder), "kill": kill}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
         return Ended(**json.loads(self._process.stdout.readline()))
+
+
+def _split(words: str | Sequence[str]) -> list[str]:
+    return words.split() if isinstance(words, str) else list(words)
 
 
 # -- in the process that forks ----------------------------------------------------------------
@@ -90,14 +100,19 @@ def _serve() -> None:
         told, tell = os.pipe()
         log = Path(asked["folder"]) / ".said"
         began = time.monotonic()
+        keys = asked["kill"].get("press")
+        screen, slave = (-1, -1) if keys is None else pty.openpty()
         child = os.fork()
         if not child:
             os.close(told)
-            _be(asked, log, tell)
+            _be(asked, slave, log, tell)
             return
         os.close(tell)
-        os.setpgid(child, child)
-        if (after := asked["kill"].get("after")) is not None:
+        if keys is not None:
+            os.close(slave)
+            log.write_text(_press(screen, keys))
+        elif (after := asked["kill"].get("after")) is not None:
+            os.setpgid(child, child)
             time.sleep(after)
             group = asked["kill"].get("group", True)
             (os.killpg if group else os.kill)(child, signal.SIGKILL)
@@ -111,14 +126,39 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
-def _be(asked: Mapping[str, Any], log: Path, tell: int) -> None:
+def _press(screen: int, words: Sequence[str | float]) -> str:
+    """Press Ctrl-C at words or seconds, and read to the end; what was shown."""
+    shown, waiting, began = "", list(words), time.monotonic()
+    while True:
+        if select.select([screen], [], [], 0.02)[0]:
+            try:
+                shown += os.read(screen, 65536).decode("utf-8", "replace")
+            except OSError:  # the other end is closed
+                os.close(screen)
+                return shown
+        if waiting and (
+            waiting[0] in shown
+            if isinstance(waiting[0], str)
+            else time.monotonic() - began > waiting[0]
+        ):
+            os.write(screen, b"\x03")
+            waiting.pop(0)
+
+
+def _be(asked: Mapping[str, Any], terminal: int, log: Path, tell: int) -> None:
     """Be the call, in the child; the interpreter ends as that of the command does."""
-    os.setpgid(0, 0)
+    if terminal >= 0:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        streams = [terminal] * 3
+        os.environ |= {"TERM": "xterm", "COLUMNS": "300"}
+    else:
+        os.setpgid(0, 0)
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        streams = [os.open(os.devnull, os.O_RDONLY), file, file]
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     os.chdir(asked["folder"])
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
     writes, last = 0, asked["kill"].get("write", -1)
 
     def look(event: str, args: tuple[Any, ...]) -> None:
