@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,60 +53,85 @@ def require_no_litter(folder: Path, temporary: Path, clean: list[str]) -> None:
 
 
 class Law:
-    """A verb undisturbed, and the same killed at moments."""
+    """A verb undisturbed, and the same broken off at moments, all in one place: reports name it."""
 
     def __init__(self, verb: Verb, forks: Forks, country: Path, work: Path) -> None:
-        self.verb, self.forks, self.work = verb, forks, work
-        self.start = Path(shutil.copytree(country, work / "start"))
+        self.verb, self.forks = verb, forks
+        self.folder, self._start = work / "it's here", work / "start"
+        shutil.copytree(country, self.folder)
         if verb.before:
-            assert self.call(self.start, verb.before).code == 0
-        self.old = verb.read(self.start)
-        self.clean = Path(shutil.copytree(self.start, work / "clean"))
-        self.whole = self.call(self.clean, verb.words)
+            assert self.call(verb.before).code == 0
+        self.old = verb.read(self.folder)
+        shutil.copytree(self.folder, self._start)
+        self.whole = self.call(verb.words)
         assert self.whole.code == 0, self.whole.said
-        self.new = verb.read(self.clean)
-        self.files = listing(self.clean)
+        self.new, self.files = verb.read(self.folder), listing(self.folder)
         assert self.new is not None
 
-    def call(self, folder: Path, words: str, **kill: Any) -> Ended:
-        return self.forks.call(folder, words, **kill)
+    def call(self, words: str, **kill: Any) -> Ended:
+        return self.forks.call(self.folder, words, **kill)
 
-    def attack(self, name: str, **kill: Any) -> None:
-        """Kill a call, look at what is there, call again."""
-        folder = Path(shutil.copytree(self.start, self.work / name))
-        killed = self.call(folder, self.verb.words, **kill)
+    def attack(self, **kill: Any) -> Ended:
+        """Break a call off, and look at what is there."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._start, self.folder)
+        ended = self.call(self.verb.words, **kill)
+        found = self.verb.read(self.folder)
+        if found is None:
+            assert self.verb.gap, kill
+        elif found != self.old:
+            require_same(found, self.new, kill)
+        return ended
+
+    def require_whole(self) -> None:
+        """After the next call."""
+        found = self.verb.read(self.folder)
+        assert found is not None
+        require_same(found, self.new, None)
+        require_no_litter(self.folder, self.forks.temporary, self.files)
+
+    def attack_and_call(self, **kill: Any) -> None:
+        killed = self.attack(**kill)
         assert killed.code in (0, -9), killed.said
-        found = self.verb.read(folder)
-        assert found in (self.old, self.new) or (self.verb.gap and found is None), kill
-        again = self.call(folder, self.verb.words)
+        again = self.call(self.verb.words)
         assert again.code == 0, (kill, again.said)
-        assert self.verb.read(folder) == self.new, kill
-        require_no_litter(folder, self.forks.temporary, self.files)
-        shutil.rmtree(folder)
+        self.require_whole()
+
+
+def require_same(found: Any, wanted: Any, why: object) -> None:
+    differing = {k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k)}
+    assert not differing, why
+
+
+@pytest.fixture(scope="module")
+def law(
+    forks: Forks, country: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Law]:
+    return cache(
+        lambda name: Law((VERBS | MORE)[name], forks, country, tmp_path_factory.mktemp(name))
+    )
+
+
+Laws = Callable[[str], Law]
 
 
 @pytest.mark.parametrize("name", VERBS)
-def test_kill_nine_of_a_verb(name: str, forks: Forks, country: Path, tmp_path: Path) -> None:
-    law = Law(VERBS[name], forks, country, tmp_path)
-    chance = random.Random(name)
-    last = law.whole.writes
-    # the second half: the first is reading, and the first files
-    law.attack("killed", write=chance.randint(last // 2 + 1, last))
+def test_kill_nine_of_a_verb(name: str, law: Laws) -> None:
+    """At a write of the second half; in the first it reads, and writes first files."""
+    last = law(name).whole.writes
+    law(name).attack_and_call(write=random.Random(name).randint(last // 2 + 1, last))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [*VERBS, *MORE])
-def test_kill_nine_at_moments_of_chance(
-    name: str, forks: Forks, country: Path, tmp_path: Path
-) -> None:
+def test_kill_nine_at_moments_of_chance(name: str, law: Laws) -> None:
     """Twenty moments over a clean call's duration, and each of its writes."""
-    law = Law((VERBS | MORE)[name], forks, country, tmp_path)
-    chance = random.Random(f"soak {name}")
+    chance, whole = random.Random(f"soak {name}"), law(name).whole
     for number in range(20):
-        law.attack(f"s{number}", after=law.whole.seconds * (number + chance.random()) / 20)
-    for write in range(1, law.whole.writes + 1):
-        law.attack(f"w{write}", write=write)
+        law(name).attack_and_call(after=whole.seconds * (number + chance.random()) / 20)
+    for write in range(1, whole.writes + 1):
+        law(name).attack_and_call(write=write)
 
 
 # -- a run, whose workers are processes of their own --------------------------------------------
@@ -192,40 +218,29 @@ def test_ctrl_c_in_a_run(forks: Forks, tmp_path: Path) -> None:
     assert f"{9 - int(done[1])} tiles done" in resume(ended.said)
 
 
-def test_ctrl_c_in_a_training(forks: Forks, country: Path, tmp_path: Path) -> None:
-    law = Law(VERBS["train"], forks, country, tmp_path)
-    for number in range(3):
-        folder = Path(shutil.copytree(law.start, tmp_path / f"it's {number}"))
-        ended = forks.call(folder, law.verb.words, press=["epoch 1 of"])
+def test_ctrl_c_in_a_training(law: Laws) -> None:
+    for _ in range(3):
+        ended = law("train").attack(press=["epoch 1 of"])
         if ended.code:
             break
     require_broken_off(ended)
-    assert (folder / "model" / "state.pt").exists()
-    assert law.verb.read(folder) in (law.old, None)
+    assert (law("train").folder / "model" / "state.pt").exists()
     assert "epoch 1 of" in resume(ended.said)
-    assert law.verb.read(folder) == law.new
-    require_no_litter(folder, forks.temporary, law.files)
+    law("train").require_whole()
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", [*VERBS, *MORE])
-def test_ctrl_c_at_moments_of_a_verb(
-    name: str, forks: Forks, country: Path, tmp_path: Path
-) -> None:
-    law = Law((VERBS | MORE)[name], forks, country, tmp_path)
+def test_ctrl_c_at_moments_of_a_verb(name: str, law: Laws) -> None:
     chance = random.Random(f"terminal {name}")
     for number in range(5):
-        folder = Path(shutil.copytree(law.start, tmp_path / f"it's {number}"))
-        moment = law.whole.seconds * (number + chance.random()) / 5
-        ended = forks.call(folder, law.verb.words, press=[moment])
+        moment = law(name).whole.seconds * (number + chance.random()) / 5
+        ended = law(name).attack(press=[moment])
         if ended.code:
             require_broken_off(ended)
-            found = law.verb.read(folder)
-            assert found in (law.old, law.new) or (law.verb.gap and found is None)
             resume(ended.said)
-        assert law.verb.read(folder) == law.new
-        require_no_litter(folder, forks.temporary, law.files)
+        law(name).require_whole()
 
 
 @pytest.mark.soak
