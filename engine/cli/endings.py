@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import logging
 import os
 import shlex
 import sys
@@ -84,19 +85,26 @@ def carry_out(command: Callable[[], object]) -> None:
     _mend_streams()
     listen()
     threading.excepthook = _thread_failed
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # below it has traces only
     code: object = 0
+    broken = False
     try:
         command()
     except SystemExit as end:
         code = end.code
+        broken = isinstance(end, _BrokenOff)
     except BaseException as error:
         deaf()
         code = _say(error)
+        broken = isinstance(error, KeyboardInterrupt)
     deaf()  # it is over: what comes now must not break the end
     try:
         sys.stdout.flush()
     except _OutputError as error:
         code = _say(error)
+    if broken:  # what libraries had begun would only fail in closing, and say so
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
     sys.exit(cast("int | str | None", code))
 
 
@@ -114,7 +122,11 @@ class Verbs(typer.core.TyperGroup):
         except (OSError, EOFError) as error:
             raise _CarriedError() from error
         except KeyboardInterrupt as error:
-            raise SystemExit(_say(error)) from None
+            raise _BrokenOff(_say(error)) from None
+
+
+class _BrokenOff(SystemExit):
+    """The end of a verb that was broken off; it has said so."""
 
 
 class _CarriedError(Exception):

@@ -108,9 +108,7 @@ def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalClus
 
     def end() -> None:
         frozen.set()
-        for process in multiprocessing.active_children():
-            if "Dask Worker" in process.name:
-                process.kill()
+        _kill_workers()
 
     timer = threading.Timer(_LONGEST_START, end)
     timer.daemon = True
@@ -136,8 +134,17 @@ def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalClus
             got=late or first_line(error),
             remedy="look at memory, load and disk of the machine, and at `natmap doctor`",
         ) from error
+    except BaseException:
+        _kill_workers()  # those that have not connected would look for their nanny, and say so
+        raise
     finally:
         timer.cancel()
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        if "Dask Worker" in process.name:
+            process.kill()
 
 
 def usual_workers() -> int:

@@ -20,7 +20,7 @@ from typing import Any
 
 import psutil
 import pytest
-from support.forks import ROOT, Ended, Forks
+from support.forks import ROOT, STARTING, Ended, Forks
 from support.shared import mapped
 from support.verbs import MORE, VERBS, Verb, committed, prepare, read_store, tiles
 from support.worlds import SMALL, synthesize
@@ -219,6 +219,16 @@ def test_ctrl_c_in_a_run(forks: Forks, tmp_path: Path) -> None:
     assert f"{9 - int(done[1])} tiles done" in resume(ended.said)
 
 
+def test_ctrl_c_while_workers_start(forks: Forks, tmp_path: Path) -> None:
+    """Dask would fail in closing what has only begun, with three traces."""
+    folder = mapped(tmp_path / "country")
+    ended = forks.call(folder, RUN, press=[STARTING])
+    require_broken_off(ended)
+    assert "To resume: " in ended.said
+    require_ended(folder)
+    assert not list(forks.temporary.glob("natmap-*"))
+
+
 def test_ctrl_c_in_a_training(law: Laws) -> None:
     for _ in range(3):
         ended = law("train").attack(press=["epoch 1 of"])
@@ -257,7 +267,14 @@ def test_ctrl_c_in_each_stage_of_a_run(forks: Forks, tmp_path: Path) -> None:
     ended = forks.call(folder, "plan recipe.yaml", press=[0.3])
     assert "Traceback" not in ended.said
     done = 0
-    for press in ([0.2], [1.0], ["dashboard"], ["scenes"], ["composite"], ["scores", "stopping"]):
+    for press in (
+        [0.2],
+        [STARTING],
+        ["dashboard"],
+        ["scenes"],
+        ["composite"],
+        ["scores", "stopping"],
+    ):
         ended = forks.call(folder, words, press=press)
         require_broken_off(ended)
         assert tiles(committed(folder)) >= done

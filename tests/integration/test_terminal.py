@@ -150,13 +150,13 @@ def test_the_advice_how_to_go_on_is_the_command_itself(
     path.write_text(yaml.safe_dump(recipe))
     words = ["run", str(path), "--workers", "1", "--until", "composite", "--set", "store=./a b"]
     monkeypatch.setattr(sys, "argv", ["/bin/natmap", *words])
-    again = shlex.join(["natmap", *words])
+    again = f"cd {shlex.quote(os.getcwd())} && {shlex.join(['natmap', *words])}"
     for end in (
         lambda *_, **__: Summary(3, (), 0, True, 1.0),
         lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt),
     ):
         monkeypatch.setattr("engine.pipeline.verbs.run", end)
-        monkeypatch.setattr("engine.runs.signals.deaf", lambda: None)
+        monkeypatch.setattr("engine.runs.signals.last_work", lambda: None)
         found = CliRunner().invoke(app, words)
         assert found.exit_code == 130
         assert f"To resume: {again}\n" in found.stderr

@@ -20,10 +20,15 @@ import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[2]
+STARTING = "(workers are starting)"
+"""A moment to press Ctrl-C at: before they have said anything."""
 _WRITES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.truncate"}
 
 
@@ -110,7 +115,7 @@ def _serve() -> None:
         os.close(tell)
         if keys is not None:
             os.close(slave)
-            log.write_text(_press(screen, keys))
+            log.write_text(_press(child, screen, keys))
         elif (after := asked["kill"].get("after")) is not None:
             os.setpgid(child, child)
             time.sleep(after)
@@ -126,9 +131,15 @@ def _serve() -> None:
         sys.stdout.flush()
 
 
-def _press(screen: int, words: Sequence[str | float]) -> str:
+def _press(child: int, screen: int, words: Sequence[str | float]) -> str:
     """Press Ctrl-C at words or seconds, and read to the end; what was shown."""
     shown, waiting, began = "", list(words), time.monotonic()
+
+    def is_time(moment: str | float) -> bool:
+        if isinstance(moment, str):
+            return _starting(child) if moment == STARTING else moment in shown
+        return time.monotonic() - began > moment
+
     while True:
         if select.select([screen], [], [], 0.02)[0]:
             try:
@@ -136,13 +147,17 @@ def _press(screen: int, words: Sequence[str | float]) -> str:
             except OSError:  # the other end is closed
                 os.close(screen)
                 return shown
-        if waiting and (
-            waiting[0] in shown
-            if isinstance(waiting[0], str)
-            else time.monotonic() - began > waiting[0]
-        ):
+        if waiting and is_time(waiting[0]):
             os.write(screen, b"\x03")
             waiting.pop(0)
+
+
+def _starting(driver: int) -> bool:
+    """Whether a driver has begun to start its workers."""
+    with suppress(psutil.Error):
+        children = psutil.Process(driver).children()
+        return any("spawn_main" in " ".join(child.cmdline()) for child in children)
+    return False
 
 
 def _be(asked: Mapping[str, Any], terminal: int, log: Path, tell: int) -> None:

@@ -84,6 +84,15 @@ def test_what_is_ignored_stays_ignored() -> None:
     assert (code, said, done.stdout) == (0, "", b"on\n")
 
 
+def test_what_is_broken_off_at_its_start_shows_no_trace() -> None:
+    body = "import os, signal, sys; from engine.cli import main\n"
+    body += "sys.addaudithook(lambda e, a: e == 'import' and a[0] == 'typer'"
+    body += " and os.kill(os.getpid(), signal.SIGINT))\nmain()"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, env=os.environ)
+    assert done.returncode == -2  # a shell's 130
+    assert done.stderr == b""
+
+
 def test_a_signal_that_comes_late_changes_nothing() -> None:
     body = "import atexit, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)"
     code, said, _ = end(body)
