@@ -25,7 +25,7 @@ from engine.store.repository import Store
 from support.shared import mapped
 
 Result = Mapping[str, Any]
-_TIMES = {"made", "created", "updated", "seconds", "finished"}
+_TIMES = {"made", "created", "updated", "processing:datetime", "seconds", "finished"}
 
 
 def stamp(path: Path) -> Any:
