@@ -48,7 +48,8 @@ _SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "SIGNAT
 _REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
     (
         (errno.ENOSPC, errno.EDQUOT),
-        ("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
+        # the last is all that torch says of it
+        ("No space left", "os error 28)", "Disk quota exceeded", "os error 122)", "unexpected pos"),
         "no room is left on a disk; what was finished is kept",
         "make room, then run the same command again",
     ),

@@ -52,6 +52,7 @@ def end(
         ("raise OSError(28, 'No space left on device', 'a')", 2),
         ("raise ValueError('a file') from RuntimeError('(os error 24)')", 2),
         ("raise PermissionError(13, 'Permission denied', 'a')", 2),
+        ("raise RuntimeError('[enforce fail at inline_container.cc] . unexpected pos 5 vs 1')", 2),
         ("os.mkdir('/usr')", 2),
         ("raise KeyboardInterrupt", 130),
         ("raise SystemExit(7)", 7),
