@@ -29,7 +29,7 @@ def shielded_loop() -> Iterator[IOLoop]:
     on. The thread's own process still gets the signal, in its main thread.
     """
     # it unblocks the signal when it starts, in whichever thread first needs it
-    multiprocessing.resource_tracker.ensure_running()
+    _start_tracker()
     runner = LoopRunner()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -40,6 +40,19 @@ def shielded_loop() -> Iterator[IOLoop]:
         yield runner.loop
     finally:
         runner.stop()
+
+
+def _start_tracker() -> None:
+    """Start the process that frees what a killed driver leaves; it does so without a word."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (before, "ignore:resource_tracker")))
+    try:
+        multiprocessing.resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def dask_setup(worker: Any) -> None:

@@ -198,7 +198,7 @@ def resume(said: str) -> str:
 
 def require_broken_off(ended: Ended) -> None:
     assert ended.code == 130, ended.said
-    for word in ("Traceback", "Error", "Exception"):
+    for word in ("Traceback", "Error", "Exception", "Warning"):
         assert word not in ended.said
 
 
