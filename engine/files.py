@@ -127,7 +127,11 @@ def exchange(one: Path, other: Path) -> bool:
 
 def _sweep(place: Path) -> None:
     """Remove the scratch folders of processes that are dead."""
-    for path in place.iterdir():
+    try:
+        there = list(place.iterdir())
+    except OSError:  # it may be written, but not listed
+        return
+    for path in there:
         owner = path / _OWNER
         try:
             found, known = path.lstat(), _NAME.fullmatch(path.name)

@@ -48,8 +48,11 @@ _SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "SIGNAT
 _REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
     (
         (errno.ENOSPC, errno.EDQUOT),
-        # the last is all that torch says of it
-        ("No space left", "os error 28)", "Disk quota exceeded", "os error 122)", "unexpected pos"),
+        (
+            *("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
+            "unexpected pos",  # all that torch says of it
+            "No usable temporary directory",
+        ),
         "no room is left on a disk; what was finished is kept",
         "make room, then run the same command again",
     ),
@@ -66,7 +69,7 @@ _REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
         "look at its owner and its rights, or name another place",
     ),
     (
-        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV),
         (),
         "a file or folder cannot be made here",
         "name another place",

@@ -217,6 +217,7 @@ def _run(
         for start in range(_STARTS):
             schedule = prepared.schedule(store, until=stage, tiles=wanted)
             if not schedule.open:
+                done()
                 return Summary(0, (), 0, False, 0.0)
             number = begin_run(store, facts_of(prepared), items_of(prepared))
             try:
