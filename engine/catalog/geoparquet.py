@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ import stac_geoparquet.arrow
 from engine.addresses import is_http
 from engine.catalog.documents import Documents
 from engine.errors import CatalogError
+from engine.files import scratch
 from engine.grid.area import Area
 from engine.recipes.sections import Imagery
 
@@ -47,8 +47,7 @@ def from_geoparquet(
     with contextlib.ExitStack() as stack:
         path = where
         if is_http(where):
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="natmap-"))
-            path = str(Path(folder) / "items.parquet")
+            path = str(stack.enter_context(scratch()) / "items.parquet")
             documents.download(where, Path(path), _LARGEST)
         try:
             file = stack.enter_context(pq.ParquetFile(path))

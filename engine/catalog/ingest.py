@@ -23,6 +23,7 @@ from rasterio.warp import transform_bounds, transform_geom
 from engine.addresses import as_link
 from engine.catalog.names import understand
 from engine.errors import RecipeError, first_line
+from engine.files import together
 from engine.items import BANDS, band_name
 
 __all__ = ["Ingested", "ingest"]
@@ -122,13 +123,10 @@ def ingest(
     if twice:
         raise RecipeError("two files have one name", got=", ".join(sorted(twice)[:5]))
     notes += _doubles(items)
-    target.mkdir(parents=True, exist_ok=True)
-    links = []
-    for item in items:
-        (target / f"{item['id']}.json").write_text(json.dumps(item, indent=1), encoding="utf-8")
-        links.append(
-            {"rel": "item", "href": as_link(f"./{item['id']}.json"), "type": "application/json"}
-        )
+    links = [
+        {"rel": "item", "href": as_link(f"./{item['id']}.json"), "type": "application/json"}
+        for item in items
+    ]
     catalog = {
         "type": "Catalog",
         "stac_version": "1.1.0",
@@ -136,10 +134,11 @@ def ingest(
         "description": f"Images of {folder.name}, described by natmap ingest",
         "links": links,
     }
-    path = target / "catalog.json"
-    path.write_text(json.dumps(catalog, indent=1), encoding="utf-8")
+    with together(target, mark="catalog.json") as part:
+        for name, value in (*((item["id"], item) for item in items), ("catalog", catalog)):
+            (part / f"{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
     skipped = tuple(f"{error.what}: {error.got}" for error in wrong)
-    return Ingested(path, len(items), tuple(sorted(set(notes))), skipped)
+    return Ingested(target / "catalog.json", len(items), tuple(sorted(set(notes))), skipped)
 
 
 def _describe(

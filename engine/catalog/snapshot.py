@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,16 +19,13 @@ _OWN = "natmap:item"
 
 
 def write_snapshot(items: Iterable[Item], path: str | Path) -> None:
-    """Write items; the file is whole or not there.
+    """Write items.
 
     Each row is a valid STAC item for anybody's tools; the decided form is kept beside it, as it is.
     """
-    path = Path(path)
     rows = [_row(item) for item in sorted(items, key=lambda item: item.id)]
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(rows).read_all()
-    part = path.with_name(path.name + ".part")
-    stac_geoparquet.arrow.to_parquet(table, part)
-    os.replace(part, path)
+    stac_geoparquet.arrow.to_parquet(table, Path(path))
 
 
 def read_snapshot(path: str | Path) -> tuple[Item, ...]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from engine.cli import learning
-from engine.cli.endings import Verbs, carry_out
+from engine.cli import learning, main
+from engine.cli.endings import Verbs, again
 from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
 __all__ = ["app", "main"]
@@ -100,38 +99,33 @@ def run(
     tiles: Tiles = None,
     overrides: Set = None,
 ) -> None:
-    """Run all that is missing or stale. Ctrl-C or SIGTERM finishes the tiles in flight."""
+    """Run all that is missing or stale. Ctrl-C finishes the tiles in flight, twice breaks off."""
     from engine.runs.memory import bound_heap
-    from engine.runs.signals import deaf
+    from engine.runs.signals import last_work
 
+    last_work()
     bound_heap()  # before the threads of all that is imported now
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 
-    again = shlex.join(["natmap", *sys.argv[1:]])
-    try:
-        with progress() as listener:
-            summary = start(
-                _recipe(recipe, overrides),
-                base=recipe.parent,
-                cluster=cluster,
-                workers=workers,
-                until=until,
-                tiles=_names(tiles),
-                listeners=[listener],
-            )
-            deaf()
-    except KeyboardInterrupt:
-        say(f"broken off; what was committed is kept. To resume: {again}")
-        raise typer.Exit(130) from None
+    with progress() as listener:
+        summary = start(
+            _recipe(recipe, overrides),
+            base=recipe.parent,
+            cluster=cluster,
+            workers=workers,
+            until=until,
+            tiles=_names(tiles),
+            listeners=[listener],
+        )
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
     if summary.stopped:
-        say(f"stopped; all of it is kept. To resume: {again}")
+        say(f"stopped; all of it is kept. To resume: {again()}")
         raise typer.Exit(130)
     if summary.failed:
         for stage, tile, text in summary.failed:
             say(f"  {stage} {tile}: {text.splitlines()[0]}", "red")
-        say(f"{summary.blocked} more tiles wait for these; `{again}` tries again")
+        say(f"{summary.blocked} more tiles wait for these; `{again()}` tries again")
         raise typer.Exit(1)
 
 
@@ -345,8 +339,3 @@ def _recipe(path: Path, overrides: list[str] | None) -> Any:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
-
-
-def main() -> None:
-    """Run the command; errors of natmap end with what, got, expected and remedy, and exit 2."""
-    carry_out(app)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import codecs
 import errno
 import hashlib
+import logging
 import os
+import shlex
 import sys
 import tempfile
 import threading
@@ -22,8 +24,9 @@ from typing import Any, TextIO, cast
 import typer.core
 
 from engine.errors import NatmapError, RunError, first_line
+from engine.runs.signals import deaf, listen
 
-__all__ = ["Verbs", "carry_out"]
+__all__ = ["Verbs", "again", "carry_out"]
 
 _UNFORESEEN, _INTERRUPTED, _UNREAD = 3, 130, 141
 _PLAIN = {
@@ -42,6 +45,37 @@ _PLAIN = {
     "”": '"',
 }
 _SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "SIGNATURE")
+_REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
+    (
+        (errno.ENOSPC, errno.EDQUOT),
+        (
+            *("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
+            "unexpected pos",  # all that torch says of it
+            "No usable temporary directory",
+        ),
+        "no room is left on a disk; what was finished is kept",
+        "make room, then run the same command again",
+    ),
+    (
+        (errno.EMFILE, errno.ENFILE),
+        ("Too many open files", "os error 24)", "os error 23)"),
+        "more files are open than this machine allows",
+        "raise the limit (ulimit -n 4096), then run the same command again",
+    ),
+    (
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        ("Permission denied", "Read-only file system", "os error 13)", "os error 30)"),
+        "a file or folder may not be read or written",
+        "look at its owner and its rights, or name another place",
+    ),
+    (
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV),
+        (),
+        "a file or folder cannot be made here",
+        "name another place",
+    ),
+)
+"""Numbers of the system, words of what passes through other languages, what it means, remedy."""
 _LEAST = 6  # letters of a value that is told apart from ordinary text
 
 
@@ -53,20 +87,28 @@ def carry_out(command: Callable[[], object]) -> None:
     SystemExit
     """
     _mend_streams()
+    listen()
     threading.excepthook = _thread_failed
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # below it has traces only
     code: object = 0
+    broken = False
     try:
         command()
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
+        broken = isinstance(end, _BrokenOff)
     except BaseException as error:
+        deaf()
         code = _say(error)
+        broken = isinstance(error, KeyboardInterrupt)
+    deaf()  # it is over: what comes now must not break the end
     try:
         sys.stdout.flush()
     except _OutputError as error:
         code = _say(error)
+    if broken:  # what libraries had begun would only fail in closing, and say so
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
     sys.exit(cast("int | str | None", code))
 
 
@@ -83,6 +125,12 @@ class Verbs(typer.core.TyperGroup):
             return super().invoke(ctx)
         except (OSError, EOFError) as error:
             raise _CarriedError() from error
+        except KeyboardInterrupt as error:
+            raise _BrokenOff(_say(error)) from None
+
+
+class _BrokenOff(SystemExit):
+    """The end of a verb that was broken off; it has said so."""
 
 
 class _CarriedError(Exception):
@@ -97,8 +145,29 @@ class _OutputError(Exception):
         self.unread = reason.errno == errno.EPIPE
 
 
+def again() -> str:
+    """The command as it was given, for a shell: it resumes from any folder.
+
+    A recipe of standard input is named if it is a file.
+    """
+    words = shlex.join(["natmap", *sys.argv[1:]])
+    if "-" in sys.argv[1:]:
+        try:
+            file = os.readlink("/proc/self/fd/0")
+        except OSError:
+            file = ""
+        words += f" < {shlex.quote(file)}" if os.path.isfile(file) else " < RECIPE"
+    try:
+        return f"cd {shlex.quote(os.getcwd())} && {words}"
+    except OSError:  # the folder is gone
+        return words
+
+
 def _say(error: BaseException) -> int:
     """Say what ended the command; its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        _tell(f"broken off; what was finished is kept. To resume: {again()}")
+        return _INTERRUPTED
     if isinstance(error, _CarriedError) and error.__cause__ is not None:
         error = error.__cause__
     if isinstance(error, _OutputError):
@@ -111,11 +180,24 @@ def _say(error: BaseException) -> int:
         from engine.store.reading import damage_of
 
         error = damage_of(error) or error
+    error = _of_the_machine(error) or error
     if isinstance(error, NatmapError):
         _tell(str(error))
         return 1 if isinstance(error, RunError) else 2
     _tell(_file(error))
     return _UNFORESEEN
+
+
+def _of_the_machine(error: BaseException) -> NatmapError | None:
+    """What disk, rights or limits of this machine refused, in whichever library."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(error, NatmapError):
+        number, text = getattr(seen, "errno", None), str(seen)
+        for numbers, words, what, remedy in _REFUSALS:
+            if number in numbers or any(word in text for word in words):
+                return NatmapError(what, got=first_line(seen), remedy=remedy)
+        seen = seen.__cause__
+    return None
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:

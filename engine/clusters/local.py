@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -19,6 +19,7 @@ from distributed import Client, LocalCluster
 from engine.clusters import apart
 from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
 from engine.errors import RunError, first_line
+from engine.files import scratch
 
 __all__ = ["Local", "open_local", "usual_workers"]
 
@@ -91,24 +92,23 @@ def open_local(
         "distributed.worker.preload": [apart.PRELOAD, *preload],
     }
     with (
-        dask.config.set(settings),
-        tempfile.TemporaryDirectory(prefix="natmap-") as scratch,
+        scratch() as folder,
+        # the scheduler's own files too
+        dask.config.set(settings | {"temporary-directory": str(folder)}),
         apart.shielded_loop() as loop,
-        _start(count, share, loop, scratch) as cluster,
+        _start(count, share, loop, folder) as cluster,
         Client(cluster) as client,
     ):
         yield Local(count, cluster, client)
 
 
-def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalCluster:
+def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalCluster:
     """Start workers; one that is frozen before it has connected would be waited for without end."""
     frozen = threading.Event()
 
     def end() -> None:
         frozen.set()
-        for process in multiprocessing.active_children():
-            if "Dask Worker" in process.name:
-                process.kill()
+        _kill_workers()
 
     timer = threading.Timer(_LONGEST_START, end)
     timer.daemon = True
@@ -123,7 +123,7 @@ def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalClus
             memory_limit=int(gigabytes * 1e9),
             # all share the machine's card, if it has one
             resources={"GPU": 1} if _gpus() else None,
-            local_directory=scratch,
+            local_directory=str(folder),
             silence_logs="CRITICAL",
             scheduler_kwargs={"extensions": EXTENSIONS},
         )
@@ -134,8 +134,17 @@ def _start(workers: int, gigabytes: float, loop: Any, scratch: str) -> LocalClus
             got=late or first_line(error),
             remedy="look at memory, load and disk of the machine, and at `natmap doctor`",
         ) from error
+    except BaseException:
+        _kill_workers()  # those that have not connected would look for their nanny, and say so
+        raise
     finally:
         timer.cancel()
+
+
+def _kill_workers() -> None:
+    for process in multiprocessing.active_children():
+        if "Dask Worker" in process.name:
+            process.kill()
 
 
 def usual_workers() -> int:

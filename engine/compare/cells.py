@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from engine.compare.folder import map_of
 from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_stratum
-from engine.compare.report import write_accuracy, write_table
+from engine.compare.report import evaluation, write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
 from engine.labels.sampling import Samples, areas_without_cells, cells_of_areas
@@ -140,7 +140,8 @@ def evaluate(
         _shares(trained, (0, 1)),
     )
     if out is not None:
-        _write(result, path, reference, Path(out))
+        with evaluation(out) as part:
+            _write(result, path, reference, part)
     return result
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.report import write_accuracy, write_table
+from engine.compare.report import evaluation, write_accuracy, write_table
 from engine.compare.squares import Positions, count_squares, positions_of
 from engine.errors import MetricError
 from engine.legend import LandClass
@@ -110,7 +110,8 @@ def evaluate_classes(
         found.squares.shape[0],
     )
     if out is not None:
-        _write(result, path, Path(reference), Path(out))
+        with evaluation(out) as part:
+            _write(result, path, Path(reference), part)
     return result
 
 

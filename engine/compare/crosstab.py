@@ -19,6 +19,7 @@ from rasterio.windows import from_bounds
 from engine.compare.folder import ProductFolder, read_folder
 from engine.compare.report import write_table
 from engine.errors import MetricError, first_line
+from engine.files import together
 from engine.legend import LCZ, UGS
 from engine.publishing.preview import Panel, draw_beside
 from engine.runs.fold import Fold
@@ -106,23 +107,17 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
                 )
             folder = None if out is None else Path(out)
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                _draw(
-                    folder / "beside.png",
-                    zones,
-                    whole,
-                    f"{zone_map.stem} beside {green_map.stem}",
-                )
                 names = {c.code: c for c in LCZ}
-                write_table(
-                    folder / "green-by-zone.csv",
-                    ("zone", "title", "km2", "green_percent"),
-                    [
-                        (zone.label, zone.title, f"{z.square_km:.2f}", f"{z.percent:.1f}")
-                        for z in found
-                        if (zone := names[z.code])
-                    ],
-                )
+                rows = [
+                    (zone.label, zone.title, f"{z.square_km:.2f}", f"{z.percent:.1f}")
+                    for z in found
+                    if (zone := names[z.code])
+                ]
+                title = f"{zone_map.stem} beside {green_map.stem}"
+                with together(folder, mark="green-by-zone.csv") as part:
+                    _draw(part / "beside.png", zones, whole, title)
+                    header = ("zone", "title", "km2", "green_percent")
+                    write_table(part / "green-by-zone.csv", header, rows)
     except (RasterioError, CPLE_BaseError) as error:
         raise MetricError("a map cannot be read", got=first_line(error)) from error
     return Beside(found, folder)

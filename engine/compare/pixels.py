@@ -12,7 +12,7 @@ import numpy.typing as npt
 import rasterio
 
 from engine.compare.folder import map_of
-from engine.compare.report import write_accuracy
+from engine.compare.report import evaluation, write_accuracy
 from engine.compare.squares import Positions, count_squares, some_values
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
@@ -122,7 +122,8 @@ def evaluate_green(
         found.squares.shape[0],
     )
     if out is not None:
-        _write(result, path, Path(reference), Path(out))
+        with evaluation(out) as part:
+            _write(result, path, Path(reference), part)
     return result
 
 

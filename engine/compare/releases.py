@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 
 from engine.compare.report import write_json, write_table
 from engine.errors import PublishError
+from engine.files import together
 from engine.grid.grid import Grid
 from engine.legend import LCZ, UGS, LandClass
 from engine.publishing.cog import write_cog
@@ -126,15 +127,8 @@ def diff(
     )
     if folder is not None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            sheets = cut_sheets("changes", box)
-            for sheet in sheets:
-                path = folder / f"{sheet.name}.tif"
-                part = box[sheet.rows, sheet.cols]
-                write_cog(path, _CHANGES, part, partial(_moved, maps, sheet), _TAGS)
-            if len(sheets) > 1:
-                write_mosaic(folder, "changes", _CHANGES, box, sheets)
-            _write_tables(found, folder)
+            with together(folder, mark="changes.json") as part:
+                _write(found, maps, box, part)
         except OSError as error:
             raise PublishError("the changes cannot be written", got=error) from error
     return found
@@ -234,7 +228,14 @@ class _Map:
         return found
 
 
-def _write_tables(found: Difference, folder: Path) -> None:
+def _write(found: Difference, maps: list[_Map], box: GeoBox, folder: Path) -> None:
+    sheets = cut_sheets("changes", box)
+    for sheet in sheets:
+        path = folder / f"{sheet.name}.tif"
+        part = box[sheet.rows, sheet.cols]
+        write_cog(path, _CHANGES, part, partial(_moved, maps, sheet), _TAGS)
+    if len(sheets) > 1:
+        write_mosaic(folder, "changes", _CHANGES, box, sheets)
     names = ("old", "new", "cells", "km2")
     rows = [
         (found.labels[old], found.labels[new], cells, cells * found.square_km)

@@ -6,13 +6,21 @@ import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["plain", "write_accuracy", "write_json", "write_table"]
+from engine.files import together
+
+__all__ = ["evaluation", "plain", "write_accuracy", "write_json", "write_table"]
+
+
+def evaluation(out: str | Path) -> AbstractContextManager[Path]:
+    """A folder for the files of an evaluation, which lie in `out` when all are there."""
+    return together(Path(out), "accuracy.json", before=("classes.csv", "confusion.png"))
 
 
 def plain(value: Any) -> Any:
@@ -44,11 +52,10 @@ def write_accuracy(out: Path, product: Path, reference: Path, report: Mapping[st
 
     Parameters
     ----------
-    out : folder, made where it is missing.
+    out : folder.
     product, reference : files; their names are told.
     report : what was found.
     """
-    out.mkdir(parents=True, exist_ok=True)
     made = datetime.now(UTC).isoformat(timespec="seconds")
     head = {"made": made, "map": product.name, "reference": reference.name}
     write_json(out / "accuracy.json", {**head, **report})

@@ -18,6 +18,7 @@ from engine.compare.cells import of_map
 from engine.compare.folder import map_of, read_folder
 from engine.compare.report import plain, write_json
 from engine.errors import LabelError, MetricError, RecipeError
+from engine.files import together
 from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
 from engine.legend import LCZ, parse_class
@@ -115,7 +116,6 @@ def sample(
     path, codes, box, cell_km2 = _read(product, layer)
     found = allocate(codes, standard_error, users=users, least=least)
     rows, cols = draw(codes, found, seed)
-    out.mkdir(parents=True, exist_ok=True)
     features = []
     for number, (row, col) in enumerate(zip(rows.tolist(), cols.tolist(), strict=True), 1):
         square = box[row : row + 1, col : col + 1].extent.geom
@@ -138,9 +138,10 @@ def sample(
         "mapped": [int(codes[row, col]) for row, col in zip(rows, cols, strict=True)],
         "seed": seed,
     }
-    (out / _DESIGN).write_text(json.dumps(design) + "\n", encoding="utf-8")
     text = {"type": "FeatureCollection", "features": features}
-    (out / _CELLS).write_text(json.dumps(text) + "\n", encoding="utf-8")
+    with together(out, mark=_CELLS) as part:
+        (part / _DESIGN).write_text(json.dumps(design) + "\n", encoding="utf-8")
+        (part / _CELLS).write_text(json.dumps(text) + "\n", encoding="utf-8")
     return found
 
 
@@ -221,8 +222,8 @@ def judge(
     whole = [sizes.get(str(c), 0) == cells.get(str(c)) for c in classes]
     found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas)
     if out is not None:
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(out) / "estimates.json", found.to_json())
+        with together(Path(out)) as part:
+            write_json(part / "estimates.json", found.to_json())
     return found
 
 

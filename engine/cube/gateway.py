@@ -84,6 +84,7 @@ class _Gateway:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # what is sent to the driver's group passes it by
         )
         assert self.process.stdin is not None
         assert self.process.stdout is not None

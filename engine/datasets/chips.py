@@ -14,6 +14,7 @@ import zarr
 
 from engine.datasets.splits import SPLITS, UNUSED
 from engine.errors import LabelError
+from engine.files import whole_folder
 
 __all__ = [
     "UNKNOWN",
@@ -99,17 +100,21 @@ class ChipSet:
 
 
 def write_chips(path: str | Path, *parts: ChipSet, **attrs: object) -> None:
-    """Write a chip set in place of what is there: several places' parts as one.
+    """Write a chip set; one that is there is replaced when this one is whole.
 
     Images go part by part: of gigabytes there is no second copy in memory.
 
     Parameters
     ----------
     path : of the folder.
-    parts : of one size and the same bands.
+    parts : of several places, of one size and the same bands: they become one.
     attrs : kept with them.
     """
-    group: Any = zarr.open_group(str(path), mode="w").create_group("chips")
+    with whole_folder(Path(path)) as folder:
+        _write(zarr.open_group(str(folder), mode="w").create_group("chips"), parts, attrs)
+
+
+def _write(group: Any, parts: Sequence[ChipSet], attrs: dict[str, object]) -> None:
     ends = np.cumsum([len(part) for part in parts]).tolist()
     for name in ("x", "y", "seen"):
         like = next((v for part in parts if (v := getattr(part, name)) is not None), None)

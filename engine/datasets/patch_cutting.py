@@ -97,10 +97,8 @@ def cut_patches(
         for note in more:
             tell(f"note: {note}")
     found = _split(recipe, join(parts), sees, tell, told=lacks)
-    write_patches(where, found)
-    attrs = zarr.open_group(str(where), mode="r+").attrs
-    attrs["natmap:notes"] = list(dict.fromkeys(notes))
-    attrs["natmap:key"] = key
+    told = {"natmap:notes": list(dict.fromkeys(notes)), "natmap:key": key}
+    write_patches(where, found, **told)
     return replace(open_patches(where), split=found.split)
 
 

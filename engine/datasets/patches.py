@@ -12,6 +12,7 @@ import numpy.typing as npt
 import zarr
 
 from engine.errors import LabelError
+from engine.files import whole_folder
 
 __all__ = ["PatchSet", "Place", "cut", "join", "open_patches", "write_patches"]
 
@@ -151,9 +152,20 @@ def cut(
     return x, good
 
 
-def write_patches(path: str | Path, found: PatchSet) -> None:
-    """Write a patch set; one that is there is replaced."""
-    group = zarr.open_group(str(path), mode="w")
+def write_patches(path: str | Path, found: PatchSet, **attrs: Any) -> None:
+    """Write a patch set; one that is there is replaced when this one is whole.
+
+    Parameters
+    ----------
+    path : of the folder.
+    found : PatchSet
+    attrs : kept with it.
+    """
+    with whole_folder(Path(path)) as folder:
+        _write(zarr.open_group(str(folder), mode="w", attributes=attrs), found)
+
+
+def _write(group: zarr.Group, found: PatchSet) -> None:
     inner = group.create_group("patches")
     side = found.patch + 2 * found.context
     x = inner.create_array(

@@ -13,6 +13,7 @@ import zarr
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import LabelError
+from engine.files import write_whole
 from engine.grid.area import reproject
 from engine.items import band_name
 from engine.labels.training_areas import TrainingArea, read_training_areas
@@ -80,7 +81,7 @@ def review(
     notes = [note for note in found.notes if not any(f" {name}: " in note for name in ids)]
     for note in notes:
         tell(note)
-    Path(out).write_text(areas_page(Path(path).name, cards, notes), encoding="utf-8")
+    write_whole(Path(out), areas_page(Path(path).name, cards, notes))
     return len(cards), sum(bool(card.doubts) for card in cards)
 
 

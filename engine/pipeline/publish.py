@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import zarr
 
 from engine.catalog.snapshot import read_snapshot
 from engine.errors import PublishError, RecipeError
+from engine.files import scratch
 from engine.grid import Tile
 from engine.legend import Reason
 from engine.models.footprint import FOOTPRINT
@@ -141,8 +141,8 @@ def publish(
     form = prepared.resolved.form
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts, stamp=reader.stamp)
-    with tempfile.TemporaryDirectory(prefix="natmap-") as scratch:
-        folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
+    with scratch() as part:
+        folder = write_product(part / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
 

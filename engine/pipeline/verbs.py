@@ -217,16 +217,21 @@ def _run(
         for start in range(_STARTS):
             schedule = prepared.schedule(store, until=stage, tiles=wanted)
             if not schedule.open:
+                done()
                 return Summary(0, (), 0, False, 0.0)
             number = begin_run(store, facts_of(prepared), items_of(prepared))
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     require_product(found.client, prepared.product)
-                    summary = execute(
-                        schedule, store, found, listeners=listeners, limits=limits, number=number
+                    return execute(
+                        schedule,
+                        store,
+                        found,
+                        listeners=listeners,
+                        limits=limits,
+                        number=number,
+                        done=done,
                     )
-                    done()
-                    return summary
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there
                 if start == _STARTS - 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,11 +107,12 @@ def execute(
     listeners: Sequence[events.Listener] = (),
     limits: Limits | None = None,
     number: int = 0,
+    done: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Run all that is stale.
 
-    The caller holds the store's lock. SIGINT and SIGTERM drain: tiles in flight are finished and
-    committed.
+    The caller holds the store's lock. SIGINT, SIGTERM and SIGHUP drain: tiles in flight are
+    finished and committed.
 
     Parameters
     ----------
@@ -122,6 +123,7 @@ def execute(
     listeners : callables of an event.
     limits : Limits, optional
     number : of the run in the store's table, which its records name; 0 where it is in none.
+    done : called when all is committed, before signals break off again (`signals.unwinding`).
 
     Raises
     ------
@@ -130,7 +132,9 @@ def execute(
     """
     driver = _Driver(schedule, store, cluster, listeners, limits or Limits(), number)
     with draining(driver.stop):
-        return driver.run()
+        summary = driver.run()
+        done()
+        return summary
 
 
 class _Driver:
@@ -157,7 +161,7 @@ class _Driver:
         self.tries: dict[Work, list[int]] = {}  # errors, deaths
         self.failures: list[tuple[str, str, str]] = []
         self.done = self.blocked = 0
-        self.stopping = False
+        self.stopping = self.told = False
         self.committed_at = self.heard_at = time.monotonic()
         self.silence = self.limits.silence
         self._heap = Heap()
@@ -180,6 +184,9 @@ class _Driver:
                     self._commit()  # nothing else to do: keep what there is
                 if not self.stopping:
                     self._refill()
+                elif not self.told:
+                    self.told = True
+                    self._tell(events.Stopping(len(self.flying)))
                 if not self.flying and not self._more():
                     break
                 self._collect()
@@ -210,9 +217,8 @@ class _Driver:
         return bool(self.schedule.ready) and not self.stopping
 
     def stop(self) -> None:
-        """Start no new tiles."""
+        """Start no new tiles; a signal's handler, that may interrupt whatever prints or writes."""
         self.stopping = True
-        self._tell(events.Stopping(len(self.flying)))
 
     def _refill(self) -> None:
         for kind in ("gpu", "cpu"):

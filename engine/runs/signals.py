@@ -1,4 +1,8 @@
-"""How a driver is asked to end: Ctrl-C by people, SIGTERM by whoever runs pods and jobs."""
+"""How a process is asked to end: Ctrl-C by people, SIGTERM by whoever runs pods and jobs, SIGHUP by
+a terminal that is closed.
+
+What is ignored stays ignored: SIGHUP under nohup, SIGINT of a shell's background jobs.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["deaf", "draining", "unwinding"]
+__all__ = ["deaf", "draining", "last_work", "listen", "unwinding"]
 
-_ASKING = (signal.SIGINT, signal.SIGTERM)
+_ASKING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_last = False
 
 
 @contextmanager
@@ -19,7 +24,8 @@ def draining(stop: Callable[[], None]) -> Iterator[None]:
 
     Parameters
     ----------
-    stop : called at the first signal; the run goes on until what is in flight is done.
+    stop : called at the first signal, between any two steps of what runs: it may set a flag, no
+        more.
     """
     if not _may():
         yield
@@ -28,14 +34,16 @@ def draining(stop: Callable[[], None]) -> Iterator[None]:
 
     def restore() -> None:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is drain:
+                signal.signal(number, handler)
 
     def drain(*_: Any) -> None:
         restore()
         stop()
 
-    for number in _ASKING:
-        signal.signal(number, drain)
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:
+            signal.signal(number, drain)
     try:
         yield
     finally:
@@ -44,9 +52,9 @@ def draining(stop: Callable[[], None]) -> Iterator[None]:
 
 @contextmanager
 def unwinding() -> Iterator[Callable[[], None]]:
-    """SIGTERM breaks off as Ctrl-C does, so that workers are given back and locks let go.
+    """SIGTERM and SIGHUP break off as Ctrl-C does, so that workers are given back and locks let go.
 
-    By default it ends a process on the spot, and the first process of a container not at all. A
+    By default they end a process on the spot, and the first process of a container not at all. A
     handler of the caller's own stays.
 
     Yields
@@ -57,14 +65,34 @@ def unwinding() -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     before = {number: signal.getsignal(number) for number in _ASKING}
-    if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    finished = False
 
+    def done() -> None:
+        nonlocal finished
+        finished = True
+        deaf()
+
+    listen()
     try:
-        yield deaf
+        yield done
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not (finished and _last):
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def listen() -> None:
+    """Let SIGTERM and SIGHUP break off as Ctrl-C does, where nobody has said otherwise."""
+    if _may():
+        for number in _ASKING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, signal.default_int_handler)
+
+
+def last_work() -> None:
+    """Say that the next work is the last of this process: once done, it stays deaf."""
+    global _last
+    _last = True
 
 
 def deaf() -> None:

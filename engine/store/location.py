@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property, lru_cache
@@ -26,6 +24,7 @@ from obstore.exceptions import (
 from obstore.store import S3Store
 
 from engine.errors import StoreError, first_line
+from engine.files import scratch, together
 
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
@@ -80,7 +79,9 @@ class Folder:
     @contextmanager
     def replace(self, name: str) -> Iterator[Path]:
         """Write a file beside the store: at the end it is there whole."""
-        yield self._sibling(name)
+        path = self._sibling(name)
+        with together(path.parent) as part:
+            yield part / path.name
 
     def _sibling(self, name: str) -> Path:
         with self._errors():
@@ -206,9 +207,9 @@ class Bucket:
 @lru_cache
 def _scratch(address: str) -> Path:
     """A folder for copies of a bucket's objects, as long as this process lives."""
-    folder = Path(tempfile.mkdtemp(prefix="natmap-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(scratch())
 
 
 def _endpoint() -> str | None:

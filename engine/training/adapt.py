@@ -11,6 +11,7 @@ from engine.addresses import public
 from engine.datasets.chips import open_chips
 from engine.datasets.ground import City
 from engine.errors import CardError, RecipeError
+from engine.files import together
 from engine.infer.predict import choose_device
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.registry import load_weights, save_model
@@ -98,25 +99,25 @@ def adapt(
     kept = "its statistics are the city's, its weights as before" if found.own else "not adapted"
     if not found.step:
         tell(f"the source lost over {settings.guard:g} points of F1 at once: {kept}")
-    folder.mkdir(parents=True, exist_ok=True)
     words = f"{old.name} adapted to {city.name}" if found.step else f"{old.name}, {kept}"
     card = old.model_copy(
         update={"name": recipe.name, "provenance": f"{words}; {old.provenance}", "version": "1"}
     )
-    card = save_model(card, found.weights, folder)
-    write_report(
-        folder,
-        ("torch", "numpy"),
-        recipe=public(recipe.model_dump(mode="json")),
-        fallback={"name": old.name, "key": old.key},
-        chips={"source": int((chips.split == 0).sum()), "target": len(target)},
-        source_f1_before=found.before,
-        agreement=found.agreement,
-        statistics="city" if found.own else "source",
-        step=found.step,
-        history=[asdict(entry) for entry in found.history],
-    )
-    return AdaptedModel(card, found)
+    with together(folder, mark="card.json") as part:
+        card = save_model(card, found.weights, part)
+        write_report(
+            part,
+            ("torch", "numpy"),
+            recipe=public(recipe.model_dump(mode="json")),
+            fallback={"name": old.name, "key": old.key},
+            chips={"source": int((chips.split == 0).sum()), "target": len(target)},
+            source_f1_before=found.before,
+            agreement=found.agreement,
+            statistics="city" if found.own else "source",
+            step=found.step,
+            history=[asdict(entry) for entry in found.history],
+        )
+    return AdaptedModel(card.model_copy(update={"folder": folder}), found)
 
 
 def _words(agreed: float) -> str:

@@ -159,7 +159,7 @@ class PatchTask(Task):
         scores = score_examples(card, test.x)
         counts = confusion(test.y, np.array(card.classes)[scores.argmax(1)])
         figures = assess(counts).figures()
-        draw_confusion(counts, self.folder / "confusion.png", f"{card.name}: test patches, %")
+        draw_confusion(counts, card.folder / "confusion.png", f"{card.name}: test patches, %")
         words = f"test patches: accuracy {figures['oa']:.3f}, kappa {figures['kappa']:.3f}"
         return Judged(figures, words, more)
 

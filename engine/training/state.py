@@ -37,7 +37,11 @@ def resume(path: Path, key: str) -> dict[str, Any] | None:
 def keep(path: Path, fabric: Fabric, key: str, state: dict[str, Any]) -> None:
     """Write a training's state, whole or not at all; `key` says whose it is."""
     part = path.with_suffix(".part")
-    fabric.save(part, {"key": key, **state})
+    try:
+        fabric.save(part, {"key": key, **state})
+    except BaseException:
+        part.unlink(missing_ok=True)  # half of it, on a disk that may be full
+        raise
     if fabric.is_global_zero:
         os.replace(part, path)
     fabric.barrier()

@@ -75,7 +75,7 @@ class Task(ABC):
 
     @abstractmethod
     def judge(self, card: ModelCard, hear: Listener) -> Judged:
-        """Measure the trained model, and draw what there is to draw of it."""
+        """Measure the trained model, and draw what there is to draw of it in its folder."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.addresses import public
+from engine.files import together
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT, write_footprint
 from engine.models.registry import save_model
@@ -22,6 +23,8 @@ from engine.training.segmenting import SegmenterTask
 from engine.training.task import Listener, Task, write_report
 
 __all__ = ["Trained", "train"]
+
+_MADE = (FOOTPRINT, "curves.png", "confusion.png")  # beside card, weights and report
 
 
 @dataclass(frozen=True)
@@ -76,28 +79,28 @@ def train(
     hear = Listener(tell, epoch, step)
     task = _task(recipe, base, hear)
     folder = task.folder
-    folder.mkdir(parents=True, exist_ok=True)
     tell(f"training {task.card.architecture} on {task.size}")
     card, fitted = task.learn(hear)
-    (folder / FOOTPRINT).unlink(missing_ok=True)  # of other weights
-    card = save_model(card, fitted.weights, folder)
-    if (ground := task.footprint()) is not None:
-        write_footprint(folder, ground)
     history = [asdict(entry) for entry in fitted.history]
-    if history:
-        draw_curves(history, fitted.best, folder / "curves.png")
-    judged = task.judge(card, hear)
-    write_report(
-        folder,
-        task.software,
-        recipe=public(recipe.model_dump(mode="json")),
-        **task.describe(),
-        best_epoch=fitted.best,
-        history=history,
-        test=judged.figures,
-        **judged.more,
-    )
+    with together(folder, mark="card.json", before=_MADE) as part:
+        card = save_model(card, fitted.weights, part)
+        if (ground := task.footprint()) is not None:
+            write_footprint(part, ground)
+        if history:
+            draw_curves(history, fitted.best, part / "curves.png")
+        judged = task.judge(card, hear)
+        write_report(
+            part,
+            task.software,
+            recipe=public(recipe.model_dump(mode="json")),
+            **task.describe(),
+            best_epoch=fitted.best,
+            history=history,
+            test=judged.figures,
+            **judged.more,
+        )
     (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
+    card = card.model_copy(update={"folder": folder})
     return Trained(card, judged.figures, len(history), judged.words, judged.more)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -47,12 +48,18 @@ if __name__ == "__main__":
 def start(folder: Path, how: str) -> subprocess.Popen[str]:
     script = folder / "driver.py"
     script.write_text(DRIVER)
+    (folder / "temporary").mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, str(script), str(folder / "store"), how],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={"PYTHONPATH": f"{HERE.parents[1]}:{HERE.parents[2]}", "PATH": "/usr/bin:/bin"},
+        start_new_session=True,
+        env={
+            "PYTHONPATH": f"{HERE.parents[1]}:{HERE.parents[2]}",
+            "PATH": "/usr/bin:/bin",
+            "TMPDIR": str(folder / "temporary"),
+        },
     )
 
 
@@ -121,3 +128,29 @@ def test_before_a_run_a_signal_gives_the_workers_back(tmp_path: Path) -> None:
     assert driver.returncode != 0
     assert "KeyboardInterrupt" in err
     assert not left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["driver", pytest.param("group", marks=pytest.mark.soak)])
+def test_a_killed_run_leaves_nothing(tmp_path: Path, victim: str) -> None:
+    """Kill -9 of a driver, or of its whole group: its workers end by themselves, and the next run
+    sweeps what it left for scratch."""
+    driver = start(tmp_path, "run")
+    assert driver.stdout is not None
+    lines = [driver.stdout.readline() for _ in range(6)]
+    assert lines[0] == "open\n", driver.communicate()
+    family = psutil.Process(driver.pid).children(recursive=True)
+    if victim == "group":
+        os.killpg(driver.pid, signal.SIGKILL)
+    else:
+        driver.kill()
+    driver.communicate()
+    assert not psutil.wait_procs(family, timeout=60)[1]
+    assert any((tmp_path / "temporary").iterdir())
+    driver = start(tmp_path, "run")
+    out, err = driver.communicate(timeout=120)
+    assert out.splitlines()[-1].startswith("whole"), err
+    assert not any((tmp_path / "temporary").iterdir())
+    store, schedule = Toy(square(1)).open(tmp_path / "store")
+    assert not schedule.open
+    assert (read_map(store) == Toy(square(1)).expected()).all()

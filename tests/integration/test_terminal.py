@@ -120,8 +120,11 @@ def test_ctrl_c_is_the_drivers_alone(tmp_path: Path, when: str) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_sent_to_the_drivers_group_passes_the_workers_by(tmp_path: Path) -> None:
-    """As `timeout` does, and shells and batch systems that end a job."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_sent_to_the_drivers_group_passes_the_workers_by(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    """As `timeout` does, shells and batch systems that end a job, and a terminal that is closed."""
     (tmp_path / "driver.py").write_text(DRIVER)
     driver = subprocess.Popen(
         [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "store")],
@@ -134,11 +137,13 @@ def test_what_is_sent_to_the_drivers_group_passes_the_workers_by(tmp_path: Path)
     assert driver.stdout is not None
     while "tile" not in driver.stdout.readline():
         assert driver.poll() is None
-    os.killpg(driver.pid, signal.SIGTERM)
+    os.killpg(driver.pid, number)
     said = driver.communicate(timeout=60)[0]
     assert driver.returncode == 0, said
     assert "stopped" in said
     assert "lost" not in said
+    assert "Traceback" not in said
+    assert "Warning" not in said
 
 
 def test_the_advice_how_to_go_on_is_the_command_itself(
@@ -150,13 +155,13 @@ def test_the_advice_how_to_go_on_is_the_command_itself(
     path.write_text(yaml.safe_dump(recipe))
     words = ["run", str(path), "--workers", "1", "--until", "composite", "--set", "store=./a b"]
     monkeypatch.setattr(sys, "argv", ["/bin/natmap", *words])
-    again = shlex.join(["natmap", *words])
+    again = f"cd {shlex.quote(os.getcwd())} && {shlex.join(['natmap', *words])}"
     for end in (
         lambda *_, **__: Summary(3, (), 0, True, 1.0),
         lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt),
     ):
         monkeypatch.setattr("engine.pipeline.verbs.run", end)
-        monkeypatch.setattr("engine.runs.signals.deaf", lambda: None)
+        monkeypatch.setattr("engine.runs.signals.last_work", lambda: None)
         found = CliRunner().invoke(app, words)
         assert found.exit_code == 130
         assert f"To resume: {again}\n" in found.stderr

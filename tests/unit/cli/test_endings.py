@@ -18,9 +18,9 @@ from engine.cli.endings import Verbs, carry_out
 from engine.errors import AreaError, RunError
 app = typer.Typer(cls=Verbs, pretty_exceptions_enable=False)
 
-@app.command()
-def work() -> None:
-    {body}
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def work(context: typer.Context) -> None:
+    BODY
 
 @app.command()
 def rest() -> None: ...
@@ -30,11 +30,11 @@ carry_out(app)
 
 
 def end(
-    body: str, redirection: str = "", **env: str
+    body: str, redirection: str = "", before: str = "", **env: str
 ) -> tuple[int, str, subprocess.CompletedProcess[bytes]]:
     """Run a verb of some lines in a shell; its exit code, what it said, and all of it."""
-    script = VERB.format(body=body.replace("\n", "\n    "))
-    command = f'"{sys.executable}" -c "$SCRIPT" work {redirection}'
+    script = VERB.replace("BODY", body.replace("\n", "\n    "))
+    command = f'{before}"{sys.executable}" -c "$SCRIPT" work {redirection}'
     done = subprocess.run(
         ["bash", "-c", command],
         capture_output=True,
@@ -49,6 +49,11 @@ def end(
     [
         ("raise AreaError('no ground', got='sea')", 2),
         ("raise RunError('no workers')", 1),
+        ("raise OSError(28, 'No space left on device', 'a')", 2),
+        ("raise ValueError('a file') from RuntimeError('(os error 24)')", 2),
+        ("raise PermissionError(13, 'Permission denied', 'a')", 2),
+        ("raise RuntimeError('[enforce fail at inline_container.cc] . unexpected pos 5 vs 1')", 2),
+        ("os.mkdir('/usr')", 2),
         ("raise KeyboardInterrupt", 130),
         ("raise SystemExit(7)", 7),
         ("pass", 0),
@@ -58,6 +63,41 @@ def test_what_is_foreseen_has_its_exit_code(body: str, code: int) -> None:
     found, said, _ = end(body)
     assert found == code
     assert "Traceback" not in said
+    assert "did not foresee" not in said
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_what_is_broken_off_names_the_command_that_resumes(name: str, tmp_path: Path) -> None:
+    body = f"import signal, time\nos.chdir('/usr')\nos.kill(0, signal.{name})\ntime.sleep(60)"
+    code, said, _ = end(f"os.setpgid(0, 0)\n{body}", "--set 'a b' < /etc/hostname")
+    assert code == 130
+    assert "Traceback" not in said
+    assert "To resume: cd /usr && natmap work --set 'a b'\n" in said
+    code, said, _ = end(f"sys.argv.append('-')\nos.setpgid(0, 0)\n{body}", "< /etc/hostname")
+    assert "natmap work - < /etc/hostname\n" in said
+    code, said, _ = end(f"sys.argv.append('-')\nos.setpgid(0, 0)\n{body}", "< /dev/null")
+    assert "natmap work - < RECIPE\n" in said
+
+
+def test_what_is_ignored_stays_ignored() -> None:
+    body = "import signal\nos.setpgid(0, 0)\nos.kill(0, signal.SIGHUP)\nprint('on', flush=True)"
+    code, said, done = end(body, "", "trap '' HUP; ")
+    assert (code, said, done.stdout) == (0, "", b"on\n")
+
+
+def test_what_is_broken_off_at_its_start_shows_no_trace() -> None:
+    body = "import os, signal, sys; from engine.cli import main\n"
+    body += "sys.addaudithook(lambda e, a: e == 'import' and a[0] == 'typer'"
+    body += " and os.kill(os.getpid(), signal.SIGINT))\nmain()"
+    done = subprocess.run([sys.executable, "-c", body], capture_output=True, env=os.environ)
+    assert done.returncode == -2  # a shell's 130
+    assert done.stderr == b""
+
+
+def test_a_signal_that_comes_late_changes_nothing() -> None:
+    body = "import atexit, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)"
+    code, said, _ = end(body)
+    assert (code, said) == (0, "")
 
 
 @pytest.mark.parametrize(
