@@ -89,7 +89,12 @@ def _chosen(layer: Layer, key: str, value: str | None, name: str, known: set[str
 
 
 def read_boundaries(
-    name: str, crs: str, within: BaseGeometry, base: Path | None = None
+    name: str,
+    crs: str,
+    within: BaseGeometry,
+    base: Path | None = None,
+    *,
+    what: str = "mask.boundaries",
 ) -> tuple[list[BaseGeometry], list[str]]:
     """Polygons of a boundary card, or of any polygon file, that meet an area.
 
@@ -98,6 +103,7 @@ def read_boundaries(
     name : a card's name, or the path of a polygon file (relative to `base`).
     crs : the grid's.
     within : the area, in that CRS.
+    what : the key of the recipe that has the name, for errors.
 
     Returns
     -------
@@ -110,7 +116,7 @@ def read_boundaries(
             card = load_boundary_card(name)
         except CardError as error:
             raise CardError(
-                "mask.boundaries is neither a card nor a polygon file",
+                f"{what} is neither a card nor a polygon file",
                 got=name,
                 expected=error.expected,
                 remedy="name a card, or the path of a polygon file",

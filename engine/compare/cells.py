@@ -15,6 +15,7 @@ import rasterio
 from odc.geo.geobox import GeoBox
 from scipy.sparse import csr_array
 
+from engine.compare.estimates import bootstrap
 from engine.compare.folder import map_of
 from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_stratum
 from engine.compare.report import evaluation, write_accuracy, write_table
@@ -23,7 +24,7 @@ from engine.errors import MetricError
 from engine.labels.sampling import Samples, areas_without_cells, cells_of_areas
 from engine.labels.training_areas import read_training_areas
 from engine.legend import LCZ
-from engine.metrics import Accuracy, assess, bootstrap
+from engine.metrics import Accuracy, assess
 from engine.publishing.charts import draw_confusion
 
 __all__ = ["Evaluation", "evaluate", "of_map"]

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
+from engine.compare.estimates import bootstrap
 from engine.compare.folder import map_of
 from engine.compare.report import evaluation, write_accuracy, write_table
 from engine.compare.squares import Positions, count_squares, positions_of
 from engine.errors import MetricError
 from engine.legend import LandClass
-from engine.metrics import bootstrap, by_class, several
+from engine.metrics import by_class, several
 
 __all__ = ["ClassEvaluation", "evaluate_classes"]
 

@@ -11,13 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import rasterio
 
+from engine.compare.estimates import bootstrap
 from engine.compare.folder import map_of
 from engine.compare.report import evaluation, write_accuracy
 from engine.compare.squares import Positions, count_squares, some_values
 from engine.errors import MetricError
 from engine.labels.land_cover import land_cover as find_cover
 from engine.maps.shares import NO_GREEN
-from engine.metrics import binary, bootstrap
+from engine.metrics import binary
 
 __all__ = ["GreenEvaluation", "evaluate_green"]
 

@@ -15,6 +15,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from engine.compare.cells import of_map
+from engine.compare.estimates import Stratified, stratified
 from engine.compare.folder import map_of, read_folder
 from engine.compare.report import plain, write_json
 from engine.errors import LabelError, MetricError, RecipeError
@@ -23,7 +24,6 @@ from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
 from engine.legend import LCZ, parse_class
 from engine.maps.shares import NO_GREEN
-from engine.metrics import Stratified, stratified
 
 __all__ = ["Judged", "is_sample", "judge", "sample"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from engine.datasets.chips import (
 from engine.datasets.ground import INVALID, KNOWN, Ground, Window, open_ground
 from engine.errors import LabelError
 from engine.recipes.segmenting import ChipLabels, SegmenterRecipe
+from engine.vectors.read import files_of
 
 __all__ = ["cut_chips"]
 
@@ -110,15 +111,39 @@ class _Source:
             self._city = open_ground(base / label.recipe, recipe.model.bands)
             self.name = label.place or self._city.name
             stamp += self._city.stamp
-        for name in (label.raster, label.polygons, label.within):
+        for name in (label.raster, label.polygons):
             if name is not None:
-                stamp += map(_stamp, _parts(base / name))
+                stamp += map(_stamp, files_of(base / name))
+        if self.within is not None:
+            stamp.append(hashlib.sha256(shapely.to_wkb(shapely.union_all(self.within))).hexdigest())
         self.stamp = stamp
 
     @property
     def crs(self) -> str | None:
         """Of its chips' centres; None where nobody knows."""
         return None if self._city is None else self._city.grid.crs
+
+    @cached_property
+    def within(self) -> list[BaseGeometry] | None:
+        """Polygons of what has been looked at; None: everything.
+
+        Raises
+        ------
+        LabelError
+            Where none of them is in the place.
+        """
+        name, city = self._label.within, self._city
+        if name is None or city is None:
+            return None
+        crs, area = city.grid.crs, city.area.geometry
+        found, _ = read_boundaries(name, crs, area, self._base, what="within")
+        if not found:
+            raise LabelError(
+                f"within misses {self.name}: nothing there would be labelled",
+                got=f"within: {name}, none of its polygons in the area of the map recipe",
+                expected="polygons that cover some of it",
+            )
+        return found
 
     def cut(self) -> ChipSet:
         """Its chips."""
@@ -172,21 +197,24 @@ class _Source:
                     mask = _warped(file, city.box(windows[k], self._side))
                     mask[np.isin(mask, self._ignored)] = UNKNOWN
                     require_masks(mask, self.name, self._codes)
+                    mask = self._looked_at(mask, city.box(windows[k], self._side))
                     if (mask != UNKNOWN).mean() >= KNOWN:
                         yield windows[k], mask
             return
         assert label.polygons is not None
-        assert label.within is not None
         crs, area = city.grid.crs, city.area.geometry
-        green = read_boundaries(str(self._base / label.polygons), crs, area, self._base)[0]
-        within = read_boundaries(str(self._base / label.within), crs, area, self._base)[0]
+        green, _ = read_boundaries(label.polygons, crs, area, self._base, what="polygons")
         for k in order:
             box = city.box(windows[k], self._side)
-            mask = np.where(_burnt(within, box), _burnt(green, box), np.uint8(UNKNOWN)).astype(
-                np.uint8
-            )
+            mask = self._looked_at(_burnt(green, box), box)
             if (mask != UNKNOWN).mean() >= KNOWN:
                 yield windows[k], mask
+
+    def _looked_at(self, mask: npt.NDArray[np.uint8], box: GeoBox) -> npt.NDArray[np.uint8]:
+        """A mask, unknown beyond what has been looked at."""
+        if self.within is None:
+            return mask
+        return np.where(_burnt(self.within, box) == 1, mask, np.uint8(UNKNOWN)).astype(np.uint8)
 
 
 def _warped(file: rasterio.DatasetReader, box: GeoBox) -> npt.NDArray[np.uint8]:
@@ -207,14 +235,6 @@ def _burnt(shapes: Sequence[BaseGeometry], box: GeoBox) -> npt.NDArray[np.uint8]
         near, box.shape, transform=box.transform, dtype="uint8"
     )
     return found
-
-
-def _parts(path: Path) -> list[Path]:
-    """A file of labels, and of a shapefile what lies beside it: outlines, table, index, CRS."""
-    if path.suffix.lower() != ".shp":
-        return [path]
-    beside = sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
-    return [path, *(p for p in beside if p.suffix.lower() in (".dbf", ".prj", ".shx"))]
 
 
 def _stamp(path: Path) -> str:

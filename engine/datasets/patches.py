@@ -14,11 +14,24 @@ import zarr
 from engine.errors import LabelError
 from engine.files import whole_folder
 
-__all__ = ["PatchSet", "Place", "cut", "join", "open_patches", "write_patches"]
+__all__ = [
+    "BANDS",
+    "PatchSet",
+    "Place",
+    "cut",
+    "join",
+    "open_patches",
+    "stored_patches",
+    "write_patches",
+]
+
+BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
+"""Of published sets, in their order."""
 
 _CHUNK = 1024
 _MASKED = 0.05  # share of invalid pixels from which a patch is no example
 _BLOCK = 40  # cells of a block whose pixels are read at once
+_MOST = 3.0  # reflectance; more is another scale
 
 Read = Callable[[slice, slice], tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
 
@@ -254,3 +267,41 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
         None if first.nodes is None else np.concatenate([part.nodes[:] for part in parts]),
         first.instances,
     )
+
+
+def stored_patches(
+    reflectance: npt.NDArray[Any], name: str, side: int = 32
+) -> npt.NDArray[np.uint16]:
+    """Patches of a published set in the stored convention: x 10,000 + 1,000, 0 is nodata.
+
+    Parameters
+    ----------
+    reflectance : (n, side, side, 10), 0 to about 1.
+    name : of the file, for errors.
+
+    Returns
+    -------
+    uint16 (n, 10, side, side)
+
+    Raises
+    ------
+    LabelError
+        Where they have another form, or values that are no reflectance.
+    """
+    if reflectance.shape[1:] != (side, side, len(BANDS)):
+        raise LabelError(
+            "a patch has another form",
+            got=f"{name}: {reflectance.shape[1:]}",
+            expected=(side, side, len(BANDS)),
+        )
+    if not np.isfinite(reflectance).all():
+        raise LabelError("a patch has values that are not numbers", got=name)
+    if float(reflectance.max(initial=0.0)) > _MOST:
+        raise LabelError(
+            "values are not reflectance",
+            got=f"{name}: up to {reflectance.max():g}",
+            expected="0 to about 1",
+            remedy="divide digital numbers by 10,000",
+        )
+    values = np.rint(np.asarray(reflectance, np.float64) * 10_000 + 1_000)
+    return np.moveaxis(np.clip(values, 1, 65_534).astype(np.uint16), 3, 1)

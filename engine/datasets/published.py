@@ -1,15 +1,15 @@
 """Published sets of patches into patch sets of ours: So2Sat LCZ42 (HDF5) and LCZC-GES2 (npz).
 
     python -m engine.datasets.published so2sat OUT training.h5 [validation.h5 testing.h5] [--geo …]
-    python -m engine.datasets.published ges2 OUT FOLDER
+    python -m engine.datasets.published ges2 OUT FOLDER [--split SPLIT.json]
 
-Nothing is unpickled: LCZC-GES2's lists of splits are pickles, so it comes without a split.
+Nothing is unpickled: LCZC-GES2's lists of splits are pickles; `engine.datasets.ges2` says how they
+become the JSON that ``--split`` takes.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -21,15 +21,13 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from engine.datasets.patches import PatchSet, Place, write_patches
-from engine.datasets.splits import UNUSED
+from engine.datasets.ges2 import import_ges2
+from engine.datasets.patches import BANDS, PatchSet, Place, stored_patches, write_patches
 from engine.errors import LabelError, NatmapError
 
 __all__ = ["import_ges2", "import_so2sat"]
 
-BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _SIDE, _CLASSES = 32, 17
-_MOST = 3.0  # reflectance; more is another scale
 
 
 def import_so2sat(
@@ -92,55 +90,6 @@ def import_so2sat(
     return found
 
 
-def import_ges2(folder: str | Path, out: str | Path) -> PatchSet:
-    """LCZC-GES2's Sentinel-2 patches as a patch set without a split.
-
-    Parameters
-    ----------
-    folder : with ``sen2_img_patches/sen2_image_<i>.npz``, each ``image`` (32, 32, 10), reflectance,
-        and ``label``, 1 to 17.
-    out : folder of the patch set.
-
-    Raises
-    ------
-    LabelError
-        Where there is none, or one is of another layout or a pickle.
-    """
-    paths = list((Path(folder) / "sen2_img_patches").glob("sen2_image_*.npz"))
-    if not paths:
-        raise LabelError(
-            "there are no patches", got=f"{folder}", expected="sen2_img_patches/sen2_image_*.npz"
-        )
-    paths.sort(key=lambda path: int(re.sub(r"\D", "", path.stem.rpartition("_")[2]) or 0))
-    x = np.zeros((len(paths), 10, _SIDE, _SIDE), np.uint16)
-    y = np.zeros(len(paths), np.uint8)
-    for number, path in enumerate(paths):
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                image, label = file["image"], int(file["label"])
-        except (OSError, KeyError, ValueError, TypeError) as error:
-            raise LabelError("a patch cannot be read", got=f"{path.name}: {error}") from error
-        x[number] = _stored(image[None], path.name)[0]
-        if not 1 <= label <= _CLASSES:
-            raise LabelError("unknown class", got=f"{path.name}: {label}", expected="1 to 17")
-        y[number] = label
-    found = PatchSet(
-        x,
-        y,
-        np.full((len(paths), 2), np.nan),
-        np.arange(len(paths), dtype=np.int64),
-        np.zeros(len(paths), np.uint16),
-        np.full(len(paths), UNUSED, np.uint8),
-        BANDS,
-        _SIDE,
-        0,
-        10.0,
-        (Place("LCZC-GES2", "2023-01-01/2023-06-30", "unknown"),),
-    )
-    write_patches(out, found)
-    return found
-
-
 @dataclass(frozen=True)
 class _So2Sat:
     """One of the files, checked by its form."""
@@ -178,7 +127,7 @@ class _So2Sat:
 
     def stored(self, first: int, last: int) -> npt.NDArray[np.uint16]:
         """Patches in the stored convention."""
-        return _stored(self.file["sen2"][first:last], self.path.name)
+        return stored_patches(self.file["sen2"][first:last], self.path.name)
 
 
 class _Joined:
@@ -197,27 +146,6 @@ class _Joined:
             if low < high:
                 found.append(part.stored(low - start, high - start))
         return np.concatenate(found)
-
-
-def _stored(reflectance: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint16]:
-    """(n, y, x, band) reflectance as (n, band, y, x) stored values: x 10,000 + 1,000."""
-    if reflectance.shape[1:] != (_SIDE, _SIDE, 10):
-        raise LabelError(
-            "a patch has another form",
-            got=f"{name}: {reflectance.shape[1:]}",
-            expected=(_SIDE, _SIDE, 10),
-        )
-    if not np.isfinite(reflectance).all():
-        raise LabelError("a patch has values that are not numbers", got=name)
-    if float(reflectance.max(initial=0.0)) > _MOST:
-        raise LabelError(
-            "values are not reflectance",
-            got=f"{name}: up to {reflectance.max():g}",
-            expected="0 to about 1",
-            remedy="divide digital numbers by 10,000",
-        )
-    values = np.rint(np.asarray(reflectance, np.float64) * 10_000 + 1_000)
-    return np.moveaxis(np.clip(values, 1, 65_534).astype(np.uint16), 3, 1)
 
 
 def _open(path: str | Path) -> h5py.File:
@@ -250,6 +178,10 @@ def _geo(file: Any, path: Path, count: int) -> tuple[npt.NDArray[np.float64], li
     return np.stack([x + 160, y - 160], axis=1), names
 
 
+def _tell(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
 def main() -> None:
     """The command; errors of natmap end with exit code 2."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -257,17 +189,21 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--geo", nargs="+", type=Path, default=[])
+    parser.add_argument("--split", type=Path, help="of ges2: JSON of its lists of numbers")
     asked = parser.parse_args()
+    if asked.kind == "so2sat" and asked.split is not None:
+        parser.error("--split goes with ges2; So2Sat's files are its split")
+    if asked.kind == "ges2" and (asked.geo or len(asked.files) > 1):
+        parser.error("ges2 is one folder, without --geo")
     try:
         if asked.kind == "so2sat":
             found = import_so2sat(asked.files, asked.out, asked.geo)
         else:
-            found = import_ges2(asked.files[0], asked.out)
+            found = import_ges2(asked.files[0], asked.out, asked.split, _tell)
     except NatmapError as error:
         raise SystemExit(f"natmap: {error}") from error
     counts = np.bincount(found.y, minlength=18)[1:]
-    text = f"{len(found)} patches of {len(found.places)} places; by class {counts.tolist()}"
-    sys.stdout.write(text + "\n")
+    _tell(f"{len(found)} patches of {len(found.places)} places; by class {counts.tolist()}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Geometries in degrees, folded at 180: every longitude lies within -180 and 180."""
+"""Geometries in degrees about 180: of one place folded there, of many unrolled beyond it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-__all__ = ["Folded", "fold"]
+from engine.grid.moving import polygons_of
+
+__all__ = ["Folded", "fold", "unroll"]
 
 
 class Folded(NamedTuple):
@@ -63,6 +65,31 @@ def fold(geometry: BaseGeometry) -> Folded:
     if east - west >= 360:
         return Folded(cut, (-180.0, south, 180.0, north), _turn(centre), False)
     return Folded(cut, (_turn(west), south, _turn(east, last=True), north), _turn(centre), crosses)
+
+
+def unroll(geometry: BaseGeometry) -> BaseGeometry:
+    """A geometry in degrees whose edges jump over 180 degrees, in longitudes that go on beyond it.
+
+    An edge of more than 180 degrees is one that goes the other way about the Earth; one of 360
+    is the outline of the whole Earth, and stays. Each polygon is judged by its own edges, where
+    `fold` judges all by their extent: a file of areas may hold places all round the Earth.
+    """
+    xy = shapely.get_coordinates(geometry)
+    if not len(xy) or np.ptp(xy[:, 0]) <= 180:
+        return geometry
+
+    def jumps(ring: Any) -> bool:
+        step = np.abs(np.diff(shapely.get_coordinates(ring)[:, 0]))
+        return bool(((step > 180) & (step < 360 - 1e-6)).any())
+
+    parts, found = polygons_of(geometry), []
+    for part in parts:
+        if jumps(part.exterior):
+            part = shapely.transform(part, _roll)
+        found.append(part)
+    if all(a is b for a, b in zip(parts, found, strict=True)):
+        return geometry
+    return shapely.union_all([_valid(part) for part in found])
 
 
 def _valid(geometry: BaseGeometry) -> BaseGeometry:

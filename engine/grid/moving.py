@@ -1,4 +1,4 @@
-"""Geometries from one CRS to another: edges that bend, domains that end, 180 degrees."""
+"""Geometries from one CRS to another: edges that bend, domains that end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
 
-__all__ = ["Move", "far_outside", "move_of", "polygons_of", "reproject", "unroll"]
+__all__ = ["Move", "far_outside", "move_of", "polygons_of", "reproject"]
 
 _DEGREES, _METRES = 0.05, 1000.0  # edges are cut to these lengths before they are moved
 _FAR = 1.0  # degrees beyond a CRS's area of use that are worth a note
@@ -107,30 +107,6 @@ def polygons_of(geometry: BaseGeometry) -> list[Any]:
     if geometry.geom_type == "Polygon":
         return [] if geometry.is_empty else [geometry]
     return [p for part in getattr(geometry, "geoms", ()) for p in polygons_of(part)]
-
-
-def unroll(geometry: BaseGeometry) -> BaseGeometry:
-    """A geometry in degrees whose edges jump over 180 degrees, in longitudes that go on beyond it.
-
-    An edge of more than 180 degrees is one that goes the other way about the Earth; one of 360
-    is the outline of the whole Earth, and stays.
-    """
-    xy = shapely.get_coordinates(geometry)
-    if not len(xy) or np.ptp(xy[:, 0]) <= 180:
-        return geometry
-
-    def jumps(ring: Any) -> bool:
-        step = np.abs(np.diff(shapely.get_coordinates(ring)[:, 0]))
-        return bool(((step > 180) & (step < 360 - 1e-6)).any())
-
-    parts, found = polygons_of(geometry), []
-    for part in parts:
-        if jumps(part.exterior):
-            part = shapely.transform(part, lambda xy: np.column_stack([xy[:, 0] % 360, xy[:, 1]]))
-        found.append(part)
-    if all(a is b for a, b in zip(parts, found, strict=True)):
-        return geometry
-    return shapely.union_all([p if p.is_valid else shapely.make_valid(p) for p in found])
 
 
 def far_outside(geographic: BaseGeometry, crs: str | CRS) -> str | None:

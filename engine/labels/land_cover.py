@@ -46,6 +46,12 @@ LAND_COVER = {
         "Dynamic World 10 m, band `label`", (1, 2, 5), (0, 3, 4, 6, 7, 8), ()
     ),
     "from-glc10": LandCover("FROM-GLC10, 2017", (20, 30, 40), (10, 50, 60, 70, 80, 90, 100), (0,)),
+    "globeland30": LandCover(
+        "GlobeLand30, 2000, 2010 and 2020, 30 m",
+        (20, 30, 40),
+        (10, 50, 60, 70, 80, 90, 100),
+        (0, 255),
+    ),
     "glc-fcs30": LandCover(
         "GLC_FCS30 and GLC_FCS30D, 30 m",
         (50, 51, 52, 60, 61, 62, 70, 71, 72, 80, 81, 82, 90, 91, 92, 120, 121, 122, 130, 185),
@@ -65,6 +71,8 @@ cropland, sparse vegetation stays bare, as their products have them. Sources:
   first edition are 11, rangeland, since 2022. 10 is cloud.
 - Dynamic World: Brown et al. 2022, Scientific Data 9, 251.
 - FROM-GLC10: Gong et al. 2019, Science Bulletin 64.
+- GlobeLand30: Chen et al. 2015, ISPRS Journal 103; tundra (70) is moss and lichen as well. 255 is
+  fill, in some editions the open sea.
 - GLC_FCS30: Zhang et al. 2021, ESSD 13; wetlands 181 to 187 of GLC_FCS30D: Zhang et al. 2024, ESSD
   16; 250 is fill.
 - CLCD: Yang and Huang 2021, ESSD 13.

@@ -23,6 +23,7 @@ from engine.recipes.documents import read_document, read_json
 
 __all__ = [
     "SEGMENTERS",
+    "Fusion",
     "ModelCard",
     "find_card",
     "load_card",
@@ -35,9 +36,25 @@ _LARGEST = 4096  # px: a patch or window of more is no network's that a worker c
 _MOST_BYTES = 4 << 20  # of a card
 SEGMENTERS = ("ugsnet", "unet")
 """Architectures that give every pixel of a window a class; all others give one to a patch."""
-LATER = ("names", "ignored")
+LATER = ("names", "ignored", "fusion")
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
+
+
+class Fusion(BaseModel):
+    """The stream that a graph network was fused with, and how the two were weighed.
+
+    Attributes
+    ----------
+    beside : name of that stream's model; key : of its card.
+    sentinel_weight : its weight, 0 to 1; the rest is the graph's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    beside: str
+    key: str
+    sentinel_weight: float = Field(ge=0, le=1)
 
 
 class ModelCard(BaseModel):
@@ -61,6 +78,7 @@ class ModelCard(BaseModel):
         green space and what is not, any other model local climate zones.
     ignored : codes of labels that say nothing; for the training of such a segmenter.
     features : length of the penultimate vector; 0 of a segmenter.
+    fusion : of a graph network, the weight that was found for it beside another stream.
     output : what the network gives: "probability" or "logit".
     weights : name of the safetensors file, in the card's folder.
     sha256 : of that file.
@@ -89,6 +107,7 @@ class ModelCard(BaseModel):
     ignored: tuple[int, ...] = ()
     features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
+    fusion: Fusion | None = None
     licence: str = "unknown"
     provenance: str = ""
     weights: str
@@ -183,8 +202,8 @@ class ModelCard(BaseModel):
 
     @property
     def key(self) -> str:
-        """What decides the result: architecture, input, weights."""
-        idle = {name for name in LATER if not getattr(self, name)}
+        """What decides the result: architecture, input, weights; not with whom it is fused."""
+        idle = {"fusion", *(name for name in LATER if not getattr(self, name))}
         text = self.model_dump_json(exclude={"licence", "provenance", "name", "version", *idle})
         return hashlib.sha256(text.encode()).hexdigest()
 

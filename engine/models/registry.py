@@ -30,6 +30,7 @@ __all__ = [
     "Measured",
     "begin_with",
     "build",
+    "carried_over",
     "load_model",
     "load_weights",
     "measure",
@@ -116,8 +117,30 @@ def load_weights(card: ModelCard) -> dict[str, Tensor]:
         raise WeightsError("the weights are damaged", got=f"{path.name}: {error}") from error
 
 
+def carried_over(start: ModelCard, card: ModelCard) -> dict[str, Tensor]:
+    """A card's weights for the training of another: of other classes without those that are theirs.
+
+    Raises
+    ------
+    WeightsError, CardError
+    """
+    found = load_weights(start)
+    if (start.classes, start.names) == (card.classes, card.names):
+        return found
+    with torch.device("meta"):  # shapes alone: what one more class would change is the classes'
+        few, more = (
+            _make(card.architecture, card.parameters, len(card.bands), n).state_dict()
+            for n in (len(card.classes), len(card.classes) + 1)
+        )
+    theirs = {name for name in few if few[name].shape != more[name].shape}
+    return {name: values for name, values in found.items() if name not in theirs}
+
+
 def begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
     """Put weights into a network wherever name and shape fit; the rest stays as it was.
+
+    A layer that another one feeds (`fed_by` of the network) gets none where that one is new: it was
+    trained on something else.
 
     Returns
     -------
@@ -130,6 +153,10 @@ def begin_with(network: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
     """
     own = network.state_dict()
     fit = {k: v for k, v in start.items() if k in own and own[k].shape == v.shape}
+    for over, under in getattr(network, "fed_by", {}).items():
+        below = {k for k in (*start, *own) if k.startswith(f"{under}.")}
+        if not below <= fit.keys():
+            fit = {k: v for k, v in fit.items() if not k.startswith(f"{over}.")}
     if 2 * len(fit) < len(start):
         raise WeightsError(
             "the weights to start from are another network's",

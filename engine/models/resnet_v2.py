@@ -6,6 +6,8 @@ frozen, its batch statistics with it, and two dense layers are trained (Kim et a
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +54,9 @@ class ResNetV2(nn.Module):
     frozen : bool
         Train the dense layers only; the trunk stays in evaluation mode, its statistics as they are.
     """
+
+    fed_by = MappingProxyType({"head": "hidden"})
+    """The last layer takes what the hidden one gives; without one, what the trunk gives."""
 
     def __init__(
         self,

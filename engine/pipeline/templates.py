@@ -49,18 +49,25 @@ model:
   architecture: mscnn             # sen2lcz, resnet11, resnet11-3d, …, gcn, forest
   # size: small                   # widths that a CPU can train
   # parameters: {leading: 3}      # of the network; leading: see real neighbours, run dense
-  # beside: ./my-s2-model         # of a gcn: sweep the weight of both streams on validation
+  # beside: ./my-s2-model         # of a gcn: its card keeps the weight of both streams that
+                                  # validation likes best, and maps of the two take it
   # inference_block: 16           # cells evaluated together; a tile is a whole number of them
-  # start: ./another-model        # go on from its weights; frozen: true trains the last layers
+  # start: ./another-model        # go on from its weights
+  # frozen: true                  # with start: train its dense layers alone
   licence: CC-BY-4.0
 
 training:
-  # preset: df4lcz                # a paper's: mscnn, df4lcz, df4lcz-graph, so2sat
+  # preset: df4lcz                # a paper's: mscnn, df4lcz, df4lcz-graph, df4lcz-paper, so2sat
   epochs: 100
   patience: 15                    # epochs without a better validation loss
   batch: 96
   rate: 0.002
-  # schedule: cosine              # or constant, or step with factor and every
+  # optimizer: nadam              # or adam
+  # schedule: cosine              # or constant, step with factor and every, inverse with decay
+  # angles: true                  # turn patches by any angle, not by quarters alone
+  # l2: 0.0001                    # penalty of convolutions' kernels
+  # bootstraps: 25                # of a forest: judge by so many splits of the areas; the model
+                                  # then grows on all of them (final: train: on the training part)
   # balance: sqrt                 # chances of classes; none, full; or none and class_weights: true
   # precision: bfloat16           # or float32
   # device: auto
@@ -77,8 +84,8 @@ labels:
   - ugset: ./UGSet                # train, val and test, each with images and labels (0 and 255)
   # - recipe: ./my-city.yaml      # product: ugs
   #   raster: ./green.tif         # 1 green, 0 not, 255 unknown; or
-  #   polygons: ./parks.gpkg      # green space, and
-  #   within: ./looked-at.gpkg    # where everything else is none
+  #   polygons: ./parks.gpkg      # green space; with either
+  #   within: ./looked-at.gpkg    # labels count in it alone; a boundary card: gub-2018
   #   most: 500                   # chips of this place, drawn by chance
 
 chips: ./chips                    # the chip set (Zarr), cut once
@@ -148,12 +155,13 @@ target: ./elsewhere.yaml          # a map recipe: chips are drawn inside of its 
 most: 500                         # of them
 
 training:
-  # preset: paper                 # adversarial_weight 1, 10000 steps
+  # preset: paper                 # adversarial_weight 1, 10000 steps, no guard
   steps: 10000
   batch: 2                        # chips of each side
   adversarial_weight: 0.001
   statistics: auto                # of normalisations: source, target, batch, or as it needs be
-  guard: 5                        # points of F1 that the source may lose; beyond, it ends
+  guard: 5                        # points of F1 that the source may lose; beyond, it ends;
+                                  # 100 never ends it
   check: 250                      # steps between looks at the source
 
 out: ./my-green-elsewhere

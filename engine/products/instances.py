@@ -25,7 +25,7 @@ from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
 from engine.errors import CardError
 from engine.grid.grid import Grid
-from engine.infer.fuse import fuse
+from engine.infer.fuse import SENTINEL_WEIGHT, fuse
 from engine.infer.instances import BLOCK, CELL, RIM, find_graphs, score_graphs
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.models.graphs import FEATURES
@@ -40,7 +40,7 @@ from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["fusion_stages", "instance_stage", "load_graph_card"]
+__all__ = ["fusion_stages", "fusion_weight", "instance_stage", "load_graph_card"]
 
 
 @dataclass(frozen=True)
@@ -188,6 +188,25 @@ def load_graph_card(name: str, base: Path, instances: Instances, other: ModelCar
                 remedy=f"set instances.{key} to {made}",
             )
     return card
+
+
+def fusion_weight(asked: float | None, graph: ModelCard, other: ModelCard) -> tuple[float, str]:
+    """Weight of the stream beside a graph network, and why it is this one, in words.
+
+    Parameters
+    ----------
+    asked : by the recipe; None: what the graph network's card holds of the two, else the default.
+    graph, other : cards of both streams.
+    """
+    if asked is not None:
+        return asked, ""
+    found = graph.fusion
+    if found is None:
+        return SENTINEL_WEIGHT, ", by default: no weight was found in its training"
+    if found.key != other.key:
+        why = f"its own weight, {1 - found.sentinel_weight:.0%}, was found beside {found.beside}"
+        return SENTINEL_WEIGHT, f", by default: {why}, which {other.name} is not"
+    return found.sentinel_weight, ", as found in its training"
 
 
 def instance_stage(how: Instances, choice: GridChoice, base: Path, images: ImageSource) -> Stage:

@@ -28,7 +28,12 @@ from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
-from engine.products.instances import fusion_stages, instance_stage, load_graph_card
+from engine.products.instances import (
+    fusion_stages,
+    fusion_weight,
+    instance_stage,
+    load_graph_card,
+)
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import Form, Layer, reason_layer
@@ -49,8 +54,12 @@ class ZoneModel(CellModel):
     instances: CardOrPath | None = Field(
         None, description="card of a graph network over the instances of `images`, to fuse with"
     )
-    sentinel_weight: float = Field(
-        0.6, ge=0, le=1, description="of the scores of `card` when fused; the rest is the graph's"
+    sentinel_weight: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="of the scores of `card` when fused; the rest is the graph's; by default what "
+        "was found for the two in training, else 0.6",
     )
 
 
@@ -157,10 +166,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         scores = "scores"
         if model.instances:
             graph = load_graph_card(model.instances, base, recipe.instances, card)
-            stages += fusion_stages(model, choice, graph, model.sentinel_weight)
+            weight, why = fusion_weight(model.sentinel_weight, graph, card)
+            stages += fusion_stages(model, choice, graph, weight)
             scores = stages[-1].name
-            share = 1 - model.sentinel_weight
-            more = [f"scores fused with {graph.name}, which counts {share:.0%}"]
+            more = [f"scores fused with {graph.name}, which counts {1 - weight:.0%}{why}"]
         stages.append(_map_stage(recipe, card, mask, scores))
     cell = card.cell if card else float(GRAPH_CELL) if recipe.images else choice.resolution
     grid, reach = fit_grid(area, choice, stages, cell, unit=cell)
@@ -280,7 +289,7 @@ cube:
 model:
   card: ./sen2lcz        # folder of a model card
   # instances: ./graphs  # card of a graph network over the images, fused with the other's scores
-  # sentinel_weight: 0.6 # what the other counts; natmap train finds the best
+  # sentinel_weight: 0.6 # what the other counts; by default what natmap train found for the two
   device: auto           # cpu, cuda
   # precision: float32   # or bfloat16
   # embedding: false     # also store the penultimate features

@@ -19,6 +19,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rate": 1e-4,
         "adversarial_weight": 1.0,
         "statistics": "source",
+        "guard": 100,
     },
 }
 
@@ -36,7 +37,9 @@ class Adapting(Strict):
         "auto", description="of normalisations; auto: the city's where it is another kind of image"
     )
     check: int = Field(250, gt=0, description="steps between looks at the source")
-    guard: float = Field(5.0, gt=0, description="points of F1 that the source may lose")
+    guard: float = Field(
+        5.0, gt=0, le=100, description="points of F1 that the source may lose; 100: any"
+    )
     augment: bool = True
     seed: int = Field(0, ge=0)
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -77,6 +77,11 @@ class ClassifierWanted(Strict):
     beside: CardOrPath | None = Field(
         None, description="of a gcn: card of the stream to fuse with; the weight is swept"
     )
+    frozen: bool = Field(
+        False,
+        description="with start: train the dense layers at the end alone; all else stays as it "
+        "is, batch statistics too",
+    )
     restandardise: bool = Field(
         False, description="with start: standardise by these patches, not as the card did"
     )
@@ -97,6 +102,8 @@ class ClassifierWanted(Strict):
     def _streams(self) -> ClassifierWanted:
         if self.beside is not None and self.architecture != "gcn":
             raise ValueError("beside goes with architecture: gcn")
+        if self.frozen and (self.start is None or self.architecture in ("gcn", "forest")):
+            raise ValueError("frozen goes with start, and with a network of convolutions")
         return self
 
     @model_validator(mode="after")
@@ -109,22 +116,34 @@ class ClassifierWanted(Strict):
         return self
 
 
+_DF4LCZ: dict[str, Any] = {
+    "epochs": 100,
+    "patience": 40,
+    "batch": 64,
+    "rate": 2e-3,
+    "schedule": "step",
+    "factor": 0.4,
+    "every": 5,
+    "balance": "none",
+    "angles": True,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     # Kim et al.: "adam, 0.002, decay 0.004" are NAdam's defaults in Keras
     "mscnn": {"epochs": 100, "patience": 15, "batch": 96, "rate": 2e-3},
     # DF4LCZ's networks of Sentinel-2: a rate that falls to 0.4 of itself every 5 epochs
-    "df4lcz": {
+    "df4lcz": _DF4LCZ,
+    # and its graph network, as its code has it: nothing is turned
+    "df4lcz-graph": {
         "epochs": 100,
-        "patience": 40,
-        "batch": 64,
-        "rate": 2e-3,
-        "schedule": "step",
-        "factor": 0.4,
-        "every": 5,
+        "patience": 20,
+        "batch": 32,
+        "rate": 1e-2,
         "balance": "none",
+        "augment": False,
     },
-    # and its graph network, as its code has it
-    "df4lcz-graph": {"epochs": 100, "patience": 20, "batch": 32, "rate": 1e-2, "balance": "none"},
+    # both as the paper's text has them: Adam, where its code takes NAdam
+    "df4lcz-paper": {**_DF4LCZ, "optimizer": "adam"},
     # So2Sat LCZ42's benchmark
     "so2sat": {
         "epochs": 100,
@@ -136,9 +155,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "every": 5,
         "balance": "none",
         "augment": False,
+        "l2": 1e-4,
     },
 }
 """The papers' settings, as specified; what a recipe says itself goes before."""
+
+_SLOW: dict[str, Any] = {"momentum": 0.01}  # Keras' batch statistics, .99 as it counts
+_OF_DF4LCZ: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("resnet11", "resnet11-3d", "resnet50", "densenet"), _SLOW),
+    "msmla": {**_SLOW, "widths": [16, 32, 48]},  # its own paper's third width is 64
+}
+NETWORKS = {"df4lcz": _OF_DF4LCZ, "df4lcz-paper": _OF_DF4LCZ}
+"""By preset, parameters of the networks as the paper has them."""
 
 SMALL: dict[str, dict[str, Any]] = {
     "mscnn": {"branch": 16, "blocks": [32, 64, 64, 128, 128], "dense": 128},
@@ -158,28 +186,38 @@ class ClassifierFitting(Fitting):
 
     examples: ClassVar[str] = "patches"
 
-    preset: Literal["mscnn", "df4lcz", "df4lcz-graph", "so2sat"] | None = Field(
+    preset: Literal["mscnn", "df4lcz", "df4lcz-graph", "df4lcz-paper", "so2sat"] | None = Field(
         None, description="a paper's settings, where nothing else is said"
     )
     patience: int = Field(15, gt=0)
     batch: int = Field(96, gt=1)
     rate: float = Field(2e-3, gt=0)
-    schedule: Literal["constant", "cosine", "step"] = "constant"
+    optimizer: Literal["nadam", "adam"] = "nadam"
+    schedule: Literal["constant", "cosine", "step", "inverse"] = Field(
+        "constant", description="inverse: the rate by 1 + decay x epoch"
+    )
     factor: float = Field(0.5, gt=0, le=1, description="of schedule step: what the rate falls to")
     every: int = Field(5, gt=0, description="of schedule step: epochs")
+    decay: float = Field(4e-3, gt=0, description="of schedule inverse")
+    angles: bool = Field(
+        False,
+        description="with augment: mirror, and turn by any angle up to 90 degrees, in place of the "
+        "eight symmetries; of patches",
+    )
+    l2: float = Field(
+        0.0, ge=0, description="times the squares of all convolutions' kernels, added to the loss"
+    )
     balance: Literal["none", "sqrt", "full"] = "sqrt"
     class_weights: bool = Field(False, description="rare classes' losses count more; balance: none")
     draws: int | None = Field(None, gt=1)
     bootstraps: int = Field(
         0, ge=0, description="of a forest: repeated 70/30 splits of training areas, WUDAPT has 25"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, values: Any) -> Any:
-        if isinstance(values, Mapping) and values.get("preset") in PRESETS:
-            return {**PRESETS[values["preset"]], **values}
-        return values
+    final: Literal["train", "all"] | None = Field(
+        None,
+        description="of a forest: the patches that the model grows on; by default all where "
+        "bootstraps judge it, as WUDAPT's, else those that train",
+    )
 
     @model_validator(mode="after")
     def _once(self) -> ClassifierFitting:
@@ -197,3 +235,35 @@ class ClassifierRecipe(TrainingRecipe):
     split: ClassifierSplit = ClassifierSplit()
     model: ClassifierWanted = ClassifierWanted()
     training: ClassifierFitting = ClassifierFitting()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """A paper's settings, and its network's parameters, where nothing else is said."""
+        if not isinstance(values, Mapping):
+            return values
+        training, model = values.get("training") or {}, values.get("model") or {}
+        if not (isinstance(training, Mapping) and isinstance(model, Mapping)):
+            return values
+        preset, name = training.get("preset"), model.get("architecture", "mscnn")
+        if not (isinstance(preset, str) and isinstance(name, str) and preset in PRESETS):
+            return values
+        chosen = dict(PRESETS[preset])
+        if name == "gcn":
+            chosen.pop("angles", None)  # a graph has no pixels to turn
+        small = SMALL.get(name, {}) if model.get("size") == "small" else {}
+        theirs = NETWORKS.get(preset, {}).get(name, {})
+        said = model.get("parameters") or {}
+        if theirs and isinstance(said, Mapping):
+            parameters = {k: v for k, v in theirs.items() if k not in small} | dict(said)
+            model = {**model, "parameters": parameters}
+        return {**values, "training": {**chosen, **training}, "model": model}
+
+    @model_validator(mode="after")
+    def _fits(self) -> ClassifierRecipe:
+        training, name = self.training, self.model.architecture
+        if name != "forest" and (training.bootstraps or training.final is not None):
+            raise ValueError("training: bootstraps and final go with architecture: forest")
+        if name == "gcn" and training.angles:
+            raise ValueError("training: angles goes with patches; a graph has no pixels to turn")
+        return self

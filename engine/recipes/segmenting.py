@@ -32,7 +32,11 @@ class ChipLabels(Strict):
         None, description="1 green, 0 not, 255 unknown; of product cover the codes of its classes"
     )
     polygons: PathText | None = Field(None, description="green space; all else in `within` is none")
-    within: PathText | None = Field(None, description="polygons of what has been looked at")
+    within: CardOrPath | None = Field(
+        None,
+        description="a boundary card, or polygons, of what has been looked at: beyond them labels "
+        "are unknown",
+    )
     place: str | None = Field(None, description="name of the place; by default the recipe's")
     most: int | None = Field(None, gt=0, description="at most so many chips, drawn by chance")
 

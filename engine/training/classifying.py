@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,13 @@ from engine.errors import LabelError
 from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
-from engine.models.card import ModelCard, find_card, load_card
+from engine.models.card import Fusion, ModelCard, find_card, load_card
 from engine.models.footprint import Footprint, Ground, read_footprint
-from engine.models.registry import Measured, load_weights, measure
+from engine.models.registry import Measured, carried_over, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
 from engine.training.fit import Batches, Settings, fit, statistics
-from engine.training.forest import grow
+from engine.training.forest import Grown, grow, vote
 from engine.training.fusion import graph_form, weigh
 from engine.training.loop import Fitted
 from engine.training.repeats import Repeats, repeat
@@ -104,6 +104,7 @@ class PatchTask(Task):
     def _card(self, x: npt.NDArray[Any], form: dict[str, Any]) -> ModelCard:
         recipe, patches = self.recipe, self.patches
         places = ", ".join(sorted({place.name for place in patches.places}))
+        count = int(self.taught.sum())
         card = ModelCard(
             name=recipe.name,
             architecture=recipe.model.architecture,
@@ -119,7 +120,7 @@ class PatchTask(Task):
             classes=tuple(c.code for c in LCZ),
             features=1,  # until it is measured
             licence=recipe.model.licence,
-            provenance=recipe.model.description or f"trained on {len(x)} patches of {places}",
+            provenance=recipe.model.description or f"trained on {count} patches of {places}",
             weights=f"{recipe.name}.safetensors",
             sha256="0" * 64,
             folder=self.folder,
@@ -133,8 +134,9 @@ class PatchTask(Task):
     @cached_property
     def settings(self) -> Settings:
         """How it is fitted."""
-        others = {"preset", "bootstraps", "device", "devices"}
-        return Settings(**self.recipe.training.model_dump(exclude=others))
+        others = {"preset", "bootstraps", "final", "device", "devices"}
+        chosen = self.recipe.training.model_dump(exclude=others)
+        return Settings(**chosen, frozen=self.recipe.model.frozen)
 
     def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
         fitted = fit(
@@ -145,7 +147,7 @@ class PatchTask(Task):
             self.folder,
             device=self.recipe.training.device,
             devices=self.recipe.training.devices,
-            start=None if self.start is None else load_weights(self.start),
+            start=None if self.start is None else carried_over(self.start, self.card),
             tell=hear.epoch,
             step=hear.step,
         )
@@ -156,20 +158,30 @@ class PatchTask(Task):
         test = self.parts["test"]
         if not len(test.y):
             return Judged(None, more=more)
-        scores = score_examples(card, test.x)
+        scores = self._scores(card, test)
         counts = confusion(test.y, np.array(card.classes)[scores.argmax(1)])
         figures = assess(counts).figures()
         draw_confusion(counts, card.folder / "confusion.png", f"{card.name}: test patches, %")
         words = f"test patches: accuracy {figures['oa']:.3f}, kappa {figures['kappa']:.3f}"
         return Judged(figures, words, more)
 
+    def _scores(self, card: ModelCard, test: Batches) -> npt.NDArray[np.float32]:
+        """Probabilities that the model gives the test patches."""
+        return score_examples(card, test.x)
+
     def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
         """What the report says beside the figures of the test."""
         return {"bootstraps": None, "fusion": None}
 
+    @property
+    def taught(self) -> npt.NDArray[np.bool_]:
+        """The patches that the model has learnt from."""
+        found: npt.NDArray[np.bool_] = self.patches.split == SPLITS.index("train")
+        return found
+
     def footprint(self) -> Footprint | None:
         patches, card = self.patches, self.card
-        trained = patches.split == SPLITS.index("train")
+        trained = self.taught
         if not np.isfinite(patches.xy[trained]).all():
             return None
         places = [
@@ -226,6 +238,14 @@ class GraphTask(PatchTask):
             return {}  # features of instances are in [0, 1] as they are
         return super()._standardise(x)
 
+    def judge(self, card: ModelCard, hear: Listener) -> Judged:
+        found = super().judge(card, hear)
+        fusion = found.more["fusion"]
+        if fusion is None:
+            return found
+        kept = Fusion(**{name: fusion[name] for name in Fusion.model_fields})
+        return replace(found, fusion=kept)
+
     def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
         fusion = weigh(self.recipe, self.base, self.patches, card)
         if fusion is not None:
@@ -234,9 +254,24 @@ class GraphTask(PatchTask):
 
 
 class ForestTask(PatchTask):
-    """A random forest on statistics of patches, the WUDAPT way."""
+    """A random forest on statistics of patches, the WUDAPT way.
+
+    A final one may grow on all patches once others, grown on a part of them, have been judged.
+    """
 
     repeats: Repeats | None = None
+    judged: Grown | None = None
+    """The forest of the training patches, where the model is another."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the model grows on all patches."""
+        training = self.recipe.training
+        return (training.final or ("all" if training.bootstraps else "train")) == "all"
+
+    @property
+    def taught(self) -> npt.NDArray[np.bool_]:
+        return np.ones(len(self.patches), bool) if self.whole else super().taught
 
     @cached_property
     def choice(self) -> dict[str, Any]:
@@ -260,11 +295,31 @@ class ForestTask(PatchTask):
             hear.tell(f"judging by {count} splits of the training areas")
             self.repeats = repeat(self.patches, self.card, count, seed=seed, **self.choice)
         grown = grow(train.x, train.y, self.card, seed=seed, **self.choice)
+        if self.whole:
+            hear.tell(f"growing the final forest on all {len(self.patches)} patches")
+            self.judged, patches = grown, self.patches
+            every = patches.take(np.arange(len(patches)))
+            grown = grow(every, patches.y, self.card, seed=seed, **self.choice)
         card = self.card.model_copy(update={"parameters": grown.parameters})
         return card, Fitted(grown.weights, 0, ())
+
+    def judge(self, card: ModelCard, hear: Listener) -> Judged:
+        found = super().judge(card, hear)
+        if self.judged is None or not found.words:
+            return found
+        return replace(found, words=f"{found.words}, of a forest without them")
+
+    def _scores(self, card: ModelCard, test: Batches) -> npt.NDArray[np.float32]:
+        if self.judged is None:
+            return super()._scores(card, test)
+        return vote(self.judged, card, test.x)
 
     def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
         return {
             "bootstraps": None if self.repeats is None else asdict(self.repeats),
             "fusion": None,
+            "final": {
+                "grown_on": "all" if self.whole else "train",
+                "count": int(self.taught.sum()),
+            },
         }

@@ -128,12 +128,16 @@ class _Classify(Lesson):
             return None
         return class_weights(self.card.classes, self.train.y)
 
+    @property
+    def frozen(self) -> bool:
+        return bool(self.settings.frozen)
+
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
+        moved = [p for p in network.parameters() if p.requires_grad]
+        if self.settings.optimizer == "adam":
+            return torch.optim.Adam(moved, lr=self.settings.rate, betas=(0.9, 0.999))
         return torch.optim.NAdam(
-            [p for p in network.parameters() if p.requires_grad],
-            lr=self.settings.rate,
-            betas=(0.9, 0.999),
-            momentum_decay=4e-3,
+            moved, lr=self.settings.rate, betas=(0.9, 0.999), momentum_decay=4e-3
         )
 
     def begin(self, number: int) -> tuple[float, npt.NDArray[np.int64], Any]:
@@ -147,6 +151,8 @@ class _Classify(Lesson):
         shares = None if self.shares is None else fabric.to_device(self.shares)
         logits = model(x)[0]
         loss = nn.functional.nll_loss(_log(logits, self.card), y, shares)
+        if self.settings.l2:
+            loss = loss + self.settings.l2 * squares(model)
         return Learned(loss, float((logits.argmax(1) == y).sum()), len(y))
 
     def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
@@ -176,24 +182,61 @@ def _rate(settings: Settings, epoch: int) -> float:
         return float(settings.rate * 0.5 * (1 + np.cos(np.pi * epoch / settings.epochs)))
     if settings.schedule == "step":
         return float(settings.rate * settings.factor ** (epoch // settings.every))
+    if settings.schedule == "inverse":
+        return settings.rate / (1 + settings.decay * epoch)
     return settings.rate
 
 
 def _prepared(
-    x: npt.NDArray[Any], card: ModelCard, turns: npt.NDArray[np.uint8] | None = None
+    x: npt.NDArray[Any], card: ModelCard, turned: npt.NDArray[np.float64] | None = None
 ) -> torch.Tensor:
     """Examples as the network is fed them, each turned as asked."""
+    turns = None if turned is None else turned[:, 0].astype(np.uint8)
     if x.ndim == 3:
         return torch.from_numpy(prepare_batch(x if turns is None else turn(x, turns), card))
-    if turns is not None:
-        x = x.copy()
+    if turns is not None and turned is not None:
+        x = rotate(x, turned[:, 1])
         for k in range(1, 8):
             here = turns == k
             if here.any():
-                turned = np.rot90(x[here], k % 4, axes=(2, 3))
-                x[here] = turned[..., ::-1] if k >= 4 else turned
+                quarter = np.rot90(x[here], k % 4, axes=(2, 3))
+                x[here] = quarter[..., ::-1] if k >= 4 else quarter
     ready = prepare_batch(x, card)
     return torch.from_numpy(ready).contiguous(memory_format=torch.channels_last)
+
+
+def rotate(x: npt.NDArray[np.uint16], degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+    """Patches (n, band, side, side) turned to the left by any angle; a copy.
+
+    Values are interpolated linearly, those beyond the edge are mirrored about its pixels. What is
+    nodata, or would be interpolated with nodata, is nodata.
+    """
+    found = x.copy()
+    here = np.flatnonzero(degrees)
+    if not len(here):
+        return found
+    values = torch.from_numpy(x[here].astype(np.float32))
+    angle = torch.from_numpy(np.deg2rad(degrees[here])).float()
+    theta = torch.zeros(len(here), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
+    theta[:, 0, 1], theta[:, 1, 0] = -angle.sin(), angle.sin()
+    grid = nn.functional.affine_grid(theta, list(values.shape), align_corners=True)
+    both = torch.cat([values, (values > 0).float()], dim=1)
+    both = nn.functional.grid_sample(both, grid, padding_mode="reflection", align_corners=True)
+    moved, seen = both.chunk(2, dim=1)
+    whole = torch.where(seen > 1 - 1e-4, moved.round().clamp(1, 65_535), 0)
+    found[here] = whole.numpy().astype(np.uint16)
+    return found
+
+
+def squares(network: nn.Module) -> torch.Tensor:
+    """Sum of the squares of all kernels of convolutions that are trained, as Keras' l2 takes it."""
+    kernels = [
+        m.weight
+        for m in network.modules()
+        if isinstance(m, nn.Conv2d | nn.Conv3d) and m.weight.requires_grad
+    ]
+    return torch.stack([k.square().sum() for k in kernels]).sum() if kernels else torch.zeros(())
 
 
 def _evaluate(

@@ -12,9 +12,10 @@ from sklearn.ensemble import RandomForestClassifier
 
 from engine.models.card import ModelCard
 from engine.models.forest import patch_features
-from engine.models.inputs import prepare_input
+from engine.models.inputs import prepare_batch, prepare_input
+from engine.models.registry import build
 
-__all__ = ["Grown", "features_of", "grow", "plant"]
+__all__ = ["Grown", "features_of", "grow", "plant", "vote"]
 
 _AT_ONCE = 2048  # patches
 
@@ -122,3 +123,15 @@ def grow(
         "depth": max(tree.max_depth for tree in grown),
     }
     return Grown(parameters, weights)
+
+
+def vote(grown: Grown, card: ModelCard, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Probabilities (n, class) that a forest gives patches; it need not have been written."""
+    forest = build(card.model_copy(update={"parameters": grown.parameters})).eval()
+    forest.load_state_dict(grown.weights, strict=False)
+    found = np.zeros((len(x), len(card.classes)), np.float32)
+    with torch.inference_mode():
+        for first in range(0, len(x), _AT_ONCE):
+            part = torch.from_numpy(prepare_batch(x[first : first + _AT_ONCE], card))
+            found[first : first + _AT_ONCE] = forest(part)[0].numpy()
+    return found

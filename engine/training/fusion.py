@@ -84,6 +84,7 @@ def weigh(
     weight, by_weight = sweep(sentinel, graphs, np.searchsorted(codes, patches.y[where]))
     found: dict[str, Any] = {
         "beside": other.name,
+        "key": other.key,
         "sentinel_weight": weight,
         "validation_accuracy_by_weight": {f"{w:g}": round(v, 4) for w, v in by_weight.items()},
     }

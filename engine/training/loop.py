@@ -20,6 +20,7 @@ from engine.errors import RunError
 from engine.models.card import ModelCard
 from engine.models.registry import begin_with, build
 from engine.training.devices import add_up, spread
+from engine.training.frozen import freeze
 from engine.training.state import keep, resume
 
 __all__ = ["Epoch", "Fitted", "Learned", "Lesson", "learn"]
@@ -85,6 +86,11 @@ class Lesson(ABC):
 
     deterministic: ClassVar[bool] = True
     """Whether all of its gradients can be, on a GPU too."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether only the dense layers at the end are trained."""
+        return False
 
     @abstractmethod
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
@@ -183,6 +189,7 @@ def _learn(
     network = build(lesson.card)
     if lesson.start is not None:
         begin_with(network, lesson.start)
+    still = freeze(network) if lesson.frozen else ()
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model, optimizer = fabric.setup(network, lesson.optimizer(network))
@@ -204,6 +211,8 @@ def _learn(
         for group in optimizer.param_groups:
             group["lr"] = float(rate)
         model.train()
+        for part in still:
+            part.eval()
         total = right = looked = met = 0.0
         batches = -(-len(order) // settings.batch)
         for b in range(batches):

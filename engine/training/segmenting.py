@@ -17,7 +17,7 @@ from engine.errors import CardError
 from engine.metrics import binary, by_class, several
 from engine.models.card import ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
-from engine.models.registry import load_model, load_weights
+from engine.models.registry import carried_over, load_model
 from engine.recipes.segmenting import SegmenterRecipe
 from engine.training.loop import Fitted
 from engine.training.segmenters import Chips, SegmenterSettings, count_pixels, fit_segmenter
@@ -150,7 +150,7 @@ def _start(
     model = recipe.model
     other = find_start(model.start, base, card.architecture, card.bands)
     if other is not None:
-        return load_weights(other)
+        return carried_over(other, card)
     if model.imagenet is None:
         return None
     found = read_imagenet(base / model.imagenet, card)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.errors import CardError
-from engine.models.card import ModelCard, find_card, load_card
+from engine.models.card import Fusion, ModelCard, find_card, load_card
 from engine.models.footprint import Footprint
 from engine.training.loop import Epoch, Fitted
 
@@ -37,11 +37,13 @@ class Judged:
     figures : of the test split; None where it is empty.
     words : the same, for people.
     more : what else the report says of it.
+    fusion : of a graph network, how it goes with another stream: the card keeps that.
     """
 
     figures: dict[str, float] | None
     words: str = ""
     more: dict[str, Any] = field(default_factory=dict)
+    fusion: Fusion | None = None
 
 
 class Task(ABC):

@@ -11,6 +11,7 @@ from engine.addresses import public
 from engine.files import together
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT, write_footprint
+from engine.models.mlm import write_card
 from engine.models.registry import save_model
 from engine.products.registry import load_training
 from engine.publishing.charts import draw_curves
@@ -89,6 +90,9 @@ def train(
         if history:
             draw_curves(history, fitted.best, part / "curves.png")
         judged = task.judge(card, hear)
+        if judged.fusion is not None:
+            card = card.model_copy(update={"fusion": judged.fusion})
+            write_card(card, part)
         write_report(
             part,
             task.software,

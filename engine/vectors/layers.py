@@ -14,7 +14,8 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import NatmapError
-from engine.grid.moving import polygons_of, unroll
+from engine.grid.antimeridian import unroll
+from engine.grid.moving import polygons_of
 
 __all__ = ["Layer", "Parts", "Vectors", "polygon_of"]
 

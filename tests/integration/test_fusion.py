@@ -19,6 +19,7 @@ import engine
 from engine.errors import CardError, LabelError, RecipeError
 from engine.models.card import load_card
 from engine.models.graphs import nodes_of
+from engine.models.mlm import write_card
 from engine.models.superpixels import clip, segment
 from engine.pipeline.status import read_status
 from engine.synthetic.country import AUTUMN, Country, to_degrees
@@ -169,8 +170,15 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     assert card.parameters["segmenter"] == "slic"
     assert (card.patch, card.halo, card.bands) == (320, 110, ("B04", "B03", "B02"))
 
-    weight = fusion["sentinel_weight"] or 0.5
-    model = {"card": "./s2", "instances": "./graph", "sentinel_weight": weight}
+    assert card.fusion is not None
+    assert (card.fusion.beside, card.fusion.key) == ("lcz-s2", load_card(place / "s2").key)
+    weight = card.fusion.sentinel_weight
+    assert weight == fusion["sentinel_weight"]
+    if not weight:  # nothing would be seen of the other stream
+        weight = 0.5
+        kept = card.fusion.model_copy(update={"sentinel_weight": weight})
+        write_card(card.model_copy(update={"fusion": kept}), place / "graph")
+    model = {"card": "./s2", "instances": "./graph"}
     fused = recipe(place, area={"file": "mapped.geojson"}, model=model, publish="product")
     plan = engine.plan(fused, base=place)
     assert next(s for s in plan.stages if s.name == "instances").fresh == 2
@@ -191,7 +199,7 @@ def test_both_streams_are_trained_fused_and_mapped(place: Path) -> None:
     engine.publish(fused, base=place)
     report = (place / "product" / "report.json").read_text()
     assert "photo_4465_2933" in report  # what a map is made of, frames included
-    assert "scores fused with lcz-graph" in report
+    assert f"scores fused with lcz-graph, which counts {1 - weight:.0%}, as found" in report
 
     # another weight makes no instance and no score anew
     changed = {**fused, "model": {**model, "sentinel_weight": 1.0}}

@@ -22,7 +22,7 @@ from engine.compare.pixels import evaluate_green
 from engine.datasets.chip_cutting import cut_chips
 from engine.datasets.chips import write_chips
 from engine.datasets.ground import City
-from engine.errors import LabelError, MetricError, RecipeError
+from engine.errors import CardError, LabelError, MetricError, RecipeError
 from engine.pipeline.prepare import prepare
 from engine.products.registry import load_recipe, load_training
 from engine.recipes.segmenting import SegmenterRecipe
@@ -160,6 +160,32 @@ def test_a_shapefile_changes_with_the_files_beside_it(city: Path) -> None:
     with pytest.raises(LabelError, match="no green pixel"):
         cut_chips(recipe, city, tell=told.append)
     assert "changed" in told[0]
+
+
+def test_labels_of_a_raster_count_within_a_boundary_alone(city: Path) -> None:
+    """UGS-1m labelled within the urban boundary; beyond it a raster says nothing."""
+    n = SIDE * CHIPS
+    write_polygon(city / "town.gpkg", (WEST, NORTH - n, WEST + 2.6 * SIDE, NORTH))
+    label = {"recipe": "town.yaml", "raster": "green.tif"}
+    chips = cut_chips(training(**label, within="town.gpkg"), city)
+    whole = cut_chips(training(**label).model_copy(update={"chips": "whole"}), city)
+    assert len(chips) == 3 * CHIPS  # of the fourth column nothing is labelled, of the third 0.6
+    every = {tuple(xy): y for xy, y in zip(whole.xy, np.asarray(whole.y[:]), strict=True)}
+    for xy, y in zip(chips.xy, np.asarray(chips.y[:]), strict=True):
+        left = xy[0] - SIDE / 2
+        inside = left + np.arange(SIDE) + 0.5 < WEST + 2.6 * SIDE
+        np.testing.assert_array_equal(y, np.where(inside, every[tuple(xy)], 255))
+    told: list[str] = []
+    write_polygon(city / "town.gpkg", (WEST, NORTH - n, WEST + SIDE, NORTH))
+    assert len(cut_chips(training(**label, within="town.gpkg"), city, tell=told.append)) == CHIPS
+    assert "changed" in told[0]
+    write_polygon(city / "far.gpkg", (WEST + 5000, NORTH - n, WEST + 6000, NORTH))
+    with pytest.raises(LabelError, match="within misses town"):
+        cut_chips(training(**label, within="far.gpkg"), city)
+    with pytest.raises(
+        CardError, match=r"within is neither a card nor a polygon file(.|\n)*gub-20"
+    ):
+        cut_chips(training(**label, within="gub"), city)
 
 
 def test_an_imported_set_is_held_once_in_memory(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 import engine
 from engine.cli.app import app
+from engine.compare.estimates import stratified
 from engine.compare.sample import judge, sample
 from engine.errors import LabelError, MetricError
 from engine.labels.design import allocate, draw
-from engine.metrics import stratified
 from engine.synthetic.districts import World
 from engine.synthetic.truth import survey
 

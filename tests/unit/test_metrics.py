@@ -1,4 +1,4 @@
-"""Accuracy figures against scikit-learn, brute force and a published example."""
+"""Accuracy figures against scikit-learn and brute force."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as witness
 
 from engine.errors import MetricError
-from engine.metrics import assess, bootstrap, confusion, seam_ratio, similarity, stratified
+from engine.metrics import assess, confusion, seam_ratio, similarity
 
 
 def pair(seed: int, n: int = 3000, classes: int = 17) -> tuple[np.ndarray, np.ndarray]:
@@ -73,12 +73,6 @@ def test_classes_of_one_s_own_and_wrong_input() -> None:
         confusion([1, 18], [1, 1])
     with pytest.raises(MetricError, match="LCZ types"):
         assess(np.eye(3))
-    with pytest.raises(MetricError, match="no groups"):
-        bootstrap({})
-    with pytest.raises(MetricError, match="too few samples"):
-        stratified([[1, 0], [3, 9]], [10, 20])
-    with pytest.raises(MetricError, match="do not fit"):
-        stratified([[4, 0], [3, 9]], [10, 20, 30])
 
 
 def test_absent_classes_have_no_figure() -> None:
@@ -87,33 +81,6 @@ def test_absent_classes_have_no_figure() -> None:
     assert np.isnan(found.f1[4])
     assert found.f1[1] == 0  # predicted and never right
     assert found.f1_macro == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_groups_are_resampled_whole() -> None:
-    groups = {str(k): confusion(*pair(k, 200)) for k in range(8)}
-    found = bootstrap(groups, repeats=200)
-    whole = assess(sum(groups.values()))
-    mean, low, high = found["oa"]
-    assert low < whole.oa < high
-    assert mean == pytest.approx(whole.oa, abs=0.02)
-    assert bootstrap(groups)["oa"] == bootstrap(groups)["oa"]
-    natural = bootstrap({"woods": confusion([11, 12], [11, 11])})
-    assert np.isnan(natural["oa_u"]).all()
-    alone = bootstrap({"only": groups["0"]})["kappa"]
-    assert alone[0] == pytest.approx(alone[1]) == pytest.approx(alone[2])
-
-
-def test_the_published_example_of_a_stratified_sample() -> None:
-    """Olofsson et al. 2014, section 5: areas in pixels of 30 m."""
-    counts = [[66, 0, 5, 4], [0, 55, 8, 12], [1, 0, 153, 11], [2, 1, 9, 313]]
-    found = stratified(counts, [200_000, 150_000, 3_200_000, 6_450_000])
-    assert (round(found.oa, 4), round(found.oa_ci, 4)) == (0.9465, 0.0185)
-    assert found.users.round(3).tolist() == [0.880, 0.733, 0.927, 0.963]
-    assert found.producers.round(3).tolist() == [0.749, 0.847, 0.935, 0.962]
-    assert found.producers_ci.round(3).tolist() == [0.213, 0.254, 0.034, 0.018]
-    assert found.areas.round().tolist() == [235_086, 129_846, 3_175_221, 6_459_846]
-    hectares = found.areas[0] * 0.09, found.areas_ci[0] * 0.09
-    assert (round(hectares[0]), round(hectares[1])) == (21_158, 6_158)
 
 
 def test_a_seam_shows_in_its_ratio() -> None:

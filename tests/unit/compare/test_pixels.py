@@ -153,6 +153,19 @@ def test_land_cover_is_recoded(tmp_path: Path, green: Path) -> None:
         assert len(codes) == len(set(codes)), name
 
 
+def test_globeland30_is_recoded_as_in_ugs_1m(tmp_path: Path, green: Path) -> None:
+    """Forest 20, grassland 30 and shrubland 40 are green; the other seven classes are not."""
+    there = np.where(
+        TRUTH == 1,
+        np.resize([20, 30, 40], TRUTH.shape),
+        np.resize([10, 50, 60, 70, 80, 90, 100], TRUTH.shape),
+    ).astype(np.uint8)
+    there[:30], there[30:40] = 0, 255
+    reference = write(tmp_path / "globeland30.tif", there)
+    found = evaluate_green(green, reference, land_cover="globeland30")
+    np.testing.assert_array_equal(found.counts, counts_of(TRUTH, (there > 0) & (there < 255)))
+
+
 def test_areas_have_intervals(tmp_path: Path, green: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(squares, "_GROUND", 20.0)
     found = evaluate_green(green, write(tmp_path / "r.tif", TRUTH), out=tmp_path / "out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,104 @@ def test_what_is_no_hdf5_or_of_other_patches_is_refused(tmp_path: Path) -> None:
         import_so2sat([], tmp_path / "patches")
 
 
-def test_ges2_comes_without_unpickling(tmp_path: Path) -> None:
-    folder = tmp_path / "sen2_img_patches"
+def ges2(root: Path, n: int = 12) -> np.ndarray:
+    """The published layout, without its graphs; patch k is of class k + 1."""
+    folder = root / "sen2_img_patches"
     folder.mkdir()
-    rng = np.random.default_rng(0)
-    images = rng.integers(1, 9000, (12, 32, 32, 10)) / 10_000
+    images = np.random.default_rng(0).integers(1, 9000, (n, 32, 32, 10)) / 10_000
     for number, image in enumerate(images):
         np.savez(folder / f"sen2_image_{number}.npz", image=image, label=number + 1)
+    return images
+
+
+def write_graph(root: Path, number: int, x: np.ndarray, code: int, **changes: Any) -> None:
+    """One graph as published: an instance's mean colour and centre, distances, the label."""
+    (root / "gg_nodes_refine").mkdir(exist_ok=True)
+    a = np.linalg.norm(x[:, None, 3:] - x[None, :, 3:], axis=2)
+    values = {"x": x, "a": a, "y": np.eye(17)[code - 1], **changes}
+    np.savez(root / "gg_nodes_refine" / f"graph_{number}.npz", **values)
+
+
+@pytest.mark.parametrize(("colour", "centre"), [(255, 320), (1, 320), (255, 1), (1, 1)])
+def test_graphs_of_ges2_come_in_our_scale(tmp_path: Path, colour: int, centre: int) -> None:
+    ges2(tmp_path)
+    rng = np.random.default_rng(1)
+    ours = [rng.uniform(0.02, 0.98, (k + 1, 5)) for k in range(12)]
+    ours[5][0, 3] = 0.0  # a box one pixel wide at the left edge
+    whole = np.array([colour] * 3 + [centre] * 2)
+    for number, x in enumerate(ours):
+        if number != 7:  # of that window no instance was found
+            write_graph(tmp_path, number, x * whole, number + 1)
+    told: list[str] = []
+    import_ges2(tmp_path, tmp_path / "patches", tell=told.append)
+    found = open_patches(tmp_path / "patches")
+    assert found.instances == {"segmenter": "sam", "segmentation": "per_window"}
+    nodes = np.asarray(found.nodes[:])
+    assert nodes.shape == (12, 50, 5)
+    for k, x in enumerate(ours):
+        there = 0 if k == 7 else len(x)
+        assert (nodes[k, :, 3] > 0).sum() == there
+        np.testing.assert_allclose(nodes[k, :there], x[:there], atol=2e-3)
+        assert not nodes[k, there:].any()
+    assert f"colours in 0 to {colour}, centres in 0 to {centre}" in told[0]
+    assert "joined to all others in 11 of 11" in told[0]
+
+
+def test_graphs_of_ges2_that_are_others_are_refused(tmp_path: Path) -> None:
+    ges2(tmp_path)
+    good = np.random.default_rng(1).uniform(0.1, 0.9, (4, 5))
+
+    def attempt(text: str, x: np.ndarray = good, code: int = 1, **changes: Any) -> None:
+        write_graph(tmp_path, 0, x, code, **changes)
+        with pytest.raises(LabelError, match=text):
+            import_ges2(tmp_path, tmp_path / "patches")
+
+    attempt("another class than its patch", code=2)
+    attempt("another form", x=np.tile(good, (13, 1)))  # 52 nodes
+    attempt("another form", a=np.zeros((3, 3)))
+    attempt("no colours and places", x=-good)
+    attempt("no colours and places", x=good * np.nan)
+    attempt("colours are of no known scale(.|\n)*up to 1, or 255", x=good * 1000)
+    attempt("centres of instances(.|\n)*or 320", x=good * ([200] * 3 + [1000] * 2))
+    trap = np.empty((4, 5), object)
+    attempt("cannot be read", x=good, a=trap)
+    (tmp_path / "gg_nodes_refine" / "graph_0.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(LabelError, match="cannot be read"):
+        import_ges2(tmp_path, tmp_path / "patches")
+
+
+def test_a_split_of_ges2_is_taken_from_json(tmp_path: Path) -> None:
+    ges2(tmp_path)
+    path, told = tmp_path / "polygons.json", list[str]()
+    path.write_text(json.dumps({"train": [0, 3, 11], "validation": [1], "test": [2, 10]}))
+    import_ges2(tmp_path, tmp_path / "patches", path, told.append)
+    split = open_patches(tmp_path / "patches").split
+    assert [np.flatnonzero(split == k).tolist() for k in range(3)] == [[0, 3, 11], [1], [2, 10]]
+    assert told == ["6 of 12 patches are in no split"]
+    for wrong, text in (
+        ({"train": [0], "test": [2]}, "laid out otherwise"),
+        ([0, 1], "laid out otherwise"),
+        ({"train": [0, 12], "validation": [], "test": []}, "no patch(.|\n)*12 patches"),
+        ({"train": [0.5], "validation": [], "test": []}, "no patch"),
+        ({"train": [True], "validation": [], "test": []}, "no patch"),
+        ({"train": "all", "validation": [], "test": []}, "no patch"),
+        ({"train": [4], "validation": [], "test": [4]}, "two splits(.|\n)*4: train and test"),
+    ):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(LabelError, match=text):
+            import_ges2(tmp_path, tmp_path / "again", path)
+    path.write_bytes(pickle.dumps({"train": [0]}))
+    with pytest.raises(LabelError, match="split cannot be read"):
+        import_ges2(tmp_path, tmp_path / "again", path)
+
+
+def test_ges2_comes_without_unpickling(tmp_path: Path) -> None:
+    images = ges2(tmp_path)
+    folder = tmp_path / "sen2_img_patches"
     import_ges2(tmp_path, tmp_path / "patches")
     found = open_patches(tmp_path / "patches")
     assert found.y.tolist() == list(range(1, 13))  # by number, not by name
+    assert found.nodes is None
     np.testing.assert_array_equal(found.x[:], np.moveaxis(np.rint(images * 1e4) + 1000, 3, 1))
 
     class Trap:

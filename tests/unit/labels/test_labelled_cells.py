@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from engine.compare.estimates import stratified
 from engine.errors import LabelError, RecipeError
 from engine.labels.design import allocate
 from engine.labels.sampling import (
@@ -26,7 +27,6 @@ from engine.labels.sampling import (
 )
 from engine.labels.training_areas import TrainingArea, read_training_areas
 from engine.legend import codes_of, parse_class
-from engine.metrics import stratified
 
 WEST, NORTH = 400_000.0, 5_400_000.0
 CELLS = GeoBox((60, 60), Affine(100, 0, WEST, 0, -100, NORTH), "EPSG:32633")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ import torch
 from engine.errors import MetricError
 from engine.infer.fuse import fuse, sweep
 from engine.infer.instances import find_graphs, score_graphs
+from engine.models.card import ModelCard
 from engine.models.gcn import InstanceGraphs, adjacency, normalise
 from engine.models.graphs import nodes_of, pack, turn
 from engine.models.superpixels import SEGMENTERS, Instance, clip, instances_of, merge_small, segment
+from engine.products.instances import fusion_weight
 from engine.synthetic.districts import World
 from engine.synthetic.photo import take_photo
 
@@ -214,6 +217,26 @@ def test_fusion_has_its_ends_and_sums_to_one() -> None:
         fuse(s, g, 1.2)
     with pytest.raises(ValueError, match="differ"):
         fuse(s, g[:3])
+
+
+def test_a_map_takes_the_weight_that_its_graph_card_holds() -> None:
+    def card(name: str, **more: Any) -> ModelCard:
+        values = {"architecture": "gcn", "bands": ("B04", "B03", "B02"), "features": 32}
+        values |= {"name": name, "weights": "w.safetensors", "sha256": "0" * 64}
+        return ModelCard.model_validate(values | more)
+
+    s2, other = card("s2"), card("other", sha256="1" * 64)
+    found = {"beside": "s2", "key": s2.key, "sentinel_weight": 0.75}
+    graph = card("graph", fusion=found)
+    assert graph.key == card("graph").key  # its scores are the same with whomever it is fused
+    assert fusion_weight(None, graph, s2) == (0.75, ", as found in its training")
+    assert fusion_weight(0.3, graph, s2) == (0.3, "")
+    weight, why = fusion_weight(None, graph, other)
+    assert weight == 0.6
+    assert "25%, was found beside s2, which other is not" in why
+    weight, why = fusion_weight(None, card("graph"), s2)
+    assert weight == 0.6
+    assert "no weight was found" in why
 
 
 def test_the_weight_is_chosen_where_validation_fares_best() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from engine.datasets.patches import PatchSet, Place, write_patches
 from engine.errors import LabelError
+from engine.models.footprint import read_footprint
+from engine.training.forest import grow, vote
 from engine.training.repeats import repeat, split_areas
 from engine.training.train import train
 
@@ -77,3 +83,41 @@ def test_figures_with_their_quartiles(tmp_path: Path) -> None:
     # forest knows its own areas better than others'
     again = repeat(patches, found.card, 5, trees=10)
     assert again.figures["oa"] == pytest.approx((mean, low, high))
+
+
+@pytest.mark.parametrize("training", [{"bootstraps": 2}, {"final": "all"}, {"final": "train"}, {}])
+def test_the_final_forest_grows_on_all_areas(tmp_path: Path, training: dict[str, Any]) -> None:
+    """As WUDAPT's: what is judged was grown on a part, what is kept on all."""
+    patches = areas({2: 6, 3: 6, 14: 6})
+    split = np.resize(np.array([0, 0, 0, 1, 2, 255], np.uint8), 18).repeat(8)
+    xy = np.stack([np.arange(144.0), np.zeros(144)], 1) * 1000
+    patches = replace(patches, split=split, xy=xy)
+    write_patches(tmp_path / "patches", patches)
+    choice = {"architecture": "forest", "parameters": {"trees": 8}}
+    recipe = {"name": "f", "patches": "patches", "split": {"by": "own"}, "model": choice}
+    found = train({**recipe, "training": training, "out": "model"}, base=tmp_path)
+    whole = training not in ({}, {"final": "train"})
+    card = found.card
+    parts = {"train": split == 0, "all": np.ones(144, bool)}
+    forests = {
+        name: grow(patches.x[here], patches.y[here], card, trees=8) for name, here in parts.items()
+    }
+    kept = load_file(tmp_path / "model" / "f.safetensors")
+    wanted = forests["all" if whole else "train"].weights
+    assert kept.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert torch.equal(kept[name], values), name
+    # the test patches are those of a forest that has not seen them
+    test = split == 2
+    votes = vote(forests["train"], card, patches.x[test])
+    right = (np.array(card.classes)[votes.argmax(1)] == patches.y[test]).mean()
+    assert found.figures is not None
+    assert found.figures["oa"] == pytest.approx(right)
+    assert ("of a forest without them" in found.words) == whole
+    report = json.loads((tmp_path / "model" / "report.json").read_text())
+    count = 144 if whole else 72
+    assert report["final"] == {"grown_on": "all" if whole else "train", "count": count}
+    assert f"trained on {count} patches" in card.provenance
+    ground = read_footprint(tmp_path / "model")
+    assert ground is not None
+    assert sum(len(place.xy) for place in ground.places) == count

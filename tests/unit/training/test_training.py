@@ -14,6 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from sklearn.ensemble import RandomForestClassifier
 
 from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
@@ -22,7 +23,15 @@ from engine.errors import LabelError, RunError
 from engine.models.card import ModelCard
 from engine.models.forest import Forest
 from engine.models.inputs import prepare_input
-from engine.training.fit import Batches, fit, statistics
+from engine.training.fit import (
+    Batches,
+    _Classify,
+    _rate,
+    fit,
+    rotate,
+    squares,
+    statistics,
+)
 from engine.training.forest import features_of, grow
 from engine.training.loop import Epoch
 from engine.training.settings import Settings, class_weights, draw_epoch
@@ -203,12 +212,74 @@ def test_draws_balance_classes_as_asked() -> None:
         got = np.bincount(y[order], minlength=18)[[2, 6, 14]] / 60_000
         counts = np.bincount(y, minlength=18)[[2, 6, 14]].astype(float) ** power
         np.testing.assert_allclose(got, counts / counts.sum(), atol=0.012)
-        assert np.bincount(turns, minlength=8).min() > 6_500
+        assert np.bincount(turns[:, 0].astype(int), minlength=8).min() > 6_500
+        assert not turns[:, 1].any()
     again, _ = draw_epoch(y, Settings(draws=60_000, balance="full"), 3)
     np.testing.assert_array_equal(again, order)
     plain, turns = draw_epoch(y, Settings(balance="none", augment=False), 0)
     assert sorted(plain) == list(range(4000))
     assert not turns.any()
+
+
+def test_angles_are_drawn_as_df4lcz_draws_them() -> None:
+    """Mirrored either way by a half, and by a half turned by up to 90 degrees."""
+    y = patches(4000).y
+    _, turned = draw_epoch(y, Settings(angles=True, draws=40_000), 0)
+    symmetry, degrees = turned.T
+    shares = np.bincount(symmetry.astype(int), minlength=8) / 40_000
+    np.testing.assert_allclose(shares, [0.25, 0, 0.25, 0, 0.25, 0, 0.25, 0], atol=0.01)
+    assert (degrees != 0).mean() == pytest.approx(0.5, abs=0.01)
+    np.testing.assert_allclose(
+        np.histogram(degrees[degrees != 0], 6, (-90, 90))[0] / (degrees != 0).sum(),
+        1 / 6,
+        atol=0.01,
+    )
+    assert not draw_epoch(y, Settings(angles=True, augment=False), 0)[1].any()
+
+
+def test_a_patch_is_turned_as_scipy_turns_it() -> None:
+    """Linear, about the middle, edges mirrored about their pixels (reflect-101)."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(1000, 60_000, (4, 3, 32, 32)).astype(np.uint16)
+    degrees = np.array([0.0, 17.0, -64.0, 90.0])
+    found = rotate(x, degrees)
+    for k, angle in enumerate(degrees):
+        for band in range(3):
+            wanted = ndimage.rotate(
+                x[k, band].astype(float), angle, reshape=False, order=1, mode="mirror"
+            )
+            np.testing.assert_allclose(found[k, band], wanted, atol=1.5)
+    np.testing.assert_array_equal(found[3], np.rot90(x[3], axes=(1, 2)))
+    # nodata is not mixed into what is beside it, and does not vanish
+    x[:, :, 10:20, 10:20] = 0
+    holes = rotate(x, degrees)
+    assert holes[holes > 0].min() >= 1000
+    share = (holes[1:3] == 0).mean((1, 2, 3))
+    assert ((share > 100 / 1024) & (share < 160 / 1024)).all()
+
+
+def test_rates_and_optimisers_are_those_asked_for() -> None:
+    """Kim et al. read literally: Adam, 0.002 / (1 + 0.004 epoch)."""
+    asked = Settings(optimizer="adam", schedule="inverse")
+    assert [_rate(asked, epoch) for epoch in (0, 1, 50)] == pytest.approx(
+        [2e-3, 2e-3 / 1.004, 2e-3 / 1.2]
+    )
+    network = torch.nn.Linear(2, 2)
+    for settings_, kind in ((asked, torch.optim.Adam), (Settings(), torch.optim.NAdam)):
+        lesson = _Classify(card(), settings_, Path(), None, patches(4), patches(4))
+        assert type(lesson.optimizer(network)) is kind
+
+
+def test_l2_is_of_the_kernels_of_convolutions_alone() -> None:
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    network.append(torch.nn.Linear(2, 2))
+    kernel = network[0].weight
+    squares(network).backward()
+    torch.testing.assert_close(kernel.grad, 2 * kernel.detach())
+    assert network[0].bias.grad is None
+    assert network[2].weight.grad is None
+    kernel.requires_grad_(False)
+    assert float(squares(network)) == 0.0
 
 
 def test_rare_classes_count_more_within_bounds() -> None:

@@ -19,8 +19,8 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.errors import AreaError, LabelError
-from engine.grid.antimeridian import fold
-from engine.grid.moving import far_outside, move_of, reproject, unroll
+from engine.grid.antimeridian import fold, unroll
+from engine.grid.moving import far_outside, move_of, reproject
 from engine.recipes.sections import AreaChoice
 from engine.vectors.layers import Vectors
 from engine.vectors.read import file_of, files_of, read_vectors
