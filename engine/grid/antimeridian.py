@@ -9,6 +9,8 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from engine.grid.moving import repaired
+
 __all__ = ["Folded", "fold"]
 
 
@@ -66,7 +68,7 @@ def fold(geometry: BaseGeometry) -> Folded:
 
 
 def _valid(geometry: BaseGeometry) -> BaseGeometry:
-    return geometry if geometry.is_valid else shapely.make_valid(geometry)
+    return geometry if geometry.is_valid else repaired(geometry)
 
 
 def _flat(geometry: BaseGeometry) -> bool:
