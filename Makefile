@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak check durations services debian-services \
+.PHONY: demo install test quick soak mutations check durations services debian-services \
         python-services kubernetes-services clean
 
 install: $(STAMP)
@@ -52,6 +52,9 @@ durations: $(STAMP)       ## write tests/durations.md from what the last `make t
 
 soak: $(STAMP)            ## the full size of every law, hours; resumes; writes benchmarks/soak.log
 	$(BIN)/python benchmarks/soak.py
+
+mutations: $(STAMP)       ## mutated items, recipes, cards and areas; 40 minutes of a core; resumes
+	$(BIN)/python benchmarks/mutations.py
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \

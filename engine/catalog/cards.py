@@ -7,10 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from engine.errors import CardError
-from engine.recipes.base import explain
+from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_yaml
 
 __all__ = [
@@ -27,9 +27,7 @@ OffsetPolicy = Literal[
 ]
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Card(Strict):
     name: str
     title: str
     licence: str
@@ -64,7 +62,7 @@ class SourceCard(_Card):
     s3_key_variable: str = "AWS_ACCESS_KEY_ID"
     s3_secret_variable: str = "AWS_SECRET_ACCESS_KEY"
     assets: dict[str, str]
-    positions: dict[str, int] = {}
+    positions: dict[str, int] = Field(default_factory=dict)
     parameters: tuple[str, ...] = ()
 
 

@@ -137,9 +137,10 @@ def _check(item: Item) -> None:
     """Every value is of its type, finite and possible."""
     for field in ("id", "collection", "source", "stamp"):
         _require(item, field, lambda v: isinstance(v, str) and 0 < len(v) <= _LONGEST)
-    _require(item, "id", str.isprintable)
+    for field in ("id", "collection", "source"):
+        _require(item, field, str.isprintable)
     for field in ("baseline", "tile", "datatake", "licence", "strip"):
-        _require(item, field, lambda v: v is None or isinstance(v, str))
+        _require(item, field, lambda v: v is None or (isinstance(v, str) and v.isprintable()))
     _require(item, "datetime", _is_moment)
     _require(item, "end", lambda v: v is None or _is_moment(v))
     if item.end is not None and item.end < item.datetime:
@@ -169,7 +170,7 @@ def _check_asset(what: str, asset: Asset) -> None:
     require("offset", _is_finite)
     require("nodata", lambda v: v is None or _is_number(v))
     require("index", lambda v: isinstance(v, int) and v >= 1)
-    require("checksum", lambda v: v is None or isinstance(v, str))
+    require("checksum", lambda v: v is None or (isinstance(v, str) and v.isprintable()))
     require("crs", lambda v: v is None or _is_crs(v))
     require("shape", lambda v: v is None or (len(v) == 2 and all(map(_is_side, v))))
     require("transform", lambda v: v is None or (len(v) == 6 and all(map(_is_finite, v))))

@@ -12,7 +12,7 @@ from engine.catalog.names import understand
 from engine.errors import ItemError
 from engine.items import BANDS
 
-__all__ = ["Found", "baseline_of", "find_asset", "form_of", "offset_of"]
+__all__ = ["Found", "baseline_of", "find_asset", "form_of", "number_of", "offset_of"]
 
 Found = tuple[Mapping[str, Any], int]
 """An asset, and the position of a band in its lists of bands and in its file, from 1."""
@@ -21,6 +21,9 @@ _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
 _SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
 _LISTS = ("bands", "eo:bands")
+_NUMBER = re.compile(
+    r"\s*([-+]?\d*\.?\d+([eE][-+]?\d+)?|[-+]?\d+\.|[-+]?(nan|inf(inity)?))\s*", re.A | re.I
+)
 
 
 def find_asset(
@@ -102,11 +105,14 @@ def form_of(asset: Mapping[str, Any], position: int) -> dict[str, float | None]:
     Raises
     ------
     ItemError
-        Where one of them is not a number.
+        Where one of them is not a number, or the entries are none.
     """
     entries = []
     for key in ("raster:bands", "bands"):
         found = _entries(asset, key)
+        told = asset.get(key)
+        if told is not None and found != told:  # passed over, they would say scale and offset
+            raise ItemError(f"its {key} is not a list of objects", got=repr(told)[:80])
         several = len(found) > 1
         at = position - 1 if several else 0
         entries.append(found[at] if at < len(found) else {})
@@ -124,13 +130,24 @@ def form_of(asset: Mapping[str, Any], position: int) -> dict[str, float | None]:
     return form
 
 
-def _number(key: str, value: Any) -> float:
+def number_of(key: str, value: Any) -> float:
+    """A number that an item states, in JSON's form or as text of it.
+
+    Raises
+    ------
+    ItemError
+        Of what else Python would take for a number too: true, ``1_000``, digits of other scripts.
+    """
     try:
-        if isinstance(value, bool):
+        if isinstance(value, bool) or (isinstance(value, str) and not _NUMBER.fullmatch(value)):
             raise ValueError
-        number = float(value)
-    except (TypeError, ValueError) as error:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
         raise ItemError(f"its {key} is not a number", got=repr(value)[:80]) from error
+
+
+def _number(key: str, value: Any) -> float:
+    number = number_of(key, value)
     if key != "nodata" and not (math.isfinite(number) and (key == "offset" or number > 0)):
         raise ItemError(f"its {key} cannot be", got=repr(value)[:80], expected="a finite number")
     return number
@@ -142,8 +159,14 @@ def offset_of(
     baseline: str | None,
     form: Mapping[str, float | None],
 ) -> float:
-    """The offset that is still to be added, by the card's policy; never by the date."""
-    applied = next((properties[f] for f in _FLAGS if properties.get(f) is not None), None)
+    """The offset that is still to be added, by the card's policy; never by the date.
+
+    Raises
+    ------
+    ItemError
+        Where a flag is neither true nor false.
+    """
+    applied = next((_flag(properties, f) for f in _FLAGS if properties.get(f) is not None), None)
     stated = form["offset"]
     own = stated or 0.0
     late = baseline is not None and float(baseline) >= 4.0
@@ -160,10 +183,32 @@ def offset_of(
             return own
 
 
-def baseline_of(properties: Mapping[str, Any]) -> str | None:
-    """The processing baseline of Sentinel-2, as ``05.09``."""
+def _flag(properties: Mapping[str, Any], name: str) -> bool:
+    value = properties[name]
+    if not isinstance(value, bool):  # "false" is true to Python
+        raise ItemError(f"its {name} is neither true nor false", got=repr(value)[:80])
+    return value
+
+
+def baseline_of(properties: Mapping[str, Any], card: SourceCard) -> str | None:
+    """The processing baseline of Sentinel-2, as ``05.09``; also of 5.09 and N0509.
+
+    Raises
+    ------
+    ItemError
+        Where something else is said, and is Sentinel's own word or decides the offset by the card.
+    """
     for name in _BASELINES:
-        match = re.fullmatch(r"\D*(\d{2})\.?(\d{2})\D*", str(properties.get(name) or ""))
-        if match:
-            return f"{match[1]}.{match[2]}"
+        value = properties.get(name)
+        if value is None or value == "":
+            continue
+        match = re.fullmatch(r"\D*(\d{1,2})\.?(\d{2})\D*", str(value), re.ASCII)
+        if match and not isinstance(value, bool | list | Mapping):
+            return f"{int(match[1]):02}.{match[2]}"
+        if name != "processing:version" or "baseline" in card.offset:
+            raise ItemError(
+                f"its {name} is not a processing baseline",
+                got=repr(value)[:80],
+                expected="as in 05.09",
+            )
     return None

@@ -19,11 +19,12 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
-from engine.catalog.forms import baseline_of, find_asset, form_of, offset_of
+from engine.catalog.forms import baseline_of, find_asset, form_of, number_of, offset_of
 from engine.catalog.names import numbering_of
 from engine.errors import ItemError, NatmapError
 from engine.grid.antimeridian import Folded, fold
 from engine.grid.area import polygons_of, reproject
+from engine.grid.moving import repaired
 from engine.items import BANDS, SCL, Asset, Item
 
 __all__ = ["normalise"]
@@ -55,7 +56,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     notes: list[str] = []
     footprint = _footprint(name, raw, notes)
     moment, end = _times(name, properties)
-    baseline, numbers = baseline_of(properties), numbering_of(raw)
+    baseline, numbers = baseline_of(properties, card), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
     zarr: list[str] = []
@@ -110,7 +111,8 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             stamps,
         ]
     )
-    cloud, aside = properties.get("eo:cloud_cover"), properties.get("view:off_nadir")
+    cloud = _within(properties, "eo:cloud_cover", 0, 100, notes)
+    aside = _within(properties, "view:off_nadir", -90, 90, notes)
     return Item(
         id=name,
         collection=str(raw.get("collection") or card.collection or card.name),
@@ -126,11 +128,25 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
         tile=_mgrs(name, properties),
         datatake=next((str(properties[key]) for key in _TAKES if properties.get(key)), None),
         strip=_sensing_start(properties),
-        cloud_cover=None if cloud is None else float(cloud),
-        off_nadir=None if aside is None else float(aside),
+        cloud_cover=cloud,
+        off_nadir=aside,
         notes=tuple(notes),
         licence=properties.get("license") or card.licence,
     )
+
+
+def _within(
+    properties: Mapping[str, Any], name: str, least: float, most: float, notes: list[str]
+) -> float | None:
+    """A number within limits; one beyond, such as -9999 for unknown, says nothing."""
+    value = properties.get(name)
+    if value is None:
+        return None
+    number = number_of(name, value)
+    if least <= number <= most:
+        return number
+    notes.append(f"its {name} is not from {least:g} to {most:g}, and is not believed")
+    return None
 
 
 # -- levels -----------------------------------------------------------------------------------
@@ -267,7 +283,7 @@ class _Frames:
     def _beyond(self, frame: BaseGeometry, crs: str) -> float:
         """Share of the footprint that lies outside of a frame."""
         try:
-            there = shapely.make_valid(reproject(self._footprint, "EPSG:4326", crs))
+            there = repaired(reproject(self._footprint, "EPSG:4326", crs))
         except (NatmapError, CRSError):
             return 1.0
         return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
@@ -291,7 +307,7 @@ def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> Folded:
             expected="longitude and latitude",
         )
     if not geometry.is_valid:
-        geometry = shapely.make_valid(geometry)
+        geometry = repaired(geometry)
         notes.append("footprint repaired")
     geometry = shapely.MultiPolygon(polygons_of(geometry)) if not _plain(geometry) else geometry
     if not geometry.area > 0:

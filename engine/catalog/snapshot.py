@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import stac_geoparquet.arrow
 from pyproj import CRS
 
 from engine.errors import CatalogError
 from engine.items import Item
+from engine.store.digests import BLANK, MARK, is_sealed, seal
 
 __all__ = ["read_snapshot", "write_snapshot"]
 
@@ -25,7 +27,12 @@ def write_snapshot(items: Iterable[Item], path: str | Path) -> None:
     """
     rows = [_row(item) for item in sorted(items, key=lambda item: item.id)]
     table = stac_geoparquet.arrow.parse_stac_items_to_arrow(rows).read_all()
-    stac_geoparquet.arrow.to_parquet(table, Path(path))
+    path = Path(path)
+    stac_geoparquet.arrow.to_parquet(table, path)  # with metadata of its own alone
+    table = pq.read_table(path)
+    metadata = {**(table.schema.metadata or {}), MARK.encode(): BLANK.encode()}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    seal(path)
 
 
 def read_snapshot(path: str | Path) -> tuple[Item, ...]:
@@ -34,12 +41,20 @@ def read_snapshot(path: str | Path) -> tuple[Item, ...]:
     Raises
     ------
     CatalogError
-        Where the file is missing or of another origin.
+        Where the file is missing, of another origin, or not as it was written.
     """
     try:
-        column = pq.read_table(path, columns=[_OWN]).column(_OWN).to_pylist()
+        content = Path(path).read_bytes()
+        if is_sealed(content) is False:
+            raise ValueError("it is damaged: its content is not that of its digest")
+        table = pq.read_table(pa.BufferReader(content), columns=[_OWN])
+        column = table.column(_OWN).to_pylist()
     except (OSError, KeyError, ValueError) as error:
-        raise CatalogError("the snapshot cannot be read", got=f"{path}: {error}") from error
+        raise CatalogError(
+            "the frozen items cannot be read",
+            got=f"{path}: {error}",
+            remedy="`natmap run` writes them anew; those of a release come back from a copy only",
+        ) from error
     return tuple(Item.from_dict(json.loads(text)) for text in column)
 
 

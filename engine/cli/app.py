@@ -220,6 +220,8 @@ def verify(
     if as_json:
         sys.stdout.write(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
     say(f"{found.checked} tiles read, {len(found.bad)} bad")
+    if found.unverified:
+        say(f"written by an older natmap, without digests: {', '.join(found.unverified)}")
     if found.healed:
         say("these are stale now: the next `natmap run` makes them anew")
     elif found.bad:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from engine.grid.moving import polygons_of
+from engine.grid.moving import polygons_of, repaired
 
 __all__ = ["Folded", "fold", "unroll"]
 
@@ -93,7 +93,7 @@ def unroll(geometry: BaseGeometry) -> BaseGeometry:
 
 
 def _valid(geometry: BaseGeometry) -> BaseGeometry:
-    return geometry if geometry.is_valid else shapely.make_valid(geometry)
+    return geometry if geometry.is_valid else repaired(geometry)
 
 
 def _flat(geometry: BaseGeometry) -> bool:

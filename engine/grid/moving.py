@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
 
-__all__ = ["Move", "far_outside", "move_of", "polygons_of", "reproject"]
+__all__ = ["Move", "far_outside", "move_of", "polygons_of", "repaired", "reproject"]
 
 _DEGREES, _METRES = 0.05, 1000.0  # edges are cut to these lengths before they are moved
 _FAR = 1.0  # degrees beyond a CRS's area of use that are worth a note
@@ -99,7 +99,7 @@ def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> B
             got=f"{move.target.name}, area bounds {tuple(round(b, 3) for b in geometry.bounds)}",
             remedy="choose a CRS made for this part of the world",
         )
-    return moved if moved.is_valid else shapely.make_valid(moved)
+    return moved if moved.is_valid else repaired(moved)
 
 
 def polygons_of(geometry: BaseGeometry) -> list[Any]:
@@ -107,6 +107,15 @@ def polygons_of(geometry: BaseGeometry) -> list[Any]:
     if geometry.geom_type == "Polygon":
         return [] if geometry.is_empty else [geometry]
     return [p for part in getattr(geometry, "geoms", ()) for p in polygons_of(part)]
+
+
+def repaired(geometry: BaseGeometry) -> BaseGeometry:
+    """A valid geometry of the same ground."""
+    try:
+        return shapely.make_valid(geometry)
+    except shapely.errors.GEOSException:
+        # of rings that collapse; this way leaves out what has no area
+        return shapely.make_valid(geometry, method="structure", keep_collapsed=False)
 
 
 def far_outside(geographic: BaseGeometry, crs: str | CRS) -> str | None:

@@ -13,12 +13,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
-from engine.recipes.base import explain
+from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
 
 __all__ = [
@@ -41,7 +41,7 @@ LATER = ("names", "ignored", "fusion")
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
-class Fusion(BaseModel):
+class Fusion(Strict):
     """The stream that a graph network was fused with, and how the two were weighed.
 
     Attributes
@@ -50,14 +50,12 @@ class Fusion(BaseModel):
     sentinel_weight : its weight, 0 to 1; the rest is the graph's.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     beside: str
     key: str
     sentinel_weight: float = Field(ge=0, le=1)
 
 
-class ModelCard(BaseModel):
+class ModelCard(Strict):
     """A model, described.
 
     Attributes
@@ -85,12 +83,10 @@ class ModelCard(BaseModel):
     folder : where the card lies; not part of the card.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = "1"
     architecture: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...]
     clip: tuple[float, float] | None = None
     mean: tuple[float, ...] | None = None

@@ -11,6 +11,7 @@ import zarr
 
 from engine.catalog.snapshot import read_snapshot, write_snapshot
 from engine.environment import require_numbers
+from engine.errors import CatalogError
 from engine.grid.grid import Grid, Tile
 from engine.items import band_name
 from engine.products.product import SNAPSHOT, Context, Product, Resolved
@@ -139,6 +140,8 @@ def freeze(prepared: Prepared) -> None:
 def _judged(place: Location) -> dict[str, bool]:
     """Radiometry decided by an earlier run, by content stamp."""
     path = place.beside(SNAPSHOT)
-    if path is None:
-        return {}
-    return {item.stamp: item.suspect for item in read_snapshot(path) if item.suspect is not None}
+    try:
+        items = () if path is None else read_snapshot(path)
+    except CatalogError:
+        return {}  # damaged: the scenes are looked at again, and the items written anew
+    return {item.stamp: item.suspect for item in items if item.suspect is not None}

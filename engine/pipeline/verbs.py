@@ -26,6 +26,7 @@ from engine.runs.schedule import Schedule, Status
 from engine.runs.signals import unwinding
 from engine.runs.stage import Stage
 from engine.store.chunks import tile_chunks
+from engine.store.digests import commit
 from engine.store.guarantees import MANY_CHUNKS
 from engine.store.location import Folder
 from engine.store.provenance import begin_run
@@ -212,7 +213,7 @@ def _run(
         session = store.writer()
         prepared.blank_ledger().create(zarr.open_group(session.store, mode="r+"))
         if session.has_uncommitted_changes:
-            session.commit("make the ledger")
+            commit(session, "make the ledger")
         need = max(s.gigabytes for s in prepared.stages)
         for start in range(_STARTS):
             schedule = prepared.schedule(store, until=stage, tiles=wanted)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from engine.errors import RecipeError
@@ -27,6 +27,28 @@ class Strict(BaseModel):
     """Fields that are not there are refused, and nothing changes once it is read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _numbers_only(cls, value: Any, read: Callable[[Any], Any]) -> Any:
+        """A number is written as one: Python takes true, ``1_000`` and digits of any script too."""
+        found = read(value)
+        _require_numbers(value, found)
+        return found
+
+
+def _require_numbers(value: Any, found: Any) -> None:
+    """Refuse what was read as a number and is not written as one, in a field of any depth."""
+    if isinstance(value, Mapping) and isinstance(found, BaseModel):
+        for name in value.keys() & type(found).model_fields.keys():
+            _require_numbers(value[name], getattr(found, name))
+    elif isinstance(value, list | tuple) and isinstance(found, list | tuple):
+        for one, other in zip(value, found, strict=False):
+            _require_numbers(one, other)
+    elif isinstance(found, int | float) and not isinstance(found, bool):
+        odd = isinstance(value, str) and ("_" in value or not value.isascii())
+        if isinstance(value, bool) or odd:
+            raise ValueError("it is not written as a number")
 
 
 class _Place:

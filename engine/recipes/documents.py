@@ -68,12 +68,24 @@ def read_json(text: str) -> Any:
     Raises
     ------
     ValueError
-        Where it is no JSON, or names a key twice.
+        Where it is no JSON, names a key twice, or is too deep.
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        found = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+    level, depth = [found], 0
+    while level := [inner for value in level for inner in _inner(value)]:
+        depth += 1
+        if depth >= _DEEPEST:
+            raise ValueError(f"it is nested deeper than {_DEEPEST} levels")
+    return found
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

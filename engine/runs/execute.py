@@ -38,6 +38,7 @@ from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
 from engine.runs.task import TileResult, run_tile
 from engine.store.chunks import check_changes, tile_chunks
+from engine.store.digests import commit
 from engine.store.ledger import RECORD, State
 from engine.store.repository import Store
 from engine.tables import html_table
@@ -393,7 +394,7 @@ class _Driver:
                     ledger.put(work.stage, work.tile, record, part)
             root = zarr.open_group(session.store, mode="r+")
             ledger.write(root)
-            session.commit(f"run {self.run_id}: {len(results)} tiles")
+            commit(session, f"run {self.run_id}: {len(results)} tiles")
         except (icechunk.IcechunkError, OSError) as error:
             if is_full(error):
                 raise full(error) from error

@@ -12,6 +12,7 @@ import zarr
 from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
 from engine.store.chunks import wait_for
+from engine.store.digests import commit
 from engine.store.ledger import Ledger
 from engine.store.location import Location
 from engine.store.repository import Store
@@ -19,7 +20,6 @@ from engine.store.repository import Store
 __all__ = ["copy_store"]
 
 _COMMIT = 256  # chunks
-_BESIDE = ("items.parquet", "images.parquet")
 
 
 def copy_store(
@@ -44,14 +44,7 @@ def copy_store(
     StoreError
         Where the target holds something, or cannot be written.
     """
-    specs = _specs(old)
-    known = old.identity
-    grid = Grid.fit(
-        tuple(known["bounds"]),
-        crs=known["crs"],
-        tile_size=known["tile_size"],
-        anchor=tuple(known["anchor"]),
-    )
+    specs, grid, known = specs_of(old), grid_of(old), old.identity
     form = ("crs", "anchor", "tile_size", "bounds", "arrays")
     more = {key: value for key, value in known.items() if key not in form}
     renamed = [_renamed(spec, names) for spec in specs]
@@ -64,16 +57,24 @@ def copy_store(
             if tag is not None:
                 new.tag(tag)
             before = tag
-    for tag in ("", *(f"release-{tag}." for tag in old.tags())):
-        for name in _BESIDE:
-            path = old.place.beside(f"{tag}{name}")
-            if path is not None:
-                with new.place.replace(f"{tag}{name}") as copy:
-                    copy.write_bytes(path.read_bytes())
+    for name, path in old.files():
+        with new.place.replace(name) as copy:
+            copy.write_bytes(path.read_bytes())
     return new
 
 
-def _specs(store: Store) -> list[ArraySpec]:
+def grid_of(store: Store) -> Grid:
+    """The grid that a store was made for."""
+    known = store.identity
+    return Grid.fit(
+        tuple(known["bounds"]),
+        crs=known["crs"],
+        tile_size=known["tile_size"],
+        anchor=tuple(known["anchor"]),
+    )
+
+
+def specs_of(store: Store) -> list[ArraySpec]:
     """Forms of a store's arrays, as far as they say it."""
     root: Any = zarr.open_group(store.reader().store, mode="r")
     found = []
@@ -144,11 +145,11 @@ def _copy_state(
             array.with_config({"write_empty_chunks": True})[index] = values
             written += 1
             if written % _COMMIT == 0:
-                session.commit(f"copy {written} chunks")
+                commit(session, f"copy {written} chunks")
                 session = new.writer()
     _copy_ledger(reader, root, session)
     if session.has_uncommitted_changes:
-        session.commit(f"copy {tag or 'the newest state'}")
+        commit(session, f"copy {tag or 'the newest state'}")
 
 
 def _copy_ledger(reader: Any, root: Any, session: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import icechunk
 import numpy as np
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from engine.grid.grid import Grid, grid_mapping
 from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec, nodata_of
@@ -132,7 +132,12 @@ def _create_coordinates(group: zarr.Group, grid: Grid, spec: ArraySpec) -> None:
             attrs = {"labels": json.dumps([str(v) for v in values])}
             values = np.arange(len(values), dtype="int32")
         coordinate = group.create_array(
-            dim, shape=values.shape, dtype=values.dtype, dimension_names=(dim,), attributes=attrs
+            dim,
+            shape=values.shape,
+            dtype=values.dtype,
+            dimension_names=(dim,),
+            attributes=attrs,
+            compressors=[ZstdCodec(), Crc32cCodec()],
         )
         coordinate[:] = values
     if spec.extent != "area" and "spatial_ref" not in group:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from engine.errors import StoreError
+from engine.store.digests import commit
 from engine.store.repository import Store
 
 __all__ = ["begin_run", "read_items", "read_runs"]
@@ -59,10 +61,11 @@ def begin_run(
                 chunks=(min(max(len(values), 1), _CHUNK),),
                 dtype="uint8",
                 dimension_names=("byte",),
+                compressors=[ZstdCodec(), Crc32cCodec()],
             )
             array[:] = values
     group.attrs["runs"] = json.dumps([*known, entry])
-    session.commit(f"run {len(known) + 1}")
+    commit(session, f"run {len(known) + 1}")
     return len(known) + 1
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from engine.errors import IdentityError, LockedError, StoreError, first_line
 from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
+from engine.store.digests import commit, said_of, told_by
 from engine.store.guarantees import require_conditions
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
@@ -43,6 +44,7 @@ ICECHUNK_FORMAT = 1
 """What new stores are made in. Every Icechunk from 1.1 on reads and writes it; format 2 would shut
 out Python 3.11, whose last Icechunk is 1. A store outlives an installation."""
 _LOCK = "natmap.lock"
+_BESIDE = ("items.parquet", "images.parquet")
 _NEWER = re.compile(r"uses Icechunk v(\d+) format")
 
 
@@ -63,6 +65,7 @@ class Store:
         self.place = place
         self._repo = repo
         self._epoch: int | None = None
+        self._sound: set[str] = set()
         with _errors(place):
             root = zarr.open_group(self.reader().store, mode="r")
             self.identity: dict[str, Any] = json.loads(str(root.attrs[_IDENTITY]))
@@ -201,7 +204,7 @@ class Store:
         for spec in missing:
             self.identity["arrays"][spec.path] = form_of(grid, spec)
         root.attrs[_IDENTITY] = json.dumps(self.identity)
-        session.commit(f"add {', '.join(s.path for s in missing)}")
+        commit(session, f"add {', '.join(s.path for s in missing)}")
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -242,7 +245,7 @@ class Store:
         with _errors(self.place):
             session = self._repo.writable_session("main")
             zarr.open_group(session.store, mode="r+").attrs[_EPOCH] = epoch
-            session.commit(f"driver {epoch}")
+            commit(session, f"driver {epoch}")
         self._epoch = epoch
 
     # -- sessions -----------------------------------------------------------------------------
@@ -261,7 +264,34 @@ class Store:
         with _errors(self.place):
             repo = self._repo
             session = repo.readonly_session("main" if tag is None else None, tag=tag)
-            return Reader(session, self.place)
+            found = Reader(session, self.place)
+            self._require_metadata(found)
+            return found
+
+    def is_verified(self, reader: Reader) -> bool | None:
+        """Whether a state's metadata have a digest; None where no other state of the store has.
+
+        A digest lies beside what it is of, and may be lost with it: in a store whose other commits
+        have one, False is damage.
+        """
+        with _errors(self.place):
+            if told_by(self._repo.lookup_snapshot(reader.snapshot_id)) is not None:
+                return True
+            others = self._repo.ancestry(branch="main")
+            return False if any(told_by(info) for info in others) else None
+
+    def _require_metadata(self, reader: Reader) -> None:
+        """Refuse a state whose metadata are not those that were committed."""
+        if reader.snapshot_id in self._sound:
+            return
+        told = told_by(self._repo.lookup_snapshot(reader.snapshot_id))
+        if told is not None and told != said_of(reader.store):
+            raise StoreError(
+                "the store cannot be read: its metadata are not those that were written",
+                got=f"{self.place}: snapshot {reader.snapshot_id}",
+                remedy="bring the store back from a copy",
+            )
+        self._sound.add(reader.snapshot_id)
 
     def writer(self) -> icechunk.Session:
         """A writable session on the newest commit.
@@ -287,6 +317,14 @@ class Store:
         """Names of all releases."""
         with _errors(self.place):
             return sorted(self._repo.list_tags())
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """Files beside the store, of the last run and of releases: name, and where to read it."""
+        for tag in ("", *(f"release-{tag}." for tag in self.tags())):
+            for name in _BESIDE:
+                path = self.place.beside(f"{tag}{name}")
+                if path is not None:
+                    yield f"{tag}{name}", path
 
     def history(self) -> list[icechunk.SnapshotInfo]:
         """Commits that lead to the newest, which is the first."""
@@ -346,7 +384,7 @@ def _fill(
     root.attrs[_IDENTITY] = json.dumps(identity_of(grid, specs, **more))
     root.attrs[_FORM] = {"version": VERSION, "icechunk_format": ICECHUNK_FORMAT}
     create_arrays(root, grid, specs)
-    session.commit("make the store")
+    commit(session, "make the store")
 
 
 def _open(place: Location) -> icechunk.Repository:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.storage import MemoryStore
 
 from engine.errors import StoreError, first_line
 from engine.grid.grid import Tile
 from engine.store.arrays import index_day
+from engine.store.copying import grid_of, specs_of
+from engine.store.digests import commit, is_sealed
+from engine.store.layout import create_arrays
 from engine.store.ledger import RECORD, Ledger, State, digest_of
+from engine.store.provenance import read_items
 from engine.store.repository import Store
 
 __all__ = ["Bad", "Verified", "verify"]
@@ -29,7 +34,8 @@ _MOST = 4  # arrays of a stage of which all orders are tried
 class Bad:
     """A tile whose values are not those that were written; `day` of a stage that keeps days.
 
-    Of what is no tile's, `tile` is the name of an array that cannot be read, and `stage` its group.
+    Of what is no tile's, `tile` is the name of an array and `stage` its group, or `tile` that of a
+    file.
     """
 
     stage: str
@@ -47,11 +53,13 @@ class Verified:
     checked : tiles, of daily stages tiles x days.
     bad : those that cannot be read, or hold other values.
     healed : whether these are stale now, so that the next run makes them anew.
+    unverified : what older versions wrote without a digest, so that nothing can be said of it.
     """
 
     checked: int
     bad: tuple[Bad, ...]
     healed: bool
+    unverified: tuple[str, ...] = ()
 
 
 def verify(
@@ -105,12 +113,22 @@ def verify(
                     bad.append(Bad(stage, str(tile), day, text))
                     found.append((stage, part, tile))
                     tell(bad[-1])
-        for group, name, text in _others(root, store.identity["arrays"]):
-            bad.append(Bad(group, name, None, text))
+        unverified = []
+        sound = store.is_verified(reader)
+        if sound is None:
+            unverified.append("metadata of the store")
+        elif not sound:
+            bad.append(Bad("store", "metadata", None, "they have lost their digest"))
             tell(bad[-1])
+        for group, name, text in (*_others(root, store), *_files(root, store)):
+            if text is None:
+                unverified.append(f"{group} {name}")
+            else:
+                bad.append(Bad(group, name, None, text))
+                tell(bad[-1])
         if heal and found:
             _heal(store, ledger, found)
-    return Verified(checked, tuple(bad), heal and bool(found))
+    return Verified(checked, tuple(bad), heal and bool(found), tuple(unverified))
 
 
 def _heal(store: Store, ledger: Ledger, found: Iterable[tuple[str, int, Tile]]) -> None:
@@ -122,17 +140,40 @@ def _heal(store: Store, ledger: Ledger, found: Iterable[tuple[str, int, Tile]]) 
         count += 1
     session = store.writer()
     ledger.write(zarr.open_group(session.store, mode="r+"))
-    session.commit(f"verify: {count} tiles are to be made anew")
+    commit(session, f"verify: {count} tiles are to be made anew")
 
 
-def _others(root: Any, known: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """Arrays of no tile that cannot be read: coordinates, items of runs."""
+def _others(root: Any, store: Store) -> Iterator[tuple[str, str, str]]:
+    """Arrays of no tile that cannot be read, and coordinates that are not those of the grid."""
+    known = store.identity["arrays"]
+    fresh: Any = zarr.open_group(MemoryStore(), mode="w")
+    create_arrays(fresh, grid_of(store), specs_of(store))
     for group, node in root.groups():
         for name, array in node.arrays() if group != "ledger" else ():
-            if f"{group}/{name}" not in known:
-                text = _tried(partial(np.asarray, array))[1]
+            path = f"{group}/{name}"
+            if path not in known:
+                values, text = _tried(partial(np.asarray, array))
+                if text is None and path in fresh:
+                    same = np.array_equal(values, np.asarray(fresh[path]))
+                    text = None if same else "it holds other values than the grid's"
                 if text is not None:
                     yield group, name, text
+
+
+def _files(root: Any, store: Store) -> Iterator[tuple[str, str, str | None]]:
+    """Files with items, beside the store and in it, that are not as they were written.
+
+    Those without a digest have no text.
+    """
+    found = [("beside the store", name, path.read_bytes()) for name, path in store.files()]
+    for name in root["runs"].array_keys() if "runs" in root else ():
+        content, text = _tried(partial(read_items, root, name))
+        if text is None:  # else it is one of the arrays that cannot be read
+            found.append(("runs", name, content))
+    for group, name, content in found:
+        sound = is_sealed(content)
+        if not sound:
+            yield group, name, None if sound is None else "it is not as it was written"
 
 
 def _tried(read: Callable[[], Any]) -> tuple[Any, str | None]:

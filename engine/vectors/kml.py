@@ -86,6 +86,8 @@ class _Reader:
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         tag = tag.rpartition(" ")[2]
+        if self._open and self._open[-1] == "coordinates":
+            raise ValueError(f"coordinates hold an element: {tag[:40]}")
         self._open.append(tag)
         self._words = []
         if len(self._open) > _DEPTH:

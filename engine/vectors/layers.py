@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import NatmapError
 from engine.grid.antimeridian import unroll
-from engine.grid.moving import polygons_of
+from engine.grid.moving import polygons_of, repaired
 
 __all__ = ["Layer", "Parts", "Vectors", "polygon_of"]
 
@@ -116,10 +116,14 @@ class Vectors:
             turned = unroll(geometry)
             tally["polygons taken to cross 180 degrees"] += turned is not geometry
             geometry = turned
-        if not geometry.is_valid:
-            geometry = shapely.make_valid(geometry)
-            tally["invalid ones repaired"] += 1
-        parts = polygons_of(geometry)
+        # one by one: GEOS repairs no collection that has lines as well
+        mixed = geometry.geom_type == "GeometryCollection"
+        parts = []
+        for polygon in polygons_of(geometry) if mixed else [geometry]:
+            if not polygon.is_valid:
+                polygon = repaired(polygon)
+                tally["invalid ones repaired"] += 1
+            parts += polygons_of(polygon)
         whole = [part for part in parts if part.area > 0]
         tally["empty polygons dropped"] += len(parts) - len(whole)
         return whole
@@ -166,7 +170,10 @@ def _numbers(ring: Any) -> npt.NDArray[np.float64]:
         raise ValueError("a ring is not a list of coordinates") from None
     if any(isinstance(v, bool) or not isinstance(v, int | float) for p in pairs for v in p):
         raise ValueError("a ring has coordinates that are not numbers")
-    return np.array(pairs, float).reshape(-1, 2)
+    try:
+        return np.array(pairs, float).reshape(-1, 2)
+    except OverflowError:
+        raise ValueError("a ring has coordinates that no number of 64 bits can be") from None
 
 
 def _others(geometry: BaseGeometry) -> list[str]:
