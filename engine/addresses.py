@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 __all__ = [
     "as_link",
@@ -131,23 +131,56 @@ def public_address(href: str, also: Collection[str] = ()) -> str:
     head, mark, rest = href.partition("://")
     if not mark:
         return href
-    rest = rest.partition("#")[0]
-    place, _, query = rest.partition("?")
-    host, slash, path = place.partition("/")
-    return f"{head}://{host.rpartition('@')[2]}{slash}{path}{_asked(query, also)}"
+    place, _, query = _without_user(rest).partition("#")[0].partition("?")
+    return f"{head}://{place}{_asked(query, also)}"
+
+
+def _without_user(rest: str) -> str:
+    """What follows the scheme, from the host on."""
+    host = re.match(r"[^/?#]*", rest)[0]  # type: ignore[index]
+    if "@" in host:
+        return host.rpartition("@")[2] + rest[len(host) :]
+    if "@" in rest and re.search(r":(?!\d*$)", re.sub(r"\[.*\]", "", host)):
+        return rest.rpartition("@")[2]  # no port, but a password whose / was not encoded
+    return rest
 
 
 def _asked(query: str, also: Collection[str]) -> str:
-    parts = [part for part in query.split("&") if _name(part) in _KEPT or _name(part) in also]
-    return f"?{'&'.join(parts)}" if parts else ""
+    parts = [";".join(_kept(part, also)) for part in query.split("&")]
+    kept = [part for part in parts if part]
+    return f"?{'&'.join(kept)}" if kept else ""
+
+
+def _kept(part: str, also: Collection[str]) -> list[str]:
+    """One parameter, and those that a semicolon joins to it."""
+    first, *more = part.split(";")
+    allowed = [one for one in _parameters(part) if _name(one) in _KEPT or _name(one) in also]
+    found = [first] if first in allowed else []
+    found += [one for one in more if one in allowed or (found and "=" not in one)]
+    return [_inner(one) for one in found]
+
+
+def _parameters(part: str) -> list[str]:
+    """Those of one part of a query; without a name of its own a piece belongs to the one before."""
+    first, *more = part.split(";")
+    return [first, *(one for one in more if "=" in one)]
+
+
+def _inner(part: str) -> str:
+    """A parameter; an address in its value is an address, too."""
+    name, mark, value = part.partition("=")
+    text = unquote(unquote(value))
+    cleaned = public(text)
+    return part if cleaned == text else f"{name}{mark}{quote(cleaned, safe='/:')}"
 
 
 def dropped(href: str, also: Collection[str] = ()) -> set[str]:
     """Query parameters of an address that are not kept."""
     if "://" not in href:
         return set()
-    parts = href.partition("#")[0].partition("?")[2].split("&")
-    return {_name(part) for part in parts if part} - _KEPT - set(also)
+    parts = _without_user(href.partition("://")[2]).partition("#")[0].partition("?")[2].split("&")
+    names = {_name(one) for part in parts for one in _parameters(part) if one}
+    return names - _KEPT - set(also)
 
 
 def doubtful(href: str, also: Collection[str] = ()) -> list[str]:

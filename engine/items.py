@@ -88,6 +88,8 @@ class Asset:
         used only where the file itself has no georeference.
     checksum : str or None
         ``file:checksum``, if the item has it.
+    media : str or None
+        The type that the item declares; the file's first bytes decide.
     """
 
     href: str
@@ -101,6 +103,7 @@ class Asset:
     checksum: str | None = None
     card_nodata: float | None = None
     stated: bool = True
+    media: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for the snapshot."""

@@ -171,6 +171,7 @@ def _check_asset(what: str, asset: Asset) -> None:
     require("nodata", lambda v: v is None or _is_number(v))
     require("index", lambda v: isinstance(v, int) and v >= 1)
     require("checksum", lambda v: v is None or (isinstance(v, str) and v.isprintable()))
+    require("media", lambda v: v is None or (isinstance(v, str) and len(v) <= _LONGEST))
     require("crs", lambda v: v is None or _is_crs(v))
     require("shape", lambda v: v is None or (len(v) == 2 and all(map(_is_side, v))))
     require("transform", lambda v: v is None or (len(v) == 6 and all(map(_is_finite, v))))

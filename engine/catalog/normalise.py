@@ -84,6 +84,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             checksum=asset.get("file:checksum"),
             card_nodata=card.nodata,
             stated=band == SCL or card.offset != "asset" or scale is not None,
+            media=asset.get("type"),
         )
         stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
     if not set(assets) - {SCL}:

@@ -13,12 +13,15 @@ from urllib.parse import urlsplit
 
 import requests
 
+from engine.addresses import host_of
 from engine.catalog.cards import SourceCard
 from engine.errors import CatalogError, ReadError
 from engine.items import Sign, unsigned
+from engine.web import Bounds, adapter
 
 __all__ = ["make_signer"]
 
+_BOUNDS = Bounds(1 << 20)
 _MARGIN = 300.0  # seconds; a token is renewed this long before it ends
 _SETTLED = 2.0  # seconds; a token younger than this was not what a reading failed of
 
@@ -73,7 +76,10 @@ class _Tokens:
     def _fetch(self, address: str) -> tuple[str, float]:
         """A new token and how many seconds it lives."""
         try:
-            answer = requests.get(address, timeout=30)
+            with requests.Session() as session:
+                session.mount("https://", adapter({host_of(address)}, _BOUNDS))
+                session.mount("http://", adapter({host_of(address)}, _BOUNDS))
+                answer = session.get(address, timeout=30)
             answer.raise_for_status()
             found: dict[str, Any] = answer.json()
             ends = datetime.fromisoformat(found["msft:expiry"]).timestamp()

@@ -76,6 +76,12 @@ def progress() -> Iterator[Listener]:
                     say(f"dashboard: {event.dashboard}")
                 if not _err.is_terminal:
                     say(f"{event.open} tiles to look at")
+            case events.PlainCluster():
+                say(
+                    f"no TLS: whoever reaches {event.address} can run code as the user who "
+                    "started its workers",
+                    "yellow",
+                )
             case events.TileDone():
                 done += 1
                 stage = event.stage
@@ -104,6 +110,19 @@ def progress() -> Iterator[Listener]:
             case events.Silence():
                 tiles = ", ".join(f"{name} {tile}" for name, tile in event.tiles)
                 say(f"nothing came back for {_duration(event.seconds)}; out: {tiles}", "yellow")
+            case events.TileSlow():
+                say(
+                    f"{event.stage} {event.tile} has been with worker {event.worker} for "
+                    f"{_duration(event.seconds)}",
+                    "yellow",
+                )
+            case events.WorkerSilent():
+                tiles = ", ".join(f"{name} {tile}" for name, tile in event.tiles) or "no tile"
+                say(
+                    f"worker {event.worker} ({event.address}) has not been heard of for "
+                    f"{_duration(event.seconds)}; it has {tiles}",
+                    "yellow",
+                )
             case events.Stopping():
                 say(f"stopping: {event.in_flight} tiles in flight are finished and kept", "yellow")
             case _:

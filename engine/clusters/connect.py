@@ -60,7 +60,7 @@ def open_cluster(
         yield settings
         return
     if settings.kind == "local":
-        with open_local(workers, gigabytes, preload) as cluster:
+        with open_local(workers, gigabytes, preload, settings.tls) as cluster:
             yield cluster
         return
     with doors[settings.kind](settings, gigabytes, preload) as opened:

@@ -34,6 +34,14 @@ class Existing:
         self.client = client
 
     @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages, where it has some."""
+        try:
+            return self.client.dashboard_link or None
+        except (KeyError, OSError, TimeoutError):
+            return None
+
+    @property
     def gpus(self) -> bool:
         """Whether a worker with a GPU is there now."""
         return bool(self.slots()["gpu"])

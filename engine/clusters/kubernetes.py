@@ -1,36 +1,37 @@
-"""Workers as pods, through the resources of the Dask operator for Kubernetes."""
+"""Workers as pods, through the resources of the Dask operator for Kubernetes.
+
+dask-kubernetes speaks to schedulers without TLS only, so the resources are made here.
+"""
 
 from __future__ import annotations
 
-import threading
+import os
+import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, InvalidStateError, wait
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import dask
 from distributed import Client
 
-from engine.clusters.settings import ClusterSettings, Group, require_memory
-from engine.clusters.workers import (
-    SETTINGS,
-    ask_workers,
-    count_slots,
-    dask_settings,
-    offers,
-    thread_settings,
-)
+from engine.clusters.manifests import PORT, manifest, secret, worker_groups
+from engine.clusters.settings import ClusterSettings, require_memory
+from engine.clusters.tls import security_of
+from engine.clusters.workers import SETTINGS, ask_workers, count_slots
 from engine.errors import RunError, first_line
+from engine.files import scratch
 
-__all__ = ["Pods", "manifest", "open_kubernetes", "worker_groups"]
+__all__ = ["Pods", "open_kubernetes"]
 
-_IDLE = 3600
-"""Seconds without a task after which the operator removes a cluster: its driver was killed."""
+_LOOK = 1.0  # seconds between looks at a pod that starts
+_FIRST = 60  # seconds for a scheduler's first answer
 
 
 class Pods:
     """A scheduler and workers that the operator keeps alive."""
+
+    dashboard = None  # their scheduler shows no pages
 
     def __init__(self, client: Client, settings: ClusterSettings) -> None:
         self.client = client
@@ -46,128 +47,6 @@ class Pods:
 
     def heal(self) -> None:
         """The operator does."""
-
-
-def manifest(settings: ClusterSettings, name: str, preload: Sequence[str] = ()) -> dict[str, Any]:
-    """The DaskCluster resource of a run; groups after the first are DaskWorkerGroups of it.
-
-    Parameters
-    ----------
-    settings : of kind kubernetes.
-    name : of the resource.
-    preload : modules that workers import before their first task.
-
-    Returns
-    -------
-    dict, ``kubernetes.dask.org/v1`` DaskCluster, for the first group of workers.
-    """
-    first = settings.groups[0]
-    probe = {"port": "http-dashboard", "path": "/health"}
-    scheduler: dict[str, Any] = {
-        "name": "scheduler",
-        "image": settings.image,
-        "args": ["dask-scheduler", "--host", "0.0.0.0"],
-        "env": _env(dask_settings()),
-        "ports": [
-            {"name": "tcp-comm", "containerPort": 8786, "protocol": "TCP"},
-            {"name": "http-dashboard", "containerPort": 8787, "protocol": "TCP"},
-        ],
-        "readinessProbe": {"httpGet": probe, "initialDelaySeconds": 5, "periodSeconds": 10},
-        "livenessProbe": {"httpGet": probe, "initialDelaySeconds": 15, "periodSeconds": 20},
-        "resources": _resources("1", "4G"),
-    }
-    service = {
-        "type": "ClusterIP",
-        "selector": {"dask.org/cluster-name": name, "dask.org/component": "scheduler"},
-        "ports": [
-            {"name": "tcp-comm", "protocol": "TCP", "port": 8786, "targetPort": "tcp-comm"},
-            {
-                "name": "http-dashboard",
-                "protocol": "TCP",
-                "port": 8787,
-                "targetPort": "http-dashboard",
-            },
-        ],
-    }
-    return {
-        "apiVersion": "kubernetes.dask.org/v1",
-        "kind": "DaskCluster",
-        "metadata": {"name": name, "namespace": settings.namespace},
-        "spec": {
-            # a living driver gives up before: it waits for workers no longer than its patience
-            "idleTimeout": max(_IDLE, round(settings.patience) + 600),
-            "worker": {
-                "replicas": first.workers,
-                "spec": _pod(settings, first, name, preload),
-            },
-            "scheduler": {"spec": {"containers": [scheduler]}, "service": service},
-        },
-    }
-
-
-def worker_groups(
-    settings: ClusterSettings, name: str, preload: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """DaskWorkerGroup resources of the groups after the first."""
-    return [
-        {
-            "apiVersion": "kubernetes.dask.org/v1",
-            "kind": "DaskWorkerGroup",
-            "metadata": {"name": f"{name}-{group.name}", "namespace": settings.namespace},
-            "spec": {
-                "cluster": name,
-                "worker": {
-                    "replicas": group.workers,
-                    "spec": _pod(settings, group, name, preload),
-                },
-            },
-        }
-        for group in settings.groups[1:]
-    ]
-
-
-def _pod(
-    settings: ClusterSettings, group: Group, name: str, preload: Sequence[str]
-) -> dict[str, Any]:
-    threads, resources = offers(group.gpus)
-    container: dict[str, Any] = {
-        "name": "worker",
-        "image": settings.image,
-        "args": [
-            "dask-worker",
-            "--name",
-            "$(DASK_WORKER_NAME)",
-            "--nthreads",
-            str(threads),
-            "--memory-limit",
-            group.memory,
-            "--resources",
-            " ".join(f"{key}={value:g}" for key, value in resources.items()),
-            "--no-dashboard",
-            *(word for module in preload for word in ("--preload", module)),
-        ],
-        "env": _env(thread_settings(group.cores) | dask_settings()),
-        "resources": _resources(str(group.cores), _kube_memory(group), group.gpus),
-        "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
-    }
-    if settings.secret:
-        container["envFrom"] = [{"secretRef": {"name": settings.secret}}]
-    return {"containers": [container], "volumes": [{"name": "scratch", "emptyDir": {}}]}
-
-
-def _env(values: dict[str, str]) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in sorted(values.items())]
-
-
-def _resources(cores: str, memory: str, gpus: int = 0) -> dict[str, dict[str, str]]:
-    wanted = {"cpu": cores, "memory": memory}
-    if gpus:
-        wanted["nvidia.com/gpu"] = str(gpus)
-    return {"requests": wanted, "limits": {k: v for k, v in wanted.items() if k != "cpu"}}
-
-
-def _kube_memory(group: Group) -> str:
-    return f"{round(group.gigabytes * 1.1 * 1000)}M"  # the worker's own limit comes first
 
 
 @contextmanager
@@ -194,32 +73,21 @@ def open_kubernetes(
     """
     require_memory(settings, gigabytes)
     try:
-        from dask_kubernetes.operator import KubeCluster
-        from dask_kubernetes.operator.kubecluster.kubecluster import CreateMode
+        import kr8s  # noqa: F401
     except ImportError as error:
-        raise RunError(
-            "dask-kubernetes is not installed", remedy="pip install natmap[kubernetes]"
-        ) from error
+        raise RunError("kr8s is not installed", remedy="pip install natmap[kubernetes]") from error
     name = f"natmap-{uuid.uuid4().hex[:6]}"
     with dask.config.set(SETTINGS), ExitStack() as stack:
-
-        def make() -> Any:
-            return KubeCluster(
-                custom_cluster_spec=manifest(settings, name, preload),
-                namespace=settings.namespace,
-                create_mode=CreateMode.CREATE_ONLY,
-            )
-
+        security = security_of(settings.tls, stack.enter_context(scratch()))
         try:
-            cluster = stack.enter_context(_wait_for(make, settings, name))
-            for group, wanted in zip(
-                settings.groups[1:], worker_groups(settings, name, preload), strict=True
-            ):
-                # the whole of spec.worker; the cluster's name is put before the group's
-                cluster.add_worker_group(
-                    group.name, n_workers=group.workers, custom_spec=wanted["spec"]["worker"]
-                )
-            client = stack.enter_context(Client(cluster))
+            owner = _make(stack, manifest(settings, name, preload), settings)
+            if security is not None:
+                _make(stack, secret(settings, name, owner, security), settings)
+            for group in worker_groups(settings, name, preload):
+                _make(stack, group, settings)
+            _wait_for_scheduler(settings, name)
+            address = f"{settings.protocol}{_reach(stack, settings, name)}"
+            client = stack.enter_context(Client(address, security=security, timeout=_FIRST))
         except RunError:
             raise
         except Exception as error:  # of four libraries, without a common root
@@ -232,34 +100,76 @@ def open_kubernetes(
         yield Pods(client, settings)
 
 
-def _wait_for(make: Callable[[], Any], settings: ClusterSettings, name: str) -> Any:
-    """What is made, within the settings' patience: dask-kubernetes waits without end for a
-    scheduler's pod that cannot start. What is made after all is closed at once."""
-    made: Future[Any] = Future()
+def _make(stack: ExitStack, resource: dict[str, Any], settings: ClusterSettings) -> str:
+    """Create a resource, which goes at the end; its uid."""
+    from kr8s.objects import Secret, new_class
 
-    def work() -> None:
-        try:
-            cluster = make()
-        except Exception as error:
-            with suppress(InvalidStateError):
-                made.set_exception(error)
-            return
-        try:
-            made.set_result(cluster)
-        except InvalidStateError:  # nobody waits any more
-            cluster.close()
+    kind = resource["kind"]
+    kinds = Secret if kind == "Secret" else new_class(kind, resource["apiVersion"], asyncio=False)
+    made = kinds(resource, namespace=settings.namespace)
+    made.create()
+    if kind == "DaskCluster":  # what it owns goes with it: its pods, groups and secret
+        stack.callback(_remove, made)
+    return str(made.metadata["uid"])
 
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        wait([made], settings.patience)
-    finally:  # Ctrl-C as well
-        late = made.cancel()
-    if late:
-        raise RunError(
-            "Kubernetes does not start the scheduler's pod",
-            got=f"waited {settings.patience:g} s for DaskCluster {name}",
-            remedy=f"`kubectl -n {settings.namespace} describe pod "
-            f"-l dask.org/cluster-name={name}` says what it lacks (an image, room, a quota); then "
-            f"`kubectl -n {settings.namespace} delete daskcluster {name}`",
-        )
-    return made.result()
+
+def _remove(made: Any) -> None:
+    from kr8s import NotFoundError
+
+    with suppress(NotFoundError):
+        made.delete()
+
+
+def _wait_for_scheduler(settings: ClusterSettings, name: str) -> None:
+    """Until the scheduler's pod is ready, within the settings' patience."""
+    from kr8s.objects import Pod
+
+    labels = {"dask.org/cluster-name": name, "dask.org/component": "scheduler"}
+    until = time.monotonic() + settings.patience
+    why = "the operator has made none"
+    while True:
+        for pod in Pod.list(namespace=settings.namespace, label_selector=labels):
+            status = pod.raw.get("status", {})
+            if _conditions(status).get("Ready", {}).get("status") == "True":
+                return
+            why = _what_it_lacks(status)
+        if time.monotonic() > until:
+            raise RunError(
+                "Kubernetes does not start the scheduler's pod",
+                got=f"{why}, after {settings.patience:g} s",
+                remedy="an image that is not there, no room and a quota are usual: look at `image` "
+                f"and at the events of namespace {settings.namespace}; or raise `patience`",
+            )
+        time.sleep(_LOOK)
+
+
+def _conditions(status: dict[str, Any]) -> dict[str, Any]:
+    return {condition["type"]: condition for condition in status.get("conditions", ())}
+
+
+def _what_it_lacks(status: dict[str, Any]) -> str:
+    """In Kubernetes' own words, why a pod is not ready."""
+    waiting = [
+        container.get("state", {}).get("waiting") or {}
+        for container in status.get("containerStatuses", ())
+    ]
+    said = [*waiting, *(c for c in _conditions(status).values() if c.get("status") == "False")]
+    words = [f"{one.get('reason')}: {one.get('message', '')}" for one in said if one.get("reason")]
+    return words[0].strip(": ") if words else f"its pod is {status.get('phase', 'not there')}"
+
+
+def _reach(stack: ExitStack, settings: ClusterSettings, name: str) -> str:
+    """Host and port at which this process finds the scheduler."""
+    service = f"{name}-scheduler"
+    if "KUBERNETES_SERVICE_HOST" in os.environ:  # this is a pod
+        return f"{service}.{settings.namespace}.svc:{PORT}"
+    from kr8s.objects import Service
+
+    found = Service.get(service, namespace=settings.namespace, timeout=_FIRST)
+    forward = found.portforward(PORT, local_port="auto")
+    forward.start()
+    stack.callback(forward.stop)
+    until = time.monotonic() + _FIRST
+    while not forward.local_port and time.monotonic() < until:
+        time.sleep(0.1)
+    return f"127.0.0.1:{forward.local_port}"

@@ -1,7 +1,13 @@
-"""Workers on this machine: processes of one task slot, their cores told to every library."""
+"""Workers on this machine: processes of one task slot, their cores told to every library.
+
+Whoever may speak to a scheduler, a worker or its nanny can run code with the rights of its user. A
+port of the loopback is open to all users of the machine, so all of them ask for the run's
+certificate.
+"""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import shutil
@@ -14,9 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, Nanny, SpecCluster
+from distributed.security import Security
 
 from engine.clusters import apart
+from engine.clusters.pages import PrivateScheduler, dashboard_of
+from engine.clusters.settings import Tls
+from engine.clusters.tls import security_of
 from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
 from engine.errors import RunError, first_line
 from engine.files import scratch
@@ -32,8 +42,13 @@ class Local:
 
     patience = 0.0
 
-    def __init__(self, workers: int, cluster: LocalCluster, client: Client) -> None:
+    def __init__(self, workers: int, cluster: SpecCluster, client: Client) -> None:
         self._wanted, self._cluster, self.client = workers, cluster, client
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages."""
+        return dashboard_of(self._cluster)
 
     @property
     def gpus(self) -> bool:
@@ -58,7 +73,10 @@ class Local:
 
 @contextmanager
 def open_local(
-    workers: int | None = None, gigabytes: float | None = None, preload: Sequence[str] = ()
+    workers: int | None = None,
+    gigabytes: float | None = None,
+    preload: Sequence[str] = (),
+    tls: bool | Tls = True,
 ) -> Iterator[Local]:
     """Start workers on this machine, and stop them at the end.
 
@@ -70,6 +88,7 @@ def open_local(
         That the widest task needs; refused where a worker's share of memory is less.
     preload : names of modules
         That workers import before they take their first task.
+    tls : False lets every user of this machine in.
 
     Raises
     ------
@@ -96,13 +115,15 @@ def open_local(
         # the scheduler's own files too
         dask.config.set(settings | {"temporary-directory": str(folder)}),
         apart.shielded_loop() as loop,
-        _start(count, share, loop, folder) as cluster,
+        _start(count, share, loop, folder, security_of(tls, folder)) as cluster,
         Client(cluster) as client,
     ):
         yield Local(count, cluster, client)
 
 
-def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalCluster:
+def _start(
+    workers: int, gigabytes: float, loop: Any, folder: Path, security: Security | None
+) -> SpecCluster:
     """Start workers; one that is frozen before it has connected would be waited for without end."""
     frozen = threading.Event()
 
@@ -110,22 +131,38 @@ def _start(workers: int, gigabytes: float, loop: Any, folder: Path) -> LocalClus
         frozen.set()
         _kill_workers()
 
+    common: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "protocol": "tls://" if security else "tcp://",
+        "security": security,
+    }
+    worker: dict[str, Any] = {
+        "cls": Nanny,
+        "options": common
+        | {
+            "nthreads": 1,
+            "memory_limit": int(gigabytes * 1e9),
+            # all share the machine's card, if it has one
+            "resources": {"GPU": 1} if _gpus() else None,
+            "local_directory": str(folder),
+            "silence_logs": logging.CRITICAL,
+            "dashboard": False,
+        },
+    }
     timer = threading.Timer(_LONGEST_START, end)
     timer.daemon = True
     timer.start()
     try:
-        return LocalCluster(
+        return SpecCluster(
+            workers=dict.fromkeys(range(workers), worker),
+            worker=worker,
+            scheduler={
+                "cls": PrivateScheduler,
+                "options": common | {"dashboard_address": "127.0.0.1:0", "extensions": EXTENSIONS},
+            },
+            security=security,
             loop=loop,
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=True,
-            dashboard_address="127.0.0.1:0",
-            memory_limit=int(gigabytes * 1e9),
-            # all share the machine's card, if it has one
-            resources={"GPU": 1} if _gpus() else None,
-            local_directory=str(folder),
-            silence_logs="CRITICAL",
-            scheduler_kwargs={"extensions": EXTENSIONS},
+            silence_logs=logging.CRITICAL,
         )
     except Exception as error:
         late = f"none of {workers} after {_LONGEST_START:g} s" if frozen.is_set() else None

@@ -11,7 +11,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, Scheduler, SpecCluster
+from distributed import Client, SpecCluster
 from distributed.core import Status
 from distributed.security import Security
 
+from engine.clusters.pages import PrivateScheduler, dashboard_of
 from engine.clusters.restarts import Returns, require_hope
 from engine.clusters.settings import ClusterSettings, Group, require_memory
 from engine.clusters.tls import security_of, tls_settings
@@ -36,6 +36,7 @@ from engine.clusters.workers import (
     thread_settings,
 )
 from engine.errors import RunError
+from engine.files import scratch
 
 __all__ = ["Managed", "open_managed"]
 
@@ -58,6 +59,11 @@ class Managed:
         self.patience = settings.patience
         self._looked = time.monotonic()
         self._returns = Returns()
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages, on this host's loopback."""
+        return dashboard_of(self._cluster)
 
     def slots(self) -> dict[str, int]:
         """Task slots of the workers that are there now."""
@@ -111,20 +117,19 @@ def open_managed(
     require_memory(settings, gigabytes)
     with ExitStack() as stack:
         folder = settings.shared
-        scratch = Path(stack.enter_context(_scratch(folder)))
-        security = security_of(settings.tls, scratch)
+        private = stack.enter_context(_private_folder(folder))
+        security = security_of(settings.tls, private)
         # workers over SSH inherit these, and have no other way to certificates
         stack.enter_context(dask.config.set(SETTINGS | tls_settings(security)))
         logs = None
         if settings.kind == "slurm":
-            logs = (folder or scratch) / "logs"  # they stay: who looks for a cause comes later
+            logs = (folder or private) / "logs"  # they stay: who looks for a cause comes later
             logs.mkdir(exist_ok=True)
             workers = _slurm(settings, security, preload, logs)
         else:
             workers = _ssh(settings, preload)
-        protocol = "tls://" if security else "tcp://"
         options: dict[str, Any] = {
-            "protocol": protocol,
+            "protocol": settings.protocol,
             "port": settings.port,
             "security": security,
             "dashboard_address": "127.0.0.1:0",
@@ -139,13 +144,13 @@ def open_managed(
             cluster = stack.enter_context(
                 SpecCluster(
                     workers=workers,
-                    scheduler={"cls": Scheduler, "options": options},
+                    scheduler={"cls": PrivateScheduler, "options": options},
                     security=security,
                     silence_logs=logging.CRITICAL,
                     name="natmap",
                 )
             )
-        except (RuntimeError, OSError, ValueError, AssertionError) as error:
+        except Exception as error:  # of several libraries, without a common root
             # a start that failed is closed, and may fail in that: the first error says why
             cause: BaseException = error
             while cause.__context__ is not None:
@@ -154,23 +159,38 @@ def open_managed(
             raise RunError(
                 f"the workers cannot be asked for ({settings.kind})",
                 got=lines[-1] if lines else repr(cause),
-                remedy="look at the settings file's groups, directives and hosts",
+                remedy="look at the settings file's groups, directives and hosts" + _seen(settings),
             ) from error
         yield Managed(cluster, stack.enter_context(Client(cluster)), settings, logs)
 
 
-def _scratch(folder: Path | None) -> tempfile.TemporaryDirectory[str]:
-    """A folder of this run, in one that hosts share if there is such; gone at the end."""
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(prefix="natmap-", dir=folder)
-    except OSError as error:
-        raise RunError(
-            "the cluster's shared folder cannot be used",
-            got=error,
-            remedy="set `folder` in the settings file: one that all hosts see",
-        ) from error
+@contextmanager
+def _private_folder(shared: Path | None) -> Iterator[Path]:
+    """The run's own, in the folder that its hosts share, or on this machine."""
+    with ExitStack() as stack:
+        try:
+            if shared is not None:
+                shared.mkdir(parents=True, exist_ok=True)
+            folder = stack.enter_context(scratch(shared))
+        except OSError as error:
+            raise RunError(
+                "the run's own folder cannot be made",
+                got=error,
+                remedy="set `folder` in the settings file: one that all hosts see"
+                if shared
+                else "make room, or set TMPDIR",
+            ) from error
+        yield folder
+
+
+def _seen(settings: ClusterSettings) -> str:
+    """Where the certificate lies, which a host that does not see it cannot show."""
+    if settings.tls is not True:
+        return ""
+    return (
+        f", and whether all hosts see {settings.shared}, where the run's certificate lies: "
+        "`folder` names another place, `tls: false` does without"
+    )
 
 
 def _names(group: Group) -> list[str]:
@@ -235,7 +255,7 @@ def _slurm(
             "memory": group.memory,
             "processes": 1,
             "interface": settings.interface,
-            "protocol": "tls://" if security else None,
+            "protocol": settings.protocol,
             "security": security,
             "death_timeout": _LIFE,
             "job_extra_directives": list(group.directives),

@@ -57,11 +57,15 @@ class ClusterSettings(Strict):
         None, description="name or address under which workers find the driver"
     )
     port: int = Field(0, ge=0, le=65535, description="of the scheduler; 0: any")
-    tls: bool | Tls = Field(False, description="true: certificates made for this run")
+    tls: bool | Tls = Field(
+        True,
+        description="true: certificates made for this run; false: whoever reaches the ports of "
+        "scheduler and workers can run code as their user",
+    )
     folder: str | None = Field(
         None,
         description="slurm, ssh: shared by all hosts, for certificates and logs; by default "
-        "~/natmap-slurm, and ~/natmap-ssh where tls is true",
+        "~/natmap-slurm or ~/natmap-ssh",
     )
     groups: tuple[Group, ...] = ()
     patience: float = Field(3600, gt=0, description="seconds that workers may wait in a queue")
@@ -70,13 +74,20 @@ class ClusterSettings(Strict):
     secret: str | None = Field(None, description="kubernetes only: environment of the workers")
 
     @property
+    def protocol(self) -> str:
+        """How scheduler and workers of a cluster that natmap starts are spoken to."""
+        return "tls://" if self.tls else "tcp://"
+
+    @property
     def shared(self) -> Path | None:
-        """The folder that all hosts share; None where this kind of cluster needs none.
+        """The folder that all hosts share; None where this cluster needs none.
 
         By default in the user's home, which SLURM's hosts share as a rule: a job's log that
         points into the driver's own /tmp is lost on every other host.
         """
-        if self.folder is None and self.kind != "slurm" and self.tls is not True:
+        if self.kind not in ("slurm", "ssh"):
+            return None
+        if self.folder is None and self.kind == "ssh" and self.tls is not True:
             return None
         return Path(self.folder or f"~/natmap-{self.kind}").expanduser()
 
@@ -89,12 +100,8 @@ class ClusterSettings(Strict):
         secure = self.address is not None and self.address.startswith("tls://")
         if secure and not isinstance(self.tls, Tls):
             raise ValueError("tls: a tls:// scheduler needs tls: {ca, cert, key}")
-        if self.kind == "address" and self.tls and not secure:
+        if self.kind == "address" and "tls" in self.model_fields_set and self.tls and not secure:
             raise ValueError("tls: a scheduler with TLS has an address of tls://host:port")
-        if self.kind == "kubernetes" and self.tls:
-            raise ValueError("tls: TLS between pods is left to the mesh; leave tls out")
-        if self.kind == "local" and self.tls:
-            raise ValueError("tls: workers of this machine need none; leave tls out")
         if self.kind in ("slurm", "ssh", "kubernetes") and not self.groups:
             raise ValueError(f"groups: {self.kind} needs at least one")
         if self.kind == "ssh" and not all(group.hosts for group in self.groups):

@@ -31,6 +31,8 @@ SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.target": False,
     "distributed.admin.tick.limit": "30s",
     "distributed.worker.profile.enabled": False,
+    # Nobody asks a worker's web server for anything: it answers nothing.
+    "distributed.worker.http.routes": [],
     # The scheduler keeps its last messages, and with them whole tasks.
     "distributed.admin.low-level-log-length": 50,
     "distributed.admin.system-monitor.log-length": 600,

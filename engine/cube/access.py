@@ -166,7 +166,7 @@ def _fetch(
         if not copy.exists():
             part = copy.with_name(f".part-{copy.name}")
             if is_http(href):
-                download(href, part, hosts)
+                download(href, part, hosts, number("NATMAP_VERIFIED_GB") * 1e9)
             else:
                 _copy(href, part)
             try:

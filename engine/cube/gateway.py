@@ -30,6 +30,9 @@ __all__ = ["forget", "lend", "why"]
 
 _KEPT = 512  # files whose heads are remembered; older ones are asked for again
 _NUMBERS = 10_000  # addresses whose failures are remembered
+_RANGE = 1 << 30  # bytes that are asked for at once, whatever a file says of itself
+_BODY = 1 << 20  # bytes of what is said of a file: an address and names of hosts
+_STRANGER = 10.0  # seconds in which whoever connects must say the word
 _TOLD = ("NATMAP_HTTP_SECONDS", "CURL_CA_BUNDLE", "SSL_CERT_FILE")  # beside proxies
 
 
@@ -206,7 +209,20 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+    timeout = _STRANGER
     server: _Server
+
+    def parse_request(self) -> bool:
+        """Listen to those who know the word; of a stranger's request only the head is read."""
+        if not super().parse_request():
+            return False
+        said = self.path.encode().split(b"/")[1:2]
+        if said and secrets.compare_digest(said[0], self.server.word.encode()):
+            self.connection.settimeout(None)
+            return True
+        self.close_connection = True
+        self._answer(404)
+        return False
 
     def do_HEAD(self) -> None:
         self._serve()
@@ -214,13 +230,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    # Methods that no reader of files uses: nobody without the word gets in by them.
+    # Methods that no reader of files uses.
 
     def do_LEND(self) -> None:
-        if not secrets.compare_digest(self.path.split("/")[1].encode(), self.server.word.encode()):
-            self.close_connection = True  # nothing of a stranger's body is read
-            return self._answer(404)
-        href, hosts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        length = self.headers.get("Content-Length", "")
+        if not re.fullmatch(r"[0-9]{1,9}", length) or int(length) > _BODY:
+            self.close_connection = True
+            return self._answer(413)
+        href, hosts = json.loads(self.rfile.read(int(length)))
         self.server.lend(self.path, href, None if hosts is None else frozenset(hosts))
         return self._answer(200)
 
@@ -239,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer(200, length=size)
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             first, last = (int(asked[1]), min(int(asked[2]), size - 1)) if asked else (1, 0)
-            if first > last:
+            if first > last or last - first >= _RANGE:
                 return self._answer(416)
             found = file.read(first, last)
         except RangeError as error:

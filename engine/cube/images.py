@@ -17,6 +17,7 @@ from engine.cube.access import PLAIN, Access
 from engine.cube.footprint import footprint, require_reach
 from engine.cube.read import Cut, Failure, Plane, resample
 from engine.cube.retry import attempt
+from engine.cube.room import require_room
 from engine.cube.source import Raster, Source
 from engine.errors import ReadError
 from engine.items import Item
@@ -161,6 +162,7 @@ def _cut(
     window = source.needed(geobox, anchor)
     if window is None:
         return [None] * len(indices)
+    require_room(file, indices, (window.height, window.width))
     values = file.read(indices, window=window)
     seen = _seen(source, indices[0], values, window)
     shifted = np.where(seen, values.astype(np.uint16) + 1, 0).astype(np.uint16)

@@ -36,6 +36,8 @@ HEAD = 32_768  # bytes fetched first: size and, of a cloud-optimised file, its w
 _TRIES = 5
 _PIECE = 1 << 20
 _SLOW = 1000  # bytes a second
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_PLACE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 Found = TypeVar("Found")
 REFUSED = 451
 """Status of an address that nobody asked: it leads where it may not."""
@@ -46,6 +48,7 @@ _FINAL = (
     404,
     405,
     410,
+    413,
     414,
     REFUSED,
 )  # asking again, unchanged, gets the same answer
@@ -117,14 +120,14 @@ class RemoteFile:
             last = min(last, self._size - 1)
         with _ask(self.href, self.hosts, {"Range": f"bytes={first}-{last}"}) as answer:
             length = answer.headers.get("Content-Length", "")
-            if answer.status_code == 200 and first == 0 and length.isdigit():
+            if answer.status_code == 200 and first == 0 and _NUMBER.fullmatch(length):
                 # a server may answer with all of a file that is no longer than the range
                 if int(length) > last + 1:
                     raise RangeError("the server sends whole files, not ranges")
                 end, size = int(length) - 1, int(length)
             else:
                 place = answer.headers.get("Content-Range", "")
-                found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", place)
+                found = _PLACE.fullmatch(place)
                 if answer.status_code != 206 or found is None:
                     raise RangeError(f"no range but HTTP {answer.status_code} {place}".strip())
                 start, end, size = map(int, found.groups())
@@ -148,8 +151,10 @@ def _differ(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return False
 
 
-def download(href: str, target: Path, hosts: frozenset[str] | None = None) -> None:
-    """Fetch a whole file; `hosts` as of a `RemoteFile`.
+def download(
+    href: str, target: Path, hosts: frozenset[str] | None = None, most: float = math.inf
+) -> None:
+    """Fetch a whole file of at most so many bytes; `hosts` as of a `RemoteFile`.
 
     Raises
     ------
@@ -160,9 +165,13 @@ def download(href: str, target: Path, hosts: frozenset[str] | None = None) -> No
     def fetch() -> None:
         with _ask(href, hosts, {}) as answer, target.open("wb") as file:
             length = answer.headers.get("Content-Length", "")
-            whole = int(length) if length.isdigit() else None
+            whole = int(length) if _NUMBER.fullmatch(length) else None
             # as long as it takes: a file is no range, and bytes come or the answer ends
+            had = 0
             for piece in _pieces(answer, whole, math.inf):
+                had += len(piece)
+                if max(had, whole or 0) > most:
+                    raise RangeError(f"the file has more than {most / 1e9:g} GB", 413)
                 file.write(piece)
 
     _patiently(fetch)

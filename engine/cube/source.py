@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
 from rasterio.windows import Window
 
+from engine.cube.room import require_blocks
 from engine.cube.validity import Validity, validity_of
 from engine.cube.warp import Frame, blocks_of, crs_text, extent
 from engine.errors import ReadError
@@ -34,6 +36,8 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 _ALIGNED = 1e-6  # of a pixel
 _PLAIN = ("GTiff", "JP2OpenJPEG", "JPEG", "PNG")
 """Formats, told by a file's first bytes, that hold their pixels themselves."""
+_MEDIA = {"tiff": "GTiff", "jp2|jpx|jpeg2000": "JP2OpenJPEG", "jpe?g": "JPEG", "png": "PNG"}
+"""What of a media type names which of them; it is written in many ways."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,8 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
     ------
     ReadError
         Where neither file nor item has a georeference, the file is rotated or has not the band,
-        its numbers have a scale that nothing states, or it lies elsewhere than the item says.
+        its numbers have a scale that nothing states, it lies elsewhere than the item says, or its
+        blocks are too large to be decoded.
     """
     asset = item.assets[name]
     with DatasetReader(href, driver=_drivers(href)) as file:
@@ -215,6 +220,7 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
             raise ReadError(
                 f"{item.id} has no such band", got=asset.index, expected=f"1 to {file.count}"
             )
+        require_blocks(file, asset.index)
         crs, transform, notes = _georeference(file, asset, item)
         if transform.b or transform.d:
             raise ReadError(
@@ -222,7 +228,8 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
             )
         _require_scale(file, name, asset, item)
         validity, more = validity_of(file, asset, item, name)
-        source = Source(file, asset.index, crs, transform, validity, (*notes, *more))
+        told = (*_misnamed(file, asset, item, name), *notes, *more)
+        source = Source(file, asset.index, crs, transform, validity, told)
         _require_place(source, item)
         yield source
 
@@ -231,6 +238,18 @@ def _drivers(href: str) -> list[str]:
     """GDAL's formats that may be opened: none that names other files, but for a user's own .vrt."""
     own = "://" not in href and not href.startswith("/vsi") and href.lower().endswith(".vrt")
     return [*_PLAIN, "VRT"] if own else [*_PLAIN]
+
+
+def _misnamed(file: DatasetReader, asset: Asset, item: Item, name: str) -> tuple[str, ...]:
+    """Where the item declares another type than the file is of."""
+    kind = (asset.media or "").partition(";")[0].strip().lower()
+    if not kind or file.driver == "VRT" or kind.endswith("octet-stream"):
+        return ()
+    found = next((driver for pattern, driver in _MEDIA.items() if re.search(pattern, kind)), None)
+    if found == file.driver:
+        return ()
+    said = "".join(c if c.isprintable() else " " for c in kind[:60])
+    return (f"{name} of {item.id} is a file of format {file.driver}, the item says {said}",)
 
 
 def _georeference(

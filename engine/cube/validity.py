@@ -14,6 +14,7 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window
 
 from engine.cube.radiometry import UNDERFLOWED, wraps
+from engine.cube.room import require_room
 from engine.items import SCL, Asset, Item
 
 __all__ = ["Validity", "validity_of"]
@@ -83,6 +84,7 @@ class Validity:
 
         Of a file of whole numbers without such a number, whose mask hides some, values are floats.
         """
+        require_room(file, [index], (window.height, window.width))
         values = file.read(index, window=window)
         shown = self.shown(file, index, window=window)
         plain = shown is None and len(self.numbers) < 2
@@ -112,6 +114,7 @@ class Validity:
         self, file: rasterio.DatasetReader, index: int, size: tuple[int, int]
     ) -> np.ma.MaskedArray[Any, Any]:
         """The whole band at a smaller size, nearest; what says nothing is masked."""
+        require_room(file, [index], size)
         how = {"out_shape": size, "resampling": Resampling.nearest}
         values = file.read(index, **how)
         found: np.ma.MaskedArray[Any, Any] = np.ma.MaskedArray(

@@ -11,6 +11,7 @@ __all__ = [
     "Committed",
     "Event",
     "Listener",
+    "PlainCluster",
     "RunFinished",
     "RunStarted",
     "Silence",
@@ -19,6 +20,8 @@ __all__ = [
     "TileDone",
     "TileFailed",
     "TileRetried",
+    "TileSlow",
+    "WorkerSilent",
     "WorkersLost",
 ]
 
@@ -33,6 +36,13 @@ class RunStarted:
     run: str
     open: int
     dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class PlainCluster:
+    """The scheduler at `address` asks nobody for a certificate."""
+
+    address: str
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,26 @@ class Silence:
 
 
 @dataclass(frozen=True)
+class TileSlow:
+    """A worker has had a tile for `seconds`, far longer than others of its stage took."""
+
+    stage: str
+    tile: Tile
+    worker: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerSilent:
+    """A worker has given no sign of life for `seconds`: it is frozen, or cut off."""
+
+    worker: str
+    address: str
+    seconds: float
+    tiles: tuple[tuple[str, Tile], ...]
+
+
+@dataclass(frozen=True)
 class Stopping:
     """No new tiles are started; `in_flight` are waited for."""
 
@@ -119,6 +149,7 @@ class RunFinished:
 
 Event = (
     RunStarted
+    | PlainCluster
     | TileDone
     | TileRetried
     | TileFailed
@@ -126,6 +157,8 @@ Event = (
     | Committed
     | WorkersLost
     | Silence
+    | TileSlow
+    | WorkerSilent
     | Stopping
     | RunFinished
 )

@@ -33,9 +33,10 @@ from engine.runs import events
 from engine.runs.arrivals import Arrivals
 from engine.runs.failures import DIED, error_of, full, is_full
 from engine.runs.memory import Heap
-from engine.runs.monitor import Cluster, Watch, dashboard_of
+from engine.runs.monitor import Cluster, Watch, address_of
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
+from engine.runs.silence import Ear
 from engine.runs.task import TileResult, run_tile
 from engine.store.chunks import check_changes, tile_chunks
 from engine.store.digests import commit
@@ -61,8 +62,8 @@ class Limits:
     attempts : tries of a tile that raises.
     deaths : workers that a tile may outlive; more than `attempts`, since innocents die too.
     patience : seconds without any worker before the run gives up.
-    silence : seconds without a finished tile after which listeners are told, and again after
-        twice as long.
+    silence : seconds without a finished tile, with one tile, or without a sign of a worker, after
+        which listeners are told, and again after twice as long.
     """
 
     window: int = 4
@@ -166,6 +167,7 @@ class _Driver:
         self.committed_at = self.heard_at = time.monotonic()
         self.silence = self.limits.silence
         self._heap = Heap()
+        self.ear = Ear(cluster.client, self.limits.silence)
         self.watch = Watch(
             cluster, schedule, self.limits.patience, lambda: self._tell(events.WorkersLost())
         )
@@ -176,8 +178,9 @@ class _Driver:
         began = time.monotonic()
         self.schedule.place(gpus=self.cluster.gpus)
         self.watch.require_resources()
-        link = dashboard_of(self.cluster.client)
-        self._tell(events.RunStarted(self.run_id, self.schedule.open, link))
+        self._tell(events.RunStarted(self.run_id, self.schedule.open, self.cluster.dashboard))
+        if (address := address_of(self.cluster.client)).startswith("tcp://"):
+            self._tell(events.PlainCluster(address))
         self.fork = self.store.writer().fork()
         try:
             while True:
@@ -287,6 +290,8 @@ class _Driver:
             self.silence *= 2
             works = list(self.flying.values())[:_NAMED]
             self._tell(events.Silence(quiet, tuple((work.stage, work.tile) for work in works)))
+        for event in self.ear.listen(self.flying):
+            self._tell(event)
 
     def _accept(self, work: Work, result: TileResult) -> None:
         stage = self.schedule.stages[work.stage]
@@ -304,6 +309,7 @@ class _Driver:
             return
         self.results.append(result)
         self.schedule.wrote(work)
+        self.ear.came(work.stage, result.seconds)
         self._tell(
             events.TileDone(
                 work.stage,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from distributed import Client
 
 from engine.errors import RunError
 from engine.runs.schedule import Schedule, Status
 
-__all__ = ["Cluster", "Watch", "dashboard_of"]
+__all__ = ["Cluster", "Watch", "address_of"]
 
 _LOOK = 1.0  # seconds between looks
 _WONDER = 3.0  # seconds without workers after which new ones are asked for
@@ -23,6 +23,10 @@ class Cluster(Protocol):
     @property
     def client(self) -> Client:
         """A client of the scheduler."""
+
+    @property
+    def dashboard(self) -> str | None:
+        """Address of the scheduler's pages, None where it has none; Dask draws them with Bokeh."""
 
     @property
     def gpus(self) -> bool:
@@ -46,12 +50,10 @@ class Cluster(Protocol):
         """Ask for new workers after all were lost."""
 
 
-def dashboard_of(client: Client) -> str | None:
-    """Address of the scheduler's dashboard, None where it has none; Dask draws it with Bokeh."""
-    try:
-        return client.dashboard_link or None
-    except (KeyError, OSError, TimeoutError):
-        return None
+def address_of(client: Client) -> str:
+    """Where its scheduler is, with the protocol that it is spoken to by."""
+    scheduler: Any = client.scheduler
+    return str(scheduler.address)
 
 
 class Watch:

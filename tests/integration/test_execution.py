@@ -363,3 +363,33 @@ def test_where_nothing_comes_back_listeners_are_told_what_is_out(
     silent = [event for event in told if isinstance(event, events.Silence)]
     assert silent
     assert all(event.seconds >= 0.5 and event.tiles for event in silent)
+
+
+def test_a_frozen_worker_is_told_of_while_the_others_go_on(tmp_path: Path, cluster: Local) -> None:
+    toy = Toy(square(2), delay=0.2)
+    store, schedule = toy.open(tmp_path / "s")
+    told: list = []
+    [nanny, _] = cluster._cluster.workers.values()
+    worker = nanny.process.pid
+
+    def listen(event: events.Event) -> None:
+        told.append(event)
+        if len(ran(told)) == 1 and isinstance(event, events.TileDone):
+            os.kill(worker, signal.SIGSTOP)
+        silent = {e.address for e in told if isinstance(e, events.WorkerSilent)}
+        slow = {e.worker for e in told if isinstance(e, events.TileSlow)}
+        if nanny.worker_address in silent and str(nanny.name) in slow:
+            os.kill(worker, signal.SIGCONT)
+
+    try:
+        with store.lock():
+            limits = replace(QUICK, silence=2.0)
+            summary = execute(schedule, store, cluster, listeners=[listen], limits=limits)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert not summary.failed
+    first = next(e for e in told if getattr(e, "address", None) == nanny.worker_address)
+    assert first.seconds >= 2.0
+    assert len(first.tiles) == 1
+    assert len(ran(told[: told.index(first)])) > 1, "nobody went on"
+    assert (read_map(store) == toy.expected()).all()

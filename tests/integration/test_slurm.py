@@ -14,6 +14,7 @@ import yaml
 from services.required import need
 from services.slurm import PROGRAMS, Slurm
 from support.near import near
+from support.stranger import knock
 from support.toys import Toy, blob, read_map
 
 import engine
@@ -72,7 +73,7 @@ def test_a_run_outlives_a_cancelled_job_and_a_lost_node(
     total = schedule.open
     done: list[events.TileDone] = []
     at: dict[str, int] = {}  # tiles done when it happened
-    with open_managed(settings(tmp_path / "shared", tls=True)) as cluster, store.lock():
+    with open_managed(settings(tmp_path / "shared")) as cluster, store.lock():
         assert cluster.client.scheduler.address.startswith("tls://")
         until = time.monotonic() + 60
         while cluster.slots()["cpu"] < 2 and time.monotonic() < until:
@@ -154,9 +155,23 @@ def test_the_word_alone_leaves_logs_where_hosts_see_them(
         while not cluster.slots()["cpu"] and time.monotonic() < until:
             time.sleep(0.2)
         assert cluster.slots()["cpu"] == 1
+        [worker] = cluster.client.scheduler_info(n_workers=-1)["workers"].items()
+        doors = [cluster.client.scheduler.address, worker[0], worker[1]["nanny"]]
+        assert all(door.startswith("tls://") for door in doors)
+        (key,) = (tmp_path / "natmap-slurm").glob("*/key.pem")
+        tried = knock(doors, files=[str(key)])
+        for found in tried.values():
+            assert all(answer.startswith("refused") for answer in found.values()), tried
     folder = tmp_path / "natmap-slurm"
     assert [path.name for path in folder.iterdir()] == ["logs"]  # scratch is gone
     assert any(path.stat().st_size for path in (folder / "logs").iterdir())
+
+
+def test_plain_tcp_is_for_settings_that_ask_for_it(tmp_path: Path) -> None:
+    with open_managed(settings(tmp_path / "shared", tls=False)) as cluster:
+        address = cluster.client.scheduler.address
+        assert address.startswith("tcp://")
+        assert knock([address])[address]["in the clear"] == "in"
 
 
 def test_a_group_whose_jobs_only_die_ends_the_run(

@@ -39,6 +39,19 @@ def test_only_what_is_allowed_stays(user: str, password: str, name: str, value: 
         (f"{PLACE}#access_token=x", PLACE),
         (f"{PLACE}?abcdef", PLACE),
         ("https://u:p@ss@images.example.org/2023/a.tif", PLACE),
+        ("https://u:p/s?s#s@images.example.org/2023/a.tif", PLACE),
+        ("https://[::1]:80/a@b.tif", "https://[::1]:80/a@b.tif"),
+        ("https://x.org:8080/a@2x.tif", "https://x.org:8080/a@2x.tif"),
+        (f"{PLACE}?id=1;token=SECRET;2&sig=3", f"{PLACE}?id=1;2"),
+        (f"{PLACE}?token=SECRET;x;id=1", f"{PLACE}?id=1"),
+        (f"{PLACE}?bbox=1;2;3;4", f"{PLACE}?bbox=1;2;3;4"),
+        (f"{PLACE}?file=https://u:SECRET@y.org/a.tif", f"{PLACE}?file=https://y.org/a.tif"),
+        (f"{PLACE}?file=https://y.org/a.tif?token=SECRET", f"{PLACE}?file=https://y.org/a.tif"),
+        (
+            f"{PLACE}?file=https%3A%2F%2Fu%3ASECRET%40y.org%2Fa.tif%3Fid%3D1%26sig%3DSECRET",
+            f"{PLACE}?file=https://y.org/a.tif%3Fid%3D1",
+        ),
+        (f"{PLACE}?file=a%252Fb.tif", f"{PLACE}?file=a%252Fb.tif"),
     ],
 )
 def test_addresses_as_they_are_kept(href: str, kept: str) -> None:
@@ -50,6 +63,7 @@ def test_parameters_that_may_mean_a_file_are_told_from_signatures() -> None:
     assert doubtful(signed) == []
     assert doubtful(f"{PLACE}?frame=7&sig=8&date=9") == ["frame"]
     assert doubtful(f"{PLACE}?frame=7", ["frame"]) == []
+    assert doubtful(f"{PLACE}?id=1;frame=7;sig=2") == ["frame"]
     assert public_address(f"{PLACE}?frame=7&sig=8", ["frame"]) == f"{PLACE}?frame=7"
 
 

@@ -50,6 +50,23 @@ def test_silence_names_what_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"map {Tile(2, 3)}" in line
 
 
+def test_a_slow_tile_and_a_silent_worker_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, silent = heard(
+        monkeypatch,
+        events.TileSlow("map", Tile(2, 3), "readers-1", 600.0),
+        events.WorkerSilent("1", "tls://127.0.0.1:4", 200.0, (("map", Tile(2, 3)),)),
+    )
+    assert f"map {Tile(2, 3)} has been with worker readers-1 for 10 min" in slow
+    assert "worker 1 (tls://127.0.0.1:4) has not been heard of for 3 min" in silent
+    assert f"it has map {Tile(2, 3)}" in silent
+
+
+def test_a_cluster_without_tls_is_told_of_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = heard(monkeypatch, events.PlainCluster("tcp://10.0.0.1:8786"))
+    assert "no TLS" in line
+    assert "tcp://10.0.0.1:8786" in line
+
+
 def test_a_plan_says_hours_memory_and_files(monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     monkeypatch.setattr(render, "out", Console(file=file, soft_wrap=True))

@@ -12,9 +12,8 @@ import yaml
 from services.required import need
 from support.operator_schemas import require
 
-from engine.clusters.kubernetes import manifest, worker_groups
+from engine.clusters.manifests import manifest, worker_groups
 from engine.clusters.settings import ClusterSettings, Group, load_cluster
-from engine.clusters.tls import security_of
 from engine.clusters.workers import SETTINGS, count_slots, dask_settings, offers
 from engine.errors import RecipeError
 
@@ -72,8 +71,6 @@ def test_a_wrong_word_is_refused(text: str, said: str) -> None:
         ({"kind": "address", "address": "tcp://a:1", "tls": True}, "tls://host:port"),
         ({"kind": "address", "address": "tls://a:1", "tls": True}, "tls: {ca, cert, key}"),
         ({"kind": "address", "address": "tcp://a:1", "tls": FILES}, "tls://host:port"),
-        ({"kind": "kubernetes", "image": "a", "groups": [{"name": "a"}], "tls": True}, "the mesh"),
-        ({"kind": "local", "tls": True}, "leave tls out"),
     ],
 )
 def test_wrong_settings_are_refused(tmp_path: Path, values: dict[str, Any], said: str) -> None:
@@ -93,8 +90,8 @@ def test_folders_that_hosts_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert load_cluster("slurm").shared == tmp_path / "natmap-slurm"
     groups = (Group(name="a", hosts=("one",)),)
     ssh = ClusterSettings(kind="ssh", groups=groups)
-    assert ssh.shared is None
-    assert ssh.model_copy(update={"tls": True}).shared == tmp_path / "natmap-ssh"
+    assert ssh.shared == tmp_path / "natmap-ssh"
+    assert ssh.model_copy(update={"tls": False}).shared is None
     assert ssh.model_copy(update={"folder": "/there"}).shared == Path("/there")
     assert ssh.model_copy(update={"folder": "~/there"}).shared == tmp_path / "there"
 
@@ -129,16 +126,6 @@ def test_settings_reach_workers_by_the_environment() -> None:
         check=True,
     )
     assert json.loads(found.stdout) == list(SETTINGS.values())
-
-
-def test_certificates_made_for_a_run_are_their_owner_s(tmp_path: Path) -> None:
-    found = security_of(True, tmp_path)
-    assert found is not None
-    assert found.require_encryption
-    for path in tmp_path.iterdir():
-        assert path.stat().st_mode & 0o077 == 0
-    assert tmp_path.stat().st_mode & 0o077 == 0
-    assert security_of(False, tmp_path) is None
 
 
 def test_manifests_are_what_the_operator_defines() -> None:
@@ -193,4 +180,14 @@ def test_the_driver_s_job_script_is_a_shell_s() -> None:
 
 def test_a_group_is_one_of_few_words() -> None:
     assert Group(name="a", memory="1500MB").gigabytes == 1.5
-    assert ClusterSettings(kind="local").tls is False
+
+
+@pytest.mark.parametrize("kind", ["local", "slurm", "ssh", "kubernetes"])
+def test_tls_is_the_default_and_can_be_left_out(kind: str) -> None:
+    group = {"name": "a", "hosts": ["b"]}
+    more = {} if kind == "local" else {"groups": [group], "image": "c"}
+    found = ClusterSettings.model_validate({"kind": kind} | more)
+    assert found.tls is True
+    assert found.protocol == "tls://"
+    plain = ClusterSettings.model_validate({"kind": kind, "tls": False} | more)
+    assert plain.protocol == "tcp://"

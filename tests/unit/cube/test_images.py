@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from rasterio.warp import transform_geom
 from shapely.geometry import box, mapping
 
 from engine.cube.images import Image, in_order, read_image
+from engine.cube.source import open_source
+from engine.errors import ReadError
 from engine.items import Asset, Item
 
 CRS = "EPSG:32633"
@@ -264,3 +267,67 @@ def test_a_frame_that_is_there_twice_shows_once(tmp_path: Path) -> None:
     first, again = frame(tmp_path), frame(tmp_path, 255 - PIXELS, "b")
     np.testing.assert_array_equal(read(first, again).bands, PIXELS[:3])
     np.testing.assert_array_equal(read(again, first).bands, 255 - PIXELS[:3])
+
+
+def sparse(path: Path, side: int, pixel: float, **more: Any) -> None:
+    """A file of a few kilobytes that states any size: blocks that were never written are empty."""
+    form = {"driver": "GTiff", "height": side, "width": side, "count": 1, "dtype": "uint8"}
+    at = Affine(pixel, 0, LEFT, 0, -pixel, TOP)
+    with rasterio.open(path, "w", **form, crs=CRS, transform=at, SPARSE_OK=True, **more):
+        pass
+    assert path.stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("side", "pixel", "block", "said"),
+    [
+        (40_000, 1.0, 40_000, "a block of the file is too large"),
+        (400_000, 1e-4, 8_192, "what is to be read of the file is too large"),
+    ],
+)
+def test_a_small_file_of_a_huge_size_is_refused_before_memory_is_taken(
+    tmp_path: Path, side: int, pixel: float, block: int, said: str
+) -> None:
+    item = frame(tmp_path)
+    sparse(tmp_path / "a.tif", side, pixel, tiled=True, blockxsize=block, blockysize=block)
+    item = replace(item, assets={"B04": item.assets["B04"]})
+    tracemalloc.start()
+    grid = GeoBox((60, 60), Affine(1, 0, LEFT, 0, -1, TOP), CRS)
+    found = read_image([item], BANDS[:1], grid, (0.0, 0.0))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert any(said in str(failure) for failure in found.failures), found.failures
+    assert not found.valid.any()
+    assert most < 100e6
+
+
+def test_a_smaller_copy_of_a_huge_file_is_bounded(tmp_path: Path) -> None:
+    item = frame(tmp_path)
+    sparse(tmp_path / "a.tif", 400_000, 10.0, tiled=True, blockxsize=8_192, blockysize=8_192)
+    with open_source(str(tmp_path / "a.tif"), "B04", item) as source:
+        assert source.decimate((10, 10)).shape == (10, 10)
+        with pytest.raises(ReadError, match="to be read of the file is too large"):
+            source.decimate((40_000, 40_000))
+
+
+@pytest.mark.parametrize(
+    ("media", "noted"),
+    [
+        (None, False),
+        ("image/tiff; application=geotiff; profile=cloud-optimized", False),
+        ("image/vnd.stac.geotiff", False),
+        ("application/octet-stream", False),
+        ("image/jp2", True),
+        ("image/jpeg", True),
+        ("application/x-hdf5", True),
+    ],
+)
+def test_a_type_that_is_not_the_file_s_is_noted(
+    tmp_path: Path, media: str | None, noted: bool
+) -> None:
+    item = frame(tmp_path)
+    asset = replace(item.assets["B04"], media=media)
+    with open_source(asset.href, "B04", replace(item, assets={"B04": asset})) as source:
+        said = [note for note in source.notes if "of format GTiff" in note]
+    assert len(said) == noted
+    assert not noted or str(media) in said[0]
