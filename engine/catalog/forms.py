@@ -12,13 +12,14 @@ from engine.catalog.names import understand
 from engine.errors import ItemError
 from engine.items import BANDS
 
-__all__ = ["Found", "baseline_of", "find_asset", "form_of", "offset_of"]
+__all__ = ["Found", "baseline_of", "find_asset", "form_of", "is_stated", "offset_of"]
 
 Found = tuple[Mapping[str, Any], int]
 """An asset, and the position of a band in its lists of bands and in its file, from 1."""
 
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+_URIS = ("s2:product_uri", "sentinel:product_id", "s2:datatake_id", "s2:datatake-id")
 _SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
 _LISTS = ("bands", "eo:bands")
 
@@ -80,9 +81,9 @@ def _named(asset: Mapping[str, Any], band: str, numbers: Mapping[str, str] | Non
     for key in _LISTS:
         for place, entry in enumerate(_entries(asset, key), 1):
             names = (entry.get("name"), entry.get("eo:common_name"), entry.get("common_name"))
-            for name in names:
-                if isinstance(name, str) and understand(name, numbers) == band:
-                    return place
+            known = (understand(name, numbers) for name in names if isinstance(name, str))
+            if next((name for name in known if name is not None), None) == band:
+                return place
     return None
 
 
@@ -142,7 +143,14 @@ def offset_of(
     baseline: str | None,
     form: Mapping[str, float | None],
 ) -> float:
-    """The offset that is still to be added, by the card's policy; never by the date."""
+    """The offset that is still to be added, by the card's policy; never by the date.
+
+    Raises
+    ------
+    ItemError
+        Where an item of unknown origin has a baseline with an offset, and does not say whether
+        that is still in its numbers.
+    """
     applied = next((properties[f] for f in _FLAGS if properties.get(f) is not None), None)
     stated = form["offset"]
     own = stated or 0.0
@@ -151,6 +159,13 @@ def offset_of(
         case "flag-then-baseline":
             return 0.0 if applied or not late else _SHIFT
         case "flag-then-asset":
+            if card.name == "own" and late and applied is None and stated is None:
+                raise ItemError(
+                    "it does not say whether the offset of its baseline is still to be added",
+                    got=f"baseline {baseline}, no offset, and no flag that it was applied",
+                    expected="raster:offset of each band (-0.1, or 0 where it was applied)",
+                    remedy="state it in the items, or describe the source with a card of your own",
+                )
             return 0.0 if applied else own
         case "baseline":
             return (_SHIFT if late else 0.0) if stated is None else stated
@@ -160,10 +175,37 @@ def offset_of(
             return own
 
 
-def baseline_of(properties: Mapping[str, Any]) -> str | None:
-    """The processing baseline of Sentinel-2, as ``05.09``."""
+def is_stated(
+    card: SourceCard, properties: Mapping[str, Any], form: Mapping[str, float | None]
+) -> bool:
+    """Whether the item, or the policy of its source, says all of scale and offset."""
+    if card.offset not in ("asset", "flag-then-asset"):
+        return True
+    flagged = any(properties.get(f) is not None for f in _FLAGS)
+    return form["scale"] is not None and (flagged or form["offset"] is not None)
+
+
+def baseline_of(properties: Mapping[str, Any], identity: str = "") -> str | None:
+    """The processing baseline of Sentinel-2, as ``05.09``; by a name of the product if need be.
+
+    Raises
+    ------
+    ItemError
+        Where it says one that is none: what is to be added to its numbers would be a guess.
+    """
+    odd = None
     for name in _BASELINES:
-        match = re.fullmatch(r"\D*(\d{2})\.?(\d{2})\D*", str(properties.get(name) or ""))
-        if match:
+        said = properties.get(name)
+        own = name != "processing:version"  # which anybody's processor may have
+        if own and isinstance(said, int | float) and not isinstance(said, bool):
+            said = f"{said:05.2f}"
+        match = re.fullmatch(r"\D*(\d{1,2})\.(\d{2})\D*|\D*(\d{2})(\d{2})\D*", str(said or ""))
+        if match and (own or len(match[1] or match[3]) == 2):
+            return f"{match[1] or match[3]:0>2}.{match[2] or match[4]}"
+        odd = said if own and said else odd
+    for text in (*(properties.get(name) for name in _URIS), identity):
+        if match := re.search(r"_N(\d{2})\.?(\d{2})(?:_|$)", str(text or "")):
             return f"{match[1]}.{match[2]}"
+    if odd is not None:
+        raise ItemError("its processing baseline is not one", got=repr(odd)[:80], expected="05.09")
     return None

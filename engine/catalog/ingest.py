@@ -32,6 +32,8 @@ _TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 _RGB = ("B04", "B03", "B02")
 _COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _AT_ONCE = 8  # files
+_LOOK = 256  # pixels along a side of what is looked at
+_LEAST, _MOST = -0.2, 1.6  # reflectances that the median of a band may be
 _DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
 
 
@@ -97,6 +99,12 @@ def ingest(
     date_of = _dater(when)
     notes: list[str] = []
     names = tuple(band_name(b) for b in bands) if bands else None
+    if names and len(set(names)) < len(names):
+        raise RecipeError(
+            "--bands names a band twice",
+            got=", ".join(names),
+            expected="each band of the files once",
+        )
 
     def describe(path: Path) -> dict[str, Any] | RecipeError:
         try:
@@ -153,7 +161,7 @@ def _describe(
 ) -> dict[str, Any]:
     try:
         with rasterio.open(path) as file:
-            if file.crs is None or (file.transform.is_identity and not file.gcps[0]):
+            if file.crs is None or file.transform.is_identity:
                 raise RecipeError(
                     "a file has no georeference",
                     got=path.name,
@@ -172,16 +180,15 @@ def _describe(
             names = bands or _names(path, file.descriptions, colours, kind, note)
             if kind != "uint8" and {*_RGB} <= {*names} <= {*_RGB, "B08"}:
                 note("files of colours that have no 8 bits a band serve as imagery, not as images")
-            if len(names) != file.count - colours.count(ColorInterp.alpha) and (
-                len(names) != file.count
-            ):
+            places = _places(colours, len(names))
+            if places is None:
                 raise RecipeError(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
-            forms = _forms(path, file, len(names), scale, offset, note)
+            forms = _forms(path, file, places, scale, offset, nodata, note)
             if np.dtype(kind).kind == "f" and scale is None:
-                _require_whole(path, file, nodata, len(names))
+                _require_whole(path, file, nodata, places)
             crs, transform, size = file.crs, file.transform, (file.height, file.width)
             moment = date_of(path, file.tags())
     except rasterio.errors.RasterioError as error:
@@ -218,10 +225,10 @@ def _describe(
         "assets": {
             name: {
                 "href": as_link(str(path.resolve())),
-                "natmap:band": i,
+                "natmap:band": place,
                 "bands": [{"name": name, **form}],
             }
-            for i, (name, form) in enumerate(zip(names, forms, strict=True), start=1)
+            for place, name, form in zip(places, names, forms, strict=True)
         },
     }
 
@@ -249,11 +256,14 @@ def _names(
     kind: str,
     note: Callable[[str], None],
 ) -> tuple[str, ...]:
-    told = [str(text).strip() for text in descriptions if text and str(text).strip()]
-    if told and told != [f"Band {k}" for k in range(1, len(told) + 1)]:  # many a program's default
+    told = [
+        str(text).strip()
+        for text, use in zip(descriptions, colours, strict=True)
+        if use != ColorInterp.alpha and text and str(text).strip()
+    ]
+    if told and not _counted(told):
         bands = [name for text in told if (name := understand(text)) in BANDS]
-        extra = colours.count(ColorInterp.alpha)
-        if len(set(bands)) == len(told) >= len(descriptions) - extra:
+        if len(set(bands)) == len(told) == len(colours) - colours.count(ColorInterp.alpha):
             return tuple(name for name in bands if name is not None)
         if tuple(colours[:3]) != _COLOURS:
             raise RecipeError(
@@ -291,18 +301,34 @@ def _names(
     )
 
 
+def _counted(told: Sequence[str]) -> bool:
+    """Whether names only count the bands, as many a program's do: Band 1, band_2, Layer_3."""
+    plain = [re.sub(r"[^a-z0-9]", "", text.lower()) for text in told]
+    return any(
+        plain == [f"{word}{k}" for k in range(1, len(told) + 1)] for word in ("band", "layer")
+    )
+
+
+def _places(colours: Sequence[ColorInterp], count: int) -> list[int] | None:
+    """Where so many named bands lie in a file, from 1: alpha is none unless all are named."""
+    every = [*range(1, len(colours) + 1)]
+    data = [k for k in every if colours[k - 1] != ColorInterp.alpha]
+    return next((places for places in (every, data) if len(places) == count), None)
+
+
 def _forms(
     path: Path,
     file: Any,
-    count: int,
+    places: Sequence[int],
     scale: float | None,
     offset: float | None,
+    nodata: float | None,
     note: Callable[[str], None],
 ) -> list[dict[str, Any]]:
     """Scale and offset of each band: as the user says, else the file's own, else 1e-4 and 0."""
     forms = []
-    for index in range(count):
-        own = file.scales[index], file.offsets[index]
+    for place in places:
+        own = file.scales[place - 1], file.offsets[place - 1]
         plain = own == (1.0, 0.0)
         found = (
             scale if scale is not None else 1e-4 if plain else own[0],
@@ -311,20 +337,41 @@ def _forms(
         if not all(map(math.isfinite, found)) or found[0] <= 0:
             raise RecipeError(
                 "a file's scale cannot be",
-                got=f"scale {own[0]:g} and offset {own[1]:g} of band {index + 1} of {path.name}",
+                got=f"scale {own[0]:g} and offset {own[1]:g} of band {place} of {path.name}",
                 expected="reflectance = number x scale + offset",
                 remedy="say them with --scale and --offset",
             )
         if not plain:
             whose = "files'" if found == own else "command's, not the files'"
             note(f"scale and offset are the {whose}: {found[0]:g} and {found[1]:g}")
+            if found == own:
+                _require_reflectance(path, file, place, nodata)
         forms.append({"raster:scale": found[0], "raster:offset": found[1]})
     return forms
 
 
-def _require_whole(path: Path, file: Any, nodata: float | None, count: int) -> None:
+def _require_reflectance(path: Path, file: Any, place: int, nodata: float | None) -> None:
+    """Refuse a file's scale that makes no reflectance of its numbers: they may be percent."""
+    size = tuple(min(side, _LOOK) for side in file.shape)
+    values = file.read(place, out_shape=size, masked=True)
+    known = np.ma.compressed(np.ma.masked_invalid(values) if values.dtype.kind == "f" else values)
+    known = known[known != nodata] if nodata is not None else known
+    if not known.size:
+        return
+    middle = float(np.median(known)) * file.scales[place - 1] + file.offsets[place - 1]
+    if not _LEAST <= middle <= _MOST:
+        raise RecipeError(
+            "a file's scale makes no reflectance of its numbers",
+            got=f"scale {file.scales[place - 1]:g} and offset {file.offsets[place - 1]:g} of band "
+            f"{place} of {path.name} make {middle:g} of the median",
+            expected="reflectance, 0 to 1",
+            remedy="say what they are with --scale and --offset",
+        )
+
+
+def _require_whole(path: Path, file: Any, nodata: float | None, places: Sequence[int]) -> None:
     """Floats must be whole digital numbers, 0 to 65535: anything else wants a scale."""
-    for index in range(1, count + 1):
+    for index in places:
         if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):
             continue
         none = [n for n in (nodata, file.nodatavals[index - 1]) if n is not None]

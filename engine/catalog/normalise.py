@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
-from engine.catalog.forms import baseline_of, find_asset, form_of, offset_of
+from engine.catalog.forms import baseline_of, find_asset, form_of, is_stated, offset_of
 from engine.catalog.names import numbering_of
 from engine.errors import ItemError, NatmapError
 from engine.grid.antimeridian import Folded, fold
@@ -55,7 +55,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     notes: list[str] = []
     footprint = _footprint(name, raw, notes)
     moment, end = _times(name, properties)
-    baseline, numbers = baseline_of(properties), numbering_of(raw)
+    baseline, numbers = baseline_of(properties, name), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
     zarr: list[str] = []
@@ -82,7 +82,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             **frames.claims(asset, properties),
             checksum=asset.get("file:checksum"),
             card_nodata=card.nodata,
-            stated=band == SCL or card.offset != "asset" or scale is not None,
+            stated=band == SCL or is_stated(card, properties, form),
         )
         stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
     if not set(assets) - {SCL}:
@@ -97,7 +97,12 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             f"item {name} has no asset that can be used",
             got=", ".join(sorted(raw_assets)) or "no assets",
             expected=", ".join(card.assets.values()),
+            remedy="numbers mean the bands of Sentinel-2 and Landsat 8 and 9 alone: name its bands "
+            "(common_name), or describe the source with a card of your own"
+            if numbers is None
+            else None,
         )
+    assets = _apart(name, assets, card)
     if zarr:
         notes.append(f"Zarr, not read: {', '.join(zarr)}")
     if SCL not in assets:
@@ -153,6 +158,33 @@ def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[
             expected="surface reflectance (L2A)",
             remedy="search the L2A collection",
         )
+
+
+def _apart(name: str, assets: dict[str, Asset], card: SourceCard) -> dict[str, Asset]:
+    """The assets, no two of which are one band of one file; a user's card says which of them is.
+
+    Raises
+    ------
+    ItemError
+        Where nothing says it.
+    """
+    listed = set(card.assets) if card.name != "own" else set[str]()
+    found: dict[tuple[str, int], str] = {}
+    for band, asset in assets.items():
+        place = asset.href, asset.index
+        other = found.setdefault(place, band)
+        if other == band or (other in listed and band not in listed):
+            continue
+        if (other in listed) == (band in listed):
+            raise ItemError(
+                f"item {name} has {other} and {band} in one place",
+                got=f"band {asset.index} of {asset.href}",
+                expected="a band of its own in the file for each",
+                remedy="name the file's bands in the item (bands or eo:bands), or their "
+                "`positions` in a card of your own",
+            )
+        found[place] = band
+    return {band: assets[band] for band in found.values()}
 
 
 # -- addresses --------------------------------------------------------------------------------
@@ -321,13 +353,18 @@ def _times(name: str, properties: Mapping[str, Any]) -> tuple[datetime, datetime
 
 def _moment(name: str, text: Any) -> datetime:
     try:
-        moment = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+        moment = text if isinstance(text, datetime) else _parsed(str(text))
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ItemError(f"item {name} has no time", got=text) from error
     if not _FIRST <= moment.year <= _LAST:
         raise ItemError(f"item {name} has no time", got=text, expected=f"{_FIRST} to {_LAST}")
     return moment
+
+
+def _parsed(text: str) -> datetime:
+    """A moment; a leap second, which Python has not, is the one before."""
+    return datetime.fromisoformat(re.sub(r"(:\d\d):60(?!\d)", r"\1:59", text.upper()))
 
 
 def _sensing_start(properties: Mapping[str, Any]) -> str | None:
