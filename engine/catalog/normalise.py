@@ -24,6 +24,7 @@ from engine.catalog.names import numbering_of
 from engine.errors import ItemError, NatmapError
 from engine.grid.antimeridian import Folded, fold
 from engine.grid.area import polygons_of, reproject
+from engine.grid.moving import mend
 from engine.items import BANDS, SCL, Asset, Item
 
 __all__ = ["normalise"]
@@ -299,7 +300,7 @@ class _Frames:
     def _beyond(self, frame: BaseGeometry, crs: str) -> float:
         """Share of the footprint that lies outside of a frame."""
         try:
-            there = shapely.make_valid(reproject(self._footprint, "EPSG:4326", crs))
+            there = mend(reproject(self._footprint, "EPSG:4326", crs))
         except (NatmapError, CRSError):
             return 1.0
         return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
@@ -323,7 +324,7 @@ def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> Folded:
             expected="longitude and latitude",
         )
     if not geometry.is_valid:
-        geometry = shapely.make_valid(geometry)
+        geometry = mend(geometry)
         notes.append("footprint repaired")
     geometry = shapely.MultiPolygon(polygons_of(geometry)) if not _plain(geometry) else geometry
     if not geometry.area > 0:

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from engine.grid.moving import polygons_of
+
 __all__ = ["Folded", "fold"]
 
 
@@ -59,6 +61,8 @@ def fold(geometry: BaseGeometry) -> Folded:
         for turn in (360.0 * n for n in range(first, max(first, last) + 1))
     ]
     cut = _valid(shapely.union_all(pieces))
+    if cut.geom_type == "GeometryCollection":  # lines along 180 degrees are no ground
+        cut = shapely.union_all(polygons_of(cut))
     crosses = last > first
     if east - west >= 360:
         return Folded(cut, (-180.0, south, 180.0, north), _turn(centre), False)

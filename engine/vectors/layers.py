@@ -14,7 +14,7 @@ from pyproj import CRS
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import NatmapError
-from engine.grid.moving import polygons_of, unroll
+from engine.grid.moving import mend, polygons_of, unroll
 
 __all__ = ["Layer", "Parts", "Vectors", "polygon_of"]
 
@@ -116,7 +116,7 @@ class Vectors:
             tally["polygons taken to cross 180 degrees"] += turned is not geometry
             geometry = turned
         if not geometry.is_valid:
-            geometry = shapely.make_valid(geometry)
+            geometry = mend(geometry)
             tally["invalid ones repaired"] += 1
         parts = polygons_of(geometry)
         whole = [part for part in parts if part.area > 0]
