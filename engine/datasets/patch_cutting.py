@@ -289,7 +289,9 @@ def _split(
     """The patches, split as the recipe chooses; what is empty is said unless it was said before."""
     names = tuple(place.name for place in patches.places)
     crs = tuple("" if place.crs == "unknown" else place.crs for place in patches.places)
-    labels = Labelled(patches.y, patches.xy, patches.group, patches.place, names, patches.split, crs)
+    labels = Labelled(
+        patches.y, patches.xy, patches.group, patches.place, names, patches.split, crs
+    )
     reach = _reach(recipe, patches.patch, patches.resolution, sees)
     split = split_labelled(recipe.split, labels, reach, tell)
     for note in what_is_empty(recipe.split, labels, split, reach):

@@ -151,9 +151,7 @@ def _moved(
     return out
 
 
-def _meet(
-    some: npt.NDArray[np.float64], others: npt.NDArray[np.float64], reach: float
-) -> bool:
+def _meet(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64], reach: float) -> bool:
     """Whether any patch of some shares ground with one of the others."""
     some = some[np.isfinite(some).all(axis=1)]
     if not len(some) or not len(others):

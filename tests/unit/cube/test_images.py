@@ -264,3 +264,18 @@ def test_a_frame_that_is_there_twice_shows_once(tmp_path: Path) -> None:
     first, again = frame(tmp_path), frame(tmp_path, 255 - PIXELS, "b")
     np.testing.assert_array_equal(read(first, again).bands, PIXELS[:3])
     np.testing.assert_array_equal(read(again, first).bands, 255 - PIXELS[:3])
+
+
+def test_a_pure_colour_in_files_of_their_own_is_data(tmp_path: Path) -> None:
+    """Only where all bands have the number there is none, however many files they lie in."""
+    values = np.zeros((3, SIDE, SIDE), np.uint8)
+    values[0, :, 5:] = 200  # red beside black
+    assets = {}
+    for k, name in enumerate(BANDS):
+        one = frame(tmp_path, values[k : k + 1], name, bands=(name,), nodata=0)
+        assets[name] = one.assets[name]
+    whole = replace(one, id="a", assets=assets)
+    image = read(whole)
+    assert image.valid[:, 5:].all()
+    assert not image.valid[:, :5].any()
+    np.testing.assert_array_equal(image.bands[0][:, 5:], 200)

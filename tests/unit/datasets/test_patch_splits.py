@@ -109,10 +109,9 @@ def test_a_class_in_one_area_is_named() -> None:
 def test_places_that_share_ground_are_split_as_one(by: str, second: str) -> None:
     """Two years of one city, the labels drawn by two people, the second in a zone of its own."""
     rng = np.random.default_rng(0)
-    some = rng.uniform(0, 20_000, (300, 2)) + (500_000, 5_300_000)
-    others = rng.uniform(0, 20_000, (400, 2)) + (500_000, 5_300_000)
+    some, others = (rng.uniform(0, 2e4, (n, 2)) + np.array([5e5, 5.3e6]) for n in (300, 400))
     there = Transformer.from_crs("EPSG:32633", second, always_xy=True).transform(*others.T)
-    far = some + (200_000, 0)
+    far = some + np.array([2e5, 0])
     xy = np.concatenate([some, np.stack(there, -1), far])
     one = labelled(rng.integers(1, 4, 1000), xy, np.arange(1000) % 300)
     place = np.repeat([0, 1, 2], [300, 400, 300]).astype(np.uint16)
