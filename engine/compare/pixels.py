@@ -83,9 +83,12 @@ def evaluate_green(
     """
     path = map_of(Path(product))
     codes = _codes_of(green, unknown, land_cover)
+    nodata: float | None = None
 
     def of_reference(file: rasterio.DatasetReader) -> Positions:
+        nonlocal nodata
         _require_green(file, codes)
+        nodata = file.nodata
         return codes.of_reference
 
     found = count_squares(path, reference, within, 2, _green_of_map, of_reference)
@@ -99,14 +102,13 @@ def evaluate_green(
             remedy="say which codes are green space (--green 10,20,30, or --land-cover), or "
             "compare where there is some",
         )
-    if not counts[0].any():
+    if not counts[0].any() and nodata == 0:
         raise MetricError(
             "the reference knows nothing but green space where the map has data",
             got=f"{int(counts[1].sum())} pixels of green space, {found.silent} that say nothing",
             expected="pixels that are not green as well: without them precision is 1 whatever the "
             "map says",
-            remedy="where all else is not green, take the reference's nodata value off, or say "
-            "which codes say nothing (--unknown)",
+            remedy="where all else is not green, take the nodata value 0 off the reference",
         )
     area = float(counts.sum()) * square_km
 

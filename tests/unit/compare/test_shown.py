@@ -1,4 +1,4 @@
-"""Rasters that hide some of their cells, or say more than codes: counted as they say, or refused."""
+"""Rasters that hide cells, or say more than codes: counted as they say, or refused."""
 
 from __future__ import annotations
 
