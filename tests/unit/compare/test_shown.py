@@ -32,7 +32,8 @@ def write(path: Path, *bands: np.ndarray, **more: Any) -> Path:
     form |= {"transform": AT, "count": len(bands), "dtype": bands[0].dtype, **more}
     with rasterio.open(path, "w", **form) as file:
         file.write(np.stack(bands))
-        if uses:
+    if uses:  # a file in the making keeps no alpha of its second band
+        with rasterio.open(path, "r+") as file:
             file.colorinterp = uses
     return path
 
