@@ -227,6 +227,8 @@ def parse_class(text: str | int | float) -> int:
     whole, point, rest = word.partition(".")
     if point and not rest.strip("0"):
         word = whole
+    if len(word) == 2 and word.isdecimal():
+        word = word.lstrip("0")  # 06 sorts well
     code = None if isinstance(text, bool) else _ALIASES.get(word)
     if code is None:
         raise RecipeError("unknown LCZ class", got=text, expected="1..17, A..G or 101..107")

@@ -12,13 +12,22 @@ from engine.catalog.names import understand
 from engine.errors import ItemError
 from engine.items import BANDS
 
-__all__ = ["Found", "baseline_of", "find_asset", "form_of", "number_of", "offset_of"]
+__all__ = [
+    "Found",
+    "baseline_of",
+    "find_asset",
+    "form_of",
+    "is_stated",
+    "number_of",
+    "offset_of",
+]
 
 Found = tuple[Mapping[str, Any], int]
 """An asset, and the position of a band in its lists of bands and in its file, from 1."""
 
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+_URIS = ("s2:product_uri", "sentinel:product_id", "s2:datatake_id", "s2:datatake-id")
 _SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
 _LISTS = ("bands", "eo:bands")
 _NUMBER = re.compile(
@@ -83,9 +92,9 @@ def _named(asset: Mapping[str, Any], band: str, numbers: Mapping[str, str] | Non
     for key in _LISTS:
         for place, entry in enumerate(_entries(asset, key), 1):
             names = (entry.get("name"), entry.get("eo:common_name"), entry.get("common_name"))
-            for name in names:
-                if isinstance(name, str) and understand(name, numbers) == band:
-                    return place
+            known = (understand(name, numbers) for name in names if isinstance(name, str))
+            if next((name for name in known if name is not None), None) == band:
+                return place
     return None
 
 
@@ -164,7 +173,8 @@ def offset_of(
     Raises
     ------
     ItemError
-        Where a flag is neither true nor false.
+        Where a flag is neither true nor false, or where an item of unknown origin has a baseline
+        with an offset, and does not say whether that is still in its numbers.
     """
     applied = next((_flag(properties, f) for f in _FLAGS if properties.get(f) is not None), None)
     stated = form["offset"]
@@ -174,6 +184,13 @@ def offset_of(
         case "flag-then-baseline":
             return 0.0 if applied or not late else _SHIFT
         case "flag-then-asset":
+            if card.name == "own" and late and applied is None and stated is None:
+                raise ItemError(
+                    "it does not say whether the offset of its baseline is still to be added",
+                    got=f"baseline {baseline}, no offset, and no flag that it was applied",
+                    expected="raster:offset of each band (-0.1, or 0 where it was applied)",
+                    remedy="state it in the items, or describe the source with a card of your own",
+                )
             return 0.0 if applied else own
         case "baseline":
             return (_SHIFT if late else 0.0) if stated is None else stated
@@ -190,25 +207,49 @@ def _flag(properties: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def baseline_of(properties: Mapping[str, Any], card: SourceCard) -> str | None:
+def is_stated(
+    card: SourceCard, properties: Mapping[str, Any], form: Mapping[str, float | None]
+) -> bool:
+    """Whether the item, or the policy of its source, says all of scale and offset."""
+    if card.offset not in ("asset", "flag-then-asset"):
+        return True
+    flagged = any(properties.get(f) is not None for f in _FLAGS)
+    return form["scale"] is not None and (flagged or form["offset"] is not None)
+
+
+def baseline_of(properties: Mapping[str, Any], card: SourceCard, identity: str = "") -> str | None:
     """The processing baseline of Sentinel-2, as ``05.09``; also of 5.09 and N0509.
+
+    Where the item does not say it, its product's name does, or `identity`, its own.
 
     Raises
     ------
     ItemError
-        Where something else is said, and is Sentinel's own word or decides the offset by the card.
+        Where something else is said, and is Sentinel's own word or decides the offset by the card:
+        what is to be added to the item's numbers would be a guess.
     """
+    odd = None
     for name in _BASELINES:
         value = properties.get(name)
         if value is None or value == "":
             continue
-        match = re.fullmatch(r"\D*(\d{1,2})\.?(\d{2})\D*", str(value), re.ASCII)
-        if match and not isinstance(value, bool | list | Mapping):
+        own = name != "processing:version"  # which anybody's processor may have
+        decides = own or "baseline" in card.offset
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        said = f"{value:05.2f}" if number else str(value)
+        match = re.fullmatch(r"\D*(\d{1,2})\.?(\d{2})\D*", said, re.ASCII)
+        plain = not isinstance(value, bool | list | Mapping)
+        if match and plain and (decides or len(match[1]) == 2):
             return f"{int(match[1]):02}.{match[2]}"
-        if name != "processing:version" or "baseline" in card.offset:
-            raise ItemError(
-                f"its {name} is not a processing baseline",
-                got=repr(value)[:80],
-                expected="as in 05.09",
-            )
+        if decides and odd is None:
+            odd = name, value
+    for text in (*(properties.get(name) for name in _URIS), identity):
+        if match := re.search(r"_N(\d{2})\.?(\d{2})(?:_|$)", str(text or "")):
+            return f"{match[1]}.{match[2]}"
+    if odd is not None:
+        raise ItemError(
+            f"its {odd[0]} is not a processing baseline",
+            got=repr(odd[1])[:80],
+            expected="as in 05.09",
+        )
     return None

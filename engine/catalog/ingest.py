@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,17 +20,14 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.addresses import as_link
-from engine.catalog.names import understand
+from engine.catalog.described import RGB, forms_of, names_of, places_of, require_whole
 from engine.errors import RecipeError, first_line
 from engine.files import together
-from engine.items import BANDS, band_name
+from engine.items import band_name
 
 __all__ = ["Ingested", "ingest"]
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
-_TEN = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
-_RGB = ("B04", "B03", "B02")
-_COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _AT_ONCE = 8  # files
 _DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
 
@@ -98,6 +94,12 @@ def ingest(
     date_of = _dater(when)
     notes: list[str] = []
     names = tuple(band_name(b) for b in bands) if bands else None
+    if names and len(set(names)) < len(names):
+        raise RecipeError(
+            "--bands names a band twice",
+            got=", ".join(names),
+            expected="each band of the files once",
+        )
 
     def describe(path: Path) -> dict[str, Any] | RecipeError:
         try:
@@ -152,7 +154,7 @@ def _describe(
 ) -> dict[str, Any]:
     try:
         with rasterio.open(path) as file:
-            if file.crs is None or (file.transform.is_identity and not file.gcps[0]):
+            if file.crs is None or file.transform.is_identity:
                 raise RecipeError(
                     "a file has no georeference",
                     got=path.name,
@@ -168,19 +170,18 @@ def _describe(
                     remedy="write it as red, green and blue (gdal_translate -expand rgb)",
                 )
             kind = file.dtypes[0]
-            names = bands or _names(path, file.descriptions, colours, kind, note)
-            if kind != "uint8" and {*_RGB} <= {*names} <= {*_RGB, "B08"}:
+            names = bands or names_of(path, file.descriptions, colours, kind, note)
+            if kind != "uint8" and {*RGB} <= {*names} <= {*RGB, "B08"}:
                 note("files of colours that have no 8 bits a band serve as imagery, not as images")
-            if len(names) != file.count - colours.count(ColorInterp.alpha) and (
-                len(names) != file.count
-            ):
+            places = places_of(colours, len(names))
+            if places is None:
                 raise RecipeError(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
-            forms = _forms(path, file, len(names), scale, offset, note)
+            forms = forms_of(path, file, places, scale, offset, nodata, note)
             if np.dtype(kind).kind == "f" and scale is None:
-                _require_whole(path, file, nodata, len(names))
+                require_whole(path, file, nodata, places)
             crs, transform, size = file.crs, file.transform, (file.height, file.width)
             moment = date_of(path, file.tags())
     except rasterio.errors.RasterioError as error:
@@ -217,10 +218,10 @@ def _describe(
         "assets": {
             name: {
                 "href": as_link(str(path.resolve())),
-                "natmap:band": i,
+                "natmap:band": place,
                 "bands": [{"name": name, **form}],
             }
-            for i, (name, form) in enumerate(zip(names, forms, strict=True), start=1)
+            for place, name, form in zip(places, names, forms, strict=True)
         },
     }
 
@@ -239,104 +240,6 @@ def _doubles(items: Sequence[dict[str, Any]]) -> list[str]:
         f"{'; …' if len(doubles) > 3 else ''}): where both have data, the order of the mosaic "
         "decides which one shows"
     ]
-
-
-def _names(
-    path: Path,
-    descriptions: Sequence[str | None],
-    colours: Sequence[ColorInterp],
-    kind: str,
-    note: Callable[[str], None],
-) -> tuple[str, ...]:
-    told = [str(text).strip() for text in descriptions if text and str(text).strip()]
-    if told and told != [f"Band {k}" for k in range(1, len(told) + 1)]:  # many a program's default
-        bands = [name for text in told if (name := understand(text)) in BANDS]
-        extra = colours.count(ColorInterp.alpha)
-        if len(set(bands)) == len(told) >= len(descriptions) - extra:
-            return tuple(name for name in bands if name is not None)
-        if tuple(colours[:3]) != _COLOURS:
-            raise RecipeError(
-                "a file's bands have names that are not understood",
-                got=f"{', '.join(told[:12])} in {path.name}",
-                expected=f"names of {', '.join(BANDS)} in a usual spelling, each once",
-                remedy="name them with --bands",
-            )
-    if len(colours) <= 4 and tuple(colours[:3]) == _COLOURS:
-        if kind != "uint8":
-            raise RecipeError(
-                "an image has no 8 bits a band",
-                got=f"{path.name}: {kind}",
-                expected="uint8, as images of red, green and blue are read",
-                remedy="write it in 8 bits (gdal_translate -ot Byte -scale …); bands of "
-                "reflectance are named with --bands",
-            )
-        if len(colours) == 4 and colours[3] != ColorInterp.alpha:
-            note("the fourth band beside red, green and blue is taken as near infrared")
-            return (*_RGB, "B08")
-        return _RGB
-    if len(descriptions) == len(_TEN):
-        note(f"ten unnamed bands are taken as {' '.join(_TEN)}")
-        return _TEN
-    expected = f"names of {', '.join(BANDS)}, or exactly ten bands in the order of So2Sat"
-    remedy = "name them with --bands"
-    if len(descriptions) == 1:
-        expected = "all bands of a scene in one file: files of one band each are not described"
-        remedy = "put them together (gdalbuildvrt -separate …), and name them with --bands"
-    raise RecipeError(
-        "a file's bands have no names",
-        got=f"{len(descriptions)} bands in {path.name}",
-        expected=expected,
-        remedy=remedy,
-    )
-
-
-def _forms(
-    path: Path,
-    file: Any,
-    count: int,
-    scale: float | None,
-    offset: float | None,
-    note: Callable[[str], None],
-) -> list[dict[str, Any]]:
-    """Scale and offset of each band: as the user says, else the file's own, else 1e-4 and 0."""
-    forms = []
-    for index in range(count):
-        own = file.scales[index], file.offsets[index]
-        plain = own == (1.0, 0.0)
-        found = (
-            scale if scale is not None else 1e-4 if plain else own[0],
-            offset if offset is not None else 0.0 if plain else own[1],
-        )
-        if not all(map(math.isfinite, found)) or found[0] <= 0:
-            raise RecipeError(
-                "a file's scale cannot be",
-                got=f"scale {own[0]:g} and offset {own[1]:g} of band {index + 1} of {path.name}",
-                expected="reflectance = number x scale + offset",
-                remedy="say them with --scale and --offset",
-            )
-        if not plain:
-            whose = "files'" if found == own else "command's, not the files'"
-            note(f"scale and offset are the {whose}: {found[0]:g} and {found[1]:g}")
-        forms.append({"raster:scale": found[0], "raster:offset": found[1]})
-    return forms
-
-
-def _require_whole(path: Path, file: Any, nodata: float | None, count: int) -> None:
-    """Floats must be whole digital numbers, 0 to 65535: anything else wants a scale."""
-    for index in range(1, count + 1):
-        if (file.scales[index - 1], file.offsets[index - 1]) != (1.0, 0.0):
-            continue
-        none = [n for n in (nodata, file.nodatavals[index - 1]) if n is not None]
-        for _, window in file.block_windows(index):
-            values = file.read(index, window=window)
-            values = values[np.isfinite(values) & ~np.isin(values, none)]
-            if ((values != np.rint(values)) | (values < 0) | (values > 65535)).any():
-                raise RecipeError(
-                    "a file's floats are not whole digital numbers",
-                    got=f"band {index} of {path.name}: {values.min():g} to {values.max():g}",
-                    expected="whole numbers, reflectance x 10000",
-                    remedy="say how they become reflectance with --scale (1 for reflectance)",
-                )
 
 
 def _dater(when: str | None) -> Callable[[Path, dict[str, str]], date]:

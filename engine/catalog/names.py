@@ -41,21 +41,36 @@ _NUMBER = re.compile(r"(?:s2[a-d]?)?(?:band|b)?0*(\d{1,2}a?)(?:(?:10|20|30|60)m)
 def numbering_of(raw: Mapping[str, Any]) -> Mapping[str, str] | None:
     """Which bands a number means in an item: None where that cannot be told.
 
+    Of a platform that is neither Sentinel-2 nor Landsat 8 or 9 numbers mean nothing, nor where no
+    platform is told and a number contradicts the common name of its band.
+
     Parameters
     ----------
     raw : the item's JSON; platform, instruments, collection and id tell.
     """
     properties = raw.get("properties") or {}
-    told = [
-        *(properties.get(key) for key in ("platform", "constellation", "instruments")),
-        raw.get("collection"),
-        raw.get("id"),
-    ]
+    platform = [properties.get(key) for key in ("platform", "constellation", "instruments")]
+    told = [*platform, raw.get("collection"), raw.get("id")]
     text = " ".join(str(value) for value in told if value).lower()
     if re.search(r"landsat|\boli\b|hlsl30|hls\.l30|hls2?-l30|\blc0[89]_", text):
         older = re.search(r"landsat[-_ ]?[4-7]\b|\bl[et]0[4-7]_|\b(etm|tm)\b", text)
         return None if older else _LANDSAT
-    return _SENTINEL
+    if re.search(r"sentinel[-_ ]?2|\bs2[a-d]?(?![a-z0-9])|hls\.?s30|hls2?-s30|\bmsi\b", text):
+        return _SENTINEL
+    return None if any(platform) or _contradicted(raw.get("assets")) else _SENTINEL
+
+
+def _contradicted(assets: Any) -> bool:
+    """Whether the key of an asset of one band and its common name mean different bands."""
+    for key, asset in assets.items() if isinstance(assets, Mapping) else ():
+        for name in ("bands", "eo:bands"):
+            entries = asset.get(name) if isinstance(asset, Mapping) else None
+            if isinstance(entries, list) and len(entries) == 1 and isinstance(entries[0], Mapping):
+                common = entries[0].get("eo:common_name") or entries[0].get("common_name")
+                meant = understand(common) if isinstance(common, str) else None
+                if meant is not None and understand(str(key)) not in (None, meant):
+                    return True
+    return False
 
 
 def understand(name: str, numbers: Mapping[str, str] | None = _SENTINEL) -> str | None:

@@ -19,12 +19,19 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
-from engine.catalog.forms import baseline_of, find_asset, form_of, number_of, offset_of
+from engine.catalog.forms import (
+    baseline_of,
+    find_asset,
+    form_of,
+    is_stated,
+    number_of,
+    offset_of,
+)
 from engine.catalog.names import numbering_of
 from engine.errors import ItemError, NatmapError
 from engine.grid.antimeridian import Folded, fold
 from engine.grid.area import polygons_of, reproject
-from engine.grid.moving import repaired
+from engine.grid.moving import mend
 from engine.items import BANDS, SCL, Asset, Item
 
 __all__ = ["normalise"]
@@ -56,7 +63,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     notes: list[str] = []
     footprint = _footprint(name, raw, notes)
     moment, end = _times(name, properties)
-    baseline, numbers = baseline_of(properties, card), numbering_of(raw)
+    baseline, numbers = baseline_of(properties, card, name), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
     zarr: list[str] = []
@@ -83,7 +90,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             **frames.claims(asset, properties),
             checksum=asset.get("file:checksum"),
             card_nodata=card.nodata,
-            stated=band == SCL or card.offset != "asset" or scale is not None,
+            stated=band == SCL or is_stated(card, properties, form),
             media=asset.get("type"),
         )
         stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
@@ -99,7 +106,12 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             f"item {name} has no asset that can be used",
             got=", ".join(sorted(raw_assets)) or "no assets",
             expected=", ".join(card.assets.values()),
+            remedy="numbers mean the bands of Sentinel-2 and Landsat 8 and 9 alone: name its bands "
+            "(common_name), or describe the source with a card of your own"
+            if numbers is None
+            else None,
         )
+    assets = _apart(name, assets, card)
     if zarr:
         notes.append(f"Zarr, not read: {', '.join(zarr)}")
     if SCL not in assets:
@@ -170,6 +182,33 @@ def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[
             expected="surface reflectance (L2A)",
             remedy="search the L2A collection",
         )
+
+
+def _apart(name: str, assets: dict[str, Asset], card: SourceCard) -> dict[str, Asset]:
+    """The assets, no two of which are one band of one file; a user's card says which of them is.
+
+    Raises
+    ------
+    ItemError
+        Where nothing says it.
+    """
+    listed = set(card.assets) if card.name != "own" else set[str]()
+    found: dict[tuple[str, int], str] = {}
+    for band, asset in assets.items():
+        place = asset.href, asset.index
+        other = found.setdefault(place, band)
+        if other == band or (other in listed and band not in listed):
+            continue
+        if (other in listed) == (band in listed):
+            raise ItemError(
+                f"item {name} has {other} and {band} in one place",
+                got=f"band {asset.index} of {asset.href}",
+                expected="a band of its own in the file for each",
+                remedy="name the file's bands in the item (bands or eo:bands), or their "
+                "`positions` in a card of your own",
+            )
+        found[place] = band
+    return {band: assets[band] for band in found.values()}
 
 
 # -- addresses --------------------------------------------------------------------------------
@@ -284,7 +323,7 @@ class _Frames:
     def _beyond(self, frame: BaseGeometry, crs: str) -> float:
         """Share of the footprint that lies outside of a frame."""
         try:
-            there = repaired(reproject(self._footprint, "EPSG:4326", crs))
+            there = mend(reproject(self._footprint, "EPSG:4326", crs))
         except (NatmapError, CRSError):
             return 1.0
         return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
@@ -308,7 +347,7 @@ def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> Folded:
             expected="longitude and latitude",
         )
     if not geometry.is_valid:
-        geometry = repaired(geometry)
+        geometry = mend(geometry)
         notes.append("footprint repaired")
     geometry = shapely.MultiPolygon(polygons_of(geometry)) if not _plain(geometry) else geometry
     if not geometry.area > 0:
@@ -338,13 +377,18 @@ def _times(name: str, properties: Mapping[str, Any]) -> tuple[datetime, datetime
 
 def _moment(name: str, text: Any) -> datetime:
     try:
-        moment = text if isinstance(text, datetime) else datetime.fromisoformat(str(text))
+        moment = text if isinstance(text, datetime) else _parsed(str(text))
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise ItemError(f"item {name} has no time", got=text) from error
     if not _FIRST <= moment.year <= _LAST:
         raise ItemError(f"item {name} has no time", got=text, expected=f"{_FIRST} to {_LAST}")
     return moment
+
+
+def _parsed(text: str) -> datetime:
+    """A moment; a leap second, which Python has not, is the one before."""
+    return datetime.fromisoformat(re.sub(r"(:\d\d):60(?!\d)", r"\1:59", text.upper()))
 
 
 def _sensing_start(properties: Mapping[str, Any]) -> str | None:

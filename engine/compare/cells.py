@@ -21,6 +21,7 @@ from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_s
 from engine.compare.report import evaluation, write_accuracy, write_table
 from engine.compare.squares import Positions, Strata, count_squares, onto, positions_of
 from engine.errors import MetricError
+from engine.labels.rasters import read_shown, require_plain
 from engine.labels.sampling import Samples, areas_without_cells, cells_of_areas
 from engine.labels.training_areas import read_training_areas
 from engine.legend import LCZ
@@ -221,11 +222,13 @@ def _count_areas(
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise MetricError("the map does not say which CRS it is in", got=path.name)
+            require_plain(file, MetricError)
             cells = GeoBox((file.height, file.width), file.transform, str(file.crs.to_wkt()))
             samples = cells_of_areas(areas, cells)
             notes += areas_without_cells(areas, samples, cells)
             if within is not None:
                 with rasterio.open(within) as places, onto(file, places) as view:
+                    require_plain(places, MetricError)
                     values = _values_at(view, samples)
                     samples = samples[np.isfinite(values) & (values != 0)]
             found = of_map(file)(_values_at(file, samples))
@@ -255,16 +258,16 @@ def _count_areas(
 
 
 def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
-    """Values of a raster's first band at cells, read by blocks in which there are some."""
+    """Values of a raster's first band at cells, NaN where it is masked; read by blocks."""
     block = samples["row"] // _READ * (file.width // _READ + 1) + samples["col"] // _READ
     order = np.argsort(block, kind="stable")
-    values = np.zeros(len(samples), np.dtype(file.dtypes[0]))
+    values = np.zeros(len(samples), np.float64)
     starts = np.flatnonzero(np.diff(block[order], prepend=-1))
     for here in np.split(order, starts[1:]) if len(order) else ():
         rows, cols = samples["row"][here], samples["col"][here]
         top, left = rows.min(), cols.min()
         window = (int(top), int(rows.max()) + 1), (int(left), int(cols.max()) + 1)
-        values[here] = file.read(1, window=window)[rows - top, cols - left]
+        values[here] = read_shown(file, window)[rows - top, cols - left]
     return values
 
 

@@ -84,12 +84,15 @@ def evaluate_green(
     """
     path = map_of(Path(product))
     codes = _codes_of(green, unknown, land_cover)
+    nodata: float | None = None
 
     def of_reference(file: rasterio.DatasetReader) -> Positions:
+        nonlocal nodata
         _require_green(file, codes)
+        nodata = file.nodata
         return codes.of_reference
 
-    found = count_squares(path, reference, within, 2, lambda file: _green_of_map, of_reference)
+    found = count_squares(path, reference, within, 2, _green_of_map, of_reference)
     counts, square_km = found.counts, found.square_km
     if not counts[1].any():
         seen = some_values(path, reference, _green_of_map, codes.of_reference)
@@ -99,6 +102,14 @@ def evaluate_green(
             expected=f"green space as {_listed(codes.green)}",
             remedy="say which codes are green space (--green 10,20,30, or --land-cover), or "
             "compare where there is some",
+        )
+    if not counts[0].any() and nodata == 0:
+        raise MetricError(
+            "the reference knows nothing but green space where the map has data",
+            got=f"{int(counts[1].sum())} pixels of green space, {found.silent} that say nothing",
+            expected="pixels that are not green as well: without them precision is 1 whatever the "
+            "map says",
+            remedy="where all else is not green, take the nodata value 0 off the reference",
         )
     area = float(counts.sum()) * square_km
 
@@ -178,17 +189,30 @@ def _codes_of(
     return codes
 
 
-def _green_of_map(found: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """1 green space, 0 not, -1 none."""
-    strange = (found != 0) & (found != 1) & (found != NO_GREEN)
-    if strange.any():
+def _green_of_map(file: rasterio.DatasetReader) -> Positions:
+    """1 green space, 0 not, -1 none: 255, the map's own nodata, NaN."""
+    if file.nodata in (0, 1):
         raise MetricError(
-            "the map holds values that are not classes of green space",
-            got=_listed(np.unique(found[strange])[:_SHOWN]),
+            "the map declares a class of green space as nodata",
+            got=f"{file.name}: nodata {file.nodata:g}",
             expected="1 green, 0 not green, 255 no data",
-            remedy="give the product folder, or its N.tif: not its probability or fraction",
+            remedy="take the nodata value off the file, or say where it has none with another",
         )
-    return np.where(found == NO_GREEN, -1, found.astype(np.int64))
+    silent = (NO_GREEN,) if file.nodata is None else (NO_GREEN, file.nodata)
+
+    def positions(found: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        known = np.isfinite(found) & ~np.isin(found, silent)
+        strange = known & (found != 0) & (found != 1)
+        if strange.any():
+            raise MetricError(
+                "the map holds values that are not classes of green space",
+                got=_listed(np.unique(found[strange])[:_SHOWN]),
+                expected="1 green, 0 not green, 255 no data",
+                remedy="give the product folder, or its N.tif: not its probability or fraction",
+            )
+        return np.where(known, np.where(known, found, 0).astype(np.int64), -1)
+
+    return positions
 
 
 def _listed(codes: Iterable[float]) -> str:

@@ -22,6 +22,7 @@ from engine.errors import LabelError, MetricError, RecipeError
 from engine.files import together
 from engine.grid.area import reproject
 from engine.labels.design import Allocation, allocate, draw
+from engine.labels.rasters import read_shown, require_plain
 from engine.legend import LCZ, parse_class
 from engine.maps.shares import NO_GREEN
 
@@ -262,7 +263,8 @@ def _read(product: str | Path, layer: str) -> tuple[Path, npt.NDArray[np.uint8],
                     "the map's cells have no area", got=f"{path.name}: {file.crs}",
                     expected="a projected CRS",
                 )  # fmt: skip
-            values = np.where(file.read_masks(1) > 0, file.read(1), 0)
+            require_plain(file, MetricError)
+            values = read_shown(file)
             codes = (of_map(file)(values) + 1).astype(np.uint8)
             box = GeoBox(codes.shape, file.transform, str(file.crs.to_wkt()))
             metres = file.crs.linear_units_factor[1]

@@ -16,7 +16,8 @@ from rasterio.windows import Window
 from scipy.sparse import csr_array
 
 from engine.errors import MetricError
-from engine.labels.sampling import onto as onto_grid
+from engine.labels.rasters import onto as onto_grid
+from engine.labels.rasters import read_shown, require_plain
 from engine.runs.fold import Fold
 from engine.runs.layers import RasterLayer, leaves_of
 from engine.runs.tables import Block, Column, Table
@@ -95,6 +96,14 @@ def positions_of(
     return np.where(known, order[np.minimum(place, len(codes) - 1)], -1).astype(np.int64)
 
 
+class _Map(RasterLayer):
+    """A map on its own grid; NaN where its mask hides it."""
+
+    def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
+        """A window of the band: (y, x)."""
+        return read_shown(self.file, ((rows.start, rows.stop), (cols.start, cols.stop)))
+
+
 def onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedVRT:
     """Another raster on the map's grid; NaN outside of it, at its nodata and where it is masked."""
     return onto_grid(other, mine.crs, mine.transform, (mine.height, mine.width))
@@ -149,9 +158,11 @@ def count_squares(
 
             mine, theirs = opened(product), opened(reference)
             others = [] if within is None else [opened(within)]
+            for file in (mine, theirs, *others):
+                require_plain(file, MetricError)
             meaning = {"map": of_map(mine), "reference": of_reference(theirs)}
             _require_places(mine, theirs, *others, metres=cells is None)
-            layers = {"map": RasterLayer(mine)}
+            layers: dict[str, RasterLayer] = {"map": _Map(mine)}
             for name, file in zip(("reference", "within"), (theirs, *others), strict=False):
                 layers[name] = RasterLayer(files.enter_context(onto(mine, file)))
             for name, each in strata.items():
@@ -244,18 +255,22 @@ def _count(
 
 
 def some_values(
-    product: str | Path, reference: str | Path, of_map: Positions, of_reference: Positions
+    product: str | Path,
+    reference: str | Path,
+    of_map: Callable[[rasterio.DatasetReader], Positions],
+    of_reference: Positions,
 ) -> list[float]:
     """Values that say something, of the first part of the reference where the map has data."""
     with ExitStack() as files:
         mine, theirs = (files.enter_context(rasterio.open(path)) for path in (product, reference))
         view = files.enter_context(onto(mine, theirs))
+        meant = of_map(mine)
         for top in range(0, mine.height, _BLOCK):
             for left in range(0, mine.width, _BLOCK):
                 height, width = min(_BLOCK, mine.height - top), min(_BLOCK, mine.width - left)
                 window = Window(left, top, width, height)
                 values = view.read(1, window=window)
-                here = of_map(mine.read(1, window=window)) >= 0
+                here = meant(read_shown(mine, window)) >= 0
                 here &= of_reference(values) >= 0
                 if here.any():
                     return [float(value) for value in np.unique(values[here])]

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 from rasterio.enums import ColorInterp, Interleaving
-from rasterio.windows import Window
 
 from engine.cube.access import PLAIN, Access
 from engine.cube.footprint import footprint, require_reach
@@ -19,6 +18,8 @@ from engine.cube.read import Cut, Failure, Plane, resample
 from engine.cube.retry import attempt
 from engine.cube.room import require_room
 from engine.cube.source import Raster, Source
+from engine.cube.validity import validity_of
+from engine.cube.warp import Frame
 from engine.errors import ReadError
 from engine.items import Item
 from engine.prefetch import ahead
@@ -130,25 +131,59 @@ def _load(
     files: dict[str, list[str]] = {}
     for name in bands:
         files.setdefault(item.assets[name].href, []).append(name)
-    found: dict[str, Raster | None] = {}
+    grids: dict[tuple[object, ...], list[_Part]] = {}
     for names in files.values():
-        indices = [item.assets[name].index for name in names]
 
-        def use(source: Source, indices: list[int] = indices) -> list[Raster | None]:
-            return _cut(source, indices, geobox, anchor)
+        def use(source: Source, names: list[str] = names) -> _Part | None:
+            return _cut(source, item, names, geobox, anchor)
 
-        found |= zip(names, attempt(item, names[0], access, use), strict=True)
+        part = attempt(item, names[0], access, use)
+        if part is not None:
+            key = part.frame, part.corner, part.values.shape[1:]
+            grids.setdefault(key, []).append(part)
+    found: dict[str, Raster | None] = dict.fromkeys(bands)
+    for parts in grids.values():
+        seen = _seen(parts)
+        for part in parts:
+            # each one more than it is so that 0 can say: nothing here
+            shifted = np.where(seen, part.values.astype(np.uint16) + 1, 0).astype(np.uint16)
+            for name, band, fetched in zip(part.names, shifted, part.fetched, strict=True):
+                found[name] = Raster(band, part.corner, part.frame, 0.0, False, fetched)
     return found
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a window needs of one of a frame's files.
+
+    Attributes
+    ----------
+    names : of its bands.
+    values : uint8 (band, y, x)
+    corner, frame : as of a `Raster`.
+    fetched : bytes that were read for each band.
+    opaque : bool (y, x), where alpha or mask shows data; None where there is neither.
+    numbers : bool (y, x), where all bands have their number of no data.
+    """
+
+    names: list[str]
+    values: npt.NDArray[np.uint8]
+    corner: tuple[int, int]
+    frame: Frame
+    fetched: list[int]
+    opaque: npt.NDArray[np.bool_] | None
+    numbers: npt.NDArray[np.bool_]
 
 
 def _cut(
     source: Source,
-    indices: list[int],
+    item: Item,
+    names: list[str],
     geobox: GeoBox,
     anchor: tuple[float, float],
-) -> list[Raster | None]:
-    """Bands of one file, each one more than it is so that 0 can say: nothing here."""
-    file = source.file
+) -> _Part | None:
+    """Bands of one file; None where the window needs nothing of it."""
+    file, indices = source.file, [item.assets[name].index for name in names]
     for index in indices:
         if not 1 <= index <= file.count:
             raise ReadError("the frame has no such band", got=index, expected=f"1 to {file.count}")
@@ -161,28 +196,47 @@ def _cut(
             )
     window = source.needed(geobox, anchor)
     if window is None:
-        return [None] * len(indices)
+        return None
     require_room(file, indices, (window.height, window.width))
     values = file.read(indices, window=window)
-    seen = _seen(source, indices[0], values, window)
-    shifted = np.where(seen, values.astype(np.uint16) + 1, 0).astype(np.uint16)
-    together = file.interleaving == Interleaving.pixel  # blocks that hold all bands count once
-    corner = int(window.row_off), int(window.col_off)
-    fetched = source.fetched(window, values.nbytes)
-    return [
-        Raster(band, corner, source.frame, 0.0, False, 0 if together and k else fetched)
-        for k, band in enumerate(shifted)
+    rules = [validity_of(file, item.assets[name], item, name)[0] for name in names]
+    masks = [
+        shown
+        for k, (rule, index) in enumerate(zip(rules, indices, strict=True))
+        if (k == 0 or rule.apart) and (shown := rule.shown(file, index, window=window)) is not None
     ]
+    if masks:
+        opaque, numbers = np.logical_and.reduce(masks), np.zeros(values.shape[1:], bool)
+    else:
+        opaque = None
+        numbers = np.logical_and.reduce(
+            [rule.invalid(band) for rule, band in zip(rules, values, strict=True)]
+        )
+    together = file.interleaving == Interleaving.pixel  # blocks that hold all bands count once
+    fetched = source.fetched(window, values.nbytes)
+    return _Part(
+        names,
+        values,
+        (int(window.row_off), int(window.col_off)),
+        source.frame,
+        [0 if together and k else fetched for k in range(len(names))],
+        opaque,
+        numbers,
+    )
 
 
-def _seen(
-    source: Source, index: int, values: npt.NDArray[np.uint8], window: Window
-) -> npt.NDArray[np.bool_]:
-    """Where a frame has data, bool (y, x): what is opaque, else what is not nodata in all bands."""
-    opaque = source.validity.shown(source.file, index, window=window)
-    if opaque is not None:
-        return opaque
-    return np.logical_not(source.validity.invalid(values).all(axis=0))
+def _seen(parts: Sequence[_Part]) -> npt.NDArray[np.bool_]:
+    """Where a frame has data, bool (y, x): what is opaque, else what is not nodata in all bands.
+
+    Its bands may lie in files of their own: a colour is empty in one of them where it is pure.
+    """
+    opaque = [part.opaque for part in parts if part.opaque is not None]
+    seen: npt.NDArray[np.bool_]
+    if opaque:
+        seen = np.logical_and.reduce(opaque)
+    else:
+        seen = np.logical_not(np.logical_and.reduce([part.numbers for part in parts]))
+    return seen
 
 
 def _lay(

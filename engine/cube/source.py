@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -210,9 +210,9 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
     Raises
     ------
     ReadError
-        Where neither file nor item has a georeference, the file is rotated or has not the band,
-        its numbers have a scale that nothing states, it lies elsewhere than the item says, or its
-        blocks are too large to be decoded.
+        Where neither file nor item has a georeference, the file is rotated, not rectified or has
+        not the band, its numbers are complex or have a scale that nothing states, it lies elsewhere
+        than the item says, or its blocks are too large to be decoded.
     """
     asset = item.assets[name]
     with DatasetReader(href, driver=_drivers(href)) as file:
@@ -221,6 +221,11 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
                 f"{item.id} has no such band", got=asset.index, expected=f"1 to {file.count}"
             )
         require_blocks(file, asset.index)
+        kind = file.dtypes[asset.index - 1]
+        if kind.startswith("complex"):
+            raise ReadError(
+                f"{name} of {item.id} holds complex numbers", got=kind, expected="real numbers"
+            )
         crs, transform, notes = _georeference(file, asset, item)
         if transform.b or transform.d:
             raise ReadError(
@@ -256,10 +261,17 @@ def _georeference(
     file: DatasetReader, asset: Asset, item: Item
 ) -> tuple[Any, Affine, tuple[str, ...]]:
     """CRS and transform: the file's own, or the item's for a file without any."""
-    if file.crs is not None and not (file.transform.is_identity and not file.gcps[0]):
+    if file.crs is not None and not file.transform.is_identity:
         wrong = _contradictions(file, asset)
         note = f"the file of {item.id} is believed, the item says other {' and '.join(wrong)}"
         return file.crs, file.transform, (note,) if wrong else ()
+    if file.gcps[0] or file.rpcs:
+        raise ReadError(
+            f"{item.id} is not rectified: its pixels lie on no regular grid",
+            got="ground control points" if file.gcps[0] else "rational polynomial coefficients",
+            expected="a file with a transform",
+            remedy="rectify it (gdalwarp), and describe the result",
+        )
     if asset.crs is None or asset.transform is None or asset.shape is None:
         raise ReadError(
             f"{item.id} has no georeference, in the file nor in the item",
@@ -295,7 +307,9 @@ def _require_scale(file: DatasetReader, name: str, asset: Asset, item: Item) -> 
     scale, offset = file.scales[asset.index - 1], file.offsets[asset.index - 1]
     if asset.stated or name == SCL or (scale, offset) == (1.0, 0.0):
         return
-    if not math.isclose(scale, asset.scale) or not math.isclose(offset, asset.offset):
+    # 1e-6: files may keep them in 32 bits
+    alike = partial(math.isclose, rel_tol=1e-6, abs_tol=1e-9)
+    if not alike(scale, asset.scale) or not alike(offset, asset.offset):
         raise ReadError(
             f"{name} of {item.id}: only the file says what its numbers are",
             got=f"scale {scale:g} and offset {offset:g} in the file, none in the item",

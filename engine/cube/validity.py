@@ -33,12 +33,14 @@ class Validity:
     most : the largest value that is one, None where all are.
     alpha : band that is 0 there, None if there is none.
     mask : whether the file has a mask of its own, inside of it or beside it.
+    apart : whether that mask is of this band alone, and not of all.
     """
 
     numbers: tuple[float, ...] = ()
     most: float | None = None
     alpha: int | None = None
     mask: bool = False
+    apart: bool = False
 
     @property
     def nodata(self) -> float | None:
@@ -158,9 +160,8 @@ def validity_of(
     if name != SCL and kind == "uint16" and wraps(asset):
         most = float(UNDERFLOWED)
     alpha = _alpha(file, asset, item)
-    return Validity(tuple(numbers), most, alpha, alpha is None and _masked(file, asset)), tuple(
-        notes
-    )
+    masked, apart = (False, False) if alpha is not None else _masked(file, asset)
+    return Validity(tuple(numbers), most, alpha, masked, apart), tuple(notes)
 
 
 def _same(one: float, other: float) -> bool:
@@ -175,9 +176,15 @@ def _alpha(file: rasterio.DatasetReader, asset: Asset, item: Item) -> int | None
     return found[0] if found else None
 
 
-def _masked(file: rasterio.DatasetReader, asset: Asset) -> bool:
-    """Whether a file has a mask; nodata of all bands together is one, and gives way to a band's."""
+def _masked(file: rasterio.DatasetReader, asset: Asset) -> tuple[bool, bool]:
+    """Whether a band has a mask, and one of its own.
+
+    Nodata of all bands together is one, and gives way to a band's.
+    """
     flags = file.mask_flag_enums[asset.index - 1]
+    if not flags:  # GDAL's way to say so
+        return True, True
     declared = asset.nodata is not None or file.nodatavals[asset.index - 1] is not None
     shadowed = MaskFlags.nodata in flags and declared
-    return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags and not shadowed
+    whole = MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags and not shadowed
+    return whole, False

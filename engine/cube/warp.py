@@ -333,4 +333,4 @@ def take(
 def _holds(dtype: np.dtype[Any], number: float) -> bool:
     """Whether an integer type has a number at all."""
     limits = np.iinfo(dtype)
-    return number == int(number) and limits.min <= number <= limits.max
+    return math.isfinite(number) and number % 1 == 0 and limits.min <= number <= limits.max

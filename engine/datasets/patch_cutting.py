@@ -83,7 +83,8 @@ def cut_patches(
     labelled = [source.labelled(recipe) for source in sources]
     for note in dict.fromkeys(note for each in labelled for note in each.notes):
         tell(f"note: {note}")
-    ahead = _together([each.as_labels for each in labelled], [s.name for s in sources])
+    crs = tuple(str(source.identity["crs"]) for source in sources)
+    ahead = _together([each.as_labels for each in labelled], [s.name for s in sources], crs)
     reach = _reach(recipe, 32, _resolution(sources), sees)
     lacks = what_is_empty(recipe.split, ahead, split_labelled(recipe.split, ahead, reach), reach)
     for note in lacks:
@@ -285,7 +286,10 @@ def _split(
 ) -> PatchSet:
     """The patches, split as the recipe chooses; what is empty is said unless it was said before."""
     names = tuple(place.name for place in patches.places)
-    labels = Labelled(patches.y, patches.xy, patches.group, patches.place, names, patches.split)
+    crs = tuple("" if place.crs == "unknown" else place.crs for place in patches.places)
+    labels = Labelled(
+        patches.y, patches.xy, patches.group, patches.place, names, patches.split, crs
+    )
     reach = _reach(recipe, patches.patch, patches.resolution, sees)
     split = split_labelled(recipe.split, labels, reach, tell)
     for note in what_is_empty(recipe.split, labels, split, reach):
@@ -294,10 +298,12 @@ def _split(
     return replace(patches, split=split)
 
 
-def _together(parts: Sequence[tuple[Any, Any, Any]], names: Sequence[str]) -> Labelled:
+def _together(
+    parts: Sequence[tuple[Any, Any, Any]], names: Sequence[str], crs: tuple[str, ...]
+) -> Labelled:
     y, xy, group = (np.concatenate(values) for values in zip(*parts, strict=True))
     place = np.repeat(np.arange(len(parts), dtype=np.uint16), [len(p[0]) for p in parts])
-    return Labelled(y, xy, group, place, tuple(names), np.full(len(y), UNUSED, np.uint8))
+    return Labelled(y, xy, group, place, tuple(names), np.full(len(y), UNUSED, np.uint8), crs)
 
 
 def _reach(

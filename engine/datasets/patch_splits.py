@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import cKDTree
 
 from engine.datasets.splits import (
     SPLITS,
@@ -18,6 +19,7 @@ from engine.datasets.splits import (
     split_by_pool,
 )
 from engine.errors import LabelError
+from engine.grid.moving import move_of
 from engine.legend import LCZ
 from engine.recipes.classifying import ClassifierSplit
 
@@ -38,6 +40,7 @@ class Labelled:
     place : (n,), positions in `names`.
     names : of the places.
     own : the split that an imported set came with, (n,), UNUSED for none.
+    crs : of the places' coordinates, "" where it is not known.
     """
 
     y: npt.NDArray[np.uint8]
@@ -46,6 +49,7 @@ class Labelled:
     place: npt.NDArray[np.uint16]
     names: tuple[str, ...]
     own: Codes
+    crs: tuple[str, ...] = ()
 
 
 def split_labelled(
@@ -78,7 +82,7 @@ def split_labelled(
     if choice.by == "pool":
         return split_by_pool(labels.y, choice.shares, choice.seed)
     if choice.by == "place":
-        return _by_place(choice, labels)
+        return _by_place(choice, labels, reach, tell)
     if not np.isfinite(labels.xy).all():
         raise LabelError(
             "patches without coordinates cannot be split so that none share ground",
@@ -86,12 +90,12 @@ def split_labelled(
             remedy="split by: own, place or pool; the last is what tests flatter a model with",
         )
     found = np.full(len(labels.y), UNUSED, np.uint8)
-    for number in range(len(labels.names)):
-        here = labels.place == number
-        xy = labels.xy[here]
+    for number, here, xy in _grounds(labels, reach):
         if choice.by == "group":
+            pairs = np.stack([labels.place[here].astype(np.int64), labels.group[here]])
+            _, group = np.unique(pairs, axis=1, return_inverse=True)
             found[here] = split_by_group(
-                labels.group[here], labels.y[here], xy, reach, choice.shares, choice.seed,
+                group.reshape(-1), labels.y[here], xy, reach, choice.shares, choice.seed,
                 side=choice.side, tell=tell,
             )  # fmt: skip
         else:
@@ -103,14 +107,77 @@ def split_labelled(
     return found
 
 
-def _by_place(choice: ClassifierSplit, labels: Labelled) -> Codes:
+def _grounds(
+    labels: Labelled, reach: float
+) -> list[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
+    """Places that share ground, as two years of one city do, together; others by themselves.
+
+    Returns
+    -------
+    of each: the number of its first place, its patches (n,), their centres in that place's CRS
+    """
+    count = len(labels.names)
+    crs = labels.crs or ("",) * count
+    found: list[tuple[int, npt.NDArray[np.bool_], npt.NDArray[np.float64]]] = []
+    for number in range(count):
+        here = labels.place == number
+        mine, first = here, number
+        xy = labels.xy[here]
+        for other in reversed(range(len(found))):
+            start, theirs, centres = found[other]
+            moved = _moved(labels.xy[mine], labels.place[mine], crs, start)
+            if moved is None or not _meet(moved, centres, reach):
+                continue
+            both = mine | theirs
+            xy = np.zeros((int(both.sum()), 2))
+            xy[theirs[both]], xy[mine[both]] = centres, moved
+            mine, first = both, start
+            del found[other]
+        found.append((first, mine, xy))
+    return found
+
+
+def _moved(
+    xy: npt.NDArray[np.float64], place: npt.NDArray[np.uint16], crs: tuple[str, ...], to: int
+) -> npt.NDArray[np.float64] | None:
+    """Centres of patches of some places in the CRS of another; None where one has none."""
+    out = xy.copy()
+    for number in np.unique(place):
+        if not crs[number] or not crs[to]:
+            return None
+        here, move = place == number, move_of(crs[number], crs[to])
+        if move is not None:
+            out[here] = move.points(xy[here])
+    return out
+
+
+def _meet(some: npt.NDArray[np.float64], others: npt.NDArray[np.float64], reach: float) -> bool:
+    """Whether any patch of some shares ground with one of the others."""
+    some = some[np.isfinite(some).all(axis=1)]
+    if not len(some) or not len(others):
+        return False
+    apart, _ = cKDTree(others).query(some, p=np.inf, distance_upper_bound=reach)
+    return bool(np.isfinite(apart).any())
+
+
+def _by_place(
+    choice: ClassifierSplit, labels: Labelled, reach: float, tell: Callable[[str], None]
+) -> Codes:
     for name in (*choice.validation, *choice.test):
         if name not in labels.names:
             raise LabelError(
                 "no such place to split by", got=name, expected=", ".join(labels.names)
             )
     codes = [2 if n in choice.test else 1 if n in choice.validation else 0 for n in labels.names]
-    return np.array(codes, np.uint8)[labels.place]
+    split: Codes = np.array(codes, np.uint8)[labels.place]
+    if np.isfinite(labels.xy).all():
+        leaks = sum(find_leaks(xy, split[here], reach) for _, here, xy in _grounds(labels, reach))
+        if leaks:
+            tell(
+                f"note: places of different splits share ground ({leaks} pairs of patches): "
+                "tests there flatter the model"
+            )
+    return split
 
 
 def what_is_empty(

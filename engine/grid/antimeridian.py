@@ -9,7 +9,7 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from engine.grid.moving import polygons_of, repaired
+from engine.grid.moving import mend, polygons_of
 
 __all__ = ["Folded", "fold", "unroll"]
 
@@ -42,10 +42,10 @@ def fold(geometry: BaseGeometry) -> Folded:
     ----------
     geometry : polygons, finite; longitudes may be any.
     """
-    geometry = _valid(geometry)
+    geometry = mend(geometry)
     west, south, east, north = geometry.bounds
     if east - west > 180:
-        rolled = _valid(shapely.transform(geometry, _roll))
+        rolled = mend(shapely.transform(geometry, _roll))
         left, _, right, _ = rolled.bounds
         if right - left <= 180 and _flat(rolled) == _flat(geometry):
             geometry, west, east = rolled, left, right
@@ -60,7 +60,9 @@ def fold(geometry: BaseGeometry) -> Folded:
         )
         for turn in (360.0 * n for n in range(first, max(first, last) + 1))
     ]
-    cut = _valid(shapely.union_all(pieces))
+    cut = mend(shapely.union_all(pieces))
+    if cut.geom_type == "GeometryCollection":  # lines along 180 degrees are no ground
+        cut = shapely.union_all(polygons_of(cut))
     crosses = last > first
     if east - west >= 360:
         return Folded(cut, (-180.0, south, 180.0, north), _turn(centre), False)
@@ -89,11 +91,7 @@ def unroll(geometry: BaseGeometry) -> BaseGeometry:
         found.append(part)
     if all(a is b for a, b in zip(parts, found, strict=True)):
         return geometry
-    return shapely.union_all([_valid(part) for part in found])
-
-
-def _valid(geometry: BaseGeometry) -> BaseGeometry:
-    return geometry if geometry.is_valid else repaired(geometry)
+    return shapely.union_all([mend(part) for part in found])
 
 
 def _flat(geometry: BaseGeometry) -> bool:

@@ -14,7 +14,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
 
-__all__ = ["Move", "far_outside", "move_of", "polygons_of", "repaired", "reproject"]
+__all__ = ["Move", "far_outside", "mend", "move_of", "polygons_of", "reproject"]
 
 _DEGREES, _METRES = 0.05, 1000.0  # edges are cut to these lengths before they are moved
 _FAR = 1.0  # degrees beyond a CRS's area of use that are worth a note
@@ -99,7 +99,18 @@ def reproject(geometry: BaseGeometry, source: str | CRS, target: str | CRS) -> B
             got=f"{move.target.name}, area bounds {tuple(round(b, 3) for b in geometry.bounds)}",
             remedy="choose a CRS made for this part of the world",
         )
-    return moved if moved.is_valid else repaired(moved)
+    return mend(moved)
+
+
+def mend(geometry: BaseGeometry) -> BaseGeometry:
+    """A geometry made valid: ground that an outline goes round twice stays in it.
+
+    What a hole leaves of its polygon is not in it, wherever the hole reaches beyond. GEOS's other
+    way takes ground in and out by turns, so that an outline that overlaps itself gets a hole.
+    """
+    if geometry.is_valid:
+        return geometry
+    return shapely.make_valid(geometry, method="structure", keep_collapsed=False)
 
 
 def polygons_of(geometry: BaseGeometry) -> list[Any]:
@@ -107,15 +118,6 @@ def polygons_of(geometry: BaseGeometry) -> list[Any]:
     if geometry.geom_type == "Polygon":
         return [] if geometry.is_empty else [geometry]
     return [p for part in getattr(geometry, "geoms", ()) for p in polygons_of(part)]
-
-
-def repaired(geometry: BaseGeometry) -> BaseGeometry:
-    """A valid geometry of the same ground."""
-    try:
-        return shapely.make_valid(geometry)
-    except shapely.errors.GEOSException:
-        # of rings that collapse; this way leaves out what has no area
-        return shapely.make_valid(geometry, method="structure", keep_collapsed=False)
 
 
 def far_outside(geographic: BaseGeometry, crs: str | CRS) -> str | None:

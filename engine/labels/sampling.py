@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,11 @@ import rasterio
 import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError, LabelError
 from engine.grid.area import reproject
+from engine.labels.rasters import onto, require_plain
 from engine.labels.training_areas import TrainingArea
 from engine.legend import LCZ, codes_of
 
@@ -27,7 +25,6 @@ __all__ = [
     "areas_without_cells",
     "cells_of_areas",
     "cells_of_raster",
-    "onto",
     "small_areas",
     "thin",
 ]
@@ -230,6 +227,7 @@ def _warped(path: str | Path, cells: GeoBox) -> npt.NDArray[np.float64]:
         with rasterio.open(path) as file:
             if file.crs is None:
                 raise LabelError("the raster does not say which CRS it is in", got=path)
+            require_plain(file, LabelError)
             with onto(
                 file, str(cells.crs), cells.transform, (cells.shape[0], cells.shape[1])
             ) as there:
@@ -237,25 +235,6 @@ def _warped(path: str | Path, cells: GeoBox) -> npt.NDArray[np.float64]:
     except rasterio.errors.RasterioError as error:
         raise LabelError("the reference raster cannot be read", got=error) from error
     return found
-
-
-def onto(
-    file: rasterio.DatasetReader, crs: Any, transform: Affine, shape: tuple[int, int]
-) -> WarpedVRT:
-    """A raster on another grid by its nearest pixels, as float64.
-
-    NaN outside of it, at its nodata and where it is masked.
-    """
-    return WarpedVRT(
-        file,
-        crs=crs,
-        transform=transform,
-        height=shape[0],
-        width=shape[1],
-        resampling=Resampling.nearest,
-        dtype="float64",
-        nodata=np.nan,
-    )
 
 
 def thin(samples: Samples, most: int, seed: int = 0, power: float = 0.5) -> Samples:

@@ -176,7 +176,8 @@ def _types(layer: Layer, parts: Parts, name: str, field: str | None) -> tuple[li
     if layer.path and field is None:  # folders, the innermost first
         for folder in reversed(layer.path):
             if (code := _code(folder)) is not None:
-                return [code] * len(parts.polygons), []
+                codes = [code] * len(parts.polygons)
+                return codes, _contradicted(codes, layer, parts, f"the folder {folder}")
     wanted = _FIELDS if field is None else (field,)
     known = [f for w in wanted for f in layer.names if f == field or f.lower() == w]
     strange: list[tuple[str, Any]] = []
@@ -186,7 +187,9 @@ def _types(layer: Layer, parts: Parts, name: str, field: str | None) -> tuple[li
         if None not in codes:
             note = f"types of {layer.name} are read from its field {each}"
             usual = each == field or each.lower() in _FIELDS[:2]
-            return [c for c in codes if c is not None], [] if usual else [note]
+            whole = [c for c in codes if c is not None]
+            told = _contradicted(whole, layer, parts, f"the field {each}")
+            return whole, told if usual else [note, *told]
         strange.append((each, values[codes.index(None)]))
     expected = "1 to 17, A to G, or 101 to 107"
     remedy = "name the field that holds the type: --field, or `field` in a recipe of training"
@@ -208,6 +211,20 @@ def _types(layer: Layer, parts: Parts, name: str, field: str | None) -> tuple[li
         expected="lcz, Class or Name",
         remedy=remedy,
     )
+
+
+def _contradicted(codes: list[int], layer: Layer, parts: Parts, believed: str) -> list[str]:
+    """Notes of fields for the type that say others than what is believed."""
+    notes = []
+    for each in layer.fields:
+        others = [_code(layer.fields[each][row]) for row in parts.row]
+        if each.lower() in _FIELDS[:2] and None not in others and others != codes:
+            number = sum(a != b for a, b in zip(codes, others, strict=True))
+            notes.append(
+                f"{number} areas of {layer.name} have another type in the field {each}: "
+                f"{believed} is believed; --field {each} believes the other"
+            )
+    return notes
 
 
 def _code(value: Any) -> int | None:

@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.errors import NatmapError
 from engine.grid.antimeridian import unroll
-from engine.grid.moving import polygons_of, repaired
+from engine.grid.moving import mend, polygons_of
 
 __all__ = ["Layer", "Parts", "Vectors", "polygon_of"]
 
@@ -121,7 +121,7 @@ class Vectors:
         parts = []
         for polygon in polygons_of(geometry) if mixed else [geometry]:
             if not polygon.is_valid:
-                polygon = repaired(polygon)
+                polygon = mend(polygon)
                 tally["invalid ones repaired"] += 1
             parts += polygons_of(polygon)
         whole = [part for part in parts if part.area > 0]

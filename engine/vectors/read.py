@@ -61,11 +61,12 @@ def file_of(path: str | Path) -> Path:
 
 
 def files_of(path: str | Path) -> list[Path]:
-    """All files that decide what an address holds: a shapefile has some beside it."""
+    """All files that decide what an address holds: shapefiles and rasters have some beside."""
     file = file_of(path)
-    beside = [file.with_suffix(end) for end in (*_BESIDE, *map(str.upper, _BESIDE))]
-    shapefile = file.suffix.lower() == ".shp"
-    return [file, *(other for other in beside if shapefile and other.is_file())]
+    beside = [Path(f"{file}{end}") for end in (".aux.xml", ".msk")]  # of rasters
+    if file.suffix.lower() == ".shp":
+        beside += [file.with_suffix(end) for end in (*_BESIDE, *map(str.upper, _BESIDE))]
+    return [file, *(other for other in beside if other.is_file())]
 
 
 def read_vectors(
@@ -166,7 +167,9 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
                 "the archive is encrypted", got=path.name, remedy="write it without a password"
             )
         ends = (".kml", ".json", ".geojson", ".gpkg", ".fgb", ".shp")
-        taken = [info for info in inside if info.filename.lower().endswith(ends)]
+        taken = [
+            info for info in inside if info.filename.lower().endswith(ends) and not _is_litter(info)
+        ]
         if not taken:
             kind = "KMZ" if path.suffix.lower() == ".kmz" else "archive"
             expected = "KML" if kind == "KMZ" else FORMS
@@ -178,6 +181,12 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
                     return file.read(most)  # what the archive says of its size may be a lie
 
             yield _File(info.filename, f"/vsizip/{path.absolute()}/{info.filename}", member)
+
+
+def _is_litter(info: zipfile.ZipInfo) -> bool:
+    """Whether a file is what macOS puts beside each file of an archive."""
+    parts = Path(info.filename).parts
+    return "__MACOSX" in parts or parts[-1].startswith("._")
 
 
 def _form(head: bytes) -> str:
@@ -228,6 +237,8 @@ def _layer(
     near: Near,
 ) -> Layer:
     crs = None if told["crs"] is None else CRS.from_user_input(told["crs"])
+    if crs is not None and not (crs.is_geographic or crs.is_projected):
+        raise ValueError(f"layer {layer} is in {crs.name}, which is no place on Earth")
     names = tuple(str(name) for name in told["fields"])
     columns = [name for name in names if wanted(name)]
     boxes = None if crs is None else near(crs)

@@ -12,8 +12,10 @@ import rasterio
 from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.enums import ColorInterp
 
 from engine.catalog.cards import SourceCard, load_source_card
+from engine.catalog.forms import baseline_of
 from engine.catalog.ingest import ingest
 from engine.catalog.names import numbering_of, understand
 from engine.catalog.normalise import normalise
@@ -115,6 +117,38 @@ def test_names_within_an_asset_are_found_and_pictures_are_not() -> None:
     assert found == {"B8A": ("/all.tif", 2), "B04": ("/all.tif", 3)}
 
 
+@pytest.mark.parametrize("platform", [{"platform": "CBERS-4"}, {"constellation": "spot"}, {}])
+def test_numbers_of_other_platforms_mean_nothing(platform: dict[str, str]) -> None:
+    """CBERS counts green, red, infrared as 2, 3, 4; without a platform the common names tell."""
+    told = ((2, "green"), (3, "red"), (4, "nir"))
+    assets = {
+        f"BAND{k}": {"href": f"/{k}.tif", "eo:bands": [{"name": f"BAND{k}", "common_name": name}]}
+        for k, name in told
+    }
+    found = bands_of(normalise(raw(assets, **platform), OWN))
+    assert found == {"B03": ("/2.tif", 1), "B04": ("/3.tif", 1), "B08": ("/4.tif", 1)}
+    if platform:
+        with pytest.raises(ItemError, match="name its bands"):
+            normalise(raw({"B2": {"href": "/2.tif"}}, **platform), OWN)
+    real = raw({"B02": {"href": "/2.tif"}}, platform="Sentinel-2B", instruments=["MSI"])
+    assert list(normalise(real, OWN).assets) == ["B02"]
+
+
+def test_two_bands_are_never_one() -> None:
+    """A card without positions, and assets that name one file of several bands."""
+    mine = SourceCard(name="mine", title="x", licence="x", assets={"B02": "all", "B04": "all"})
+    several: dict[str, dict[str, Any]] = {key: {"href": "/all.tif"} for key in ("red", "blue")}
+    for assets, card in (({"all": {"href": "/all.tif"}}, mine), (several, OWN)):
+        with pytest.raises(ItemError, match="B02 and B04 in one place"):
+            normalise(raw(assets), card)
+    for k, asset in enumerate(several.values(), 1):
+        asset["natmap:band"] = k
+    assert len(normalise(raw(several), OWN).assets) == 2
+    # the name of a band goes before its common name
+    one = {"B08": {"href": "/8.tif", "bands": [{"name": "B08", "eo:common_name": "nir08"}]}}
+    assert list(normalise(raw(one, platform="sentinel-2a"), OWN).assets) == ["B08"]
+
+
 # -- scale, offset, nodata -------------------------------------------------------------------------
 
 
@@ -169,6 +203,57 @@ def test_frames_that_contradict_the_footprint_are_not_believed() -> None:
         {"proj:shape": [0, 0]},
     ):
         assert claim(**wrong) == (None, None, None), wrong
+
+
+@pytest.mark.parametrize(
+    ("form", "stated"),
+    [
+        ({}, False),
+        ({"scale": 1e-4}, False),
+        ({"offset": 0}, False),
+        ({"scale": 1, "offset": 0}, True),
+    ],
+)
+def test_what_an_item_does_not_say_the_file_may_contradict(
+    form: dict[str, float], stated: bool
+) -> None:
+    asset = {"href": "/a.tif", "raster:bands": [form]}
+    assert normalise(raw({"B02": asset}), OWN).assets["B02"].stated is stated
+    flagged = raw({"B02": asset}, **{"sentinel:boa_offset_applied": True})
+    assert normalise(flagged, OWN).assets["B02"].stated is ("scale" in form)
+    policy = load_source_card("planetary-computer")
+    assert normalise(raw({"B02": asset}), policy).assets["B02"].stated
+
+
+@pytest.mark.parametrize("said", ["05.09", "5.09", 5.09, "N0509", "0509", None, "unknown"])
+def test_a_baseline_in_any_dress(said: Any) -> None:
+    """The last two by the product's name."""
+    product = "S2B_MSIL2A_20230501T100029_N0509_R122_T33TWM_20230501T160000.SAFE"
+    told = {"s2:processing_baseline": said, "s2:product_uri": product}
+    card = load_source_card("planetary-computer")
+    item = normalise(raw({"B02": {"href": "/a.tif"}}, **told), card)
+    assert (item.baseline, item.assets["B02"].offset) == ("05.09", -0.1)
+    assert baseline_of({"s2:processing_baseline": 5.1}) == "05.10"
+    assert baseline_of({"processing:version": "2.10"}) is None  # of anybody's processor
+
+
+def test_an_offset_that_nobody_tells_is_not_guessed() -> None:
+    with pytest.raises(ItemError, match="baseline is not one"):
+        baseline_of({"s2:processing_baseline": "newest"})
+    late: dict[str, Any] = {"s2:processing_baseline": "05.09"}
+    for more in ({}, {"raster:bands": [{"scale": 1e-4}]}):
+        with pytest.raises(ItemError, match="does not say whether the offset"):
+            normalise(raw({"B02": {"href": "/a.tif", **more}}, **late), OWN)
+    told = {"href": "/a.tif", "raster:bands": [{"offset": 0}]}
+    assert normalise(raw({"B02": told}, **late), OWN).assets["B02"].offset == 0
+    early = raw({"B02": {"href": "/a.tif"}}, **{"s2:processing_baseline": "03.01"})
+    assert normalise(early, OWN).assets["B02"].offset == 0
+
+
+@pytest.mark.parametrize("text", ["2023-06-30T23:59:60Z", "2023-06-30t23:59:59z"])
+def test_moments_as_rfc_3339_allows_them(text: str) -> None:
+    item = normalise(raw({"B02": {"href": "/a.tif"}}, datetime=text), OWN)
+    assert item.datetime.isoformat() == "2023-06-30T23:59:59+00:00"
 
 
 # -- origin ----------------------------------------------------------------------------------------
@@ -248,6 +333,10 @@ def test_a_folder_s_files_name_their_bands_and_their_scale(tmp_path: Path) -> No
         (["B2"], {"form": {"transform": Affine.identity()}}, "no georeference"),
         (["B2"], {"scales": (0.0,)}, "scale cannot be"),
         (["B2"], {"scales": (float("nan"),)}, "scale cannot be"),
+        (["B2"], {"offsets": (-1000.0,)}, r"no reflectance of its numbers(.|\n)*make 1000"),
+        (["B2"], {"scales": (0.01,)}, "no reflectance of its numbers"),
+        (["Band_1", "Band_2"], {}, "no names"),
+        (["layer 1", "layer 2"], {}, "no names"),
     ],
 )
 def test_a_folder_s_files_are_not_guessed_at(
@@ -256,6 +345,24 @@ def test_a_folder_s_files_are_not_guessed_at(
     write(tmp_path / "a" / "x_2023-05-01.tif", names, **more)
     with pytest.raises(RecipeError, match=words):
         ingest(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["", "Alpha"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_alpha_is_no_band_wherever_it_lies(tmp_path: Path, name: str, place: int) -> None:
+    names, uses = ["B02", "B04"], [ColorInterp.gray] * 2
+    names.insert(place, name)
+    uses.insert(place, ColorInterp.alpha)
+    path = tmp_path / "a" / "x_2023-05-01.tif"
+    write(path, names)
+    with rasterio.open(path, "r+") as file:  # one in the making does not keep it
+        file.colorinterp = uses
+    for bands in (None, ["blue", "red"]):
+        found = described(ingest(tmp_path / "a", tmp_path / f"{bands}", bands=bands).catalog.parent)
+        at = {band: names.index(band) + 1 for band in ("B02", "B04")}
+        assert {k: a["natmap:band"] for k, a in found.items()} == at
+    with pytest.raises(RecipeError, match="a band twice"):
+        ingest(tmp_path / "a", bands=["blue", "B02"])
 
 
 def test_nodata_is_no_digital_number(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_the_offset_of_the_other_cards(
     ("name", "card", "tile", "baseline", "crs"),
     [
         ("S2A_17SPR_20221106_0_L2A.json", "earth-search", "17SPR", "04.00", "EPSG:32617"),
-        ("S2A_28QCH_20200714_0_L2A.json", "earth-search", "28QCH", None, "EPSG:32628"),
+        ("S2A_28QCH_20200714_0_L2A.json", "earth-search", "28QCH", "02.14", "EPSG:32628"),
         ("S2B_31QGB_20200831_0_L2A.json", "earth-search", "31QGB", "02.14", "EPSG:32631"),
         ("earth-search-v1-items.json", "earth-search", "31UDQ", "05.09", "EPSG:32631"),
         ("S2B_MSIL2A_20190629*080531.json", "planetary-computer", "06VVN", "02.12", "EPSG:32606"),

@@ -380,7 +380,8 @@ def test_a_parquet_file_that_is_none_is_named(tmp_path: Path) -> None:
 
 
 def led(href: str, name: str = "good") -> dict[str, Any]:
-    return {**item(name), "assets": {key: {"href": href} for key in ("blue", "red")}}
+    assets = {key: {"href": href, "natmap:band": k} for k, key in enumerate(("blue", "red"), 1)}
+    return {**item(name), "assets": assets}
 
 
 @pytest.mark.parametrize(

@@ -331,3 +331,18 @@ def test_a_type_that_is_not_the_file_s_is_noted(
         said = [note for note in source.notes if "of format GTiff" in note]
     assert len(said) == noted
     assert not noted or str(media) in said[0]
+
+
+def test_a_pure_colour_in_files_of_their_own_is_data(tmp_path: Path) -> None:
+    """Only where all bands have the number there is none, however many files they lie in."""
+    values = np.zeros((3, SIDE, SIDE), np.uint8)
+    values[0, :, 5:] = 200  # red beside black
+    assets = {}
+    for k, name in enumerate(BANDS):
+        one = frame(tmp_path, values[k : k + 1], name, bands=(name,), nodata=0)
+        assets[name] = one.assets[name]
+    whole = replace(one, id="a", assets=assets)
+    image = read(whole)
+    assert image.valid[:, 5:].all()
+    assert not image.valid[:, :5].any()
+    np.testing.assert_array_equal(image.bands[0][:, 5:], 200)

@@ -16,6 +16,7 @@ from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 
 from engine.cube.read import read_asset, read_day, sample_item
@@ -224,3 +225,50 @@ def test_a_virtual_file_under_another_name_is_not_opened(tmp_path: Path) -> None
         read(item({"B02": Asset(str(tmp_path / "harmless.tif"))}))
     (tmp_path / "own.vrt").write_text(text)
     assert read(item({"B02": Asset(str(tmp_path / "own.vrt"))}))[1].all()
+
+
+def test_a_mask_of_one_band_hides_that_band(tmp_path: Path) -> None:
+    """Beside a file, a mask may have a band for each of its bands."""
+    path = write(tmp_path / "two.tif", np.full((2, SIDE, SIDE), 2000, np.uint16))
+    shows = np.full((2, SIDE, SIDE), 255, np.uint8)
+    shows[0, :2], shows[1, :, :3] = 0, 0
+    beside = write(tmp_path / "two.tif.msk", shows, crs=None, transform=Affine.identity())
+    with rasterio.open(beside, "r+") as file:
+        file.update_tags(INTERNAL_MASK_FLAGS_1="0", INTERNAL_MASK_FLAGS_2="0")
+    for k in (1, 2):
+        one = item({"B02": Asset(str(path), nodata=None, index=k)})
+        np.testing.assert_array_equal(read(one)[1], shows[k - 1] > 0)
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, 0.5, 1e300])
+def test_a_number_that_the_type_has_not_hides_nothing(tmp_path: Path, number: float) -> None:
+    path = write(tmp_path / "a.tif", np.full((SIDE, SIDE), 2000, np.uint16))
+    between = GeoBox((SIDE, SIDE), AT * Affine.translation(0.3, 0.4), CRS)  # resampled
+    for box in (BOX, between):
+        one = item({"B02": Asset(str(path), nodata=number)})
+        assert read_asset(one, "B02", box, (0.0, 0.0))[1][:-1, :-1].all()
+
+
+def test_what_is_not_rectified_or_not_real_is_a_failure(tmp_path: Path) -> None:
+    """Also where the item claims a grid for it."""
+    path = write(
+        tmp_path / "raw.tif", np.full((SIDE, SIDE), 2000, np.uint16),
+        crs=None, transform=Affine.identity(),
+    )  # fmt: skip
+    corners = ((0, 0, 0), (0, SIDE, 80), (SIDE, 0, 30))
+    with rasterio.open(path, "r+") as file:
+        places = [GroundControlPoint(r, c, WEST + x, NORTH - 10 * r) for r, c, x in corners]
+        file.gcps = places, rasterio.CRS.from_string(CRS)
+    claimed = Asset(str(path), crs=CRS, transform=tuple(AT)[:6], shape=(SIDE, SIDE))
+    with pytest.raises(ReadError, match=r"not rectified(.|\n)*ground control points"):
+        read(item({"B02": claimed}))
+    path = write(tmp_path / "c.tif", np.full((SIDE, SIDE), 2000, np.complex64))
+    with pytest.raises(ReadError, match="complex"):
+        read(item({"B02": Asset(str(path))}))
+
+
+def test_a_scale_of_32_bits_is_the_same_scale(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.tif", np.full((SIDE, SIDE), 2000, np.uint16))
+    with rasterio.open(path, "r+") as file:
+        file.scales = (float(np.float32(1e-4)),)
+    assert read(item({"B02": Asset(str(path), stated=False)}))[1].all()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 
 from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
 from engine.datasets.splits import UNUSED, find_leaks, split_by_group
@@ -100,3 +102,41 @@ def test_a_class_in_one_area_is_named() -> None:
     notes = what_is_empty(choice, found, split_labelled(choice, found, 320.0), 320.0)
     assert any(re.search(r"no test patches of .*LCZ G", note) for note in notes)
     assert "2 and 6" not in " ".join(notes)
+
+
+@pytest.mark.parametrize("by", ["group", "block"])
+@pytest.mark.parametrize("second", ["EPSG:32633", "EPSG:32632"])
+def test_places_that_share_ground_are_split_as_one(by: str, second: str) -> None:
+    """Two years of one city, the labels drawn by two people, the second in a zone of its own."""
+    rng = np.random.default_rng(0)
+    some, others = (rng.uniform(0, 2e4, (n, 2)) + np.array([5e5, 5.3e6]) for n in (300, 400))
+    there = Transformer.from_crs("EPSG:32633", second, always_xy=True).transform(*others.T)
+    far = some + np.array([2e5, 0])
+    xy = np.concatenate([some, np.stack(there, -1), far])
+    one = labelled(rng.integers(1, 4, 1000), xy, np.arange(1000) % 300)
+    place = np.repeat([0, 1, 2], [300, 400, 300]).astype(np.uint16)
+    labels = replace(
+        one, place=place, names=("then", "now", "far"), crs=("EPSG:32633", second, "EPSG:32633")
+    )
+    split = split_labelled(ClassifierSplit(by=by), labels, 320.0)
+    ground = np.concatenate([some, others])
+    assert find_leaks(ground, split[:700], 319.0) == 0  # a zone's metres differ by a thousandth
+    assert {0, 1, 2} <= set(split[:700].tolist())
+    alone = replace(labels, crs=("", "", ""))  # what nobody knows cannot be brought together
+    assert find_leaks(ground, split_labelled(ClassifierSplit(by=by), alone, 320.0)[:700], 319.0)
+
+
+def test_places_of_different_splits_that_share_ground_are_told() -> None:
+    xy = np.array([[0.0, 0.0], [100.0, 0.0], [9000.0, 0.0]])
+    one = labelled(np.array([1, 2, 3]), xy, np.arange(3))
+    labels = replace(
+        one, place=np.arange(3, dtype=np.uint16), names=("a", "b", "c"), crs=("EPSG:32633",) * 3
+    )
+    for test, words in (("b", "1 pairs"), ("c", "")):
+        told: list[str] = []
+        split = split_labelled(
+            ClassifierSplit(by="place", test=(test,)), labels, 320.0, told.append
+        )
+        assert split.tolist() == [0, 2 * (test == "b"), 2 * (test == "c")]
+        assert words in " ".join(told)
+        assert bool(told) == bool(words)

@@ -179,3 +179,30 @@ def test_archives_are_not_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(LabelError) as refused:
         read_training_areas(tmp_path / "xxe.kml")
     assert "root:" not in str(refused.value)
+
+
+def test_what_folder_and_field_say_differently_is_told(tmp_path: Path) -> None:
+    def place(west: float, lcz: int) -> str:
+        ring = " ".join(
+            f"{west + x},{47 + y}" for x, y in ((0, 0), (0.01, 0), (0.01, 0.01), (0, 0.01), (0, 0))
+        )
+        return (
+            f"<Placemark><ExtendedData><Data name='LCZ'><value>{lcz:02}</value></Data>"
+            "</ExtendedData><Polygon><outerBoundaryIs><LinearRing><coordinates>"
+            f"{ring}</coordinates></LinearRing></outerBoundaryIs></Polygon></Placemark>"
+        )
+
+    path = tmp_path / "ta.kml"
+    folders = "".join(
+        f"<Folder><name>{name}</name>{body}</Folder>"
+        for name, body in (("2", place(15, 5) + place(15.1, 2)), ("6", place(15.2, 6)))
+    )
+    path.write_text(f"<kml xmlns='http://www.opengis.net/kml/2.2'>{folders}</kml>")
+    found = read_training_areas(path)
+    assert found.counts() == {2: 2, 6: 1}
+    told = [note for note in found.notes if "another type" in note]
+    assert told == [
+        "1 areas of 2 have another type in the field LCZ: the folder 2 is believed; "
+        "--field LCZ believes the other"
+    ]
+    assert read_training_areas(path, field="LCZ").counts() == {2: 1, 5: 1, 6: 1}

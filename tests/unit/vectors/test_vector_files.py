@@ -387,3 +387,53 @@ def test_coordinates_of_a_kml_may_have_blanks(tmp_path: Path) -> None:
     text = kml(("1", mark(SQUARES[0]))).replace(",", " , ")
     (tmp_path / "blanks.kml").write_text(text)
     np.testing.assert_allclose(polygons(tmp_path / "blanks.kml")[0][0].bounds, SQUARES[0].bounds)
+
+
+@pytest.mark.parametrize(
+    ("shape", "area"),
+    [
+        # an outline that passes over its own ground, and one that is drawn twice
+        (shapely.Polygon([(0, 0), (4, 0), (4, 2), (1, 2), (1, -1), (2, -1), (2, 3), (0, 3)]), 11),
+        (shapely.Polygon([(0, 0), (1, 0), (1, 1), (0, 1)] * 2), 1),
+        (shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)]), 2),
+        # holes that reach beyond, or overlap
+        (shapely.Polygon(shapely.box(0, 0, 2, 2).exterior, [shapely.box(1, 0, 3, 2).exterior]), 2),
+        (
+            shapely.Polygon(
+                shapely.box(0, 0, 9, 9).exterior,
+                [shapely.box(1, 1, 4, 4).exterior, shapely.box(2, 2, 5, 5).exterior],
+            ),
+            81 - 14,
+        ),
+        (shapely.multipolygons([shapely.box(0, 0, 2, 2), shapely.box(1, 0, 3, 2)]), 6),
+    ],
+)
+def test_outlines_that_overlap_themselves_keep_their_ground(
+    tmp_path: Path, shape: BaseGeometry, area: float
+) -> None:
+    path = tmp_path / "a.geojson"
+    path.write_text(shapely.to_geojson(shape))
+    assert sum(p.area for p in polygons(path)[0]) == pytest.approx(area)
+
+
+def test_what_macos_packs_beside_each_file_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("in/a.geojson", shapely.to_geojson(SQUARES[0]))
+        for name in ("__MACOSX/in/._a.geojson", "in/._a.geojson"):
+            archive.writestr(name, b"\x00\x05\x16\x07\x00\x02")
+    assert len(polygons(path)[0]) == 1
+
+
+def test_coordinates_of_a_site_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.gpkg"
+    frame(SQUARES[:1], crs='LOCAL_CS["hall 3",UNIT["metre",1]]').to_file(path)  # type: ignore[arg-type]
+    with pytest.raises(LabelError, match="hall 3, which is no place on Earth"):
+        polygons(path)
+
+
+def test_files_beside_a_raster_decide_what_it_holds(tmp_path: Path) -> None:
+    names = ["a.tif", "a.tif.aux.xml", "a.tif.msk", "a.tif.ovr"]
+    for name in names:
+        (tmp_path / name).touch()
+    assert [p.name for p in files_of(tmp_path / "a.tif")] == names[:3]

@@ -1,0 +1,78 @@
+"""Rasters of classes, and of places: read as what they say, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.vrt import WarpedVRT
+
+from engine.errors import NatmapError
+
+__all__ = ["onto", "read_shown", "require_plain"]
+
+
+def require_plain(file: rasterio.DatasetReader, refuse: type[NatmapError]) -> None:
+    """Refuse a raster that does not say what it is with its first band as it stands.
+
+    Raises
+    ------
+    NatmapError
+        Of the class `refuse`: where it has several bands of data, a scale or an offset.
+    """
+    bands = [k for k, use in enumerate(file.colorinterp, 1) if use != ColorInterp.alpha]
+    if bands != [1]:
+        names = [text or f"band {k}" for k, text in enumerate(file.descriptions, 1) if k in bands]
+        raise refuse(
+            "a raster of classes or places has several bands",
+            got=f"{file.name}: {', '.join(names[:8])}{', …' if len(names) > 8 else ''}",
+            expected="one band, and alpha at most after it",
+            remedy="write the one that is meant into a file of its own (gdal_translate -b 2 …)",
+        )
+    if (file.scales[0], file.offsets[0]) != (1.0, 0.0):
+        raise refuse(
+            "a raster of classes or places has a scale",
+            got=f"{file.name}: scale {file.scales[0]:g} and offset {file.offsets[0]:g}",
+            expected="codes as they stand in the file",
+            remedy="write its values out (gdal_translate -unscale …)",
+        )
+
+
+def read_shown(file: Any, window: Any = None) -> npt.NDArray[Any]:
+    """A window of the first band; NaN where the file's mask or alpha hides it.
+
+    Its nodata stays as it is. Values are of the file's own type where it has no mask.
+    """
+    values: npt.NDArray[Any] = file.read(1, window=window)
+    flags = file.mask_flag_enums[0]
+    alpha = [k for k, use in enumerate(file.colorinterp, 1) if use == ColorInterp.alpha]
+    if alpha:  # where nodata is declared GDAL's mask is of that
+        shown = file.read(alpha[0], window=window) > 0
+    elif MaskFlags.per_dataset in flags or not flags:
+        shown = file.read_masks(1, window=window) > 0
+    else:
+        return values
+    return values if shown.all() else np.where(shown, values, np.nan)
+
+
+def onto(
+    file: rasterio.DatasetReader, crs: Any, transform: Affine, shape: tuple[int, int]
+) -> WarpedVRT:
+    """A raster on another grid by its nearest pixels, as float64.
+
+    NaN outside of it, at its nodata and where it is masked.
+    """
+    return WarpedVRT(
+        file,
+        crs=crs,
+        transform=transform,
+        height=shape[0],
+        width=shape[1],
+        resampling=Resampling.nearest,
+        dtype="float64",
+        nodata=np.nan,
+    )
