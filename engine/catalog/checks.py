@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,7 @@ from engine.web import private_at
 __all__ = ["Origin", "decide", "spoken"]
 
 _LONGEST = 500  # characters of a name
+_CREDITS = ("licence", "attribution", "citation", "link")
 _WIDEST = 10_000_000  # pixels along a side; the largest rasters of the Earth at 1 m are smaller
 
 
@@ -42,10 +44,17 @@ class Origin:
     place : address or path of the document.
     hosts : hosts that may be private.
     schemes : besides http and https.
+    home : folder that the document moves with, None where it lies by itself.
     """
 
-    def __init__(self, place: str, hosts: frozenset[str], schemes: frozenset[str]) -> None:
-        self.place = place
+    def __init__(
+        self,
+        place: str,
+        hosts: frozenset[str],
+        schemes: frozenset[str],
+        home: Path | None = None,
+    ) -> None:
+        self.place, self.home = place, home
         self._hosts, self._schemes = hosts, schemes
 
     @property
@@ -100,7 +109,8 @@ def decide(raw: Any, card: SourceCard, origin: Origin) -> Item:
     try:
         properties = raw.get("properties")
         own = properties.get("natmap:item") if isinstance(properties, Mapping) else None
-        item = _own(raw, own) if own else normalise(raw, origin_of(raw, card), origin.place)
+        source = origin_of(raw, card)
+        item = _own(raw, own) if own else normalise(raw, source, origin.place, origin.home)
         _check(item)
         for band, asset in item.assets.items():
             origin.require(asset.href, f"{band} of item {name}")
@@ -138,7 +148,7 @@ def _check(item: Item) -> None:
     for field in ("id", "collection", "source", "stamp"):
         _require(item, field, lambda v: isinstance(v, str) and 0 < len(v) <= _LONGEST)
     _require(item, "id", str.isprintable)
-    for field in ("baseline", "tile", "datatake", "licence", "strip"):
+    for field in ("baseline", "tile", "datatake", "strip", *_CREDITS):
         _require(item, field, lambda v: v is None or isinstance(v, str))
     _require(item, "datetime", _is_moment)
     _require(item, "end", lambda v: v is None or _is_moment(v))

@@ -31,7 +31,9 @@ from engine.publishing import preview
 from engine.publishing import replace as replacing_module
 from engine.publishing.forms import Form, Layer, Scale, reason_layer
 from engine.publishing.product import Facts, write_product
+from engine.publishing.rights import Rights, Terms
 from engine.publishing.sheets import cut_sheets
+from engine.publishing.sources import Source
 from engine.publishing.tally import count
 
 LCZ_FORM, UGS_FORM = PRODUCTS["lcz"].form, PRODUCTS["ugs"].form
@@ -43,8 +45,8 @@ FACTS = Facts(
     name="toy",
     period=(date(2023, 3, 1), date(2023, 6, 30)),
     sources=[
-        ("S2A_1", "https://user:pass@example.org/S2A_1.json?sig=SECRET&se=2023"),
-        ("S2B_2", "s3://eodata/S2B_2.json"),
+        Source("S2A_1", "https://user:pass@example.org/S2A_1.json?sig=SECRET&se=2023"),
+        Source("S2B_2", "s3://eodata/S2B_2.json"),
     ],
     software={"natmap": "0.1.0"},
     model={
@@ -76,15 +78,15 @@ FACTS = Facts(
         ],
     },
     version="v1",
-    licence="Contains modified Copernicus Sentinel data [2023]",
+    rights=Rights(
+        "A toy",
+        Terms("CC-BY-4.0", "Toy Town", "Toy Town (2023): A toy."),
+        [(Terms("contains modified Copernicus Sentinel data"), 2)],
+        ("Contains modified Copernicus Sentinel data 2023, processed by Toy Town",),
+    ),
     recipe={"imagery": {"catalog": "https://me:word@stac.example.org/v1?token=SECRET"}},
     seconds={"scores": 12.3456},
     notes=("left out https://x.org/a.tif?sig=SECRET, suspect",),
-    weights={
-        "href": "https://example.org/sen2lcz.safetensors",
-        "roles": ["mlm:model"],
-        "mlm:artifact_type": "safetensors",
-    },
 )
 
 
