@@ -186,7 +186,12 @@ class Item:
 
     @property
     def copernicus(self) -> bool:
-        """Whether it holds data of the Copernicus Sentinels, which are to be credited."""
+        """Whether it holds data of the Copernicus Sentinels, which are to be credited.
+
+        What is dedicated to the public domain does not: their licence asks for the credit.
+        """
+        if (self.licence or "").upper().startswith("CC0"):
+            return False
         said = f"{self.licence} {self.collection} {self.attribution}".lower()
         return "sentinel" in said or bool(_SENTINEL.match(self.datatake or self.id))
 
