@@ -185,7 +185,7 @@ def _notes(facts: Facts) -> list[str]:
     card = facts.card
     if card is None or card.address is not None or (why := why_not(card)) is None:
         return []
-    return [f"the weights of {card.name} are not in the product: {why}"]
+    return [f"the weights of {card.name} (SHA-256 {card.sha256}) are not in the product: {why}"]
 
 
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:
@@ -220,7 +220,7 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
         picture,
         float(whole.resolution.x) * step,
         [(c.code, c.label, c.title, c.colour) for c in legend],
-        title=facts.rights.title,
+        title=facts.rights.title.removeprefix(f"{form.title}: "),  # the next line says it
         subtitle=f"{words}, {first} to {last}, "
         f"{len(facts.sources)} {facts.item}{'s' if len(facts.sources) != 1 else ''}",
         licence=facts.rights.statement,

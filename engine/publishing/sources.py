@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.addresses import from_anywhere, public_address
+from engine.catalog.credits import LICENCE
 from engine.items import Item
 from engine.licences import stac_licence
 from engine.publishing.documents import write_json
@@ -100,6 +101,8 @@ def _record(item: Item) -> dict[str, Any]:
         }
     if licence := stac_licence(item.licence):
         properties["license"] = licence
+        if licence == "other":
+            properties[LICENCE] = item.licence
     if item.attribution:
         properties["attribution"] = item.attribution
     if item.citation:

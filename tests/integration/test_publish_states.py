@@ -10,11 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rasterio
 import yaml
 from pydantic import BaseModel
+from support import shared
 
 import engine
+from engine.catalog.snapshot import read_snapshot, write_snapshot
 from engine.errors import NatmapError, PublishError
+from engine.models.card import load_card
 from engine.pipeline import publish as module
 from engine.pipeline.made import AS_GIVEN
 from engine.products.lcz import LczRecipe
@@ -144,6 +148,59 @@ def test_any_change_without_a_run_is_refused_or_stated(
         if path.startswith("publication."):  # keys that are not given are there, and None
             given["publication"] = Publication(**given["publication"]).model_dump()
         assert told[-1] == given, path
+
+
+def test_items_are_those_of_the_runs_and_not_of_a_file_at_hand(mapped: Path) -> None:
+    recipe = mapped / "recipe.yaml"
+    then = json.loads((mapped / "product" / "report.json").read_text())
+    beside = mapped / "store.items.parquet"
+    write_snapshot(read_snapshot(beside)[:1], beside)
+    engine.publish(recipe)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    assert now["items"] == then["items"]
+    assert len(now["items"]) > 1
+    beside.unlink()
+    engine.publish(recipe)
+    assert json.loads((mapped / "product" / "report.json").read_text())["items"] == then["items"]
+
+
+def test_a_product_stands_alone(mapped: Path) -> None:
+    """No link of it leads to this machine, and what it links to is there."""
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    engine.publish(changed(recipe, "publication.licence", "CC-BY-4.0"), base=mapped)
+    product = mapped / "product"
+    for path in [product / "collection.json", *(product / "items").iterdir()]:
+        told = json.loads(path.read_text())
+        entries = [*told["links"], *told.get("assets", {}).values()]
+        assert {entry["rel"] for entry in told["links"]} >= {"root"}
+        for href in (entry["href"] for entry in entries):
+            assert (path.parent / href).is_file()
+        assert told.get("license") or told["properties"]["license"] == "CC-BY-4.0"
+    report = json.loads((product / "report.json").read_text())
+    assert {p.stem for p in (product / "sources").iterdir()} == set(report["items"])
+    for path in product.rglob("*.json"):
+        assert str(mapped) not in path.read_text()
+    with rasterio.open(product / f"{report['name']}.tif") as file:
+        assert "CC-BY-4.0" in file.tags()["TIFFTAG_COPYRIGHT"]
+    assert load_card(product / "model").name == "lcz-made-up"
+    with pytest.raises(PublishError, match="within one another"):
+        engine.publish(changed(recipe, "publish", "store/product"), base=mapped)
+
+
+def test_a_run_of_which_a_part_is_done_states_what_made_each_part(mapped: Path) -> None:
+    """Two of three dates in one tile, three in all others: all three went in."""
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    then = json.loads((mapped / "product" / "report.json").read_text())
+    shorter = changed(recipe, "imagery.period", "2021-09-26/2021-10-02")
+    shared.run(shorter, base=mapped, tiles=["r0001c0001"])
+    with pytest.raises(PublishError, match="--as-made"):
+        engine.publish(recipe, base=mapped)
+    engine.publish(shorter, base=mapped, as_made=True)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    frozen = {item.id for item in read_snapshot(mapped / "store.items.parquet")}
+    assert frozen < set(now["items"])
+    assert now["items"] == then["items"]
+    assert [run["tiles"] for run in now["runs"]] == [then["runs"][0]["tiles"] - 1, 1]
 
 
 def test_on_request_both_are_stated(mapped: Path) -> None:
