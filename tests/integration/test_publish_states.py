@@ -14,6 +14,7 @@ import rasterio
 import yaml
 from pydantic import BaseModel
 from support import shared
+from support.worlds import change_recipe
 
 import engine
 from engine.catalog.snapshot import read_snapshot, write_snapshot
@@ -162,6 +163,25 @@ def test_items_are_those_of_the_runs_and_not_of_a_file_at_hand(mapped: Path) -> 
     beside.unlink()
     engine.publish(recipe)
     assert json.loads((mapped / "product" / "report.json").read_text())["items"] == then["items"]
+
+
+def test_terms_that_images_are_given_later_are_stated_after_a_run_of_nothing(mapped: Path) -> None:
+    recipe = mapped / "recipe.yaml"
+    source = Path(yaml.safe_load(recipe.read_text())["imagery"]["catalog"]).parent
+    features = [json.loads(path.read_text()) for path in sorted(source.glob("S2*.json"))]
+    for feature in features:
+        feature["properties"]["providers"] = [{"name": "A city", "roles": ["licensor"]}]
+        for asset in feature["assets"].values():
+            asset["href"] = str(source / asset["href"])
+    catalog = mapped / "catalog.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    imagery = yaml.safe_load(recipe.read_text())["imagery"] | {"catalog": str(catalog)}
+    change_recipe(recipe, imagery=imagery)
+    assert shared.run(recipe).done == 0
+    engine.publish(recipe)
+    report = json.loads((mapped / "product" / "report.json").read_text())
+    assert [terms["attribution"] for terms in report["rights"]["sources"]] == ["A city"]
+    assert [run["run"] for run in report["runs"]] == [1]  # the second made nothing
 
 
 def test_a_product_stands_alone(mapped: Path) -> None:
