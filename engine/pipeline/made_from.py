@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -25,15 +25,16 @@ __all__ = ["frozen_in", "items_by_tile", "tiles_before"]
 
 
 @contextmanager
-def frozen_in(root: zarr.Group) -> Iterator[dict[str, Path]]:
-    """Catalogues of the last run in a store's table, as files, by the recipe's section.
+def frozen_in(root: zarr.Group, number: int = -1) -> Iterator[dict[str, Path]]:
+    """Catalogues of a run in a store's table as files, by the recipe's section.
 
-    None of a store that keeps no table.
+    None of a store that keeps no table. `number` is the run's, from 1; by default the last.
     """
     runs = read_runs(root)
+    told = runs[number if number < 0 else number - 1] if runs and number else {}
     with TemporaryDirectory(prefix="natmap-") as scratch:
         found = {}
-        for section, name in (runs[-1].get("items") or {}).items() if runs else ():
+        for section, name in (told.get("items") or {}).items():
             found[section] = Path(scratch) / f"{section}.parquet"
             found[section].write_bytes(read_items(root, name))
         yield found
@@ -59,26 +60,17 @@ def items_by_tile(
     prepared, schedule, root : as of `engine.pipeline.made.made_of`.
     items : of the last run, of which all tiles are the work but those of `before`.
     """
-    table = read_runs(root)
     reach = max(schedule.links.reach.values())  # of the halos of all that a tile is made from
-    bands = prepared.band_names
 
     @cache
     def index(run: int) -> ItemIndex:
-        known: Mapping[str, str] = table[run - 1].get("items") or {} if run else {}
-        found = items
-        if known:
-            with TemporaryDirectory(prefix="natmap-") as scratch:
-                found = []
-                for section, name in known.items():
-                    path = Path(scratch) / section
-                    path.write_bytes(read_items(root, name))
-                    found += [item for item in read_snapshot(path) if not item.suspect]
-        return ItemIndex(found, bands, prepared.grid)
+        with frozen_in(root, run) as files:
+            found = [i for path in files.values() for i in read_snapshot(path) if not i.suspect]
+        return ItemIndex(found or items, prepared.band_names, prepared.grid)
 
     runs = schedule.ledger.column("map", "run")
     done = schedule.ledger.states("map") == State.DONE
-    last = ItemIndex(items, bands, prepared.grid)
+    last = ItemIndex(items, prepared.band_names, prepared.grid)
     used: dict[tuple[str, str], Item] = {}
     for row, col in np.argwhere(done).tolist():
         source = index(int(runs[row, col])) if before[row, col] else last

@@ -34,7 +34,7 @@ from engine.publishing.upload import upload
 from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
-from engine.store.location import Bucket, Folder, Location, location_of
+from engine.store.location import Folder, Location, location_of, one_in_the_other
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -88,7 +88,12 @@ def publish(
     base = base or Path()
     place = location_of(recipe.store, base)
     target = location_of(recipe.publish, base)
-    _require_apart(place, target)
+    if one_in_the_other(place, target):
+        raise PublishError(
+            "the product and the store lie within one another",
+            got=f"publish: {target}, store: {place}",
+            expected="two folders beside one another",
+        )
     store = Store.open(place)
     at = tag if tag is not None and tag in store.tags() else None
     root = zarr.open_group(store.reader(at).store, mode="r")
@@ -166,27 +171,6 @@ def _publish(
         folder = write_product(Path(scratch) / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
-
-
-def _require_apart(place: Location, target: Location) -> None:
-    """A product is replaced whole, and a store never: neither lies within the other.
-
-    Raises
-    ------
-    PublishError
-    """
-    if isinstance(place, Folder) and isinstance(target, Folder):
-        one, other = place.path.resolve(), target.path.resolve()
-    elif isinstance(place, Bucket) and isinstance(target, Bucket):
-        one, other = (Path("/", b.bucket, b.prefix) for b in (place, target))
-    else:
-        return
-    if one.is_relative_to(other) or other.is_relative_to(one):
-        raise PublishError(
-            "the product and the store lie within one another",
-            got=f"publish: {target}, store: {place}",
-            expected="two folders beside one another",
-        )
 
 
 def _seconds(prepared: Prepared, schedule: Schedule) -> dict[str, float]:
