@@ -35,6 +35,7 @@ from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
 from engine.store.location import Folder, Location, location_of, one_in_the_other
+from engine.store.reading import Reader
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -96,27 +97,28 @@ def publish(
         )
     store = Store.open(place)
     at = tag if tag is not None and tag in store.tags() else None
-    root = zarr.open_group(store.reader(at).store, mode="r")
-    with frozen_in(root) as frozen:
-        return _publish(recipe, base, store, root, target, tag, at, frozen, as_made)
+    state = store.reader(at)  # all of one commit, whatever a run adds meanwhile
+    with frozen_in(zarr.open_group(state.store, mode="r")) as frozen:
+        return _publish(recipe, base, store, state, tag, at, frozen, as_made)
 
 
 def _publish(
     recipe: Recipe,
     base: Path,
     store: Store,
-    root: zarr.Group,
-    target: Location,
+    state: Reader,
     tag: str | None,
     at: str | None,
     frozen: Mapping[str, Path],
     as_made: bool,
 ) -> Path | str:
-    """Publish a state of a store: the present one, or `at` a release; `tag` names it.
+    """Publish a state of a store, that `at` a release or a present one; `tag` names it.
 
     `frozen` are catalogues in the store, of the last run, by the recipe's section.
     """
-    place, product = location_of(recipe.store, base), find_product(recipe.product)
+    assert recipe.publish is not None, "`publish` looked"
+    place, target = location_of(recipe.store, base), location_of(recipe.publish, base)
+    product, root = find_product(recipe.product), zarr.open_group(state.store, mode="r")
     names = product.snapshots(recipe)
     beside = {} if names.keys() <= frozen.keys() else _catalogues(place, names, at)
     known = {**beside, **frozen}
@@ -137,14 +139,12 @@ def _publish(
     items = [
         item for path in catalogues.values() for item in read_snapshot(path) if not item.suspect
     ]
-    schedule = prepared.schedule(store, tag=at)
+    schedule = prepared.schedule(store, reader=state)
     made = made_of(prepared, schedule, root, items, as_made=as_made, own_items=own_items)
     missing, more = _missing(prepared, schedule)
     if tag is not None and at is None:  # a name that is given cannot be taken back
         _keep(place, tag, {names[section]: path for section, path in beside.items()})
-        store.tag(tag)
-        schedule = prepared.schedule(store, tag=tag)
-        root = zarr.open_group(store.reader(tag).store, mode="r")
+        store.tag(tag, state.snapshot_id)
     reader = _Reader(prepared, schedule, root, missing, names_then)
     form = prepared.resolved.form
     facts = Facts(
@@ -154,7 +154,7 @@ def _publish(
         software=made.software,
         model=made.model,
         card=made.card,
-        version=tag or store.reader().snapshot_id,
+        version=tag or state.snapshot_id,
         rights=rights_of(
             f"{form.title}: {recipe.name}", recipe.publication, made.items, made.card, made.model
         ),
