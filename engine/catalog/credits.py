@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from engine.addresses import doubtful, from_anywhere, public, public_address, resolve
@@ -31,41 +32,35 @@ def credits_of(raw: Mapping[str, Any], card: SourceCard, base: str | None) -> di
     properties: Mapping[str, Any] = said if isinstance(said, Mapping) else {}
     licence = _line(properties.get(LICENCE)) or _line(properties.get("license"))
     if licence in (None, *_ELSEWHERE):
-        terms = _first(_linked(raw, "license", base))
+        terms = _first(_linked(raw, base, "license"))
         licence = terms or _line(card.licence) or licence
     named = _line(properties.get("attribution"))
     return {
-        "link": _first(_linked(raw, "self", base, "canonical")),
+        "link": _first(_linked(raw, base, "self", "canonical")),
         "licence": licence,
         "attribution": named or _providers(properties.get("providers")),
         "citation": _line(properties.get("sci:citation")),
     }
 
 
-def _linked(
-    raw: Mapping[str, Any], kind: str, base: str | None, other: str | None = None
-) -> Iterator[str]:
-    """Where links of a kind lead, and after them those of another kind."""
+def _linked(raw: Mapping[str, Any], base: str | None, *kinds: str) -> Iterator[str]:
+    """Where links lead, those of the first kind first."""
     links = raw.get("links")
     known = [link for link in links if isinstance(link, Mapping)] if isinstance(links, list) else []
-    for wanted in (kind, other):
+    for kind in kinds:
         for link in known:
             href = link.get("href")
-            if wanted and link.get("rel") == wanted and isinstance(href, str):
-                yield resolve(href, base)
+            if link.get("rel") == kind and isinstance(href, str):
+                with suppress(ValueError):  # no address
+                    yield resolve(href, base)
 
 
 def _first(addresses: Iterator[str]) -> str | None:
     """The first address that leads there from anywhere, also without what signs it."""
-    while True:
-        try:
-            found = next(addresses, None)
-        except ValueError:  # no address
-            return None
-        if found is None:
-            return None
+    for found in addresses:
         if len(found) <= _LONGEST and from_anywhere(found) and not doubtful(found):
             return public_address(found)
+    return None
 
 
 def _providers(said: Any) -> str | None:

@@ -74,6 +74,11 @@ def links(*pairs: tuple[Any, Any], **properties: Any) -> dict[str, Any]:
         (links(("self", "https://u:p@x.org/a.json?sig=S&se=2")), None, "https://x.org/a.json"),
         (links(("self", "https://x.org/a?which=2")), None, None),  # of which one is not said
         (links(("self", "http://localhost/a.json")), None, None),
+        (
+            links(("self", "//[no"), ("self", "https://x.org/a")),
+            "https://x.org/",
+            "https://x.org/a",
+        ),
         (links(("self", "https://x.org/" + "a" * 2000)), None, None),
         (links(("self", 3), ("self", None)), None, None),
         ({"links": ["a", 1, None]}, None, None),
