@@ -10,6 +10,7 @@ from typing import Any
 
 import zarr
 
+from engine.addresses import public
 from engine.errors import PublishError
 from engine.items import Item
 from engine.models.card import ModelCard
@@ -89,6 +90,10 @@ def made_of(
     told = dict(newest.get("recipe") or recipe)
     told |= {key: recipe[key] for key in AS_GIVEN if key in recipe}
     others = _otherwise(schedule, (*_OTHERWISE, *(_OF_ITEMS if own_items else ())))
+    before = tiles_before(schedule)
+    earlier = before & (schedule.ledger.column("map", "run") < len(read_runs(root)))
+    if earlier.any() and any(_decisive(run["recipe"]) != _decisive(recipe) for run in known):
+        others["map", "made by a run that was told otherwise"] = int(earlier.sum())
     notes: list[str] = []
     if others:
         listed = "; ".join(f"{stage}: {n} tiles, {why}" for (stage, why), n in others.items())
@@ -102,8 +107,6 @@ def made_of(
             )
         whose = "the runs listed" if known else "a run that the store knows nothing of"
         notes.append(f"made by {whose}, not by the recipe that it was published with ({listed})")
-    before = tiles_before(schedule)
-    earlier = before & (schedule.ledger.column("map", "run") < len(read_runs(root)))
     if earlier.any() and not others:
         notes.append(
             f"{earlier.sum()} tiles of the map are of before the last run, which did not get to "
@@ -134,6 +137,11 @@ def made_of(
         made_from,
         tuple(notes),
     )
+
+
+def _decisive(recipe: Mapping[str, Any]) -> Any:
+    """What of a recipe may decide a pixel."""
+    return public({key: value for key, value in recipe.items() if key not in AS_GIVEN})
 
 
 def _runs(schedule: Schedule, root: zarr.Group) -> list[dict[str, Any]]:
