@@ -6,6 +6,7 @@ logged or said in an error passes through `public`, which knows what may stay, n
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "as_link",
     "doubtful",
     "dropped",
+    "from_anywhere",
     "host_of",
     "is_http",
     "public",
@@ -96,6 +98,12 @@ _CREDENTIALS = re.compile(
     re.IGNORECASE,
 )
 """Those that say who asks and until when. They are dropped: the file is the same without them."""
+
+_SHARED = {"http", "https", "ftp", "ftps", "s3", "gs", "az", "abfs", "abfss"}
+"""Schemes of addresses that lead to the same place from every machine."""
+
+_NEARBY = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
+"""Ends of names that are known in one network alone."""
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 _QUERY = re.compile(r"(?<=[\w/.-])\?[^\s'\"<>]*=[^\s'\"<>]*")
@@ -200,6 +208,26 @@ def is_http(href: str) -> bool:
 def host_of(href: str) -> str:
     """The host that an address names, in lower case; "" where it names none."""
     return (urlsplit(href).hostname or "").rstrip(".")
+
+
+def from_anywhere(href: str) -> bool:
+    """Whether an address may lead others to what it names: no path or host of one's own network.
+
+    By what is written alone; no name is looked up.
+    """
+    try:
+        parts = urlsplit(href)
+        host = host_of(href)
+    except ValueError:
+        return False
+    if parts.scheme not in _SHARED or not host or not href.isprintable():
+        return False
+    if parts.scheme not in ("http", "https", "ftp", "ftps"):
+        return True  # the name of a bucket
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith(_NEARBY)
 
 
 def resolve(href: str, base: str | None) -> str:

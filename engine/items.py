@@ -7,6 +7,7 @@ catalogue's own fields again.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeAlias
@@ -36,6 +37,9 @@ BANDS: dict[str, str] = {
 
 Moment: TypeAlias = datetime
 """Of a class that has a field of that name."""
+
+_SENTINEL = re.compile(r"G?S[1-6][A-D]_")
+"""What ids and datatakes of the Copernicus Sentinels begin with."""
 
 _COMMON = {common: name for name, common in BANDS.items()}
 
@@ -150,7 +154,10 @@ class Item:
         What had to be decided or repaired, for the report.
     suspect : bool or None
         True where the radiometry guard rejected it; None while undecided.
-    licence : str or None
+    licence, attribution, citation : str or None
+        Under which terms it may be used, who is to be named, and how it is cited.
+    link : str or None
+        Public address of the item itself, where it has one that leads there from anywhere.
     end : datetime or None
         Where the item has a span of time in place of a moment, which `datetime` begins.
     strip : str or None
@@ -176,6 +183,20 @@ class Item:
     licence: str | None = None
     end: Moment | None = None
     strip: str | None = None
+    attribution: str | None = None
+    citation: str | None = None
+    link: str | None = None
+
+    @property
+    def copernicus(self) -> bool:
+        """Whether it holds data of the Copernicus Sentinels, which are to be credited.
+
+        What is dedicated to the public domain does not: their licence asks for the credit.
+        """
+        if (self.licence or "").upper().startswith("CC0"):
+            return False
+        said = f"{self.licence} {self.collection} {self.attribution}".lower()
+        return "sentinel" in said or bool(_SENTINEL.match(self.datatake or self.id))
 
     @property
     def solar_day(self) -> date:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +29,7 @@ from engine.web import private_at
 __all__ = ["Origin", "decide", "spoken"]
 
 _LONGEST = 500  # characters of a name
+_CREDITS = ("licence", "attribution", "citation", "link")
 _WIDEST = 10_000_000  # pixels along a side; the largest rasters of the Earth at 1 m are smaller
 
 
@@ -42,10 +45,17 @@ class Origin:
     place : address or path of the document.
     hosts : hosts that may be private.
     schemes : besides http and https.
+    home : folder that the document moves with, None where it lies by itself.
     """
 
-    def __init__(self, place: str, hosts: frozenset[str], schemes: frozenset[str]) -> None:
-        self.place = place
+    def __init__(
+        self,
+        place: str,
+        hosts: frozenset[str],
+        schemes: frozenset[str],
+        home: Path | None = None,
+    ) -> None:
+        self.place, self.home = place, home
         self._hosts, self._schemes = hosts, schemes
 
     @property
@@ -100,7 +110,8 @@ def decide(raw: Any, card: SourceCard, origin: Origin) -> Item:
     try:
         properties = raw.get("properties")
         own = properties.get("natmap:item") if isinstance(properties, Mapping) else None
-        item = _own(raw, own) if own else normalise(raw, origin_of(raw, card), origin.place)
+        source = origin_of(raw, card)
+        item = _own(raw, own) if own else normalise(raw, source, origin.place, origin.home)
         _check(item)
         for band, asset in item.assets.items():
             origin.require(asset.href, f"{band} of item {name}")
@@ -139,8 +150,10 @@ def _check(item: Item) -> None:
         _require(item, field, lambda v: isinstance(v, str) and 0 < len(v) <= _LONGEST)
     for field in ("id", "collection", "source"):
         _require(item, field, str.isprintable)
-    for field in ("baseline", "tile", "datatake", "licence", "strip"):
+    for field in ("baseline", "tile", "datatake", "strip"):
         _require(item, field, lambda v: v is None or (isinstance(v, str) and v.isprintable()))
+    for field in _CREDITS:
+        _require(item, field, lambda v: v is None or (isinstance(v, str) and _is_text(v)))
     _require(item, "datetime", _is_moment)
     _require(item, "end", lambda v: v is None or _is_moment(v))
     if item.end is not None and item.end < item.datetime:
@@ -188,6 +201,11 @@ def _require(
     if not right:
         what = what or f"item {spoken(getattr(holder, 'id', ''))}"
         raise ItemError(f"{what} has a {field} that cannot be ({spoken(repr(value))})")
+
+
+def _is_text(value: str) -> bool:
+    """Words of people, perhaps in several lines."""
+    return re.sub(r"[\n\r\t]", "", value).isprintable()
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.addresses import as_link
+from engine.catalog.credits import LICENCE
 from engine.catalog.described import RGB, forms_of, names_of, places_of, require_whole
 from engine.errors import RecipeError, first_line
 from engine.files import together
 from engine.items import band_name
+from engine.licences import stac_licence
 
 __all__ = ["Ingested", "ingest"]
 
@@ -55,6 +58,10 @@ def ingest(
     offset: float | None = None,
     nodata: float | None = None,
     skip: bool = False,
+    title: str | None = None,
+    licence: str | None = None,
+    attribution: str | None = None,
+    citation: str | None = None,
 ) -> Ingested:
     """Describe a folder of rasters as a STAC catalogue.
 
@@ -71,6 +78,9 @@ def ingest(
         where it has none.
     nodata : digital number without data; by default none is declared.
     skip : leave out files that cannot be described, and list them.
+    title : of the catalogue.
+    licence : under which the images may be used, an SPDX identifier or words; attribution : who is
+        to be named; citation : how they are cited. Maps of them state it.
 
     Raises
     ------
@@ -110,6 +120,9 @@ def ingest(
     with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:  # thousands, maybe of a network's disk
         found = list(pool.map(describe, files))
     items = [item for item in found if isinstance(item, dict)]
+    terms = _terms(licence, attribution, citation)
+    for item in items:
+        item["properties"] |= terms
     wrong = [error for error in found if isinstance(error, RecipeError)]
     if wrong and not (skip and items):
         more = (
@@ -125,6 +138,9 @@ def ingest(
     if twice:
         raise RecipeError("two files have one name", got=", ".join(sorted(twice)[:5]))
     notes += _doubles(items)
+    for item in items:
+        for asset in item["assets"].values():
+            asset["href"] = _link_from(target.resolve(), Path(asset["href"]))
     links = [
         {"rel": "item", "href": as_link(f"./{item['id']}.json"), "type": "application/json"}
         for item in items
@@ -133,6 +149,7 @@ def ingest(
         "type": "Catalog",
         "stac_version": "1.1.0",
         "id": folder.name,
+        **({"title": title} if title else {}),
         "description": f"Images of {folder.name}, described by natmap ingest",
         "links": links,
     }
@@ -141,6 +158,29 @@ def ingest(
             (part / f"{name}.json").write_text(json.dumps(value, indent=1), encoding="utf-8")
     skipped = tuple(f"{error.what}: {error.got}" for error in wrong)
     return Ingested(target / "catalog.json", len(items), tuple(sorted(set(notes))), skipped)
+
+
+def _terms(
+    licence: str | None, attribution: str | None, citation: str | None
+) -> dict[str, str | list[dict[str, Any]]]:
+    """What an item says of its terms, in the fields of STAC; nothing of what is not stated."""
+    found: dict[str, str | list[dict[str, Any]]] = {}
+    if licence:
+        kind = stac_licence(licence) or "other"
+        found["license"] = kind
+        if kind == "other":
+            found[LICENCE] = licence
+    if attribution:
+        found["providers"] = [{"name": attribution, "roles": ["producer", "licensor"]}]
+    if citation:
+        found["sci:citation"] = citation
+    return found
+
+
+def _link_from(folder: Path, path: Path) -> str:
+    """A link to an image: relative where catalogue and images lie together, and may move so."""
+    beside = folder.parent in path.parents
+    return as_link(os.path.relpath(path, folder) if beside else str(path))
 
 
 def _describe(
@@ -217,7 +257,7 @@ def _describe(
         "links": [],
         "assets": {
             name: {
-                "href": as_link(str(path.resolve())),
+                "href": str(path.resolve()),
                 "natmap:band": place,
                 "bands": [{"name": name, **form}],
             }

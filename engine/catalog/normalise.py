@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
+from engine.catalog.credits import credits_of
 from engine.catalog.forms import (
     baseline_of,
     find_asset,
@@ -43,7 +45,12 @@ _FIRST, _LAST = 1900, 2200  # years
 _MOST_EAST = 540.0  # degrees: footprints may be written beyond 180, and beyond that once more
 
 
-def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None) -> Item:
+def normalise(
+    raw: Mapping[str, Any],
+    card: SourceCard,
+    base: str | None = None,
+    home: Path | None = None,
+) -> Item:
     """Bring an item of STAC 1.0 betas, 1.0 or 1.1 into the normal form.
 
     Parameters
@@ -51,6 +58,8 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
     raw : the item's JSON.
     card : the source it comes from.
     base : address or path of the item's own file, for relative links.
+    home : folder that moves together with the item's own file: files that the item names from
+        there are the same ones wherever both lie.
 
     Raises
     ------
@@ -93,7 +102,8 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
             stated=band == SCL or is_stated(card, properties, form),
             media=asset.get("type"),
         )
-        stamps.append(f"{band} {href} {assets[band].checksum or _file_stamp(href)}")
+        place = _seen_from(home, str(asset["href"]), href)
+        stamps.append(f"{band} {place} {assets[band].checksum or _file_stamp(href)}")
     if not set(assets) - {SCL}:
         if zarr or any(_is_zarr(a) for a in raw_assets.values()):
             raise ItemError(
@@ -144,7 +154,7 @@ def normalise(raw: Mapping[str, Any], card: SourceCard, base: str | None = None)
         cloud_cover=cloud,
         off_nadir=aside,
         notes=tuple(notes),
-        licence=properties.get("license") or card.licence,
+        **credits_of(raw, card, base),
     )
 
 
@@ -257,6 +267,13 @@ def _file_stamp(href: str) -> str:
         return ""
     found = path.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _seen_from(home: Path | None, said: str, href: str) -> str:
+    """A file as its item's stamp has it: by its way from `home`, if the item says such a one."""
+    if home is None or "://" in said or os.path.isabs(said):
+        return href
+    return os.path.relpath(href, home)
 
 
 def _code(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,7 @@ def _own_card(where: str, collection: str | None) -> SourceCard:
     return SourceCard(
         name="own",
         title=where,
-        licence="licence not stated",
+        licence="not stated",
         collection=collection,
         offset="flag-then-asset",
         assets=assets,
@@ -121,7 +122,12 @@ def open_hosts(where: str, imagery: Imagery) -> frozenset[str] | None:
 
 
 def search(
-    card: SourceCard, where: str, area: Area, imagery: Imagery, bands: Sequence[str]
+    card: SourceCard,
+    where: str,
+    area: Area,
+    imagery: Imagery,
+    bands: Sequence[str],
+    base: Path | None = None,
 ) -> SearchResult:
     """Find the items of an area and period, decided and without duplicates.
 
@@ -133,6 +139,8 @@ def search(
         Period (solar days) and cloud cover; items that do not say their cloud cover are kept, and
         of a span of time those that share a day with the period.
     bands : B-names that an item must have.
+    base : folder of the recipe's relative paths: a catalogue that one of them leads to may move
+        together with it, and its items are the same ones there.
 
     Raises
     ------
@@ -153,6 +161,7 @@ def search(
     seen = 0
     footprint = area.geographic
     shapely.prepare(footprint)
+    home = _home(card, where, imagery, base)
     for raw, place in raws:
         seen += 1
         if collection and isinstance(raw, dict) and raw.get("collection") != collection:
@@ -160,7 +169,9 @@ def search(
                 left_out.append((_name(raw, place), f"says no collection, asked for {collection}"))
             continue
         try:
-            origin = Origin(place, documents.hosts, _SCHEMES.get(card.signing, frozenset()))
+            schemes = _SCHEMES.get(card.signing, frozenset())
+            with_it = home is not None and _lies_in(Path(where), place)
+            origin = Origin(place, documents.hosts, schemes, home if with_it else None)
             item = decide(raw, card, origin)
             if not _wanted(item, imagery, footprint):
                 continue
@@ -185,6 +196,20 @@ def search(
     return SearchResult(
         tuple(sorted(kept, key=lambda item: item.id)), tuple(sorted(left_out)), dropped
     )
+
+
+def _home(card: SourceCard, where: str, imagery: Imagery, base: Path | None) -> Path | None:
+    """The recipe's folder, where a relative path leads from there to the catalogue."""
+    told = [imagery.catalog, *([card.api] if card.api else ())]
+    if any("://" in text or os.path.isabs(text) for text in told):
+        return None
+    return (base or Path()).resolve() if Path(where).exists() else None
+
+
+def _lies_in(catalogue: Path, place: str) -> bool:
+    """Whether a document lies in the folder of a catalogue, and moves with it."""
+    folder = catalogue if catalogue.is_dir() else catalogue.parent
+    return Path(place).resolve().is_relative_to(folder.resolve())
 
 
 def _listed(imagery: Imagery) -> frozenset[str]:

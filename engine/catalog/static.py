@@ -33,7 +33,7 @@ def from_static(documents: Documents, where: str) -> Iterator[tuple[Any, str]]:
         value = documents.read(place)
         kind = value.get("type")
         if kind == "Feature":
-            yield _of(value, collection), place
+            yield _of(_addressed(value, place), collection), place
         elif kind == "FeatureCollection":
             for feature in _list(value, "features", place):
                 documents.count()
@@ -99,6 +99,16 @@ def _follow(documents: Documents, place: str, href: str) -> str:
             expected="http or https",
         )
     return target
+
+
+def _addressed(item: Mapping[str, Any], place: str) -> Mapping[str, Any]:
+    """An item of a web server that does not say its own address: it is that of its document."""
+    links = item.get("links", [])
+    if not is_http(place) or not isinstance(links, list):
+        return item
+    if any(isinstance(link, Mapping) and link.get("rel") == "self" for link in links):
+        return item
+    return {**item, "links": [*links, {"rel": "self", "href": place}]}
 
 
 def _of(feature: Any, collection: str | None) -> Any:

@@ -286,6 +286,10 @@ def ingest(
     offset: Annotated[float | None, typer.Option()] = None,
     nodata: Annotated[float | None, typer.Option(help="digital number without data")] = None,
     skip: Annotated[bool, typer.Option("--skip", help="leave out files that will not do")] = False,
+    title: Annotated[str | None, typer.Option(help="of the catalogue")] = None,
+    licence: Annotated[str | None, typer.Option(help="of the images: CC-BY-4.0, or words")] = None,
+    attribution: Annotated[str | None, typer.Option(help="who is to be named")] = None,
+    citation: Annotated[str | None, typer.Option(help="how the images are cited")] = None,
 ) -> None:
     """Describe a folder of your own images as a STAC catalogue."""
     from engine.catalog.ingest import ingest as describe
@@ -301,6 +305,10 @@ def ingest(
         offset=offset,
         nodata=nodata,
         skip=skip,
+        title=title,
+        licence=licence,
+        attribution=attribution,
+        citation=citation,
     )
     for reason in found.skipped:
         say(f"left out: {reason}")

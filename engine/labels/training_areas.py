@@ -183,14 +183,13 @@ def _types(layer: Layer, parts: Parts, name: str, field: str | None) -> tuple[li
     strange: list[tuple[str, Any]] = []
     for each in known:
         values = [layer.fields[each][row] for row in parts.row]
-        codes = [_code(value) for value in values]
-        if None not in codes:
+        whole = [code for value in values if (code := _code(value)) is not None]
+        if len(whole) == len(values):
             note = f"types of {layer.name} are read from its field {each}"
             usual = each == field or each.lower() in _FIELDS[:2]
-            whole = [c for c in codes if c is not None]
             told = _contradicted(whole, layer, parts, f"the field {each}")
             return whole, told if usual else [note, *told]
-        strange.append((each, values[codes.index(None)]))
+        strange.append((each, next(value for value in values if _code(value) is None)))
     expected = "1 to 17, A to G, or 101 to 107"
     remedy = "name the field that holds the type: --field, or `field` in a recipe of training"
     if layer.path:

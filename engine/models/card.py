@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
@@ -22,6 +23,7 @@ from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
 
 __all__ = [
+    "ABOUT",
     "SEGMENTERS",
     "Fusion",
     "ModelCard",
@@ -36,8 +38,19 @@ _LARGEST = 4096  # px: a patch or window of more is no network's that a worker c
 _MOST_BYTES = 4 << 20  # of a card
 SEGMENTERS = ("ugsnet", "unet")
 """Architectures that give every pixel of a window a class; all others give one to a patch."""
-LATER = ("names", "ignored", "fusion")
+LATER = ("names", "ignored", "fusion", "attribution", "citation", "address", "shareable")
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
+ABOUT = {
+    "name",
+    "version",
+    "licence",
+    "attribution",
+    "citation",
+    "address",
+    "shareable",
+    "provenance",
+}
+"""Fields that decide no result."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
@@ -78,6 +91,10 @@ class ModelCard(Strict):
     features : length of the penultimate vector; 0 of a segmenter.
     fusion : of a graph network, the weight that was found for it beside another stream.
     output : what the network gives: "probability" or "logit".
+    licence, attribution, citation : under which terms it may be used, who is to be named, and how
+        it is cited.
+    address : where anybody can get the weights.
+    shareable : whether the weights may be handed on; None: where a licence is stated.
     weights : name of the safetensors file, in the card's folder.
     sha256 : of that file.
     folder : where the card lies; not part of the card.
@@ -105,6 +122,10 @@ class ModelCard(Strict):
     output: str = Field("probability", pattern="^(probability|logit)$")
     fusion: Fusion | None = None
     licence: str = "unknown"
+    attribution: str | None = None
+    citation: str | None = None
+    address: str | None = None
+    shareable: bool | None = None
     provenance: str = ""
     weights: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -140,6 +161,8 @@ class ModelCard(Strict):
         if self.segments and self.classes != tuple(sorted(known)):
             wanted = ", ".join(map(str, sorted(known)))
             raise ValueError(f"a segmenter's classes are {wanted}, in order; got {self.classes}")
+        if self.address is not None and not from_anywhere(self.address):
+            raise ValueError(f"address must lead there from anywhere; got {self.address}")
         if self.names and (not self.segments or len(self.names) < 2 or len(self.names) > 64):
             raise ValueError("names are of a segmenter with 2 to 64 classes of its own")
         if len({c.name for c in self.names}) < len(self.names):
@@ -197,10 +220,14 @@ class ModelCard(Strict):
         return _DENSE_BLOCKS.get(self.architecture, _BLOCK) if self.context else _BLOCK
 
     @property
+    def idle(self) -> set[str]:
+        """Fields of `LATER` that say nothing."""
+        return {name for name in LATER if getattr(self, name) in (None, ())}
+
+    @property
     def key(self) -> str:
         """What decides the result: architecture, input, weights; not with whom it is fused."""
-        idle = {"fusion", *(name for name in LATER if not getattr(self, name))}
-        text = self.model_dump_json(exclude={"licence", "provenance", "name", "version", *idle})
+        text = self.model_dump_json(exclude={"fusion"} | ABOUT | self.idle)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:

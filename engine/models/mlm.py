@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.models.card import LATER, ModelCard
+from engine.licences import stac_licence
+from engine.models.card import ModelCard
 
 __all__ = ["mlm_fields", "weights_asset", "write_card"]
 
@@ -90,14 +91,12 @@ def _format(card: ModelCard) -> dict[str, Any]:
             "start_datetime": "2015-06-23T00:00:00Z",
             "end_datetime": "2044-12-31T00:00:00Z",
             "version": card.version,
-            "license": card.licence,
+            **({"license": licence} if (licence := stac_licence(card.licence)) else {}),
             "description": card.provenance,
             # the extension wants named input bands to be the item's own
             "bands": [{"name": band} for band in card.bands],
             **mlm_fields(card),
-            "natmap:card": json.loads(
-                card.model_dump_json(exclude={name for name in LATER if not getattr(card, name)})
-            ),
+            "natmap:card": json.loads(card.model_dump_json(exclude=card.idle)),
         },
         "links": [],
         "assets": {"model": weights_asset(card)},

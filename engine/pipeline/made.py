@@ -10,11 +10,13 @@ from typing import Any
 
 import zarr
 
+from engine.addresses import public
 from engine.errors import PublishError
 from engine.items import Item
-from engine.models.mlm import mlm_fields, weights_asset
+from engine.models.card import ModelCard
+from engine.models.mlm import mlm_fields
+from engine.pipeline.made_from import items_by_tile, tiles_before
 from engine.pipeline.prepare import Prepared
-from engine.pipeline.provenance import software_here
 from engine.runs.schedule import Schedule, Status
 from engine.runs.why import Why
 from engine.store.ledger import State
@@ -22,7 +24,7 @@ from engine.store.provenance import read_runs
 
 __all__ = ["AS_GIVEN", "Made", "made_of"]
 
-AS_GIVEN = ("name", "publish", "price_per_worker_hour")
+AS_GIVEN = ("name", "publish", "publication", "price_per_worker_hour")
 """Keys of a recipe that decide no pixel: they are published as the recipe at hand has them."""
 
 _OTHERWISE = (Why.SETTINGS, Why.SUPPORT)
@@ -39,8 +41,10 @@ class Made:
     Attributes
     ----------
     runs : that made the map's tiles; number 0 is one that the store knows nothing of.
-    recipe, software, model, weights, period : of the newest of them; where the store knows of none,
-        of the recipe and the machine at hand.
+    recipe, software, model, period : of the newest of them; where the store knows of none, the
+        recipe at hand, and no software.
+    card : of the model, None where the one at hand is another.
+    items : that the map was made from.
     notes : where that is not what the recipe at hand says.
     """
 
@@ -48,8 +52,9 @@ class Made:
     recipe: Mapping[str, Any]
     software: Mapping[str, str]
     model: Mapping[str, Any]
-    weights: Mapping[str, Any] | None
+    card: ModelCard | None
     period: tuple[date, date]
+    items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -85,7 +90,11 @@ def made_of(
     told = dict(newest.get("recipe") or recipe)
     told |= {key: recipe[key] for key in AS_GIVEN if key in recipe}
     others = _otherwise(schedule, (*_OTHERWISE, *(_OF_ITEMS if own_items else ())))
-    notes: tuple[str, ...] = ()
+    before = tiles_before(schedule)
+    earlier = before & (schedule.ledger.column("map", "run") < len(read_runs(root)))
+    if earlier.any() and any(_decisive(run["recipe"]) != _decisive(recipe) for run in known):
+        others["map", "made by a run that was told otherwise"] = int(earlier.sum())
+    notes: list[str] = []
     if others:
         listed = "; ".join(f"{stage}: {n} tiles, {why}" for (stage, why), n in others.items())
         if not as_made:
@@ -97,23 +106,42 @@ def made_of(
                 "what is there, and states what made it",
             )
         whose = "the runs listed" if known else "a run that the store knows nothing of"
-        notes = (f"made by {whose}, not by the recipe that it was published with ({listed})",)
-    card, model, weights = prepared.resolved.card, {}, None
+        notes.append(f"made by {whose}, not by the recipe that it was published with ({listed})")
+    if earlier.any() and not others:
+        notes.append(
+            f"{earlier.sum()} tiles of the map are of before the last run, which did not get to "
+            "them: runs and items that made them are among those listed"
+        )
+    if (of_unknown := sum(run["tiles"] for run in runs if not run["run"])) and not known:
+        notes.append(
+            f"the store does not know what made {of_unknown} tiles: the recipe is the one that "
+            "they were published with, the software is not known"
+        )
+    card, model = prepared.resolved.card, {}
+    then = newest.get("card") or {}
+    if card is not None and others and then and then.get("key") != card.key:
+        card, model = None, {"mlm:name": then["name"]}
     if card is not None:
+        card = card.model_copy(update={"name": then.get("name", card.name)})
         model = mlm_fields(card)
-        weights = weights_asset(card) | {"href": (card.folder / card.weights).resolve().as_uri()}
-        then = newest.get("card") or {}
-        if others and then and then.get("key") != card.key:
-            model, weights = {"mlm:name": then["name"]}, None
+    made_from = tuple(items)
+    if before.any() and own_items:
+        made_from = items_by_tile(prepared, schedule, root, items, before)
     return Made(
         runs,
         told,
-        newest.get("software") or software_here(),
+        newest.get("software") or {},
         model,
-        weights,
-        _period(told, prepared, items),
-        notes,
+        card,
+        _period(told, prepared, made_from),
+        made_from,
+        tuple(notes),
     )
+
+
+def _decisive(recipe: Mapping[str, Any]) -> Any:
+    """What of a recipe may decide a pixel."""
+    return public({key: value for key, value in recipe.items() if key not in AS_GIVEN})
 
 
 def _runs(schedule: Schedule, root: zarr.Group) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from engine.runs.stage import Stage
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
 from engine.store.location import Location, location_of
+from engine.store.reading import Reader
 from engine.store.repository import Store
 
 __all__ = ["Prepared", "freeze", "prepare"]
@@ -90,12 +91,13 @@ class Prepared:
         *,
         until: str | None = None,
         tiles: Iterable[Tile] | None = None,
-        tag: str | None = None,
+        reader: Reader | None = None,
     ) -> Schedule:
-        """What is stale, by the store's ledger, or a release's (an empty one without a store)."""
+        """What is stale, by the store's ledger, or that of one state of it, `reader`; by an empty
+        one without a store."""
         ledger = self.blank_ledger()
         if store is not None:
-            reader = store.reader(tag)
+            reader = reader or store.reader()
             root = zarr.open_group(reader.store, mode="r")
             if "ledger" in root:
                 ledger.load(reader, root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -47,7 +48,11 @@ def items_of(prepared: Prepared) -> dict[str, tuple[str, bytes]]:
         answer = prepared.resolved.found.get(section)
         if path is None or answer is None:
             continue
-        told = "".join(f"{item.id} {item.stamp} {item.suspect}\n" for item in answer.items)
+        said = [
+            (i.id, i.stamp, i.suspect, i.link, i.licence, i.attribution, i.citation)
+            for i in answer.items
+        ]
+        told = json.dumps(said)
         digest = hashlib.sha256(told.encode()).hexdigest()[:16]
         found[section] = (f"{section}-{digest}", path.read_bytes())
     return found

@@ -19,18 +19,23 @@ from engine.errors import PublishError, RecipeError
 from engine.files import scratch
 from engine.grid import Tile
 from engine.legend import Reason
+from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT
-from engine.pipeline.made import Made, made_of
+from engine.pipeline.made import made_of
+from engine.pipeline.made_from import frozen_in
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.products.product import SNAPSHOT
 from engine.products.registry import find_product
 from engine.publishing.product import Facts, write_product
+from engine.publishing.rights import rights_of
+from engine.publishing.sources import sources_of
 from engine.publishing.upload import upload
 from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
-from engine.store.location import Folder, Location, location_of
+from engine.store.location import Folder, Location, location_of, one_in_the_other
+from engine.store.reading import Reader
 from engine.store.repository import Store
 
 __all__ = ["publish"]
@@ -84,11 +89,40 @@ def publish(
     base = base or Path()
     place = location_of(recipe.store, base)
     target = location_of(recipe.publish, base)
-    product = find_product(recipe.product)
+    if one_in_the_other(place, target):
+        raise PublishError(
+            "the product and the store lie within one another",
+            got=f"publish: {target}, store: {place}",
+            expected="two folders beside one another",
+        )
     store = Store.open(place)
-    released = tag is not None and tag in store.tags()
+    at = tag if tag is not None and tag in store.tags() else None
+    state = store.reader(at)  # all of one commit, whatever a run adds meanwhile
+    with frozen_in(zarr.open_group(state.store, mode="r")) as frozen:
+        return _publish(recipe, base, store, state, tag, at, frozen, as_made)
+
+
+def _publish(
+    recipe: Recipe,
+    base: Path,
+    store: Store,
+    state: Reader,
+    tag: str | None,
+    at: str | None,
+    frozen: Mapping[str, Path],
+    as_made: bool,
+) -> Path | str:
+    """Publish a state of a store, that `at` a release or a present one; `tag` names it.
+
+    `frozen` are catalogues in the store, of the last run, by the recipe's section.
+    """
+    assert recipe.publish is not None, "`publish` looked"
+    place, target = location_of(recipe.store, base), location_of(recipe.publish, base)
+    product, root = find_product(recipe.product), zarr.open_group(state.store, mode="r")
     names = product.snapshots(recipe)
-    catalogues = _catalogues(place, names, tag if released else None)
+    beside = {} if names.keys() <= frozen.keys() else _catalogues(place, names, at)
+    known = {**beside, **frozen}
+    catalogues = {name: known[name] for name in names if name in known}
     # The frozen items are the catalogue: publishing asks no server.
     prepared = replace(prepare(_frozen(recipe, catalogues), base), recipe=recipe)
     if not any(stage.name == "map" for stage in prepared.stages):
@@ -96,7 +130,7 @@ def publish(
             "the recipe makes no map to publish", got="no model", expected="model: {card: …}"
         )
     notes = prepared.resolved.notes
-    own_items = not released or place.beside(_of_release(str(tag), SNAPSHOT)) is not None
+    own_items = at is None or not beside or place.beside(_of_release(at, SNAPSHOT)) is not None
     if not own_items:
         notes = (*notes, f"{tag} kept no items of its own: those of the last run are listed")
     names_then = product.before if store.version == 1 else {}
@@ -105,40 +139,32 @@ def publish(
     items = [
         item for path in catalogues.values() for item in read_snapshot(path) if not item.suspect
     ]
-    at = tag if released else None
-    schedule = prepared.schedule(store, tag=at)
-    root = zarr.open_group(store.reader(at).store, mode="r")
+    schedule = prepared.schedule(store, reader=state)
     made = made_of(prepared, schedule, root, items, as_made=as_made, own_items=own_items)
     missing, more = _missing(prepared, schedule)
-    if tag is not None and not released:  # a name that is given cannot be taken back
-        _keep(place, tag, {names[section]: path for section, path in catalogues.items()})
-        store.tag(tag)
-        schedule = prepared.schedule(store, tag=tag)
-        root = zarr.open_group(store.reader(tag).store, mode="r")
-    notes = (*notes, *more, *made.notes)
+    if tag is not None and at is None:  # a name that is given cannot be taken back
+        _keep(place, tag, {names[section]: path for section, path in beside.items()})
+        store.tag(tag, state.snapshot_id)
     reader = _Reader(prepared, schedule, root, missing, names_then)
-    seconds: dict[str, float] = {}
-    for stage in prepared.stages:
-        seconds[stage.name] = sum(
-            float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
-        )
+    form = prepared.resolved.form
     facts = Facts(
         name=recipe.name,
         period=made.period,
-        sources=[(i.id, next(iter(i.assets.values())).href) for i in items],
+        sources=sources_of(made.items),
         software=made.software,
         model=made.model,
-        weights=made.weights,
-        version=tag or store.reader().snapshot_id,
-        licence="; ".join(sorted({i.licence or "unknown licence" for i in items})),
+        card=made.card,
+        version=tag or state.snapshot_id,
+        rights=rights_of(
+            f"{form.title}: {recipe.name}", recipe.publication, made.items, made.card, made.model
+        ),
         recipe=made.recipe,
-        seconds=seconds,
-        notes=notes,
+        seconds=_seconds(prepared, schedule),
+        notes=(*notes, *more, *made.notes),
         item=product.item,
         runs=made.runs,
-        footprint=_footprint(prepared, made),
+        footprint=_footprint(made.card),
     )
-    form = prepared.resolved.form
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts, stamp=reader.stamp)
     with scratch() as part:
@@ -147,13 +173,20 @@ def publish(
     return str(target)
 
 
-def _footprint(prepared: Prepared, made: Made) -> Path | None:
+def _seconds(prepared: Prepared, schedule: Schedule) -> dict[str, float]:
+    """Seconds of work by stage."""
+    return {
+        stage.name: sum(
+            float(record["seconds"]) for _, _, record in schedule.ledger.records(stage.name)
+        )
+        for stage in prepared.stages
+    }
+
+
+def _footprint(card: ModelCard | None) -> Path | None:
     """Where the model of a map was trained, as its card's folder keeps it."""
-    card = prepared.resolved.card
-    if card is None or made.weights is None:
-        return None
-    path = card.folder / FOOTPRINT
-    return path if path.is_file() else None
+    path = None if card is None else card.folder / FOOTPRINT
+    return path if path is not None and path.is_file() else None
 
 
 def _catalogues(place: Location, names: Mapping[str, str], tag: str | None) -> dict[str, Path]:

@@ -215,12 +215,13 @@ def _run(
         if session.has_uncommitted_changes:
             commit(session, "make the ledger")
         need = max(s.gigabytes for s in prepared.stages)
+        # also where nothing is to be made: the items may say something new of themselves
+        number = begin_run(store, facts_of(prepared), items_of(prepared))
         for start in range(_STARTS):
             schedule = prepared.schedule(store, until=stage, tiles=wanted)
             if not schedule.open:
                 done()
                 return Summary(0, (), 0, False, 0.0)
-            number = begin_run(store, facts_of(prepared), items_of(prepared))
             try:
                 with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
                     require_product(found.client, prepared.product)

@@ -33,7 +33,7 @@ from engine.products.windows import (
     require_segmenter,
     window_stages,
 )
-from engine.publishing.forms import Form, Layer, reason_layer
+from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
@@ -283,6 +283,7 @@ def _form(card: ModelCard) -> Form:
                 _UNKNOWN,
                 "average",
                 "map/confidence",
+                scale=PERCENTAGES,
             ),
             reason_layer("map/reason"),
             Layer(
@@ -295,6 +296,7 @@ def _form(card: ModelCard) -> Form:
                 "shares/percent",
                 factor=round(CELL / card.resolution),
                 bands=tuple(c.name for c in legend),
+                scale=PERCENTAGES,
             ),
         ),
         legend,
@@ -328,6 +330,11 @@ model:
 
 store: ./my-city-cover-store
 publish: ./my-city-cover-product
+# publication:                # what the product says of itself
+#   title: My city in 2023
+#   licence: CC-BY-4.0        # an SPDX identifier, or words
+#   attribution: My City      # who made it, and is to be named
+#   citation: "My City (2024): Map of my city."
 # price_per_worker_hour: 0.10
 """
 

@@ -90,6 +90,10 @@ class ItemIndex:
         payload = tuple((self.items[i], self._extents[i].bounds) for i in found)
         return [Part(0, self._digest(found), payload)]
 
+    def near(self, tile: Tile, reach: float) -> list[Item]:
+        """Items that may show something within `reach` metres of a tile."""
+        return [self.items[i] for i in self._near(tile, reach)]
+
     def suspects(self, tile: Tile) -> list[Part]:
         """Extents (WKB) of items that the radiometry guard left out near a tile, as one part."""
         found = [i for i in self._near(tile) if self.items[i].suspect]

@@ -36,7 +36,7 @@ from engine.products.instances import (
 )
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.sources import RGB, ImageSource, SceneSource
-from engine.publishing.forms import Form, Layer, reason_layer
+from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
 from engine.recipes.run import Recipe
@@ -237,6 +237,7 @@ def _layers() -> Sequence[Layer]:
             255,
             "average",
             "map/confidence",
+            scale=PERCENTAGES,
         ),
         Layer(
             "observations", "-observations", "Clear days", "uint16", None, array="map/observations"
@@ -248,6 +249,7 @@ def _layers() -> Sequence[Layer]:
             "uint8",
             255,
             array="map/dissent",
+            scale=PERCENTAGES,
         ),
         reason_layer("map/reason"),
     )
@@ -300,6 +302,11 @@ filter: {method: gaussian}   # or majority, none
 
 store: ./my-city
 publish: ./my-city-product
+# publication:                # what the product says of itself
+#   title: My city in 2023
+#   licence: CC-BY-4.0        # an SPDX identifier, or words
+#   attribution: My City      # who made it, and is to be named
+#   citation: "My City (2024): Map of my city."
 # price_per_worker_hour: 0.10
 """
 

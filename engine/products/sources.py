@@ -46,7 +46,7 @@ class _Source:
         from engine.catalog.search import find_source, open_hosts
         from engine.catalog.signing import make_signer
 
-        self._wanted = wanted
+        self._wanted, self._base = wanted, base
         self._card, self._where = find_source(wanted, base)
         self._index: ItemIndex | None = None
         hosts = open_hosts(self._where, wanted)
@@ -64,7 +64,7 @@ class _Source:
         from engine.catalog.search import search
 
         tell(f"searching {self._card.name}: {public_address(self._where)}")
-        return search(self._card, self._where, area, self._wanted, bands)
+        return search(self._card, self._where, area, self._wanted, bands, self._base)
 
     def _unverifiable(self, items: Iterable[Item], names: Sequence[str]) -> list[str]:
         if not self.access.verify:

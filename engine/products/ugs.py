@@ -18,7 +18,7 @@ from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.product import Context, Mask, Polygons, Product, Resolved, find_area, fit_grid
 from engine.products.sources import ImageSource
 from engine.products.windows import PERCENT, require_segmenter, window_stages
-from engine.publishing.forms import Form, Layer, reason_layer
+from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.run import Recipe
 from engine.recipes.sections import GridChoice, Images, ModelChoice, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
@@ -159,7 +159,7 @@ _SHADES = tuple(
     for code, colour in enumerate(["EDE6DC", "D3E2BE", "A3CC8B", "5FAE58", "1F7A33"], start=1)
 )
 
-_percent = partial(Layer, dtype="uint8", nodata=255, overview="average")
+_percent = partial(Layer, dtype="uint8", nodata=255, overview="average", scale=PERCENTAGES)
 _LAYERS = (
     Layer(
         "map",
@@ -215,6 +215,11 @@ mask: {boundaries: gub-2018}   # urban boundaries: a card, or any polygon file; 
 
 store: ./my-city-green
 publish: ./my-city-green-product
+# publication:                # what the product says of itself
+#   title: My city in 2023
+#   licence: CC-BY-4.0        # an SPDX identifier, or words
+#   attribution: My City      # who made it, and is to be named
+#   citation: "My City (2024): Map of my city."
 # price_per_worker_hour: 0.10
 """
 

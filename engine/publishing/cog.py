@@ -75,7 +75,7 @@ def write_cog(
             for number, title in enumerate(layer.bands or (layer.title,), 1):
                 file.set_band_description(number, title)
             if layer.palette:
-                file.write_colormap(1, {c: _rgba(v) for c, v in layer.palette.items()})
+                file.write_colormap(1, {code: layer.rgba(code) for code in layer.palette})
         rasterio.shutil.copy(
             rough,
             path,
@@ -113,8 +113,3 @@ def _checksum(path: Path) -> int:
             strip = np.ascontiguousarray(file.read(window=window))
             found = zlib.crc32(strip.data, found)
     return found
-
-
-def _rgba(text: str) -> tuple[int, int, int, int]:
-    red, green, blue = (int(text[i : i + 2], 16) for i in (0, 2, 4))
-    return red, green, blue, 255

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engine.legend import REASON_COLOURS, LandClass, Scale
 
-__all__ = ["Form", "Layer", "reason_layer"]
+__all__ = ["PERCENTAGES", "Form", "Layer", "reason_layer"]
+
+PERCENTAGES = Scale(0.0, 100.0, "%", ("440154", "3B528B", "21918C", "5EC962", "FDE725"))
+"""How percentages are drawn."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class Layer:
     array : of the store, "" where it comes from elsewhere.
     classes : what its codes mean, () where its values are no classes.
     bands : names of its bands, () where it has one alone, without a name.
+    scale : what its values are drawn by, where they are no codes.
     colours : code to RRGGBB, for rasters of codes; by default those of `classes`, nodata white.
     factor : pixels of the product along one of this layer's.
     """
@@ -39,6 +43,13 @@ class Layer:
     colours: Mapping[int, str] | None = None
     factor: int = 1
     bands: tuple[str, ...] = ()
+    scale: Scale | None = None
+
+    def rgba(self, code: int) -> tuple[int, int, int, int]:
+        """The colour of a code of the palette; nodata is transparent."""
+        assert self.palette is not None, "the layer has no palette"
+        red, green, blue = bytes.fromhex(self.palette[code])
+        return red, green, blue, 0 if code == self.nodata else 255
 
     @property
     def palette(self) -> Mapping[int, str] | None:
@@ -80,6 +91,9 @@ class Form:
         return next(layer for layer in self.layers if layer.key == key)
 
     def __post_init__(self) -> None:
+        if self.scale is not None:  # the layer ``map`` is drawn by it
+            layers = (replace(e, scale=self.scale) if e.key == "map" else e for e in self.layers)
+            object.__setattr__(self, "layers", tuple(layers))
         keys = [layer.key for layer in self.layers]
         if len(set(keys)) < len(keys) or not {"map", "reason"} <= set(keys):
             raise ValueError(f"layers must be different, with map and reason: {keys}")

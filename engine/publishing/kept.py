@@ -25,7 +25,7 @@ __all__ = ["Rasters", "Stamp", "sha256_of"]
 Stamp = Callable[[str, slice, slice], bytes]
 """(key of a layer, rows, columns) in the layer's own pixels -> what decides its values there."""
 
-_FORM = 1  # raised whenever rasters are written otherwise
+_FORM = 2  # raised whenever rasters are written otherwise
 
 
 class Rasters:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +14,21 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-from engine.addresses import public_address
 from engine.errors import PublishError
+from engine.models.card import ModelCard
 from engine.publishing.cog import write_cog
+from engine.publishing.documents import write_json
 from engine.publishing.forms import Form
 from engine.publishing.kept import Rasters, Stamp
+from engine.publishing.model import place_model, why_not
 from engine.publishing.preview import draw_preview
 from engine.publishing.replace import replacing
 from engine.publishing.report import build_report
+from engine.publishing.rights import Rights
 from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
+from engine.publishing.sources import Source, write_sources
 from engine.publishing.stac import write_stac
+from engine.publishing.styles import write_styles
 from engine.publishing.tally import Read, count
 
 __all__ = ["Facts", "write_product"]
@@ -42,15 +46,15 @@ class Facts:
     ----------
     name : of the run.
     period : first and last day of imagery.
-    sources : (id, address) of the items used.
+    sources : the items used.
     software : name to version.
     model : fields of the MLM extension, ``mlm:name`` and on.
     version : of the release.
-    licence : of the imagery.
+    rights : terms of use, and who is to be named.
     recipe : as resolved.
     seconds : of work, by stage.
     notes : lines for the reader of the report.
-    weights : the model's file as a STAC asset of role ``mlm:model``.
+    card : of the model, whose weights go with the product or are linked, where they may.
     item : what one of the sources is called.
     runs : what made it: of each run its number, its tiles, and what it was told.
     footprint : file that tells where the model was trained, kept as it is.
@@ -58,15 +62,15 @@ class Facts:
 
     name: str
     period: tuple[date, date]
-    sources: Sequence[tuple[str, str]]
+    sources: Sequence[Source]
     software: Mapping[str, str]
     model: Mapping[str, Any]
     version: str
-    licence: str
+    rights: Rights
     recipe: Mapping[str, Any]
     seconds: Mapping[str, float]
     notes: Sequence[str]
-    weights: Mapping[str, Any] | None = None
+    card: ModelCard | None = None
     item: str = "scene"
     runs: Sequence[Mapping[str, Any]] = ()
     footprint: Path | None = None
@@ -120,7 +124,7 @@ def write_product(
 def _fill(
     folder: Path, form: Form, box: GeoBox, read: Read, facts: Facts, rasters: Rasters
 ) -> None:
-    tags = {"TIFFTAG_SOFTWARE": "natmap", "licence": facts.licence}
+    tags = facts.rights.tags
     sheets = cut_sheets(facts.name, box, form.coarsest)
     for layer in form.layers:
         for sheet in sheets:
@@ -130,8 +134,11 @@ def _fill(
             strip = partial(_strip_of, read, layer.key, rows, cols)
             write = partial(write_cog, path, layer, part, strip, tags)
             rasters.write(path, layer, part, (rows, cols), tags, write)
+            write_styles(folder, path.name, layer)
         if len(sheets) > 1:
-            write_mosaic(folder, facts.name, layer, box, sheets)
+            write_styles(folder, write_mosaic(folder, facts.name, layer, box, sheets), layer)
+    weights = None if facts.card is None else place_model(folder, facts.card)
+    derived = write_sources(folder, facts.sources)
     report = build_report(
         count(form, box, read),
         form,
@@ -142,9 +149,9 @@ def _fill(
         software=facts.software,
         seconds=facts.seconds,
         model=facts.model,
-        items=[identity for identity, _ in facts.sources],
-        licences=[facts.licence],
-        notes=facts.notes,
+        items=[source.id for source in facts.sources],
+        rights=facts.rights,
+        notes=[*facts.notes, *_notes(facts)],
         release=facts.version,
         runs=facts.runs,
         files=rasters.found,
@@ -159,18 +166,26 @@ def _fill(
         form,
         sheets,
         period=facts.period,
-        sources=[(identity, public_address(href)) for identity, href in facts.sources],
+        derived=derived,
         software=facts.software,
         model=facts.model,
-        weights=facts.weights,
+        weights=weights,
         version=facts.version,
-        licence=facts.licence,
+        rights=facts.rights,
         checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
     )
     written = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder).as_posix() for path in written} | {"report.json"}
     report["contents"] = sorted(names)  # what may be replaced
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "report.json", report)
+
+
+def _notes(facts: Facts) -> list[str]:
+    """What the product cannot have in it."""
+    card = facts.card
+    if card is None or card.address is not None or (why := why_not(card)) is None:
+        return []
+    return [f"the weights of {card.name} (SHA-256 {card.sha256}) are not in the product: {why}"]
 
 
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:
@@ -205,9 +220,9 @@ def _draw(path: Path, form: Form, box: GeoBox, read: Read, facts: Facts) -> None
         picture,
         float(whole.resolution.x) * step,
         [(c.code, c.label, c.title, c.colour) for c in legend],
-        title=facts.name,
+        title=facts.rights.title.removeprefix(f"{form.title}: "),  # the next line says it
         subtitle=f"{words}, {first} to {last}, "
         f"{len(facts.sources)} {facts.item}{'s' if len(facts.sources) != 1 else ''}",
-        licence=f"{facts.licence}. Made with natmap.",
+        licence=facts.rights.statement,
         nodata=int(nodata),
     )

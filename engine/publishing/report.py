@@ -11,6 +11,7 @@ import numpy.typing as npt
 from engine.addresses import public
 from engine.legend import Reason
 from engine.publishing.forms import Form
+from engine.publishing.rights import Rights
 from engine.runs.tables import Table
 
 __all__ = ["SCHEMA", "build_report"]
@@ -32,7 +33,7 @@ def build_report(
     seconds: Mapping[str, float],
     model: Mapping[str, Any],
     items: Sequence[str],
-    licences: Sequence[str],
+    rights: Rights,
     notes: Sequence[str],
     release: str,
     runs: Sequence[Mapping[str, Any]] = (),
@@ -45,7 +46,7 @@ def build_report(
     counts : of the finished map, as `engine.publishing.tally.count` gives them.
     form : what it consists of.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
-    name, period, recipe, software, seconds, model, items, licences, notes, release, runs
+    name, period, recipe, software, seconds, model, items, rights, notes, release, runs
         What the run says of itself.
     files : of each raster its digest, and that of what it was made from.
 
@@ -77,7 +78,8 @@ def build_report(
             "seconds_by_stage": {stage: round(spent, 2) for stage, spent in seconds.items()},
             "model": dict(model),
             "items": list(items),
-            "licences": list(licences),
+            "licences": rights.licences,
+            "rights": rights.to_json(),
             "notes": list(notes),
             "release": release,
             "form": form.to_json(),

@@ -13,6 +13,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from engine.publishing.forms import Layer
+from engine.publishing.styles import add_categories
 
 __all__ = ["Sheet", "coarser", "cut_sheets", "write_mosaic"]
 
@@ -94,8 +95,8 @@ def cut_sheets(
 
 def write_mosaic(
     folder: Path, name: str, layer: Layer, box: GeoBox, sheets: Sequence[Sheet]
-) -> None:
-    """One VRT that shows a layer's sheets as one raster.
+) -> str:
+    """One VRT that shows a layer's sheets as one raster; gives the name of its file.
 
     Parameters
     ----------
@@ -114,7 +115,9 @@ def write_mosaic(
     for number in range(1, max(len(layer.bands), 1) + 1):
         _add_band(root, number, layer, sheets)
     ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(folder / f"{name}{layer.suffix}.vrt", encoding="utf-8")
+    file = f"{name}{layer.suffix}.vrt"
+    ElementTree.ElementTree(root).write(folder / file, encoding="utf-8")
+    return file
 
 
 def _add_band(
@@ -130,9 +133,10 @@ def _add_band(
         ElementTree.SubElement(band, "ColorInterp").text = "Palette"
         table = ElementTree.SubElement(band, "ColorTable")
         for code in range(256):
-            colour = layer.palette.get(code, "000000")
-            channels = {f"c{k}": str(int(colour[2 * k - 2 : 2 * k], 16)) for k in (1, 2, 3)}
-            ElementTree.SubElement(table, "Entry", channels | {"c4": "255"})
+            colour = layer.rgba(code) if code in layer.palette else (0, 0, 0, 255)
+            channels = {f"c{k}": str(value) for k, value in enumerate(colour, 1)}
+            ElementTree.SubElement(table, "Entry", channels)
+    add_categories(band, layer)
     for sheet in sheets:
         rows, cols = sheet.within(layer)
         size = {"xSize": str(cols.stop - cols.start), "ySize": str(rows.stop - rows.start)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
@@ -14,8 +13,11 @@ from pyproj import CRS
 from rasterio.warp import transform_bounds, transform_geom
 
 from engine.legend import REASON_TEXTS
+from engine.publishing.documents import write_json
 from engine.publishing.forms import Form, Layer
+from engine.publishing.rights import SCIENTIFIC, Rights
 from engine.publishing.sheets import Sheet, coarser
+from engine.publishing.styles import style_files
 
 __all__ = ["write_stac"]
 
@@ -39,12 +41,12 @@ def write_stac(
     sheets: Sequence[Sheet],
     *,
     period: tuple[date, date],
-    sources: Sequence[tuple[str, str]],
+    derived: Sequence[Mapping[str, str]],
     software: Mapping[str, str],
     model: Mapping[str, Any],
     weights: Mapping[str, Any] | None,
     version: str,
-    licence: str,
+    rights: Rights,
     checksums: Mapping[str, str],
 ) -> None:
     """Write ``collection.json`` and an item for each sheet, ``items/NAME.json``, by the rasters.
@@ -57,13 +59,14 @@ def write_stac(
     form : what it consists of.
     sheets : its parts, whose rasters are written.
     period : first and last day of imagery.
-    sources : (id, address) of the items it is derived from, unsigned.
+    derived : links to the items that it is derived from, relative ones from the folder itself.
     software : name to version.
     model : MLM fields of the model used.
-    weights : the model's file as an asset of role ``mlm:model``; without it, or without one of
+    weights : the model's file as an asset of role ``mlm:model``, its address as in `derived`;
+        without it, or without one of
         the fields that the MLM extension requires, that extension is not declared.
     version : of the release.
-    licence : of the imagery.
+    rights : terms of use, and who is to be named.
     checksums : SHA-256 of each raster, by the name of its file.
     """
     crs = CRS.from_user_input(str(box.crs))
@@ -72,16 +75,17 @@ def write_stac(
     )
     described = weights is not None and set(model) >= _MLM_REQUIRED
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    derived = [
-        {"rel": "derived_from", "href": href, "title": identity} for identity, href in sources
-    ]
+    terms = rights.to_stac()
+    extensions = [*_EXTENSIONS, *([_MLM] if described else [])]
+    extensions += [SCIENTIFIC] if "sci:citation" in terms else []
+    lineage = ". ".join([f"{form.words} of {name}, made with natmap", *rights.credits])
     (folder / "items").mkdir(exist_ok=True)
     for sheet in sheets:
         part = box[sheet.rows, sheet.cols]
         item = {
             "type": "Feature",
             "stac_version": "1.1.0",
-            "stac_extensions": [*_EXTENSIONS, _MLM] if described else _EXTENSIONS,
+            "stac_extensions": extensions,
             "id": sheet.name,
             "collection": name,
             **_place(part, crs),
@@ -90,13 +94,13 @@ def write_stac(
                 "start_datetime": start,
                 "end_datetime": end,
                 "created": now,
-                "license": "other",
+                **terms,
                 **_projection(crs),
                 "proj:shape": list(part.shape),
                 "proj:transform": list(part.transform)[:6],
                 "processing:level": "L4",
-                "processing:software": dict(software),
-                "processing:lineage": f"{form.words} of {name}, natmap; {licence}",
+                **({"processing:software": dict(software)} if software else {}),
+                "processing:lineage": lineage,
                 "processing:datetime": now,
                 "version": version,
                 **_without_bands(model),
@@ -110,11 +114,13 @@ def write_stac(
                     "href": "../report.json",
                     "type": "application/json",
                 },
-                *(derived if len(sheets) == 1 else ()),
+                *rights.links,
+                *(map(_from_items, derived) if len(sheets) == 1 else ()),
             ],
             "assets": {
                 layer.key: _asset(folder, sheet, layer, box, checksums) for layer in form.layers
             }
+            | _styles("../", sheet.name, ".tif", form)
             | {
                 "preview": {
                     "href": "../preview.png",
@@ -123,17 +129,17 @@ def write_stac(
                     "title": "Preview",
                 }
             }
-            | ({"model": dict(weights)} if weights is not None else {}),
+            | ({"model": _from_items(weights)} if weights is not None else {}),
         }
-        _write(folder / "items" / f"{sheet.name}.json", item)
+        write_json(folder / "items" / f"{sheet.name}.json", item)
     collection = {
         "type": "Collection",
         "stac_version": "1.1.0",
-        "stac_extensions": [],
+        "stac_extensions": [SCIENTIFIC] if "sci:citation" in terms else [],
         "id": name,
-        "title": f"{form.title}: {name}",
         "description": f"{form.title} at {box.resolution.x:g} m, made by natmap.",
-        "license": "other",
+        "license": "other",  # STAC asks for a word here; item and report say where none is stated
+        **terms,
         "keywords": list(form.keywords),
         "extent": {
             "spatial": {"bbox": [_place(box, crs)["bbox"]]},
@@ -145,6 +151,7 @@ def write_stac(
                 {"rel": "item", "href": f"./items/{s.name}.json", "type": "application/geo+json"}
                 for s in sheets
             ),
+            *rights.links,
             # of several sheets once, and not with each
             *(derived if len(sheets) > 1 else ()),
         ],
@@ -158,8 +165,32 @@ def write_stac(
                 "roles": ["data", "virtual"],
             }
             for layer in form.layers
+        } | _styles("./", name, ".vrt", form)
+    write_json(folder / "collection.json", collection)
+
+
+def _from_items(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A link or an asset whose relative address is the folder's, as items have it."""
+    href = str(entry["href"])
+    return {**entry, "href": f".{href}" if href.startswith("./") else href}
+
+
+def _styles(way: str, name: str, end: str, form: Form) -> dict[str, dict[str, Any]]:
+    """Files that say what the values of rasters are, beside these."""
+    kinds = {
+        "metadata": ("Names and colours for GDAL", ["metadata"]),
+        "style": ("Style for QGIS", ["style"]),
+    }
+    return {
+        f"{layer.key}-{kind}": {
+            "href": f"{way}{file}",
+            "type": "application/xml",
+            "title": f"{layer.title}: {kinds[kind][0]}",
+            "roles": kinds[kind][1],
         }
-    _write(folder / "collection.json", collection)
+        for layer in form.layers
+        for kind, file in style_files(f"{name}{layer.suffix}{end}", layer).items()
+    }
 
 
 def _place(box: GeoBox, crs: CRS) -> dict[str, Any]:
@@ -236,7 +267,3 @@ def _asset(
             for r, text in REASON_TEXTS.items()
         ]
     return asset
-
-
-def _write(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

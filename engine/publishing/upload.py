@@ -55,6 +55,13 @@ def upload(folder: Path, target: Bucket) -> None:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     files.sort(key=lambda path: path.name in _LAST)
     names = {prefix + path.relative_to(folder).as_posix(): path for path in files}
+    clash = (old - (written or set())) & names.keys()
+    if clash:
+        raise PublishError(
+            "objects that natmap did not write have names of the product's",
+            got=", ".join(sorted(clash)[:5]),
+            remedy="move them away, or name another prefix in `publish`",
+        )
     ours = sorted((written or set()) | names.keys())
     with target.errors("written"):
         obstore.put(objects, prefix + _MARK, json.dumps(ours).encode())
@@ -71,9 +78,10 @@ def _written(objects: Any, prefix: str, there: set[str]) -> set[str] | None:
     killed; None where there is neither."""
     if prefix + _MARK in there:
         try:
-            return set(map(str, json.loads(bytes(obstore.get(objects, prefix + _MARK).bytes()))))
-        except (ValueError, TypeError):  # of before it listed them
-            return there
+            listed = json.loads(bytes(obstore.get(objects, prefix + _MARK).bytes()))
+            return {str(name) for name in listed} | {prefix + _MARK}
+        except (ValueError, TypeError):  # a mark of somebody else's
+            return None
     if f"{prefix}report.json" not in there:
         return None
     try:

@@ -8,13 +8,29 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 
 from engine.errors import RecipeError
 from engine.recipes.documents import read_document, read_yaml
 
-__all__ = ["CardOrPath", "Given", "PathText", "Strict", "explain", "load_values", "read_recipe"]
+__all__ = [
+    "CardOrPath",
+    "Given",
+    "PathText",
+    "Strict",
+    "Words",
+    "explain",
+    "load_values",
+    "read_recipe",
+]
 
 Wanted = TypeVar("Wanted", bound="Strict")
 
@@ -70,6 +86,20 @@ PathText = Annotated[str, AfterValidator(_sound), _Place()]
 """A path, relative to the recipe's folder; or an address."""
 CardOrPath = Annotated[str, AfterValidator(_sound), _Place(named=True)]
 """A path as `PathText`, or the name of a card."""
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("text of one line, without control characters")
+    return text
+
+
+Words = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=1000),
+    AfterValidator(_one_line),
+]
+"""Text for people, in one line."""
 
 
 class Given(dict[str, Any]):

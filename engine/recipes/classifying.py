@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from engine.recipes.base import CardOrPath, PathText, Strict
+from engine.recipes.base import CardOrPath, PathText, Strict, Words
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
@@ -95,7 +95,9 @@ class ClassifierWanted(Strict):
     inference_block: int | None = Field(
         None, gt=0, le=128, description="cells down and across that are evaluated together"
     )
-    licence: str = "unknown"
+    licence: Words = "unknown"
+    attribution: Words | None = Field(None, description="who made the model, and is to be named")
+    citation: Words | None = Field(None, description="how the model is cited")
     description: str = ""
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from engine.recipes.base import PathText, Strict
-from engine.recipes.sections import AreaChoice, GridChoice, Mask
+from engine.recipes.sections import AreaChoice, GridChoice, Mask, Publication
 
 __all__ = ["NAME", "Recipe"]
 
@@ -26,6 +26,7 @@ class Recipe(Strict):
     mask: Mask | None = None
     store: PathText
     publish: PathText | None = None
+    publication: Publication | None = None
     price_per_worker_hour: float | None = Field(None, ge=0)
 
     @model_validator(mode="after")

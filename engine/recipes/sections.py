@@ -17,7 +17,7 @@ from pydantic import (
 from engine.errors import RecipeError
 from engine.grid.grid import projected_crs
 from engine.items import band_name
-from engine.recipes.base import CardOrPath, PathText, Strict
+from engine.recipes.base import CardOrPath, PathText, Strict, Words
 
 __all__ = [
     "AreaChoice",
@@ -31,6 +31,7 @@ __all__ = [
     "Mask",
     "ModelChoice",
     "Period",
+    "Publication",
     "at_one_metre",
 ]
 
@@ -242,6 +243,17 @@ class Filter(Strict):
     method: Literal["gaussian", "majority", "none"] = "gaussian"
     radius_rule: Literal["ee", "floor"] = Field("ee", description="support of the Gaussian kernels")
     majority_radius: int = Field(1, ge=1, le=10, description="cells, for method majority")
+
+
+class Publication(Strict):
+    """What the product says of itself; nothing here decides a pixel."""
+
+    title: Words | None = Field(None, description="of the product, for people")
+    licence: Words | None = Field(
+        None, description="under which the product may be used: an SPDX identifier, or words"
+    )
+    attribution: Words | None = Field(None, description="who made it, and is to be named")
+    citation: Words | None = Field(None, description="how it is cited")
 
 
 class Mask(Strict):

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from engine.legend import NamedClass
-from engine.recipes.base import CardOrPath, PathText, Strict
+from engine.recipes.base import CardOrPath, PathText, Strict, Words
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
@@ -84,7 +84,9 @@ class SegmenterWanted(Strict):
         None, gt=0, description="side of a window of a map; by default the chips'"
     )
     overlap: int = Field(64, ge=0, description="of neighbouring windows, in pixels")
-    licence: str = "unknown"
+    licence: Words = "unknown"
+    attribution: Words | None = Field(None, description="who made the model, and is to be named")
+    citation: Words | None = Field(None, description="how the model is cited")
     description: str = ""
 
     @model_validator(mode="after")

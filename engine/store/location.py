@@ -29,7 +29,7 @@ from engine.files import scratch, together
 if TYPE_CHECKING:
     from obstore.store import RetryConfig
 
-__all__ = ["Bucket", "Folder", "Location", "location_of", "version_of"]
+__all__ = ["Bucket", "Folder", "Location", "location_of", "one_in_the_other", "version_of"]
 
 _REMEDY = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_SESSION_TOKEN), AWS_REGION, and "
@@ -218,6 +218,17 @@ def _endpoint() -> str | None:
 
 def _region() -> str:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def one_in_the_other(one: Location, other: Location) -> bool:
+    """Whether one of two places is, or lies in, the other."""
+    paths = [
+        place.path.resolve()
+        if isinstance(place, Folder)
+        else Path("s3:", place.bucket, place.prefix)
+        for place in (one, other)
+    ]
+    return paths[0].is_relative_to(paths[1]) or paths[1].is_relative_to(paths[0])
 
 
 def version_of(seen: Any) -> dict[str, str]:

@@ -330,9 +330,9 @@ class Store:
         """Commits that lead to the newest, which is the first."""
         return list(self._repo.ancestry(branch="main"))
 
-    def tag(self, name: str) -> None:
-        """Name the newest commit as a release."""
-        self._repo.create_tag(name, snapshot_id=self.reader().snapshot_id)
+    def tag(self, name: str, snapshot: str | None = None) -> None:
+        """Name a commit as a release, by default the newest."""
+        self._repo.create_tag(name, snapshot_id=snapshot or self.reader().snapshot_id)
 
     def prune(self, before: datetime) -> tuple[int, int]:
         """Expire commits made before a time, and delete what only they refer to; tags stay.

@@ -120,6 +120,8 @@ class PatchTask(Task):
             classes=tuple(c.code for c in LCZ),
             features=1,  # until it is measured
             licence=recipe.model.licence,
+            attribution=recipe.model.attribution,
+            citation=recipe.model.citation,
             provenance=recipe.model.description or f"trained on {count} patches of {places}",
             weights=f"{recipe.name}.safetensors",
             sha256="0" * 64,

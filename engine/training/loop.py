@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from engine.errors import RunError
-from engine.models.card import ModelCard
+from engine.models.card import ABOUT, ModelCard
 from engine.models.registry import begin_with, build
 from engine.training.devices import add_up, spread
 from engine.training.frozen import freeze
@@ -126,7 +126,7 @@ class Lesson(ABC):
     def key(self) -> str:
         """What decides the weights: a state of another training is not gone on from."""
         digest = hashlib.sha256()
-        parts = self.card.model_dump(exclude={"name", "version", "provenance", "licence", "sha256"})
+        parts = self.card.model_dump(exclude=ABOUT | {"sha256"})
         text = json.dumps([parts, asdict(self.settings)], sort_keys=True, default=str)
         digest.update(text.encode())
         for values in self.data():

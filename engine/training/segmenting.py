@@ -136,6 +136,8 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         features=0,
         output="logit",
         licence=model.licence,
+        attribution=model.attribution,
+        citation=model.citation,
         provenance=model.description or f"trained on chips of {places}",
         weights=f"{recipe.name}.safetensors",
         sha256="0" * 64,

@@ -414,8 +414,18 @@ def test_a_recipe_runs_and_publishes_in_a_bucket(workers: Local, s3: str) -> Non
     # earlier one
     key = f"{bucket.prefix}/report.json"
     obstore.delete(bucket.objects, key)
-    obstore.put(bucket.objects, f"{bucket.prefix}/.natmap-upload", b"")
-    obstore.put(bucket.objects, f"{bucket.prefix}/left.tif", b"")
+    left_over = f"{bucket.prefix}/left.tif"
+    mark = f"{bucket.prefix}/.natmap-upload"
+    obstore.put(bucket.objects, mark, json.dumps([*names, left_over]).encode())
+    obstore.put(bucket.objects, left_over, b"")
+    assert engine.publish(remote, base=local) == remote["publish"]
+    # ... but never over an object of somebody else's, and a mark that lists nothing proves nothing
+    obstore.delete(bucket.objects, key)
+    for content, why in ((b"", "something else"), (b"[]", "did not write")):
+        obstore.put(bucket.objects, mark, content)
+        with pytest.raises(PublishError, match=why):
+            engine.publish(remote, base=local)
+    obstore.put(bucket.objects, mark, json.dumps([*names]).encode())
     assert engine.publish(remote, base=local) == remote["publish"]
     # ... and a whole one
     assert engine.publish(remote, base=local, tag="v1") == remote["publish"]

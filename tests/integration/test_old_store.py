@@ -99,6 +99,13 @@ def test_it_is_read_and_published_and_not_run_on(country: Path) -> None:
             np.testing.assert_array_equal(file.read(), values)
     report = json.loads((country / "product" / "report.json").read_text())
     assert [run["provenance"] for run in report["runs"]] == ["unknown"]
+    assert report["versions"] == {}  # of this machine's software nothing is known to have made it
+    assert any("does not know what made" in note for note in report["notes"])
+    (country / "store.release-then.items.parquet").rename(country / "away.parquet")
+    engine.publish(country / "recipe.yaml", tag="then")
+    report = json.loads((country / "product" / "report.json").read_text())
+    assert any("kept no items" in note for note in report["notes"])
+    (country / "away.parquet").rename(country / "store.release-then.items.parquet")
     assert engine.diff(country / "store", "then").changed == 0
 
 

@@ -10,14 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rasterio
 import yaml
 from pydantic import BaseModel
+from support import shared
+from support.worlds import change_recipe
 
 import engine
+from engine.catalog.snapshot import read_snapshot, write_snapshot
 from engine.errors import NatmapError, PublishError
+from engine.models.card import load_card
 from engine.pipeline import publish as module
 from engine.pipeline.made import AS_GIVEN
 from engine.products.lcz import LczRecipe
+from engine.publishing.product import Facts
+from engine.recipes.sections import Publication
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +58,10 @@ STALE: dict[str, Any] = {
 GIVEN: dict[str, Any] = {
     "name": "another",
     "publish": "another",
+    "publication.title": "Another",
+    "publication.licence": "CC-BY-4.0",
+    "publication.attribution": "A city",
+    "publication.citation": "A city (2021): Another.",
     "price_per_worker_hour": 2.0,
 }
 """Changes that decide no pixel, and are published as given."""
@@ -92,7 +103,9 @@ def changed(recipe: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     *sections, key = path.split(".")
     place = found
     for section in sections:
-        place = place.setdefault(section, {})
+        if place.get(section) is None:
+            place[section] = {}
+        place = place[section]
     if path.startswith("area."):
         place.clear()
     place[key] = value
@@ -103,7 +116,7 @@ def test_every_key_is_in_one_list() -> None:
     listed = [*STALE, *GIVEN, *NOTHING]
     assert len(listed) == len(set(listed))
     assert set(listed) == set(leaves(LczRecipe))
-    assert set(GIVEN) == set(AS_GIVEN)
+    assert {path.partition(".")[0] for path in GIVEN} == set(AS_GIVEN)
 
 
 def test_any_change_without_a_run_is_refused_or_stated(
@@ -111,11 +124,15 @@ def test_any_change_without_a_run_is_refused_or_stated(
 ) -> None:
     recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(
-        module,
-        "write_product",
-        lambda folder, form, box, read, facts, **more: told.append(dict(facts.recipe)) or folder,
-    )
+
+    def write(folder: Path, form: Any, box: Any, read: Any, facts: Facts, **more: Any) -> Path:
+        told.append(dict(facts.recipe))
+        said = Publication(**(facts.recipe["publication"] or {}))
+        own = facts.rights.own
+        assert (own.licence, own.attribution) == (said.licence, said.attribution)
+        return folder
+
+    monkeypatch.setattr(module, "write_product", write)
     engine.publish(recipe, base=mapped)
     [first] = told
     published = []
@@ -128,8 +145,82 @@ def test_any_change_without_a_run_is_refused_or_stated(
         if value is None:
             continue
         engine.publish(changed(recipe, path, value), base=mapped)
-        expected = first | ({path: value} if path in GIVEN else {})
-        assert told[-1] == expected, path
+        given = changed(first, path, value) if path in GIVEN else first
+        if path.startswith("publication."):  # keys that are not given are there, and None
+            given["publication"] = Publication(**given["publication"]).model_dump()
+        assert told[-1] == given, path
+
+
+def test_items_are_those_of_the_runs_and_not_of_a_file_at_hand(mapped: Path) -> None:
+    recipe = mapped / "recipe.yaml"
+    then = json.loads((mapped / "product" / "report.json").read_text())
+    beside = mapped / "store.items.parquet"
+    write_snapshot(read_snapshot(beside)[:1], beside)
+    engine.publish(recipe)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    assert now["items"] == then["items"]
+    assert len(now["items"]) > 1
+    beside.unlink()
+    engine.publish(recipe)
+    assert json.loads((mapped / "product" / "report.json").read_text())["items"] == then["items"]
+
+
+def test_terms_that_images_are_given_later_are_stated_after_a_run_of_nothing(mapped: Path) -> None:
+    recipe = mapped / "recipe.yaml"
+    source = Path(yaml.safe_load(recipe.read_text())["imagery"]["catalog"]).parent
+    features = [json.loads(path.read_text()) for path in sorted(source.glob("S2*.json"))]
+    for feature in features:
+        feature["properties"]["providers"] = [{"name": "A city", "roles": ["licensor"]}]
+        for asset in feature["assets"].values():
+            asset["href"] = str(source / asset["href"])
+    catalog = mapped / "catalog.json"
+    catalog.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    imagery = yaml.safe_load(recipe.read_text())["imagery"] | {"catalog": str(catalog)}
+    change_recipe(recipe, imagery=imagery)
+    assert shared.run(recipe).done == 0
+    engine.publish(recipe)
+    report = json.loads((mapped / "product" / "report.json").read_text())
+    assert [terms["attribution"] for terms in report["rights"]["sources"]] == ["A city"]
+    assert [run["run"] for run in report["runs"]] == [1]  # the second made nothing
+
+
+def test_a_product_stands_alone(mapped: Path) -> None:
+    """No link of it leads to this machine, and what it links to is there."""
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    engine.publish(changed(recipe, "publication.licence", "CC-BY-4.0"), base=mapped)
+    product = mapped / "product"
+    for path in [product / "collection.json", *(product / "items").iterdir()]:
+        told = json.loads(path.read_text())
+        entries = [*told["links"], *told.get("assets", {}).values()]
+        assert {entry["rel"] for entry in told["links"]} >= {"root"}
+        for href in (entry["href"] for entry in entries):
+            assert (path.parent / href).is_file()
+        assert told.get("license") or told["properties"]["license"] == "CC-BY-4.0"
+    report = json.loads((product / "report.json").read_text())
+    assert {p.stem for p in (product / "sources").iterdir()} == set(report["items"])
+    for path in product.rglob("*.json"):
+        assert str(mapped) not in path.read_text()
+    with rasterio.open(product / f"{report['name']}.tif") as file:
+        assert "CC-BY-4.0" in file.tags()["TIFFTAG_COPYRIGHT"]
+    assert load_card(product / "model").name == "lcz-made-up"
+    with pytest.raises(PublishError, match="within one another"):
+        engine.publish(changed(recipe, "publish", "store/product"), base=mapped)
+
+
+def test_a_run_of_which_a_part_is_done_states_what_made_each_part(mapped: Path) -> None:
+    """Two of three dates in one tile, three in all others: all three went in."""
+    recipe = yaml.safe_load((mapped / "recipe.yaml").read_text())
+    then = json.loads((mapped / "product" / "report.json").read_text())
+    shorter = changed(recipe, "imagery.period", "2021-09-26/2021-10-02")
+    shared.run(shorter, base=mapped, tiles=["r0001c0001"])
+    with pytest.raises(PublishError, match="--as-made"):
+        engine.publish(recipe, base=mapped)
+    engine.publish(shorter, base=mapped, as_made=True)
+    now = json.loads((mapped / "product" / "report.json").read_text())
+    frozen = {item.id for item in read_snapshot(mapped / "store.items.parquet")}
+    assert frozen < set(now["items"])
+    assert now["items"] == then["items"]
+    assert [run["tiles"] for run in now["runs"]] == [then["runs"][0]["tiles"] - 1, 1]
 
 
 def test_on_request_both_are_stated(mapped: Path) -> None:

@@ -26,12 +26,15 @@ from pystac.validation.stac_validator import JsonSchemaSTACValidator
 from engine.addresses import public
 from engine.errors import PublishError
 from engine.legend import LCZ, Reason
+from engine.models.card import find_card, load_card
 from engine.products.registry import PRODUCTS
 from engine.publishing import preview
 from engine.publishing import replace as replacing_module
 from engine.publishing.forms import Form, Layer, Scale, reason_layer
 from engine.publishing.product import Facts, write_product
+from engine.publishing.rights import Rights, Terms
 from engine.publishing.sheets import cut_sheets
+from engine.publishing.sources import Source
 from engine.publishing.tally import count
 
 LCZ_FORM, UGS_FORM = PRODUCTS["lcz"].form, PRODUCTS["ugs"].form
@@ -43,8 +46,8 @@ FACTS = Facts(
     name="toy",
     period=(date(2023, 3, 1), date(2023, 6, 30)),
     sources=[
-        ("S2A_1", "https://user:pass@example.org/S2A_1.json?sig=SECRET&se=2023"),
-        ("S2B_2", "s3://eodata/S2B_2.json"),
+        Source("S2A_1", "https://user:pass@example.org/S2A_1.json?sig=SECRET&se=2023"),
+        Source("S2B_2", "s3://eodata/S2B_2.json"),
     ],
     software={"natmap": "0.1.0"},
     model={
@@ -76,15 +79,15 @@ FACTS = Facts(
         ],
     },
     version="v1",
-    licence="Contains modified Copernicus Sentinel data [2023]",
+    rights=Rights(
+        "A toy",
+        Terms("CC-BY-4.0", "Toy Town", "Toy Town (2023): A toy."),
+        [(Terms("contains modified Copernicus Sentinel data"), 2)],
+        ("Contains modified Copernicus Sentinel data 2023, processed by Toy Town",),
+    ),
     recipe={"imagery": {"catalog": "https://me:word@stac.example.org/v1?token=SECRET"}},
     seconds={"scores": 12.3456},
     notes=("left out https://x.org/a.tif?sig=SECRET, suspect",),
-    weights={
-        "href": "https://example.org/sen2lcz.safetensors",
-        "roles": ["mlm:model"],
-        "mlm:artifact_type": "safetensors",
-    },
 )
 
 
@@ -111,6 +114,7 @@ def reader(layers: dict[str, np.ndarray]) -> Callable[[str, slice, slice], np.nd
     return lambda key, rows, cols: layers[key][rows, cols]
 
 
+CARD = load_card(find_card("lcz-made-up", Path()))
 TENTH = GeoBox((130, 90), BOX.transform, BOX.crs)
 
 
@@ -122,9 +126,9 @@ def few(layers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory, layers: dict[str, np.ndarray]) -> Path:
-    return write_product(
-        tmp_path_factory.mktemp("publish") / "toy", LCZ_FORM, BOX, reader(layers), FACTS
-    )
+    folder = tmp_path_factory.mktemp("publish") / "toy"
+    facts = replace(FACTS, card=CARD)
+    return write_product(folder, LCZ_FORM, BOX, reader(layers), facts)
 
 
 def test_the_folder_holds_what_the_design_lists(
@@ -139,7 +143,10 @@ def test_the_folder_holds_what_the_design_lists(
         "toy-dissent.tif",
         "toy-reason.tif",
     }
-    assert {p.name for p in product.iterdir()} == rasters | {
+    beside = {f"{name}.aux.xml" for name in rasters} | {f"{name[:-4]}.qml" for name in rasters}
+    beside -= {"toy-observations.tif.aux.xml", "toy-observations.qml"}  # numbers without a bound
+    assert {p.name for p in product.iterdir()} == rasters | beside | {
+        "model",
         "collection.json",
         "items",
         "preview.png",
@@ -239,7 +246,17 @@ def test_the_stac_is_valid_and_says_what_it_came_from(
     west, south, east, north = raw["bbox"]
     assert 126 < west < 128 < 129 > east
     assert 36 < south < 37 < north < 38
-    assert set(item.assets) == {layer.key for layer in LCZ_FORM.layers} | {"preview", "model"}
+    keys = {layer.key for layer in LCZ_FORM.layers}
+    named = {f"{key}-{kind}" for key in keys - {"observations"} for kind in ("metadata", "style")}
+    assert set(item.assets) == keys | named | {"preview", "model"}
+    hrefs = [a["href"] for a in raw["assets"].values()]
+    assert all((product / "items" / href).is_file() for href in hrefs)
+    assert not any(href.startswith(("/", "file:")) for href in hrefs)
+    assert raw["properties"]["license"] == "CC-BY-4.0"
+    assert raw["properties"]["sci:citation"] == "Toy Town (2023): A toy."
+    assert "Contains modified Copernicus Sentinel data 2023" in raw["properties"]["attribution"]
+    assert collection.license == "CC-BY-4.0"
+    assert [p.name for p in collection.providers] == ["Toy Town"]
     for layer in LCZ_FORM.layers:
         asset = item.assets[layer.key]
         path = Path(asset.get_absolute_href())
@@ -268,7 +285,7 @@ def test_the_model_is_described_as_its_extension_asks(
     assert "mlm:hyperparameters" not in item["properties"]
     models = [a for a in item["assets"].values() if "mlm:model" in a["roles"]]
     assert [m["mlm:artifact_type"] for m in models] == ["safetensors"]
-    write_product(tmp_path / "bare", LCZ_FORM, TENTH, reader(few), replace(FACTS, weights=None))
+    write_product(tmp_path / "bare", LCZ_FORM, TENTH, reader(few), FACTS)
     item = json.loads((tmp_path / "bare" / "items" / "toy.json").read_text())
     assert mlm not in item["stac_extensions"]
 
@@ -325,7 +342,8 @@ def test_rasters_of_which_nothing_changed_are_taken_over(
     harmed.write_bytes(harmed.read_bytes() + b"x")
     third = publish(folder)
     assert {name for name in first if third[name] != second[name]} == {harmed.name}
-    assert not set(publish(folder, licence="another").values()) & set(third.values())
+    another = replace(FACTS.rights, own=Terms("another"))
+    assert not set(publish(folder, rights=another).values()) & set(third.values())
     titles = tuple(replace(layer, title=layer.title + "!") for layer in LCZ_FORM.layers)
     fourth = publish(folder)
     assert not set(publish(folder, replace(LCZ_FORM, layers=titles)).values()) & set(
@@ -373,7 +391,7 @@ def test_a_process_that_died_is_made_up_for(
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
     )
-    place = tmp_path / f".p-{socket.gethostname()}-{int(dead.stdout)}-abc"
+    place = tmp_path / f".p~{socket.gethostname()}~{int(dead.stdout)}~abc"
     shutil.copytree(folder, place)
     if when == "between":
         folder.rename(place.with_name(place.name + "-old"))
@@ -565,5 +583,5 @@ def test_what_one_file_cannot_bear_is_cut_into_sheets(
     for item in collection.get_items():
         assert not item.get_links("derived_from")
         for name, asset in item.assets.items():
-            if name not in ("preview", "model"):
+            if name != "preview":
                 assert (folder / "items" / asset.href).exists()
