@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli import learning, main
-from engine.cli.endings import Verbs, again
+from engine.cli import learning
+from engine.cli.endings import Verbs, again, carry_out
 from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
 __all__ = ["app", "main"]
@@ -349,3 +349,8 @@ def _recipe(path: Path, overrides: list[str] | None) -> Any:
 
 def _names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def main() -> None:
+    """Run the command; errors of natmap end with what, got, expected and remedy, and exit 2."""
+    carry_out(app)

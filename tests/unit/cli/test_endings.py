@@ -86,7 +86,7 @@ def test_what_is_ignored_stays_ignored() -> None:
 
 
 def test_what_is_broken_off_at_its_start_shows_no_trace() -> None:
-    body = "import os, signal, sys; from engine.cli import main\n"
+    body = "import os, signal, sys; from engine.cli.start import main\n"
     body += "sys.addaudithook(lambda e, a: e == 'import' and a[0] == 'typer'"
     body += " and os.kill(os.getpid(), signal.SIGINT))\nmain()"
     done = subprocess.run([sys.executable, "-c", body], capture_output=True, env=os.environ)
