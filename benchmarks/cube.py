@@ -99,8 +99,8 @@ def recipe(folder: Path, size: int, keep: bool = True) -> dict[str, object]:
     x, y = move.transform(WEST + (size + 800) * 5, NORTH - (size + 800) * 5)
     half = size * 5
     west, north = round((x - half) / 10) * 10.0, round((y + half) / 10) * 10.0
-    # whole tiles and no others: pixels count by their centre
-    ring = shapely.box(west + 3, north - 2 * half + 3, west + 2 * half - 3, north - 3)
+    # whole tiles and no others, also not for the discs about clouds, of up to 90 m
+    ring = shapely.box(west + 99, north - 2 * half + 99, west + 2 * half - 99, north - 99)
     back = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
     degrees = shapely.transform(
         shapely.segmentize(ring, 500), lambda xy: np.column_stack(back.transform(*xy.T))
