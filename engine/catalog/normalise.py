@@ -12,11 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
-import shapely
-from pyproj.exceptions import CRSError
-from shapely.geometry import mapping, shape
-from shapely.geometry.base import BaseGeometry
+from shapely.geometry import mapping
 
 from engine.addresses import doubtful, dropped, public_address, resolve
 from engine.catalog.cards import SourceCard
@@ -29,20 +25,16 @@ from engine.catalog.forms import (
     number_of,
     offset_of,
 )
+from engine.catalog.ground import Frames, footprint_of
 from engine.catalog.names import numbering_of
-from engine.errors import ItemError, NatmapError
-from engine.grid.antimeridian import Folded, fold
-from engine.grid.area import polygons_of, reproject
-from engine.grid.moving import mend
+from engine.errors import ItemError
 from engine.items import BANDS, SCL, Asset, Item
 
 __all__ = ["normalise"]
 
-_BEYOND = 0.05  # of a footprint's area; outlines of real items lie up to 1.2 % beyond their frame
 _STRIPS = ("s2:datastrip_id", "s2:datastrip-id", "eopf:datastrip_id", "sentinel:datastrip_id")
 _TAKES = ("s2:datatake_id", "s2:datatake-id", "eopf:datatake_id")
 _FIRST, _LAST = 1900, 2200  # years
-_MOST_EAST = 540.0  # degrees: footprints may be written beyond 180, and beyond that once more
 
 
 def normalise(
@@ -70,14 +62,14 @@ def normalise(
     properties = raw.get("properties") or {}
     _refuse_other_levels(name, raw, properties)
     notes: list[str] = []
-    footprint = _footprint(name, raw, notes)
+    footprint = footprint_of(name, raw, notes)
     moment, end = _times(name, properties)
     baseline, numbers = baseline_of(properties, card, name), numbering_of(raw)
     assets: dict[str, Asset] = {}
     stamps: list[str] = []
     zarr: list[str] = []
     known: dict[int, dict[str, str]] = {}
-    raw_assets, frames = raw.get("assets") or {}, _Frames(footprint.geometry, notes)
+    raw_assets, frames = raw.get("assets") or {}, Frames(footprint.geometry, notes)
     for band in (*BANDS, SCL):
         found = find_asset(raw_assets, band, card, numbers)
         if found is None:
@@ -89,11 +81,11 @@ def normalise(
         others = known.setdefault(index, {})
         href = _address(name, resolve(str(asset["href"]), base), card.parameters, others, notes)
         form = form_of(asset, index)
-        scale, offset = form["scale"], offset_of(card, properties, baseline, form)
+        scale = form["scale"]
         assets[band] = Asset(
             href=href,
             scale=1.0 if band == SCL else 1e-4 if scale is None else scale,
-            offset=0.0 if band == SCL else offset,
+            offset=0.0 if band == SCL else offset_of(card, properties, baseline, form),
             nodata=form["nodata"],
             index=index,
             **frames.claims(asset, properties),
@@ -274,109 +266,6 @@ def _seen_from(home: Path | None, said: str, href: str) -> str:
     if home is None or "://" in said or os.path.isabs(said):
         return href
     return os.path.relpath(href, home)
-
-
-def _code(value: Any) -> str:
-    return f"EPSG:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
-
-
-class _Frames:
-    """What an item claims of its files' frames, checked against its own footprint.
-
-    Parameters
-    ----------
-    footprint : in degrees.
-    notes : of the item.
-    """
-
-    def __init__(self, footprint: BaseGeometry, notes: list[str]) -> None:
-        self._footprint = shapely.segmentize(footprint, 0.05)
-        self._notes = notes
-        self._known: dict[tuple[object, ...], bool] = {}
-
-    def claims(self, *places: Mapping[str, Any]) -> dict[str, Any]:
-        """crs, transform and shape as the projection extension says them, where they can be true.
-
-        A frame that does not hold the footprint is not believed: the file knows.
-        """
-
-        def told(*names: str) -> Any:
-            values = (place.get(name) for place in places for name in names)
-            return next((value for value in values if value), None)
-
-        crs, at, size = told("proj:code", "proj:epsg"), told("proj:transform"), told("proj:shape")
-        found: dict[str, Any] = dict.fromkeys(("crs", "transform", "shape"))
-        try:
-            found["crs"] = None if crs is None else _code(crs)
-            if at is not None:
-                a, b, c, d, e, f = (float(value) for value in at[:6])
-                found["transform"] = a, b, c, d, e, f
-            if size is not None:
-                height, width = (int(value) for value in size)
-                found["shape"] = height, width
-            if None not in found.values() and not self._holds(**found):
-                raise ValueError
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError):
-            note = "its proj: fields contradict its footprint, and are not believed"
-            if note not in self._notes:
-                self._notes.append(note)
-            return dict.fromkeys(found)
-        return found
-
-    def _holds(self, crs: str, transform: tuple[float, ...], shape: tuple[int, int]) -> bool:
-        """Whether a frame holds the footprint, but for a little; rotated files are not read."""
-        a, b, c, d, e, f = transform
-        height, width = shape
-        if b or d or not a or not e:
-            return False
-        corners = [(0, 0), (width, 0), (width, height), (0, height)]
-        ring = [(round(c + a * x, 6), round(f + e * y, 6)) for x, y in corners]
-        key = crs, tuple(ring)  # bands of one frame have pixels of several sizes
-        if key not in self._known:
-            frame = shapely.Polygon(ring)
-            self._known[key] = bool(frame.area) and self._beyond(frame, crs) <= _BEYOND
-        return self._known[key]
-
-    def _beyond(self, frame: BaseGeometry, crs: str) -> float:
-        """Share of the footprint that lies outside of a frame."""
-        try:
-            there = mend(reproject(self._footprint, "EPSG:4326", crs))
-        except (NatmapError, CRSError):
-            return 1.0
-        return float(1 - shapely.intersection(there, frame).area / there.area) if there.area else 0
-
-
-def _footprint(name: str, raw: Mapping[str, Any], notes: list[str]) -> Folded:
-    """Footprint in degrees, folded at the antimeridian; its polygons alone."""
-    try:
-        geometry = shapely.force_2d(shape(raw["geometry"]))
-    except (KeyError, TypeError, ValueError, AttributeError, shapely.errors.ShapelyError) as error:
-        raise ItemError(f"item {name} has no footprint", got=raw.get("geometry")) from error
-    if geometry.is_empty:
-        raise ItemError(f"item {name} has an empty footprint", got=raw["geometry"])
-    west, south, east, north = geometry.bounds
-    if not np.isfinite(shapely.get_coordinates(geometry)).all():
-        raise ItemError(f"item {name} has a footprint that is not finite")
-    if not (west >= -_MOST_EAST and east <= _MOST_EAST and south >= -90 and north <= 90):
-        raise ItemError(
-            f"item {name} has a footprint that is not in degrees",
-            got=geometry.bounds,
-            expected="longitude and latitude",
-        )
-    if not geometry.is_valid:
-        geometry = mend(geometry)
-        notes.append("footprint repaired")
-    geometry = shapely.MultiPolygon(polygons_of(geometry)) if not _plain(geometry) else geometry
-    if not geometry.area > 0:
-        raise ItemError(f"item {name} has a footprint without area", got=raw["geometry"])
-    found = fold(geometry)
-    if found.crosses:
-        notes.append("footprint crosses the antimeridian")
-    return found
-
-
-def _plain(geometry: BaseGeometry) -> bool:
-    return geometry.geom_type in ("Polygon", "MultiPolygon")
 
 
 # -- time and names ---------------------------------------------------------------------------

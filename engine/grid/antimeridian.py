@@ -42,10 +42,10 @@ def fold(geometry: BaseGeometry) -> Folded:
     ----------
     geometry : polygons, finite; longitudes may be any.
     """
-    geometry = mend(geometry)
+    geometry = _valid(geometry)
     west, south, east, north = geometry.bounds
     if east - west > 180:
-        rolled = mend(shapely.transform(geometry, _roll))
+        rolled = _valid(shapely.transform(geometry, _roll))
         left, _, right, _ = rolled.bounds
         if right - left <= 180 and _flat(rolled) == _flat(geometry):
             geometry, west, east = rolled, left, right
@@ -60,7 +60,7 @@ def fold(geometry: BaseGeometry) -> Folded:
         )
         for turn in (360.0 * n for n in range(first, max(first, last) + 1))
     ]
-    cut = mend(shapely.union_all(pieces))
+    cut = _valid(shapely.union_all(pieces))
     if cut.geom_type == "GeometryCollection":  # lines along 180 degrees are no ground
         cut = shapely.union_all(polygons_of(cut))
     crosses = last > first
@@ -92,6 +92,16 @@ def unroll(geometry: BaseGeometry) -> BaseGeometry:
     if all(a is b for a, b in zip(parts, found, strict=True)):
         return geometry
     return shapely.union_all([mend(part) for part in found])
+
+
+def _valid(geometry: BaseGeometry) -> BaseGeometry:
+    """By turns in and out, so that what is rolled and goes round the Earth is flat."""
+    if geometry.is_valid:
+        return geometry
+    try:
+        return shapely.make_valid(geometry)
+    except shapely.errors.GEOSException:  # of rings that collapse
+        return mend(geometry)
 
 
 def _flat(geometry: BaseGeometry) -> bool:

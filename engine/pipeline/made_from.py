@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -19,25 +16,9 @@ from engine.pipeline.prepare import Prepared
 from engine.products.index import ItemIndex
 from engine.runs.schedule import Schedule, Status
 from engine.store.ledger import State
-from engine.store.provenance import read_items, read_runs
+from engine.store.provenance import frozen_in
 
-__all__ = ["frozen_in", "items_by_tile", "tiles_before"]
-
-
-@contextmanager
-def frozen_in(root: zarr.Group, number: int = -1) -> Iterator[dict[str, Path]]:
-    """Catalogues of a run in a store's table as files, by the recipe's section.
-
-    None of a store that keeps no table. `number` is the run's, from 1; by default the last.
-    """
-    runs = read_runs(root)
-    told = runs[number if number < 0 else number - 1] if runs and number else {}
-    with TemporaryDirectory(prefix="natmap-") as scratch:
-        found = {}
-        for section, name in (told.get("items") or {}).items():
-            found[section] = Path(scratch) / f"{section}.parquet"
-            found[section].write_bytes(read_items(root, name))
-        yield found
+__all__ = ["items_by_tile", "tiles_before"]
 
 
 def tiles_before(schedule: Schedule) -> npt.NDArray[np.bool_]:

@@ -22,7 +22,6 @@ from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT
 from engine.pipeline.made import made_of
-from engine.pipeline.made_from import frozen_in
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.verbs import load
 from engine.products.product import SNAPSHOT
@@ -35,6 +34,7 @@ from engine.recipes.run import Recipe
 from engine.runs.schedule import Schedule
 from engine.store.ledger import State
 from engine.store.location import Folder, Location, location_of, one_in_the_other
+from engine.store.provenance import frozen_in
 from engine.store.reading import Reader
 from engine.store.repository import Store
 

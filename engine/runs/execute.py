@@ -37,16 +37,15 @@ from engine.runs.monitor import Cluster, Watch, address_of
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
 from engine.runs.silence import Ear
+from engine.runs.summary import Summary
 from engine.runs.task import TileResult, run_tile
 from engine.store.chunks import check_changes, tile_chunks
 from engine.store.digests import commit
 from engine.store.ledger import RECORD, State
 from engine.store.repository import Store
-from engine.tables import html_table
 
 __all__ = ["Limits", "Summary", "execute"]
 
-_SHOWN = 20  # failures that a notebook shows
 _AT_ONCE = 16  # tasks sent together at most
 _NAMED = 4  # of tiles that nothing is heard of
 
@@ -73,32 +72,6 @@ class Limits:
     deaths: int = 4
     patience: float = 120.0
     silence: float = 180.0
-
-
-@dataclass(frozen=True, repr=False)
-class Summary:
-    """What a run did; failures are (stage, tile, text)."""
-
-    done: int
-    failed: tuple[tuple[str, str, str], ...]
-    blocked: int
-    stopped: bool
-    seconds: float
-
-    def __repr__(self) -> str:
-        return f"<Summary {self._head}>"
-
-    def _repr_html_(self) -> str:
-        rows = [(s, tile, text.partition("\n")[0]) for s, tile, text in self.failed[:_SHOWN]]
-        more = len(self.failed) - len(rows)
-        notes = [f"and {more} more"] if more else []
-        return html_table(self._head, ("stage", "tile", "what failed"), rows, *notes)
-
-    @property
-    def _head(self) -> str:
-        said = f"{self.done} tiles done in {self.seconds:.0f} s, {len(self.failed)} failed"
-        waiting = f", {self.blocked} wait for these" if self.blocked else ""
-        return said + waiting + (", stopped: run again to resume" if self.stopped else "")
 
 
 def execute(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ import zarr
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from engine.errors import StoreError
+from engine.files import scratch
 from engine.store.digests import commit
 from engine.store.repository import Store
 
-__all__ = ["begin_run", "read_items", "read_runs"]
+__all__ = ["begin_run", "frozen_in", "read_items", "read_runs"]
 
 _MOST = np.iinfo(np.uint16).max  # numbers that a record has room for
 _CHUNK = 2**24  # bytes of a snapshot that lie together
@@ -95,3 +98,19 @@ def read_items(root: zarr.Group, name: str) -> bytes:
     """
     group: Any = root["runs"]
     return bytes(np.asarray(group[name][:]).tobytes())
+
+
+@contextmanager
+def frozen_in(root: zarr.Group, number: int = -1) -> Iterator[dict[str, Path]]:
+    """Catalogues of a run in a store's table as files, by the recipe's section.
+
+    None of a store that keeps no table. `number` is the run's, from 1; by default the last.
+    """
+    runs = read_runs(root)
+    told = runs[number if number < 0 else number - 1] if runs and number else {}
+    with scratch() as folder:
+        found = {}
+        for section, name in (told.get("items") or {}).items():
+            found[section] = folder / f"{section}.parquet"
+            found[section].write_bytes(read_items(root, name))
+        yield found

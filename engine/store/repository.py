@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,16 @@ import icechunk
 import zarr
 from filelock import FileLock, Timeout
 
-from engine.errors import IdentityError, LockedError, StoreError, first_line
+from engine.errors import IdentityError, LockedError, StoreError
 from engine.grid.grid import Grid
 from engine.store.arrays import ArraySpec
+from engine.store.damage import making_errors, opening_errors
 from engine.store.digests import commit, said_of, told_by
 from engine.store.guarantees import require_conditions
 from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
 from engine.store.lease import hold
 from engine.store.location import Bucket, Folder, Location, location_of
-from engine.store.reading import Reader, damage_of
+from engine.store.reading import Reader
 
 __all__ = ["VERSION", "Store"]
 
@@ -66,7 +67,7 @@ class Store:
         self._repo = repo
         self._epoch: int | None = None
         self._sound: set[str] = set()
-        with _errors(place):
+        with opening_errors(place):
             root = zarr.open_group(self.reader().store, mode="r")
             self.identity: dict[str, Any] = json.loads(str(root.attrs[_IDENTITY]))
             form: Any = root.attrs.get(_FORM, {"version": 1})
@@ -129,7 +130,7 @@ class Store:
             )
         # Made beside its place and moved there whole: a driver killed in here leaves no half.
         making = folder.with_name(f".{folder.name}.making")
-        with _disk_errors(folder):
+        with making_errors(folder):
             shutil.rmtree(making, ignore_errors=True)
             making.mkdir(parents=True)
             storage = icechunk.local_filesystem_storage(str(making))
@@ -242,7 +243,7 @@ class Store:
 
     def _enter(self, epoch: int) -> None:
         """Commit the driver's epoch: from here on, commits of earlier drivers are refused."""
-        with _errors(self.place):
+        with opening_errors(self.place):
             session = self._repo.writable_session("main")
             zarr.open_group(session.store, mode="r+").attrs[_EPOCH] = epoch
             commit(session, f"driver {epoch}")
@@ -261,7 +262,7 @@ class Store:
         if tag is not None and tag not in self.tags():
             known = ", ".join(self.tags()) or "none yet"
             raise StoreError("no such release", got=tag, expected=known)
-        with _errors(self.place):
+        with opening_errors(self.place):
             repo = self._repo
             session = repo.readonly_session("main" if tag is None else None, tag=tag)
             found = Reader(session, self.place)
@@ -274,7 +275,7 @@ class Store:
         A digest lies beside what it is of, and may be lost with it: in a store whose other commits
         have one, False is damage.
         """
-        with _errors(self.place):
+        with opening_errors(self.place):
             if told_by(self._repo.lookup_snapshot(reader.snapshot_id)) is not None:
                 return True
             others = self._repo.ancestry(branch="main")
@@ -315,7 +316,7 @@ class Store:
 
     def tags(self) -> list[str]:
         """Names of all releases."""
-        with _errors(self.place):
+        with opening_errors(self.place):
             return sorted(self._repo.list_tags())
 
     def files(self) -> Iterator[tuple[str, Path]]:
@@ -353,7 +354,7 @@ class Store:
         LockedError
             Where a run is at work.
         """
-        with self.lock(), _errors(self.place):
+        with self.lock(), opening_errors(self.place):
             gone = self._repo.expire_snapshots(before)
             freed = self._repo.garbage_collect(before)
             return len(gone), int(freed.bytes_deleted)
@@ -390,7 +391,7 @@ def _fill(
 def _open(place: Location) -> icechunk.Repository:
     # The configuration is the store's own: a driver that opens with another one would override
     # the splits without a word.
-    with _errors(place):
+    with opening_errors(place):
         try:
             return icechunk.Repository.open(place.storage)
         except icechunk.IcechunkError as error:
@@ -411,28 +412,3 @@ def _is_whole(repo: icechunk.Repository) -> bool:
         return _IDENTITY in zarr.open_group(session.store, mode="r").attrs
     except FileNotFoundError:
         return False
-
-
-@contextmanager
-def _errors(place: Location) -> Iterator[None]:
-    try:
-        with place.errors("opened") if isinstance(place, Bucket) else nullcontext():
-            yield
-    except icechunk.IcechunkError as error:
-        raise damage_of(error, place) or error from error
-    except (KeyError, FileNotFoundError) as error:
-        raise StoreError(
-            "this is not a store of natmap, or it is damaged", got=f"{place}: {first_line(error)}"
-        ) from error
-
-
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            "the store's folder cannot be written", got=f"{folder}: {error}"
-        ) from error
-    except icechunk.IcechunkError as error:
-        raise StoreError("the store cannot be made", got=f"{folder}: {error}") from error

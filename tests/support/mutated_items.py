@@ -163,7 +163,9 @@ def _meaning(
         return None if noted else f"{value!a} was taken for true or false"
     if re.fullmatch(r"properties/(s2|sentinel):processing_baseline", said) and value is not None:
         digits = re.fullmatch(r"N?(\d{1,2})\.?(\d{2})", str(value).strip())
-        told = digits and f"{int(digits[1]):02}.{digits[2]}"
+        products = [v for k, v in mutated["properties"].items() if "product" in k]
+        named = digits or re.search(r"_N(\d\d)(\d\d)_", f"{products}")  # where it is none itself
+        told = named and f"{int(named[1]):02}.{named[2]}"
         return None if form["baseline"] == told else f"{value!a} became {form['baseline']}"
     one = re.fullmatch(
         r"assets/([^/]+)/(raster:bands|bands)/0/(raster:)?(scale|offset|nodata)", said

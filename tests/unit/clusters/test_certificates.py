@@ -50,7 +50,7 @@ def test_files_are_their_owner_s_and_leave_with_the_folder() -> None:
         found = made(folder)
         assert found.require_encryption
         assert folder.stat().st_mode & 0o777 == 0o700
-        files = list(folder.iterdir())
+        files = list(folder.glob("*.pem"))
         assert len(files) == 2
         assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
         assert security_of(False, folder) is None

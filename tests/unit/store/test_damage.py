@@ -228,9 +228,10 @@ def test_values_that_are_not_those_written_are_named_and_healed(folder: Path) ->
         ("map", str(Tile(0, 1)), None),
         ("scenes", str(Tile(0, 0)), str(index_day(DAY))),
         ("areas", str(Tile(0, 0)), None),
+        ("store", "metadata", None),  # a commit that is not natmap's
     }
     assert tuple(heard) == found.bad
-    assert all("other values" in bad.text for bad in found.bad)
+    assert all("other values" in bad.text for bad in found.bad if bad.stage != "store")
     assert not found.healed
     assert verify(folder, heal=True).healed
     ledger = Ledger.of(Store.open(folder).reader())
