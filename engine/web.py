@@ -18,7 +18,8 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
-from requests.utils import select_proxy
+from requests.auth import HTTPBasicAuth
+from requests.utils import get_auth_from_url, get_netrc_auth, select_proxy
 from urllib3 import Retry
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -26,7 +27,15 @@ from urllib3.exceptions import HTTPError
 
 from engine.addresses import host_of, public
 
-__all__ = ["Bounds", "PrivateHostError", "TooMuchError", "adapter", "is_private", "private_at"]
+__all__ = [
+    "Bounds",
+    "PrivateHostError",
+    "TooMuchError",
+    "adapter",
+    "is_private",
+    "log_in",
+    "private_at",
+]
 
 
 def _say_nothing_secret(record: logging.LogRecord) -> bool:
@@ -81,6 +90,18 @@ def private_at(host: str) -> str | None:
     except (OSError, UnicodeError):
         return None  # who cannot be found is not reached either, or by a proxy alone
     return next((address for address in sorted(found) if is_private(address)), None)
+
+
+def log_in(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Authorise a request by what its address says, else by ~/.netrc; for a session's ``auth``.
+
+    By itself requests lets ~/.netrc go before the address that somebody wrote down.
+    """
+    address = str(request.url)
+    found = get_auth_from_url(address)
+    if not any(found):
+        found = get_netrc_auth(address) or found
+    return HTTPBasicAuth(*found)(request) if any(found) else request
 
 
 def adapter(

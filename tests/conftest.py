@@ -13,9 +13,13 @@ from support.scenes import make_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# A shell ignores Ctrl-C in what it starts in the background, and so would all that tests start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# What a shell starts in the background, or nohup, ignores these, and so would all that tests start.
+for _number, _usual in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from engine.addresses import host_of, is_http
 from engine.errors import CatalogError
-from engine.web import Bounds, adapter
+from engine.web import Bounds, adapter, log_in
 
 __all__ = ["TIMEOUT", "Documents", "parse"]
 
@@ -45,6 +45,7 @@ class Documents:
         """Patient, bounded connections."""
         if self.hosts not in self._sessions:
             session = requests.Session()
+            session.auth = log_in
             for scheme in ("http://", "https://"):
                 session.mount(scheme, adapter(self.hosts, Bounds(_LARGEST), _retry()))
             self._sessions[self.hosts] = session
@@ -97,6 +98,7 @@ class Documents:
         """
         self.count()
         session, had = requests.Session(), 0
+        session.auth = log_in
         for scheme in ("http://", "https://"):
             session.mount(scheme, adapter(self.hosts, retries=_retry()))
         try:

@@ -207,7 +207,9 @@ def _retire(old: Path, folder: Path) -> None:
     written = contents_of(old) or set()
     ours = {str(parent) for name in written for parent in PurePosixPath(name).parents}
     _carry(old, folder, PurePosixPath(), written, ours)
-    shutil.rmtree(old, ignore_errors=True)
+    # without its list, which may go first, all that is left would be taken for a person's
+    gone = old.rename(old.with_name(old.name.removesuffix(_OLD)))
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _carry(old: Path, folder: Path, at: PurePosixPath, written: Set[str], ours: Set[str]) -> None:
@@ -238,8 +240,8 @@ def _recover(folder: Path) -> None:
             continue
         if match["old"] and not folder.exists():
             path.rename(folder)
-        elif match["old"]:
-            _retire(path, folder)
+        elif folder.exists() and (match["old"] or contents_of(path) is not None):
+            _retire(path, folder)  # exchanged perhaps, and not named so yet
         else:
             shutil.rmtree(path, ignore_errors=True)
 

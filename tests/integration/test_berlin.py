@@ -230,7 +230,8 @@ def test_the_product_folder(made: Made) -> None:
     collection = pystac.Collection.from_file(str(folder / "collection.json"))
     [item] = list(collection.get_items())
     rasters = {"map", "classes", "confidence", "observations", "dissent", "reason"}
-    assert set(item.assets) == rasters | {"preview", "model"}
+    sides = {f"{n}-{side}" for n in rasters - {"observations"} for side in ("metadata", "style")}
+    assert set(item.assets) == rasters | sides | {"preview", "model"}
     assert any("mlm" in extension for extension in item.stac_extensions)
     assert [link for link in item.links if link.rel == "derived_from"]
     assert item.properties["proj:code"] == "EPSG:32633"

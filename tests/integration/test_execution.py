@@ -390,6 +390,6 @@ def test_a_frozen_worker_is_told_of_while_the_others_go_on(tmp_path: Path, clust
     assert not summary.failed
     first = next(e for e in told if getattr(e, "address", None) == nanny.worker_address)
     assert first.seconds >= 2.0
-    assert len(first.tiles) == 1
+    assert first.tiles
     assert len(ran(told[: told.index(first)])) > 1, "nobody went on"
     assert (read_map(store) == toy.expected()).all()

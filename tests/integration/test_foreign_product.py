@@ -225,8 +225,8 @@ def test_it_is_mapped_without_a_change_in_natmap(elsewhere: Path, recipe: Path) 
 def test_workers_that_lack_it_are_refused(elsewhere: Path, recipe: Path, tmp_path: Path) -> None:
     wanted = json.loads(recipe.read_text()) | {"store": str(tmp_path / "store")}
     (tmp_path / "other.json").write_text(json.dumps(wanted))
-    address = shared.workers().client.scheduler.address
-    done = call(elsewhere, tmp_path / "other.json", address)
+    workers = shared.settings_of(shared.workers(), tmp_path)
+    done = call(elsewhere, tmp_path / "other.json", str(workers))
     assert done.returncode != 0
     assert "2 of 2 workers lack product greenness" in done.stderr
     assert "install the package" in done.stderr

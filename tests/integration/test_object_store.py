@@ -33,6 +33,7 @@ from services.radosgw import PROGRAMS, Gateway
 from services.required import need
 from support import shared
 from support.near import near
+from support.shared import settings_of
 from support.toys import Toy, blob, read_map
 
 import engine
@@ -343,14 +344,16 @@ with store.lock(), open_cluster(load_cluster(sys.argv[2])) as cluster:
 """
 
 
-def test_run_kill_resume(workers: Local, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_kill_resume(
+    workers: Local, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A driver killed in mid-run: its store is taken over when its lease has run out, its successor
     makes the rest, and the map is the same."""
     toy = Toy(blob(0.5))
     monkeypatch.setenv("NATMAP_LEASE_SECONDS", "2")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
     first = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", DRIVE, s3, workers.client.scheduler.address],
+        [sys.executable, "-W", "ignore", "-c", DRIVE, s3, str(settings_of(workers, tmp_path))],
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -32,6 +32,20 @@ def workers() -> Local:
     return _found[0]
 
 
+def settings_of(cluster: Local, folder: Path) -> Path:
+    """A settings file by which another process joins open workers."""
+    security = cluster.client.security
+    tls = {
+        "ca": security.tls_ca_file,
+        "cert": security.tls_client_cert,
+        "key": security.tls_client_key,
+    }
+    told = {"kind": "address", "address": cluster.client.scheduler.address, "tls": tls}
+    path = folder / "cluster.yaml"
+    path.write_text(yaml.safe_dump(told))
+    return path
+
+
 def close() -> None:
     """End the workers, if there are any."""
     _found.clear()

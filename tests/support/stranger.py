@@ -90,6 +90,8 @@ async def _try(address: str, protocol: str, arguments: dict[str, Any]) -> str:
             await comm.read()
             told = await send_recv(comm, op="identity")
         return "in" if told["id"] is not None else repr(told)
+    except ValueError as error:  # of tornado, where a server without TLS has spoken first
+        return f"refused: {error}"
     except (CommClosedError, OSError) as error:
         if isinstance(error, TimeoutError):
             return "no answer"

@@ -14,6 +14,7 @@ import rasterio
 import yaml
 import zarr
 
+import engine
 from engine.compare.folder import read_folder
 from engine.datasets.patches import open_patches
 from engine.errors import CardError, LabelError
@@ -86,13 +87,15 @@ def read_model(folder: Path) -> Result | None:
 
 
 def read_store(folder: Path) -> Result:
-    """All arrays, without times of the ledger and the number of the run."""
-    found = {}
-    root: Any = zarr.open_group(Store.open(folder / "store").reader().store, mode="r")
-    for name, array in root.members(max_depth=None):
-        if isinstance(array, zarr.Array) and not name.startswith(("ledger", "runs")):
-            found[name] = hashlib.sha256(np.ascontiguousarray(array[...]).tobytes()).hexdigest()
-    return found
+    """All arrays of the days that are there, without the ledger and the table of runs."""
+    tree = engine.open_store(folder / "store", decode=False)
+    return {
+        f"{node.path}/{name}": hashlib.sha256(
+            np.ascontiguousarray(values.values).tobytes()
+        ).hexdigest()
+        for node in tree.subtree
+        for name, values in node.data_vars.items()
+    }
 
 
 @dataclass(frozen=True)
