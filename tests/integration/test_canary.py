@@ -203,7 +203,10 @@ def test_no_secret_is_in_what_is_written_said_or_started(
     (country / "recipe.yaml").write_text(
         yaml.safe_dump({**recipe, "store": str(work / "store"), "publish": str(work / "product")})
     )
-    wrong = {**recipe, "imagery": {**recipe["imagery"], "catalog": catalog + "wrong"}}
+    wrong = {
+        **recipe,
+        "imagery": {**recipe["imagery"], "catalog": catalog.replace("catalog.json", "none.json")},
+    }
     wrong |= {"store": str(work / "none"), "publish": str(work / "nothing")}
     (country / "wrong.yaml").write_text(yaml.safe_dump(wrong))
     env = {

@@ -173,6 +173,10 @@ def _be(asked: Mapping[str, Any], terminal: int, log: Path, tell: int) -> None:
         streams = [os.open(os.devnull, os.O_RDONLY), file, file]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
+    # those of before may have been files, and would look for their place in a terminal
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, closefd=False) for number, mode in enumerate("rww")
+    )
     os.chdir(asked["folder"])
     writes, last = 0, asked["kill"].get("write", -1)
 
