@@ -175,7 +175,8 @@ def _be(asked: Mapping[str, Any], terminal: int, log: Path, tell: int) -> None:
         os.dup2(stream, number)
     # those of before may have been files, and would look for their place in a terminal
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, closefd=False) for number, mode in enumerate("rww")
+        open(number, mode, closefd=False)  # noqa: SIM115 (for as long as the process lives)
+        for number, mode in enumerate("rww")
     )
     os.chdir(asked["folder"])
     writes, last = 0, asked["kill"].get("write", -1)
