@@ -131,8 +131,9 @@ def unpacked(data: bytes, depth: int = 3) -> Iterator[bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 yield from unpacked(archive.read(name), depth - 1)
-    if data[:4] == b"PAR1":
-        data = data[: data.rindex(b"PAR1") + 4]  # a chunk of the table of runs is filled up
+    end = data.rfind(b"PAR1")
+    if data[:4] == b"PAR1" and end:
+        data = data[: end + 4]  # a chunk of the table of runs is filled up
         yield json.dumps(pq.read_table(io.BytesIO(data)).to_pylist(), default=str).encode()
 
 
