@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from engine.errors import CardError
 from engine.recipes.base import Strict, explain
@@ -28,6 +28,8 @@ OffsetPolicy = Literal[
 
 
 class _Card(Strict):
+    model_config = ConfigDict(allow_inf_nan=True)  # nodata may be NaN
+
     name: str
     title: str
     licence: str

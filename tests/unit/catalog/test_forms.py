@@ -178,6 +178,44 @@ def test_what_is_not_a_number_leaves_the_item_out(key: str, value: Any) -> None:
         normalise(raw({"B02": asset}), OWN)
 
 
+@pytest.mark.parametrize(
+    ("properties", "words"),
+    [
+        ({"earthsearch:boa_offset_applied": "false"}, "neither true nor false"),
+        ({"earthsearch:boa_offset_applied": 1}, "neither true nor false"),
+        ({"s2:processing_baseline": "late"}, "not a processing baseline"),
+        ({"s2:processing_baseline": 5.1}, "not a processing baseline"),
+        ({"eo:cloud_cover": True}, "not a number"),
+        ({"eo:cloud_cover": "1_0"}, "not a number"),
+    ],
+)
+def test_what_would_decide_wrongly_leaves_the_item_out(
+    properties: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ItemError, match=words):
+        normalise(raw({"B02": {"href": "/a.tif"}}, **properties), OWN)
+
+
+@pytest.mark.parametrize("entries", [{"scale": 1}, "x", [{"scale": 1}, 3]])
+def test_a_list_of_bands_that_is_none_leaves_the_item_out(entries: Any) -> None:
+    with pytest.raises(ItemError, match="not a list of objects"):
+        normalise(raw({"B02": {"href": "/a.tif", "raster:bands": entries}}), OWN)
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("N0509", "05.09"), (5.09, "05.09"), ("0509", "05.09")]
+)
+def test_baselines_are_understood(said: Any, meant: str) -> None:
+    found = normalise(raw({"B02": {"href": "/a.tif"}}, **{"s2:processing_baseline": said}), OWN)
+    assert found.baseline == meant
+
+
+def test_a_cloud_cover_that_cannot_be_says_nothing() -> None:
+    found = normalise(raw({"B02": {"href": "/a.tif"}}, **{"eo:cloud_cover": -9999}), OWN)
+    assert found.cloud_cover is None
+    assert "eo:cloud_cover is not from 0 to 100" in " ".join(found.notes)
+
+
 def test_frames_that_contradict_the_footprint_are_not_believed() -> None:
     def claim(**more: Any) -> tuple[Any, ...]:
         place = {
