@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import fcntl
 import glob
 import json
@@ -18,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from engine.errors import PublishError
+from engine.files import exchange
 from engine.models.footprint import FOOTPRINT
 from engine.publishing.report import SCHEMA
 
@@ -29,8 +28,6 @@ _LEFT = re.compile(r"(?P<host>[^~]*)~(?P<process>\d+)~[^~-]+(?P<old>-old)?")
 _DAY = 86_400.0
 _ours: set[str] = set()
 """Names of the folders that this process is filling."""
-_EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
-_HERE = -100  # AT_FDCWD
 
 
 def contents_of(folder: Path) -> set[str] | None:
@@ -118,7 +115,7 @@ def _put(part: Path, folder: Path) -> None:
     old = part.with_name(part.name + _OLD)
     if folder.exists():
         shutil.copymode(folder, part)
-    if _exchange(part, folder):
+    if exchange(part, folder):
         part.rename(old)
     elif folder.exists():
         folder.rename(old)
@@ -184,20 +181,6 @@ def _entries(folder: Path) -> Iterator[Path]:
         yield folder
     else:
         yield from folder.iterdir()
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two folders at once, where the file system can."""
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if rename is None or not other.exists():
-        return False
-    names = os.fsencode(one), os.fsencode(other)
-    if rename(_HERE, names[0], _HERE, names[1], _EXCHANGE) == 0:
-        return True
-    error = ctypes.get_errno()
-    if error in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM):
-        return False
-    raise OSError(error, os.strerror(error), str(other))
 
 
 def _retire(old: Path, folder: Path) -> None:

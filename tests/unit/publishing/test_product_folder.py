@@ -362,7 +362,7 @@ def test_publishing_again_replaces_what_natmap_wrote_and_nothing_else(
 ) -> None:
     """Also a folder of before folders listed their files, and where none can be exchanged."""
     if not exchange:
-        monkeypatch.setattr(replacing_module, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(replacing_module, "exchange", lambda one, other: False)
     folder = tmp_path / "again"
     write_product(folder, LCZ_FORM, TENTH, reader(few), replace(FACTS, name="other"))
     report = json.loads((folder / "report.json").read_text())

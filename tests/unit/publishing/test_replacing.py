@@ -59,7 +59,7 @@ def test_whatever_somebody_put_there_stays(
     product: Path, tmp_path: Path, exchange: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(replace, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(replace, "exchange", lambda one, other: False)
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "precious.txt").write_text("precious")
