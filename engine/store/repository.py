@@ -270,7 +270,7 @@ class Store:
             return found
 
     def is_verified(self, reader: Reader) -> bool | None:
-        """Whether a state's metadata have a digest; None where no other state of the store has.
+        """Whether a state has a digest; None where no other state of the store has.
 
         A digest lies beside what it is of, and may be lost with it: in a store whose other commits
         have one, False is damage.
@@ -282,13 +282,13 @@ class Store:
             return False if any(told_by(info) for info in others) else None
 
     def _require_metadata(self, reader: Reader) -> None:
-        """Refuse a state whose metadata are not those that were committed."""
+        """Refuse a state whose metadata or ledger are not those that were committed."""
         if reader.snapshot_id in self._sound:
             return
         told = told_by(self._repo.lookup_snapshot(reader.snapshot_id))
-        if told is not None and told != said_of(reader.store):
+        if told is not None and told != said_of(reader):
             raise StoreError(
-                "the store cannot be read: its metadata are not those that were written",
+                "the store cannot be read: its metadata or its ledger are not as they were written",
                 got=f"{self.place}: snapshot {reader.snapshot_id}",
                 remedy="bring the store back from a copy",
             )

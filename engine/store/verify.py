@@ -116,7 +116,7 @@ def verify(
         unverified = []
         sound = store.is_verified(reader)
         if sound is None:
-            unverified.append("metadata of the store")
+            unverified.append("metadata and ledger of the store")
         elif not sound:
             bad.append(Bad("store", "metadata", None, "they have lost their digest"))
             tell(bad[-1])
