@@ -151,6 +151,7 @@ def differ(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [name for name in one.keys() | other.keys() if not same(name)]
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("count", [14, pytest.param(2100, marks=pytest.mark.soak)])
 def test_each_flipped_bit_is_found_or_changes_no_value(
     made: Path, folder: Path, count: int
