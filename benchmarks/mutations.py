@@ -54,8 +54,9 @@ def case(part: str) -> Callable[[int, Path], tuple[str, str | None]]:
 
         return Items(_data()).check
     if part == "run":
-        from support.mutated_runs import check_run
+        from support.mutated_runs import check_run, sound_country
 
+        sound_country()  # made once, which is no case's time
         return check_run
     from support.mutated_files import check_file
 

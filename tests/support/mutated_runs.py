@@ -19,7 +19,7 @@ from support.cache import kept, source_hash
 from support.mutate import Place, mutate
 from support.worlds import SMALL, change_recipe, synthesize
 
-__all__ = ["check_run"]
+__all__ = ["check_run", "sound_country"]
 
 
 def _map(folder: Path) -> None:
@@ -27,9 +27,14 @@ def _map(folder: Path) -> None:
     assert not shared.run(recipe).failed
 
 
+def sound_country() -> Path:
+    """The country as it is, mapped; kept, and to be read only."""
+    return kept("mutated-runs", f"{SMALL} {source_hash('engine')}", _map)
+
+
 def check_run(seed: int, folder: Path) -> tuple[str, str | None]:
     """What a seed's mutation of one item of the country is, and what is wrong with the run."""
-    sound = kept("mutated-runs", f"{SMALL} {source_hash('engine')}", _map)
+    sound = sound_country()
     place = folder / f"run-{seed}"
     shutil.copytree(sound, place, ignore=shutil.ignore_patterns("store*"))
     recipe = change_recipe(next(place.glob("*.yaml")), store=str(place / "store"))
