@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import socket
 import stat
 import tempfile
 import time
@@ -21,10 +22,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["exchange", "scratch", "together", "whole_folder", "write_whole"]
+__all__ = ["exchange", "is_alive", "scratch", "together", "whole_folder", "write_whole"]
 
 _OWNER = ".owner"  # of a scratch folder: locked for as long as its process lives
-_NAME = re.compile(r"\.?natmap-(making-)?[a-z0-9_]{8}")
+_NAME = re.compile(r"\.?natmap-(?P<made>making-(?P<host>[^~]*)~(?P<process>\d+)~)?[a-z0-9_]{8}")
 _LONG = 60.0  # seconds that making one takes at most
 _EXCHANGE = 2  # RENAME_EXCHANGE of renameat2
 _HERE = -100  # AT_FDCWD
@@ -41,13 +42,14 @@ def scratch(folder: Path | None = None) -> Iterator[Path]:
     place = Path(tempfile.gettempdir()) if folder is None else folder
     prefix = "natmap-" if folder is None else ".natmap-"
     _sweep(place)
-    making = Path(tempfile.mkdtemp(prefix=f"{prefix}making-", dir=place))
+    who = f"making-{socket.gethostname()}~{os.getpid()}~"
+    making = Path(tempfile.mkdtemp(prefix=f"{prefix}{who}", dir=place))
     lock = FileLock(making / _OWNER)
     try:
         with suppress(NotImplementedError):  # a file system without locks: nobody will sweep it
             lock.acquire()
         # locked before it has a name by which others look for what was left
-        part = making.rename(making.with_name(making.name.replace("making-", "")))
+        part = making.rename(making.with_name(making.name.replace(who, "")))
     except BaseException:
         lock.release()
         shutil.rmtree(making, ignore_errors=True)
@@ -137,7 +139,7 @@ def _sweep(place: Path) -> None:
             found, known = path.lstat(), _NAME.fullmatch(path.name)
             if not known or not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 continue
-            if known[1] and time.time() - found.st_mtime < _LONG:
+            if known["made"] and _may_be_making(known, time.time() - found.st_mtime):
                 continue
             if owner.is_file():
                 with FileLock(owner, timeout=0):
@@ -146,6 +148,25 @@ def _sweep(place: Path) -> None:
                 path.rmdir()  # where it is empty: all but the folder itself was gone
         except (OSError, Timeout, NotImplementedError):
             continue  # alive, somebody else's, or gone meanwhile
+
+
+def _may_be_making(known: re.Match[str], age: float) -> bool:
+    """Whether a folder without a lock yet may still get one, by the process that its name tells."""
+    process = int(known["process"])
+    # of a container, the first process has one number each time
+    here = known["host"] == socket.gethostname() and process != os.getpid()
+    return age < _LONG and not (here and not is_alive(process))
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of this machine is there, anybody's."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _remove(folder: Path) -> None:

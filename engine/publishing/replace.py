@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from engine.errors import PublishError
-from engine.files import exchange
+from engine.files import exchange, is_alive
 from engine.models.footprint import FOOTPRINT
 from engine.publishing.report import SCHEMA
 
@@ -239,14 +239,4 @@ def _is_dead(path: Path, host: str, process: int) -> bool:
         return time.time() - path.stat().st_ctime > _DAY
     if process == os.getpid():  # of a container, the first process has this number each time
         return path.name.removesuffix(_OLD) not in _ours
-    return not _alive(process)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return not is_alive(process)

@@ -79,7 +79,7 @@ class Law:
         ended = self.call(self.verb.words, **kill)
         found = self.verb.read(self.folder)
         if found is None:
-            assert self.verb.gap, kill
+            assert self.verb.gap or self.old is None, kill
         elif found != self.old:
             require_same(found, self.new, kill)
         return ended

@@ -94,12 +94,6 @@ def read(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text() for path in shown}
 
 
-def age(folder: Path) -> None:
-    """Let what was left be older than the making of a folder takes."""
-    for path in folder.glob(".natmap-making-*"):
-        os.utime(path, (0, 0))
-
-
 def require_clean(folder: Path) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
@@ -122,7 +116,6 @@ def test_files_come_together_whenever_the_process_dies(tmp_path: Path) -> None:
         seen.add(found.get("card"))
         if whole:
             break
-        age(folder)
         calls.call(folder)  # the next one
         assert read(folder) == new
         require_clean(folder)
@@ -145,7 +138,6 @@ def test_a_folder_is_whole_whenever_the_process_dies(tmp_path: Path, fallback: b
         assert found in ({"set/x": "old", "set/z": "old"}, new) or (fallback and not found)
         if whole:
             break
-        age(folder)
         calls.call(folder)
         assert read(folder) == new
         require_clean(folder)
