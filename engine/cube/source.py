@@ -16,6 +16,7 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterBlockError
 from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
@@ -211,8 +212,8 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
     ------
     ReadError
         Where neither file nor item has a georeference, the file is rotated, not rectified or has
-        not the band, its numbers are complex or have a scale that nothing states, it lies elsewhere
-        than the item says, or its blocks are too large to be decoded.
+        not the band, its numbers are complex, positions in a palette or have a scale that nothing
+        states, it lies elsewhere than the item says, or its blocks are too large to be decoded.
     """
     asset = item.assets[name]
     with DatasetReader(href, driver=_drivers(href)) as file:
@@ -225,6 +226,13 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
         if kind.startswith("complex"):
             raise ReadError(
                 f"{name} of {item.id} holds complex numbers", got=kind, expected="real numbers"
+            )
+        if name != SCL and file.colorinterp[asset.index - 1] == ColorInterp.palette:
+            raise ReadError(
+                f"{name} of {item.id} is not what its numbers are",
+                got="positions in a palette",
+                expected="reflectance, or colours of 8 bits",
+                remedy="write it as red, green and blue (gdal_translate -expand rgb)",
             )
         crs, transform, notes = _georeference(file, asset, item)
         if transform.b or transform.d:
