@@ -77,8 +77,8 @@ def understand(name: str, numbers: Mapping[str, str] | None = _SENTINEL) -> str 
     """The B-name (or SCL) of a band as people and programs write it, None if it is not known.
 
     Upper and lower case, blanks and hyphens do not matter: ``B2``, ``b02_10m``, ``Band 2``,
-    ``B4, central wavelength 665 nm``, ``Red Edge 1``, ``nir08``, ``SCL_20m``. ``rededge`` alone names three
-    bands, and is not understood.
+    ``B4, central wavelength 665 nm``, ``Red Edge 1``, ``nir08``, ``SCL_20m``.
+    ``rededge`` alone names three bands, and is not understood.
 
     Parameters
     ----------
