@@ -219,6 +219,9 @@ def _describe(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
+            own = (file.scales[0], file.offsets[0]) != (1.0, 0.0)
+            if kind in ("uint8", "int8") and scale is None and not own:
+                _require_colours(path, names)
             forms = forms_of(path, file, places, scale, offset, nodata, note)
             if np.dtype(kind).kind == "f" and scale is None:
                 require_whole(path, file, nodata, places)
@@ -264,6 +267,17 @@ def _describe(
             for place, name, form in zip(places, names, forms, strict=True)
         },
     }
+
+
+def _require_colours(path: Path, names: Sequence[str]) -> None:
+    """Refuse 8 bits that are no image: reflectance x 10000 has no room in them."""
+    if not {*RGB} <= {*names} <= {*RGB, "B08"}:
+        raise RecipeError(
+            "a file's 8 bits are neither colours nor reflectance x 10000",
+            got=f"{', '.join(names[:12])} of {path.name}",
+            expected="16 bits, or red, green and blue of an image",
+            remedy="say how its numbers become reflectance with --scale",
+        )
 
 
 def _doubles(items: Sequence[dict[str, Any]]) -> list[str]:

@@ -95,6 +95,16 @@ def test_a_file_that_will_not_do_is_named(tmp_path: Path, kind: str) -> None:
     assert not (tmp_path / "photos-stac").exists()
 
 
+def test_eight_bits_that_are_no_image_need_a_scale(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    write(photos / "percent.tif", 2)
+    with rasterio.open(photos / "percent.tif", "r+") as file:
+        file.descriptions = "B02", "B11"
+    with pytest.raises(RecipeError, match=r"8 bits(.|\n)*--scale"):
+        ingest(photos, when="2020-06-01")
+    assert ingest(photos, when="2020-06-01", scale=0.01).files == 1
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_they_can_be_left_out_and_are_listed(tmp_path: Path) -> None:
     photos = tmp_path / "photos"
