@@ -10,6 +10,7 @@ import pytest
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from pyproj import Transformer
 from rasterio.enums import ColorInterp
 
 from engine.compare.cells import evaluate
@@ -66,3 +67,21 @@ def test_a_map_that_is_rotated_is_refused_and_a_reference_is_read(tmp_path: Path
     upside_down = Affine(100, 0, AT.c, 0, 100, AT.f - 100 * SIDE)
     write(path, CODES[::-1], transform=upside_down)
     assert np.trace(evaluate(path, plain).counts) == SIDE**2
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3857", "EPSG:4326", "EPSG:3035"])
+def test_the_pixel_that_holds_a_cell_s_centre_counts_in_any_system(
+    tmp_path: Path, crs: str
+) -> None:
+    cells = GeoBox((SIDE, SIDE), AT, "EPSG:32633")
+    move = Transformer.from_crs("EPSG:32633", crs, always_xy=True)
+    west, south, east, north = move.transform_bounds(*cells.boundingbox.bbox)
+    there = Affine((east - west) / SIDE, 0, west, 0, (south - north) / SIDE, north)
+    path = write(tmp_path / "reference.tif", CODES, transform=there, crs=crs)
+    found = cells_of_raster(path, cells)
+    x, y = AT * (found["col"] + 0.5, found["row"] + 0.5)
+    col, row = ~there * move.transform(x, y)
+    at = [np.floor(k).astype(int).clip(0, SIDE - 1) for k in (row, col)]
+    sure = (np.abs(row % 1 - 0.5) < 0.495) & (np.abs(col % 1 - 0.5) < 0.495)
+    assert len(found) > 0.9 * SIDE**2
+    np.testing.assert_array_equal(found["lcz"][sure], CODES[at[0], at[1]][sure])

@@ -13,8 +13,9 @@ import geopandas
 import pytest
 import shapely
 
-from engine.catalog.boundaries import resolve_area
+from engine.catalog.boundaries import read_boundaries, resolve_area
 from engine.errors import AreaError, LabelError
+from engine.grid.area import Area
 from engine.labels.training_areas import read_training_areas
 from engine.recipes.sections import AreaChoice
 
@@ -116,3 +117,20 @@ def test_the_name_of_a_document_that_holds_folders_is_no_type(tmp_path: Path) ->
     apart = "".join(f"<Document><name>{n}</name>{place(n)}</Document>" for n in (3, 4))
     counts = read_training_areas(write(f"<Folder><name>all</name>{apart}</Folder>")).counts()
     assert counts == {3: 1, 4: 1}
+
+
+@pytest.mark.parametrize("form", ["gpkg", "fgb", "shp"])
+@pytest.mark.parametrize("west", [179.0, 165.0])
+def test_polygons_that_jump_over_180_are_found_by_their_boxes(
+    tmp_path: Path, form: str, west: float
+) -> None:
+    """To a file's index such a polygon goes round the Earth the other way."""
+    ring = [(west, -18), (-west, -18), (-west, -16), (west, -16)]
+    path = tmp_path / f"seas.{form}"
+    shapes = [shapely.Polygon(ring), shapely.box(-1, -18, 1, -16)]  # one of the other side
+    geopandas.GeoDataFrame(geometry=shapes, crs=4326).to_file(path)
+    for bounds in ((179.9, -17.0, -179.9, -16.9), (179.4, -17.0, 179.5, -16.9)):
+        area = Area.from_bbox(bounds, "EPSG:32760")
+        found, _ = read_boundaries(str(path), area.crs, area.geometry)
+        assert len(found) == 1
+        assert found[0].buffer(1).covers(area.geometry)
