@@ -67,8 +67,14 @@ class Source:
         """The file's pixels, as the warp wants them."""
         at = self.transform
         return Frame(
-            crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape, self.crs.is_projected
-        )
+            crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape,
+            self.crs.is_projected, self._unit,
+        )  # fmt: skip
+
+    @property
+    def _unit(self) -> float:
+        """Metres of the CRS's unit, where that is a length."""
+        return float(self.crs.linear_units_factor[1]) if self.crs.is_projected else 1.0
 
     def load(self, geobox: GeoBox, anchor: tuple[float, float], *, nearest: bool) -> Raster | None:
         """The part of the file that a window of the grid needs, or None where it needs none."""
@@ -128,7 +134,7 @@ class Source:
     def decimated_shape(self, spacing: float) -> tuple[int, int]:
         """Height and width at `spacing` metres between samples."""
         height, width = self.file.shape
-        step = abs(self.transform.a), abs(self.transform.e)
+        step = abs(self.transform.a) * self._unit, abs(self.transform.e) * self._unit
         if not self.crs.is_projected:
             step = step[0] * 111_320.0, step[1] * 111_320.0
         return (

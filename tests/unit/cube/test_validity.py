@@ -291,3 +291,19 @@ def test_a_scale_of_32_bits_is_the_same_scale(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as file:
         file.scales = (float(np.float32(1e-4)),)
     assert read(item({"B02": Asset(str(path), stated=False)}))[1].all()
+
+
+def test_pixels_in_feet_are_averaged_as_those_in_metres(tmp_path: Path) -> None:
+    """Half a foot a pixel, on a grid of 10 m: none is passed over."""
+    values = np.random.default_rng(0).integers(1000, 3000, (400, 400)).astype(np.uint16)
+    box = GeoBox((5, 5), Affine(10, 0, 400_005, 0, -10, 199_995), "EPSG:32119")
+    found = []
+    for crs, unit in (("EPSG:32119", 1.0), ("EPSG:2264", 1200 / 3937)):
+        step, corner = 0.5 * 1200 / 3937 / unit, (400_000 / unit, 200_000 / unit)
+        at = Affine(step, 0, corner[0], 0, -step, corner[1])
+        path = write(tmp_path / f"{crs[5:]}.tif", values, crs=crs, transform=at)
+        one = replace(item({"B02": Asset(str(path), nodata=None)}), bbox=(-82, 35, -81, 36))
+        found.append(read_asset(one, "B02", box, (400_005.0, 199_995.0))[0].astype(int))
+        assert sample_item(one, ["B02"], spacing=10)["B02"].shape == (6, 6)
+    assert found[0].std() < 15  # of 577 for one pixel
+    np.testing.assert_allclose(*found, atol=1)
