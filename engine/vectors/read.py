@@ -195,7 +195,7 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
                 with archive.open(info) as file:
                     return file.read(most)  # what the archive says of its size may be a lie
 
-            yield _File(info.filename, f"/vsizip/{path.absolute()}/{info.filename}", member)
+            yield _File(info.filename, f"/vsizip/{{{path.absolute()}}}/{info.filename}", member)
 
 
 def _is_litter(info: zipfile.ZipInfo) -> bool:

@@ -80,6 +80,15 @@ def test_lines_of_geojson_in_an_archive_are_read(tmp_path: Path) -> None:
     square_metres(path)
 
 
+@pytest.mark.parametrize("name", ["area", "area.shz", "old.zip.d/area.zip"])
+def test_the_name_of_an_archive_decides_nothing(tmp_path: Path, name: str) -> None:
+    geopandas.GeoDataFrame(geometry=HERE, crs=4326).to_file(tmp_path / "a.gpkg")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        archive.write(tmp_path / "a.gpkg", "in/a.gpkg")
+    square_metres(tmp_path / name)
+
+
 def test_a_geopackage_that_says_no_crs_is_refused(tmp_path: Path) -> None:
     """0 and -1 are its ways to say so; they are no WGS 84."""
     for code in (0, -1):
