@@ -20,6 +20,7 @@ from engine.vectors.read import Box, file_of, read_vectors
 
 __all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
 
+_SEAM = 1e-6  # degrees
 _AROUND = 1000.0  # metres around an area in which boundaries are read
 _FAR_DEGREES, _FAR_METRES = 10.0, 1e6  # beyond an area, where polygons are cut before they move
 
@@ -123,7 +124,7 @@ def read_boundaries(
             ) from error
         path = find_boundaries(card)
     around = shapely.box(*within.bounds).buffer(_AROUND)
-    polygons, notes = read_polygons(path, near=lambda source: _boxes(around, crs, source))
+    polygons, notes = read_polygons(path, near=lambda source: _where(around, crs, source))
     moved = []
     for shapes, source in polygons:
         # Only what is near is moved: a polygon of the other hemisphere may leave the CRS's domain.
@@ -145,6 +146,15 @@ def _reach(boxes: Sequence[Box], source: CRS) -> BaseGeometry:
     """What of a polygon can be moved: further off projections fold a continent onto itself."""
     far = _FAR_DEGREES if source.is_geographic else _FAR_METRES
     return shapely.union_all([shapely.box(*box).buffer(far, join_style="mitre") for box in boxes])
+
+
+def _where(around: BaseGeometry, crs: str, source: CRS) -> list[Box] | None:
+    """Boxes in which a file is read: what jumps over 180 seems to lie about 0 to its index."""
+    boxes = _boxes(around, crs, source)
+    if boxes is None or not source.is_geographic:
+        return boxes
+    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
+    return [*boxes, (-_SEAM, south, _SEAM, north)]
 
 
 def _boxes(around: BaseGeometry, crs: str, source: CRS) -> list[Box] | None:

@@ -115,7 +115,7 @@ def forms_of(
         if not all(map(math.isfinite, found)) or found[0] <= 0:
             raise RecipeError(
                 "a file's scale cannot be",
-                got=f"scale {own[0]:g} and offset {own[1]:g} of band {place} of {path.name}",
+                got=f"scale {found[0]:g} and offset {found[1]:g} of band {place} of {path.name}",
                 expected="reflectance = number x scale + offset",
                 remedy="say them with --scale and --offset",
             )

@@ -30,6 +30,10 @@ _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "process
 _URIS = ("s2:product_uri", "sentinel:product_id", "s2:datatake_id", "s2:datatake-id")
 _SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
 _LISTS = ("bands", "eo:bands")
+_PICTURE = re.compile(
+    r"visual|(?<![a-z])tci|true.?colou?r|thumbnail|overview|preview|quicklook|browse|render"
+)
+"""In the key of what is a picture, whatever its roles: taken where no other asset has a band."""
 _NUMBER = re.compile(
     r"\s*([-+]?\d*\.?\d+([eE][-+]?\d+)?|[-+]?\d+\.|[-+]?(nan|inf(inity)?))\s*", re.A | re.I
 )
@@ -62,12 +66,28 @@ def find_asset(
     for own in (band, BANDS.get(band, "scl"), band.lower()):
         if own in usable and understand(own, numbers) == band:
             return usable[own], _position(usable[own], band, card, numbers)
-    spelt = [asset for name, asset in usable.items() if understand(name, numbers) == band]
-    inner = [asset for asset in usable.values() if _named(asset, band, numbers) is not None]
-    for asset in (*spelt, *inner):
-        if _is_data(asset):
-            return asset, _position(asset, band, card, numbers)
+    data = {name: asset for name, asset in usable.items() if _is_data(asset)}
+    plain = {name: asset for name, asset in data.items() if not _PICTURE.search(name.lower())}
+    if any(_has_bands(name, asset, numbers) for name, asset in plain.items()):
+        data = plain
+    spelt = [(name, asset) for name, asset in data.items() if understand(name, numbers) == band]
+    inner = [asset for asset in data.values() if _named(asset, band, numbers) is not None]
+    for asset in (*(asset for _, asset in sorted(spelt, key=_coarseness)), *inner):
+        return asset, _position(asset, band, card, numbers)
     return None
+
+
+def _has_bands(name: str, asset: Mapping[str, Any], numbers: Mapping[str, str] | None) -> bool:
+    return understand(name, numbers) in BANDS or any(_named(asset, b, numbers) for b in BANDS)
+
+
+def _coarseness(entry: tuple[str, Mapping[str, Any]]) -> float:
+    """Metres of a pixel by an asset's key or `gsd`: of copies of a band the finest is taken."""
+    key, asset = entry
+    if match := re.search(r"(?<!\d)(\d{2})m$", key.lower()):
+        return float(match[1])
+    size = asset.get("gsd")
+    return float(size) if isinstance(size, int | float) and size > 0 else math.inf
 
 
 def _is_data(asset: Mapping[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import shapely
+from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
@@ -22,8 +23,15 @@ _BEYOND = 0.05  # of a footprint's area; outlines of real items lie up to 1.2 % 
 _MOST_EAST = 540.0  # degrees: footprints may be written beyond 180, and beyond that once more
 
 
+_SYSTEMS = ("proj:code", "proj:epsg", "proj:wkt2", "proj:projjson")
+
+
 def _code(value: Any) -> str:
-    return f"EPSG:{value}" if isinstance(value, int) or str(value).isdigit() else str(value)
+    """A CRS as text; tables may have made a float of its number."""
+    if isinstance(value, Mapping):
+        return str(CRS.from_json_dict(dict(value)).to_wkt())
+    number = str(value).removesuffix(".0")
+    return f"EPSG:{number}" if number.isdigit() else str(value)
 
 
 class Frames:
@@ -50,7 +58,7 @@ class Frames:
             values = (place.get(name) for place in places for name in names)
             return next((value for value in values if value), None)
 
-        crs, at, size = told("proj:code", "proj:epsg"), told("proj:transform"), told("proj:shape")
+        crs, at, size = told(*_SYSTEMS), told("proj:transform"), told("proj:shape")
         found: dict[str, Any] = dict.fromkeys(("crs", "transform", "shape"))
         try:
             found["crs"] = None if crs is None else _code(crs)
@@ -62,7 +70,7 @@ class Frames:
                 found["shape"] = height, width
             if None not in found.values() and not self._holds(**found):
                 raise ValueError
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        except (TypeError, ValueError, IndexError, KeyError, OverflowError, CRSError):
             note = "its proj: fields contradict its footprint, and are not believed"
             if note not in self._notes:
                 self._notes.append(note)

@@ -16,9 +16,11 @@ from typing import Any
 
 import numpy as np
 import rasterio
+import shapely
 from rasterio._err import CPLE_BaseError  # of warps; it has no public name
 from rasterio.enums import ColorInterp
 from rasterio.warp import transform_bounds, transform_geom
+from shapely.geometry import mapping
 
 from engine.addresses import as_link
 from engine.catalog.credits import LICENCE
@@ -32,6 +34,7 @@ __all__ = ["Ingested", "ingest"]
 
 _SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
 _AT_ONCE = 8  # files
+_STEP, _STEP_DEGREES = 10_000.0, 0.1  # metres; edges of a frame are no lines in degrees
 _DATES = (re.compile(r"(20\d\d)-(\d\d)-(\d\d)"), re.compile(r"(?<!\d)(20\d\d)(\d\d)(\d\d)(?!\d)"))
 
 
@@ -219,6 +222,9 @@ def _describe(
                     "the bands do not fit the file",
                     got=f"{len(names)} names for {file.count} bands of {path.name}",
                 )
+            own = (file.scales[0], file.offsets[0]) != (1.0, 0.0)
+            if kind in ("uint8", "int8") and scale is None and not own:
+                _require_colours(path, names)
             forms = forms_of(path, file, places, scale, offset, nodata, note)
             if np.dtype(kind).kind == "f" and scale is None:
                 require_whole(path, file, nodata, places)
@@ -227,11 +233,12 @@ def _describe(
     except rasterio.errors.RasterioError as error:
         raise RecipeError("a file cannot be read", got=f"{path.name}: {error}") from error
     west, south, east, north = rasterio.transform.array_bounds(*size, transform)
-    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     try:
-        geometry = transform_geom(crs, "EPSG:4326", {"type": "Polygon", "coordinates": [ring]})
+        step = _STEP_DEGREES if crs.is_geographic else _STEP / crs.linear_units_factor[1]
+        frame = shapely.segmentize(shapely.box(west, south, east, north), step)
+        geometry = transform_geom(crs, "EPSG:4326", mapping(frame))
         bbox = list(transform_bounds(crs, "EPSG:4326", west, south, east, north))
-    except (CPLE_BaseError, rasterio.errors.RasterioError) as error:
+    except (CPLE_BaseError, rasterio.errors.RasterioError, rasterio.errors.CRSError) as error:
         raise RecipeError(
             "a file's frame cannot be placed on the globe",
             got=f"{path.name}: {first_line(error)[:120]}",
@@ -264,6 +271,17 @@ def _describe(
             for place, name, form in zip(places, names, forms, strict=True)
         },
     }
+
+
+def _require_colours(path: Path, names: Sequence[str]) -> None:
+    """Refuse 8 bits that are no image: reflectance x 10000 has no room in them."""
+    if not {*RGB} <= {*names} <= {*RGB, "B08"}:
+        raise RecipeError(
+            "a file's 8 bits are neither colours nor reflectance x 10000",
+            got=f"{', '.join(names[:12])} of {path.name}",
+            expected="16 bits, or red, green and blue of an image",
+            remedy="say how its numbers become reflectance with --scale",
+        )
 
 
 def _doubles(items: Sequence[dict[str, Any]]) -> list[str]:

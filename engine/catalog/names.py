@@ -77,8 +77,8 @@ def understand(name: str, numbers: Mapping[str, str] | None = _SENTINEL) -> str 
     """The B-name (or SCL) of a band as people and programs write it, None if it is not known.
 
     Upper and lower case, blanks and hyphens do not matter: ``B2``, ``b02_10m``, ``Band 2``,
-    ``B4, central wavelength 665 nm``, ``Red Edge 1``, ``nir08``. ``rededge`` alone names three
-    bands, and is not understood.
+    ``B4, central wavelength 665 nm``, ``Red Edge 1``, ``nir08``, ``SCL_20m``.
+    ``rededge`` alone names three bands, and is not understood.
 
     Parameters
     ----------
@@ -87,8 +87,9 @@ def understand(name: str, numbers: Mapping[str, str] | None = _SENTINEL) -> str 
     """
     for text in (name, re.split(r"[,(;:]", name)[0]):
         plain = re.sub(r"[^a-z0-9]", "", text.lower())
-        if plain in _SPELT:
-            return _SPELT[plain]
+        word = re.sub(r"(?:10|20|30|60)m$", "", plain)
+        if word in _SPELT:
+            return _SPELT[word]
         match = _NUMBER.fullmatch(plain)
         if match and numbers is not None and not plain.isdigit():
             found = numbers.get(match[1])

@@ -35,6 +35,14 @@ __all__ = ["normalise"]
 _STRIPS = ("s2:datastrip_id", "s2:datastrip-id", "eopf:datastrip_id", "sentinel:datastrip_id")
 _TAKES = ("s2:datatake_id", "s2:datatake-id", "eopf:datatake_id")
 _FIRST, _LAST = 1900, 2200  # years
+_LEVELS = ("s2:product_type", "product:type", "processing:level", "landsat:correction")
+_LEVEL_1 = re.compile(
+    r"L1C|MSI1C|(?<![A-Z0-9])(?:C\d)?L(?:EVEL)?[-_ ]?1(?:[A-Z]{1,2})?(?![A-Z0-9])"
+    r"|(?<![A-Z])TOA(?![A-Z])"
+)
+"""Level 1 in a field or collection: L1, L1C, L1TP, Level-1C, landsat-c2l1, S2MSI1C."""
+_LEVEL_1_ID = re.compile(r"L1C|MSI1C|\bL1\b|(?<![A-Z0-9])L1(?:TP|GT|GS|T|G)(?![A-Z0-9])")
+"""In an id, which may be a name that its maker chose."""
 
 
 def normalise(
@@ -168,21 +176,19 @@ def _within(
 
 
 def _refuse_other_levels(name: str, raw: Mapping[str, Any], properties: Mapping[str, Any]) -> None:
-    said = " ".join(
-        str(v)
-        for v in (
-            raw.get("collection"),
-            properties.get("s2:product_type"),
-            properties.get("processing:level"),
-            name,
-        )
-    ).upper()
-    if re.search(r"L1C|MSI1C|\bL1\b", said):
+    said = {key: str(properties.get(key) or "").upper() for key in _LEVELS}
+    said["collection"] = str(raw.get("collection") or "").upper()
+    found = [f"{key} {value}" for key, value in said.items() if _LEVEL_1.search(value)]
+    if re.fullmatch(r"1[A-Z]?", said["processing:level"]):
+        found.append(f"processing:level {said['processing:level']}")
+    if _LEVEL_1_ID.search(name.upper()):
+        found.append(f"id {name}")
+    if found:
         raise ItemError(
-            f"item {name} is top-of-atmosphere (L1C)",
-            got=raw.get("collection") or properties.get("s2:product_type"),
-            expected="surface reflectance (L2A)",
-            remedy="search the L2A collection",
+            f"item {name} is of level 1: top-of-atmosphere, or raw",
+            got=", ".join(found)[:200],
+            expected="surface reflectance (L2A, or Landsat's level 2)",
+            remedy="search the collection of level 2",
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,15 @@ from engine.errors import CatalogError
 
 __all__ = ["from_static"]
 
+_PARTS, _PAGES = ("child", "item", "items"), ("next",)
 _DEEPEST = 32  # links from the first document; published catalogues have fewer than ten
 
 
 def from_static(documents: Documents, where: str) -> Iterator[tuple[Any, str]]:
     """Items, each with the place of the document that holds it.
 
-    An item that does not say its collection is of the one whose document leads to it.
+    An item that does not say its collection is of the one whose document leads to it. Items that
+    come in pages are read page by page.
 
     Raises
     ------
@@ -38,6 +40,12 @@ def from_static(documents: Documents, where: str) -> Iterator[tuple[Any, str]]:
             for feature in _list(value, "features", place):
                 documents.count()
                 yield _of(feature, collection), place
+            for link in _links(value, place, _PAGES):
+                target = _follow(documents, place, link)
+                if target not in seen:
+                    documents.count()
+                    seen.add(target)
+                    waiting.append((target, collection, depth))
         elif kind in ("Catalog", "Collection") or "links" in value:
             if kind == "Collection" or "extent" in value:
                 collection = str(value.get("id"))
@@ -45,7 +53,7 @@ def from_static(documents: Documents, where: str) -> Iterator[tuple[Any, str]]:
                 raise CatalogError(
                     "the catalogue's documents lead ever deeper", got=f"{place}, {depth} links down"
                 )
-            for link in reversed(_links(value, place)):
+            for link in reversed(_links(value, place, _PARTS)):
                 target = _follow(documents, place, link)
                 if target not in seen:
                     documents.count()  # the next ones are kept in mind
@@ -65,8 +73,8 @@ def _list(value: Mapping[str, Any], name: str, place: str) -> list[Any]:
     return found
 
 
-def _links(value: Mapping[str, Any], place: str) -> list[str]:
-    """Where a document's links to its parts lead, as written."""
+def _links(value: Mapping[str, Any], place: str, wanted: Collection[str]) -> list[str]:
+    """Where a document's links of some relations lead, as written."""
     found = []
     for link in _list(value, "links", place):
         if not isinstance(link, Mapping):
@@ -75,7 +83,13 @@ def _links(value: Mapping[str, Any], place: str) -> list[str]:
                 got=f"{place}: {type(link).__name__}",
                 expected="rel and href",
             )
-        if link.get("rel") in ("child", "item", "items"):
+        if link.get("rel") in wanted:
+            if str(link.get("method") or "GET").upper() != "GET":
+                raise CatalogError(
+                    "a document's next page is not to be had by its address alone",
+                    got=f"{place}: method {link['method']}",
+                    remedy="name the API's own address as imagery.catalog, and its collection",
+                )
             href = link.get("href")
             if not isinstance(href, str) or not href:
                 raise CatalogError("a document's link has no href", got=place)

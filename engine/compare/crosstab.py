@@ -20,6 +20,7 @@ from engine.compare.folder import ProductFolder, read_folder
 from engine.compare.report import write_table
 from engine.errors import MetricError, first_line
 from engine.files import together
+from engine.labels.rasters import TOLERANCE
 from engine.legend import LCZ, UGS
 from engine.publishing.preview import Panel, draw_beside
 from engine.runs.fold import Fold
@@ -95,6 +96,7 @@ def beside(lcz: str | Path, ugs: str | Path, *, out: str | Path | None = None) -
                     width=shares.width,
                     resampling=Resampling.nearest,
                     nodata=0,
+                    tolerance=TOLERANCE,
                 )
             )
             cells = abs(shares.transform.a * shares.transform.e) / 1e6

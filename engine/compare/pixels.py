@@ -69,7 +69,8 @@ def evaluate_green(
     ----------
     product : a product folder of green space, or any raster of 1, 0 and 255.
     reference : raster; on another grid its nearest pixel counts.
-    green : its codes that are green space; by default 1, as of labels.
+    green : its codes that are green space; all others are not. By default it holds labels: 1 is
+        green space, 0 is not, and there are no others.
     unknown : its codes that say nothing, by default 255; its nodata and what it masks are others.
     land_cover : in place of `green`, a product of `engine.labels.land_cover.LAND_COVER`, which
         knows its codes; `unknown` adds to them.
@@ -152,12 +153,19 @@ class _Codes(NamedTuple):
     def of_reference(self, truth: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         """1 green space, 0 not, -1 unknown; values are float, NaN beyond the reference."""
         known = np.isfinite(truth) & ~np.isin(truth, self.unknown)
+        if (parts := known & (truth != np.floor(truth))).any():
+            raise MetricError(
+                "the reference holds fractions, which are no codes",
+                got=_listed(np.unique(truth[parts])[:_SHOWN]),
+                expected="whole numbers, one for each class",
+                remedy="write it as classes: 1 green, 0 not green, 255 no data",
+            )
         if self.known is not None and (strange := known & ~np.isin(truth, self.known)).any():
             raise MetricError(
-                "the reference holds codes that the land cover product does not have",
+                "the reference holds other codes than its product, or labels, may have",
                 got=_listed(np.unique(truth[strange])[:_SHOWN]),
                 expected=_listed(sorted(self.known)),
-                remedy="name another product, or the codes themselves: --green and --unknown",
+                remedy="name the product (--land-cover), or the codes: --green and --unknown",
             )
         return np.where(known, np.isin(truth, self.green), -1).astype(np.int64)
 
@@ -177,7 +185,9 @@ def _codes_of(
         codes = _Codes(cover.green, none, (*cover.green, *cover.other, *none))
     else:
         silent = (255,) if unknown is None else tuple(unknown)
-        codes = _Codes((1,) if green is None else tuple(green), silent, None)
+        codes = _Codes((1,), silent, (0, 1, *silent))
+        if green is not None:
+            codes = _Codes(tuple(green), silent, None)
     both = sorted(set(codes.green) & set(codes.unknown))
     if both:
         raise MetricError(

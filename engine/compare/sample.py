@@ -17,6 +17,7 @@ from odc.geo.geobox import GeoBox
 from engine.compare.cells import of_map
 from engine.compare.estimates import Stratified, stratified
 from engine.compare.folder import map_of, read_folder
+from engine.compare.overlap import TRAINED, footprint_of, say_overlap, trained_stratum
 from engine.compare.report import plain, write_json
 from engine.errors import LabelError, MetricError, RecipeError
 from engine.files import together
@@ -42,12 +43,14 @@ class Judged:
     estimates : Stratified
         Areas in km2.
     mapped : km2 of each class on the map.
+    notes : of cells that lie where the model was trained, one line each.
     """
 
     classes: tuple[int, ...]
     counts: npt.NDArray[np.int64]
     estimates: Stratified
     mapped: npt.NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -69,6 +72,7 @@ class Judged:
                 **{name: getattr(found, name) for name in names},
                 "mapped": self.mapped,
                 "counts": self.counts,
+                "notes": self.notes,
             }
         )
         return told
@@ -137,6 +141,7 @@ def sample(
         "cells": {str(c): int(n) for c, n in zip(found.classes, found.cells, strict=True)},
         "sizes": {str(c): int(n) for c, n in zip(found.classes, found.sizes, strict=True)},
         "mapped": [int(codes[row, col]) for row, col in zip(rows, cols, strict=True)],
+        "at": np.stack([rows, cols], axis=1).tolist(),
         "seed": seed,
     }
     text = {"type": "FeatureCollection", "features": features}
@@ -221,11 +226,30 @@ def judge(
     areas = np.array([design["cells"].get(str(c), 0) * design["cell_km2"] for c in classes])
     sizes, cells = design["sizes"], design["cells"]
     whole = [sizes.get(str(c), 0) == cells.get(str(c)) for c in classes]
-    found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas)
+    notes = _overlap(Path(product), path, design.get("at"), reference == mapped)
+    found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas, tuple(notes))
     if out is not None:
         with together(Path(out)) as part:
             write_json(part / "estimates.json", found.to_json())
     return found
+
+
+def _overlap(product: Path, path: Path, at: Any, right: npt.NDArray[np.bool_]) -> list[str]:
+    """What to tell of cells that lie within the model's reach of its training.
+
+    `at` are rows and columns of the cells, None of samples that were drawn before these were kept.
+    """
+    footprint, known = footprint_of(product)
+    if at is None and footprint is not None:
+        return ["whether judged cells trained the model is unknown: the sample kept no places"]
+    with trained_stratum(path, footprint) as strata:
+        if footprint is None:
+            return say_overlap(None, known, None)
+        each = strata[TRAINED]
+        with rasterio.open(each.path) as file:
+            where = each.of(file)(file.read(1))[tuple(np.array(at).T)]
+    counts = np.array([[(where == k).sum(), (right & (where == k)).sum()] for k in (0, 1)])
+    return say_overlap(footprint, known, counts)
 
 
 def _told(features: Any) -> dict[int, Any]:

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 
 from engine.errors import MetricError
 from engine.labels.rasters import onto as onto_grid
-from engine.labels.rasters import read_shown, require_plain
+from engine.labels.rasters import read_shown, require_plain, require_upright
 from engine.runs.fold import Fold
 from engine.runs.layers import RasterLayer, leaves_of
 from engine.runs.tables import Block, Column, Table
@@ -162,6 +162,7 @@ def count_squares(
                 require_plain(file, MetricError)
             meaning = {"map": of_map(mine), "reference": of_reference(theirs)}
             _require_places(mine, theirs, *others, metres=cells is None)
+            require_upright(mine, MetricError)
             layers: dict[str, RasterLayer] = {"map": _Map(mine)}
             for name, file in zip(("reference", "within"), (theirs, *others), strict=False):
                 layers[name] = RasterLayer(files.enter_context(onto(mine, file)))

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
-from rasterio.enums import ColorInterp, Interleaving
+from rasterio.enums import Interleaving
 
 from engine.cube.access import PLAIN, Access
 from engine.cube.footprint import footprint, require_reach
@@ -187,11 +187,10 @@ def _cut(
     for index in indices:
         if not 1 <= index <= file.count:
             raise ReadError("the frame has no such band", got=index, expected=f"1 to {file.count}")
-        kind, use = file.dtypes[index - 1], file.colorinterp[index - 1]
-        if kind != "uint8" or use == ColorInterp.palette:
+        if (kind := file.dtypes[index - 1]) != "uint8":
             raise ReadError(
                 "the frame is not a plain image",
-                got="a palette" if use == ColorInterp.palette else kind,
+                got=kind,
                 expected="uint8 bands of red, green and blue",
             )
     window = source.needed(geobox, anchor)

@@ -22,6 +22,9 @@ NODATA = 0
 UNDERFLOWED = 60_000
 """Digital numbers of 16 bits above this one fell below 0 and came round: 64,536 is -1,000."""
 
+_BRIGHTEST = 2.0
+"""Median reflectance of a whole scene that cannot be: clouds at a low sun have up to 1.5."""
+
 _GAIN, _SHIFT, _MOST = 10_000, 1_000, 65_534  # 65535 marks a masked value while sorting
 
 ATTRS: dict[str, Any] = {
@@ -90,7 +93,8 @@ def find_suspect(
     The guard of the published defect "flag says not applied, pixels are shifted already": more
     than 1 % of valid pixels of B02 or B11 below -0.02 reflectance, or the 1st percentile of B12
     over water (SCL 6) above 0.08. And that of numbers which fell below 0 and came round: more than
-    0.1 % of a band's valid pixels.
+    0.1 % of a band's valid pixels. And that of a scale that makes no reflectance, such as of
+    percent: a median above 2.
 
     Parameters
     ----------
@@ -109,6 +113,8 @@ def find_suspect(
         if share > 0.001 and wraps(asset):
             return f"{100 * share:.1f} % of {band} is above {UNDERFLOWED:,}: it fell below 0"
         reflectance = dn.astype(np.float64) * asset.scale + asset.offset
+        if valid.any() and (middle := float(np.median(reflectance[valid]))) > _BRIGHTEST:
+            return f"the median of {band} is {middle:.3g}, no reflectance: its scale is another"
         if band == "B12":
             over = valid & (np.ma.getdata(water) == 6) if water is not None else valid & False
             if over.sum() >= 30 and (low := float(np.percentile(reflectance[over], 1))) > 0.08:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterBlockError
 from rasterio.io import DatasetReader
 from rasterio.warp import transform_bounds
@@ -66,8 +67,14 @@ class Source:
         """The file's pixels, as the warp wants them."""
         at = self.transform
         return Frame(
-            crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape, self.crs.is_projected
-        )
+            crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape,
+            self.crs.is_projected, self._unit,
+        )  # fmt: skip
+
+    @property
+    def _unit(self) -> float:
+        """Metres of the CRS's unit, where that is a length."""
+        return float(self.crs.linear_units_factor[1]) if self.crs.is_projected else 1.0
 
     def load(self, geobox: GeoBox, anchor: tuple[float, float], *, nearest: bool) -> Raster | None:
         """The part of the file that a window of the grid needs, or None where it needs none."""
@@ -127,7 +134,7 @@ class Source:
     def decimated_shape(self, spacing: float) -> tuple[int, int]:
         """Height and width at `spacing` metres between samples."""
         height, width = self.file.shape
-        step = abs(self.transform.a), abs(self.transform.e)
+        step = abs(self.transform.a) * self._unit, abs(self.transform.e) * self._unit
         if not self.crs.is_projected:
             step = step[0] * 111_320.0, step[1] * 111_320.0
         return (
@@ -211,8 +218,8 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
     ------
     ReadError
         Where neither file nor item has a georeference, the file is rotated, not rectified or has
-        not the band, its numbers are complex or have a scale that nothing states, it lies elsewhere
-        than the item says, or its blocks are too large to be decoded.
+        not the band, its numbers are complex, positions in a palette or have a scale that nothing
+        states, it lies elsewhere than the item says, or its blocks are too large to be decoded.
     """
     asset = item.assets[name]
     with DatasetReader(href, driver=_drivers(href)) as file:
@@ -225,6 +232,13 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
         if kind.startswith("complex"):
             raise ReadError(
                 f"{name} of {item.id} holds complex numbers", got=kind, expected="real numbers"
+            )
+        if name != SCL and file.colorinterp[asset.index - 1] == ColorInterp.palette:
+            raise ReadError(
+                f"{name} of {item.id} is not what its numbers are",
+                got="positions in a palette",
+                expected="reflectance, or colours of 8 bits",
+                remedy="write it as red, green and blue (gdal_translate -expand rgb)",
             )
         crs, transform, notes = _georeference(file, asset, item)
         if transform.b or transform.d:

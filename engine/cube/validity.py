@@ -65,15 +65,16 @@ class Validity:
         found: npt.NDArray[np.bool_] | None = None
         if self.alpha is not None:  # the band: where nodata is declared GDAL's mask is of that
             found = file.read(self.alpha, **how) > 0
-        elif self.mask:
-            found = file.read_masks(index, **how) > 0
+        if self.mask:
+            masked = file.read_masks(index, **how) > 0
+            found = masked if found is None else found & masked
         return found
 
     def invalid(self, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
         """Which values say nothing, bool of their shape."""
-        found = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
+        found = ~np.isfinite(values) if values.dtype.kind == "f" else np.zeros(values.shape, bool)
         for number in self.numbers:
-            if not math.isnan(number):
+            if math.isfinite(number):
                 found |= values == number
         if self.most is not None:
             found |= values > self.most
@@ -89,7 +90,7 @@ class Validity:
         require_room(file, [index], (window.height, window.width))
         values = file.read(index, window=window)
         shown = self.shown(file, index, window=window)
-        plain = shown is None and len(self.numbers) < 2
+        plain = shown is None and len(self.numbers) < 2 and not _has_infinity(values)
         if plain and (self.most is None or values.max(initial=0) <= self.most):
             return values, self.nodata
         hidden = self.invalid(values)
@@ -105,7 +106,7 @@ class Validity:
     def _held(self, dtype: np.dtype[Any]) -> float | None:
         """The first of the numbers that the type has."""
         if dtype.kind == "f":
-            return next((n for n in self.numbers if not math.isnan(n)), None)
+            return next((n for n in self.numbers if math.isfinite(n)), None)
         limits = np.iinfo(dtype)
         for number in self.numbers:
             if math.isfinite(number) and limits.min <= number <= limits.max and number % 1 == 0:
@@ -159,9 +160,12 @@ def validity_of(
     kind = file.dtypes[asset.index - 1]
     if name != SCL and kind == "uint16" and wraps(asset):
         most = float(UNDERFLOWED)
-    alpha = _alpha(file, asset, item)
-    masked, apart = (False, False) if alpha is not None else _masked(file, asset)
+    alpha, (masked, apart) = _alpha(file, asset, item), _masked(file, asset)
     return Validity(tuple(numbers), most, alpha, masked, apart), tuple(notes)
+
+
+def _has_infinity(values: npt.NDArray[Any]) -> bool:
+    return values.dtype.kind == "f" and bool(np.isinf(values).any())
 
 
 def _same(one: float, other: float) -> bool:

@@ -75,7 +75,9 @@ class Frame:
     corner : (x, y) of the first pixel's outer corner.
     shape : (rows, columns)
     projected : bool
-        Whether a step is metres, so that it compares with the grid's.
+        Whether a step is a length, so that it compares with the grid's.
+    unit : float
+        Metres of such a length of 1: CRSs of the United States have feet.
     """
 
     crs: str
@@ -83,6 +85,7 @@ class Frame:
     corner: tuple[float, float]
     shape: tuple[int, int]
     projected: bool
+    unit: float = 1.0
 
     def radius(self, resolution: float) -> tuple[float, float]:
         """Radius of the bilinear kernel in source pixels, by column and row.
@@ -92,7 +95,8 @@ class Frame:
         """
         if not self.projected:
             return 1.0, 1.0
-        return max(resolution / abs(self.step[0]), 1.0), max(resolution / abs(self.step[1]), 1.0)
+        across, down = (resolution / (abs(step) * self.unit) for step in self.step)
+        return max(across, 1.0), max(down, 1.0)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ import rasterio.features
 import shapely
 import zarr
 from odc.geo.geobox import GeoBox
-from rasterio.enums import Resampling
-from rasterio.vrt import WarpedVRT
 from shapely.geometry.base import BaseGeometry
 
 from engine.catalog.boundaries import read_boundaries
@@ -34,6 +32,7 @@ from engine.datasets.chips import (
 )
 from engine.datasets.ground import INVALID, KNOWN, Ground, Window, open_ground
 from engine.errors import LabelError
+from engine.labels.rasters import onto, require_plain
 from engine.recipes.segmenting import ChipLabels, SegmenterRecipe
 from engine.vectors.read import files_of
 
@@ -193,11 +192,13 @@ class _Source:
             with rasterio.open(self._base / label.raster) as file:
                 if file.crs is None:
                     raise LabelError("the labels have no georeference", got=label.raster)
+                require_plain(file, LabelError)
                 for k in order:
-                    mask = _warped(file, city.box(windows[k], self._side))
-                    mask[np.isin(mask, self._ignored)] = UNKNOWN
-                    require_masks(mask, self.name, self._codes)
-                    mask = self._looked_at(mask, city.box(windows[k], self._side))
+                    told = _warped(file, city.box(windows[k], self._side))
+                    told[np.isin(told, self._ignored)] = UNKNOWN
+                    require_masks(told, self.name, self._codes)
+                    box = city.box(windows[k], self._side)
+                    mask = self._looked_at(told.astype(np.uint8), box)
                     if (mask != UNKNOWN).mean() >= KNOWN:
                         yield windows[k], mask
             return
@@ -217,13 +218,11 @@ class _Source:
         return np.where(_burnt(self.within, box) == 1, mask, np.uint8(UNKNOWN)).astype(np.uint8)
 
 
-def _warped(file: rasterio.DatasetReader, box: GeoBox) -> npt.NDArray[np.uint8]:
-    """Labels of a window, nearest; 255 beyond the file."""
-    height, width = box.shape
-    form = {"crs": str(box.crs), "transform": box.transform, "height": height, "width": width}
-    with WarpedVRT(file, resampling=Resampling.nearest, nodata=UNKNOWN, **form) as view:
-        found: npt.NDArray[np.uint8] = view.read(1)
-        return found
+def _warped(file: rasterio.DatasetReader, box: GeoBox) -> npt.NDArray[np.float64]:
+    """Labels of a window, nearest; 255 beyond the file and where it says nothing."""
+    with onto(file, str(box.crs), box.transform, (box.shape[0], box.shape[1])) as view:
+        found: npt.NDArray[np.float64] = view.read(1)
+    return np.where(np.isfinite(found), found, UNKNOWN)
 
 
 def _burnt(shapes: Sequence[BaseGeometry], box: GeoBox) -> npt.NDArray[np.uint8]:

@@ -235,7 +235,7 @@ def import_ugset(folder: str | Path) -> ChipSet:
     )
 
 
-def require_masks(masks: npt.NDArray[np.uint8], name: str, codes: Sequence[int] = (0, 1)) -> None:
+def require_masks(masks: npt.NDArray[Any], name: str, codes: Sequence[int] = (0, 1)) -> None:
     """Refuse masks with other values than the classes' codes and 255.
 
     Raises
@@ -243,7 +243,7 @@ def require_masks(masks: npt.NDArray[np.uint8], name: str, codes: Sequence[int] 
     LabelError
     """
     strange = sorted(set(np.unique(masks).tolist()) - {*codes, UNKNOWN})
-    if strange:
+    if strange:  # fractions among them
         told = ", ".join(map(str, codes))
         raise LabelError(
             f"labels of {name} have other values than they may",

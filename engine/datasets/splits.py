@@ -32,7 +32,7 @@ UNUSED = 255
 
 _FEW = 20  # patches below which none is spared for a margin
 _ACROSS = 5.0  # blocks along a piece that is cut
-_BLOCK, _WIDE = 5.0, 10.0  # of a block and of a piece that has several, in reaches
+_BLOCK, _WIDE = 5.0, 13.0  # of a block and of a piece that has several, in reaches
 
 Codes = npt.NDArray[np.uint8]
 

@@ -9,9 +9,11 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from engine.grid.moving import mend, polygons_of
+from engine.grid.moving import mend, move_of, polygons_of
 
-__all__ = ["Folded", "fold", "unroll"]
+__all__ = ["Folded", "cut_about_poles", "fold", "unroll"]
+
+_SLIT = 1e-3  # metres
 
 
 class Folded(NamedTuple):
@@ -67,6 +69,26 @@ def fold(geometry: BaseGeometry) -> Folded:
     if east - west >= 360:
         return Folded(cut, (-180.0, south, 180.0, north), _turn(centre), False)
     return Folded(cut, (_turn(west), south, _turn(east, last=True), north), _turn(centre), crosses)
+
+
+def cut_about_poles(geometry: BaseGeometry, crs: str) -> BaseGeometry:
+    """A geometry in a projection, slit along 180 degrees where it may go round a pole.
+
+    Its outline goes once round the Earth there, which no ring in degrees can say; slit, it goes up
+    along 180 to the pole, and down along -180.
+    """
+    move = move_of("EPSG:4326", crs)
+    if move is None:
+        return geometry
+    hull = geometry.convex_hull
+    for pole in (-90.0, 90.0):
+        latitudes = np.linspace(pole, 0.0, 1801)
+        line = move.points(np.column_stack([np.full(1801, 180.0), latitudes]))
+        line = line[np.isfinite(line).all(axis=1)]
+        if len(line) > 1 and hull.intersects(shapely.Point(line[0])):
+            slit = shapely.LineString(line).buffer(_SLIT, cap_style="flat")
+            geometry = shapely.difference(geometry, slit)
+    return geometry
 
 
 def unroll(geometry: BaseGeometry) -> BaseGeometry:

@@ -14,7 +14,7 @@ from scipy.ndimage import maximum_filter1d
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import AreaError
-from engine.grid.antimeridian import fold
+from engine.grid.antimeridian import cut_about_poles, fold
 from engine.grid.grid import ON_LATTICE, Grid, Tile
 from engine.grid.moving import move_of, polygons_of, reproject
 
@@ -65,7 +65,7 @@ class Area:
     @cached_property
     def geographic(self) -> BaseGeometry:
         """The area in longitude and latitude; cut at the antimeridian if it crosses it."""
-        dense = shapely.segmentize(self.geometry, 5_000.0)
+        dense = shapely.segmentize(cut_about_poles(self.geometry, self.crs), 5_000.0)
         move = move_of(self.crs, "EPSG:4326")
         moved = dense if move is None else move.geometry(dense)
         return fold(moved).geometry  # a ring that passes 180 comes back with jumps

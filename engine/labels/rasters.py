@@ -13,7 +13,12 @@ from rasterio.vrt import WarpedVRT
 
 from engine.errors import NatmapError
 
-__all__ = ["onto", "read_shown", "require_plain"]
+__all__ = ["TOLERANCE", "onto", "read_shown", "require_plain", "require_upright"]
+
+
+TOLERANCE = 1e-3
+"""Of a pixel, by which a place may be missed; GDAL's own, an eighth, takes the neighbour's value of
+one pixel in a hundred, and is no faster."""
 
 
 def require_plain(file: rasterio.DatasetReader, refuse: type[NatmapError]) -> None:
@@ -22,7 +27,8 @@ def require_plain(file: rasterio.DatasetReader, refuse: type[NatmapError]) -> No
     Raises
     ------
     NatmapError
-        Of the class `refuse`: where it has several bands of data, a scale or an offset.
+        Of the class `refuse`: where it has several bands of data, complex numbers, a scale or an
+        offset, or both alpha and a mask.
     """
     bands = [k for k, use in enumerate(file.colorinterp, 1) if use != ColorInterp.alpha]
     if bands != [1]:
@@ -33,12 +39,44 @@ def require_plain(file: rasterio.DatasetReader, refuse: type[NatmapError]) -> No
             expected="one band, and alpha at most after it",
             remedy="write the one that is meant into a file of its own (gdal_translate -b 2 …)",
         )
+    if file.dtypes[0].startswith("complex"):
+        raise refuse(
+            "a raster of classes or places holds complex numbers",
+            got=f"{file.name}: {file.dtypes[0]}",
+            expected="codes",
+        )
+    masked = MaskFlags.per_dataset in file.mask_flag_enums[0] or not file.mask_flag_enums[0]
+    if len(file.colorinterp) > 1 and masked and MaskFlags.alpha not in file.mask_flag_enums[0]:
+        raise refuse(
+            "a raster of classes or places is hidden by alpha and by a mask",
+            got=file.name,
+            expected="one of the two",
+            remedy="write what both show into a file with nodata",
+        )
     if (file.scales[0], file.offsets[0]) != (1.0, 0.0):
         raise refuse(
             "a raster of classes or places has a scale",
             got=f"{file.name}: scale {file.scales[0]:g} and offset {file.offsets[0]:g}",
             expected="codes as they stand in the file",
             remedy="write its values out (gdal_translate -unscale …)",
+        )
+
+
+def require_upright(file: rasterio.DatasetReader, refuse: type[NatmapError]) -> None:
+    """Refuse a map whose rows do not run from west to east: its squares are no blocks of ground.
+
+    Raises
+    ------
+    NatmapError
+        Of the class `refuse`.
+    """
+    at = file.transform
+    if at.b or at.d or not at.a > 0:
+        raise refuse(
+            "the map is rotated",
+            got=f"{file.name}: {tuple(at)[:6]}",
+            expected="rows from west to east",
+            remedy="write it on a grid that is not (gdalwarp -r near)",
         )
 
 
@@ -75,4 +113,5 @@ def onto(
         resampling=Resampling.nearest,
         dtype="float64",
         nodata=np.nan,
+        tolerance=TOLERANCE,
     )

@@ -217,8 +217,8 @@ def _contradicted(codes: list[int], layer: Layer, parts: Parts, believed: str) -
     notes = []
     for each in layer.fields:
         others = [_code(layer.fields[each][row]) for row in parts.row]
-        if each.lower() in _FIELDS[:2] and None not in others and others != codes:
-            number = sum(a != b for a, b in zip(codes, others, strict=True))
+        number = sum(b not in (a, None) for a, b in zip(codes, others, strict=True))
+        if each.lower() in _FIELDS[:2] and number:
             notes.append(
                 f"{number} areas of {layer.name} have another type in the field {each}: "
                 f"{believed} is believed; --field {each} believes the other"

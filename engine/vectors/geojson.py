@@ -25,7 +25,9 @@ _GEOMETRIES = (
 def parse_geojson(
     text: bytes, name: str, wanted: Callable[[str], bool]
 ) -> tuple[list[Layer], list[str]]:
-    """The features of a GeoJSON document, or of one document a line, as one layer, and notes.
+    """The features of a GeoJSON document, or of one document a line, and notes.
+
+    They are one layer; where geometries, features or lines name other CRSs, one for each.
 
     Parameters
     ----------
@@ -38,26 +40,30 @@ def parse_geojson(
     ValueError
         Where it is no GeoJSON; the text names the feature.
     """
-    documents = list(_documents(text.decode("utf-8-sig")))
-    features = [feature for document in documents for feature in _features(document)]
-    shapes: list[BaseGeometry | None] = []
-    rows: list[dict[str, Any]] = []
-    closed = 0
-    for number, feature in enumerate(features, 1):
-        properties = feature.get("properties") or {}
-        if not isinstance(properties, dict):
-            raise ValueError(f"feature {number} has properties that are not an object")
-        try:
-            shape, n = _geometry(feature.get("geometry"))
-        except ValueError as error:
-            raise ValueError(f"geometry of feature {number}: {error}") from error
-        shapes.append(shape)
-        rows.append(properties)
-        closed += n
-    names = tuple(dict.fromkeys(str(key) for row in rows for key in row))
-    fields = {key: [row.get(key) for row in rows] for key in names if wanted(key)}
-    notes = [f"{closed} rings of {name} closed"] if closed else []
-    return [Layer(name, shapes, fields, names, _crs(documents))], notes
+    parts: dict[str | None, tuple[list[BaseGeometry | None], list[dict[str, Any]]]] = {}
+    number = closed = 0
+    for document in _documents(text.decode("utf-8-sig")):
+        for feature in _features(document):
+            number += 1
+            properties = feature.get("properties") or {}
+            if not isinstance(properties, dict):
+                raise ValueError(f"feature {number} has properties that are not an object")
+            try:
+                shape, n = _geometry(feature.get("geometry"))
+            except ValueError as error:
+                raise ValueError(f"geometry of feature {number}: {error}") from error
+            told = _told_crs(feature.get("geometry"), feature, document)
+            shapes, rows = parts.setdefault(told, ([], []))
+            shapes.append(shape)
+            rows.append(properties)
+            closed += n
+    layers = []
+    for told, (shapes, rows) in (parts or {None: ([], [])}).items():
+        names = tuple(dict.fromkeys(str(key) for row in rows for key in row))
+        fields = {key: [row.get(key) for row in rows] for key in names if wanted(key)}
+        own = name if len(parts) < 2 else f"{name} in {told or 'WGS 84'}"
+        layers.append(Layer(own, shapes, fields, names, _crs(told)))
+    return layers, [f"{closed} rings of {name} closed"] if closed else []
 
 
 def _documents(text: str) -> Iterator[dict[str, Any]]:
@@ -122,12 +128,21 @@ def _list(value: Any) -> list[Any]:
     return value
 
 
-def _crs(documents: list[dict[str, Any]]) -> CRS:
-    """WGS 84 by the standard; the member `crs` of the one before, where it is there."""
-    told = documents[0].get("crs") if documents else None
-    if told is None:
-        return CRS.from_epsg(4326)
+def _told_crs(*objects: Any) -> str | None:
+    """The name in the member `crs` of the standard before, of the innermost object that has one."""
+    for each in objects:
+        told = each.get("crs") if isinstance(each, dict) else None
+        if told is not None:
+            try:
+                return str(told["properties"]["name"])
+            except (KeyError, TypeError) as error:
+                raise ValueError(f"its member crs names no CRS: {str(told)[:80]}") from error
+    return None
+
+
+def _crs(told: str | None) -> CRS:
+    """WGS 84 by the standard, where nothing else is told."""
     try:
-        return CRS.from_user_input(str(told["properties"]["name"]))
-    except (CRSError, KeyError, TypeError) as error:
-        raise ValueError(f"its member crs names no CRS: {str(told)[:80]}") from error
+        return CRS.from_epsg(4326) if told is None else CRS.from_user_input(told)
+    except CRSError as error:
+        raise ValueError(f"its member crs names no CRS: {told}"[:120]) from error

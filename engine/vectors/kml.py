@@ -28,8 +28,9 @@ def parse_kml(
 ) -> tuple[list[Layer], list[str]]:
     """The folders of a KML document that hold something, each as a layer, and notes.
 
-    A document counts as a folder. Folders of one name are one layer each; the fields of a place
-    are `Name` and its extended data.
+    A document counts as a folder; the name of one that holds folders is the file's, and no part of
+    their paths. Folders of one name are one layer each; the fields of a place are `Name` and its
+    extended data.
 
     Raises
     ------
@@ -53,8 +54,9 @@ def parse_kml(
 
 
 class _Folder:
-    def __init__(self, parent: _Folder | None) -> None:
+    def __init__(self, parent: _Folder | None, document: bool = False) -> None:
         self.parent = parent
+        self.document = document
         self.name = ""
         self.shapes: list[BaseGeometry | None] = []
         self.rows: list[dict[str, str]] = []
@@ -62,7 +64,8 @@ class _Folder:
 
     @property
     def path(self) -> tuple[str, ...]:
-        return (*(self.parent.path if self.parent else ()), self.name)
+        above = self.parent.path if self.parent else ()
+        return above if self.document and self.inner else (*above, self.name)
 
 
 class _Reader:
@@ -96,7 +99,7 @@ class _Reader:
             self.kml = True
         elif tag in _FOLDERS:
             self._folder.inner = True
-            self._folder = _Folder(self._folder)
+            self._folder = _Folder(self._folder, tag == "Document")
             self._folders.append(self._folder)
         elif tag == "Placemark":
             self._row, self._shapes = {}, []
@@ -155,8 +158,8 @@ class _Reader:
                 fields = {
                     key: [row.get(key) for row in folder.rows] for key in names if wanted(key)
                 }
-                path = folder.path
-                found.append(Layer(path[-1], folder.shapes, fields, names, wgs84, path))
+                layer = Layer(folder.name, folder.shapes, fields, names, wgs84, folder.path)
+                found.append(layer)
         return found
 
     def notes(self) -> list[str]:

@@ -40,6 +40,15 @@ _MAGIC = {
     b"PK\x03\x04": "ZIP",
     b"PK\x05\x06": "ZIP",
 }
+_INNER = (
+    ".kml", ".json", ".geojson", ".geojsonl", ".geojsons", ".ndjson", ".jsonl", ".gpkg", ".fgb",
+    ".shp",
+)  # fmt: skip
+_APART = (
+    ".zip", ".kmz", ".7z", ".gz", ".tar", ".gml", ".tab", ".mif", ".dxf", ".dgn", ".parquet",
+    ".geoparquet", ".sqlite", ".gdbtable", ".topojson", ".wkt",
+)  # fmt: skip
+"""What an archive may hold beside, or in place of, forms that are read: it is no small print."""
 _BESIDE = (".dbf", ".prj", ".cpg", ".shx")
 _BROKEN = (
     DataLayerError, DataSourceError, OSError, UnicodeDecodeError, ValueError, NotImplementedError,
@@ -166,10 +175,16 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
             raise refuse(
                 "the archive is encrypted", got=path.name, remedy="write it without a password"
             )
-        ends = (".kml", ".json", ".geojson", ".gpkg", ".fgb", ".shp")
-        taken = [
-            info for info in inside if info.filename.lower().endswith(ends) and not _is_litter(info)
-        ]
+        inside = [info for info in inside if not _is_litter(info)]
+        taken = [info for info in inside if info.filename.lower().endswith(_INNER)]
+        apart = [info for info in inside if info.filename.lower().endswith(_APART)]
+        if apart:
+            raise refuse(
+                "the archive holds what is not read from inside of one",
+                got=f"{path.name}: {', '.join(info.filename for info in apart[:5])}",
+                expected="GeoJSON, KML, GeoPackage, FlatGeobuf or shapefiles",
+                remedy="unpack it; write what is in another form as GeoPackage, or leave it out",
+            )
         if not taken:
             kind = "KMZ" if path.suffix.lower() == ".kmz" else "archive"
             expected = "KML" if kind == "KMZ" else FORMS
@@ -180,7 +195,7 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
                 with archive.open(info) as file:
                     return file.read(most)  # what the archive says of its size may be a lie
 
-            yield _File(info.filename, f"/vsizip/{path.absolute()}/{info.filename}", member)
+            yield _File(info.filename, f"/vsizip/{{{path.absolute()}}}/{info.filename}", member)
 
 
 def _is_litter(info: zipfile.ZipInfo) -> bool:
@@ -237,6 +252,8 @@ def _layer(
     near: Near,
 ) -> Layer:
     crs = None if told["crs"] is None else CRS.from_user_input(told["crs"])
+    if crs is not None and crs.name.startswith("Undefined "):  # GeoPackage's way to say so
+        crs = None
     if crs is not None and not (crs.is_geographic or crs.is_projected):
         raise ValueError(f"layer {layer} is in {crs.name}, which is no place on Earth")
     names = tuple(str(name) for name in told["fields"])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from pyproj import Transformer
+from shapely.geometry import Point, shape
 
 from engine.catalog.ingest import ingest
 from engine.errors import RecipeError
@@ -31,7 +33,7 @@ def write(path: Path, count: int = 3, **more: Any) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(path, "w", **form) as file:
-        file.write(np.full((count, SIDE, SIDE), 90, form["dtype"]))
+        file.write(np.full((count, *file.shape), 90, form["dtype"]))
 
 
 def assets(folder: Path, name: str) -> dict[str, int]:
@@ -93,6 +95,16 @@ def test_a_file_that_will_not_do_is_named(tmp_path: Path, kind: str) -> None:
         ingest(photos, when="2020-06-01")
     assert kind in str(error.value)
     assert not (tmp_path / "photos-stac").exists()
+
+
+def test_eight_bits_that_are_no_image_need_a_scale(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    write(photos / "percent.tif", 2)
+    with rasterio.open(photos / "percent.tif", "r+") as file:
+        file.descriptions = "B02", "B11"
+    with pytest.raises(RecipeError, match=r"8 bits(.|\n)*--scale"):
+        ingest(photos, when="2020-06-01")
+    assert ingest(photos, when="2020-06-01", scale=0.01).files == 1
 
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -158,3 +170,16 @@ def test_colours_of_more_than_8_bits_are_reflectance_where_bands_are_named(tmp_p
     write(tmp_path / "photos" / "deep.tif", dtype="uint16")
     [note] = ingest(tmp_path / "photos", when="2020-06-01", bands=["red", "green", "blue"]).notes
     assert "not as images" in note
+
+
+def test_the_edges_of_a_wide_file_bend_in_degrees(tmp_path: Path) -> None:
+    """800 km at 62 degrees north: the middle of its edge lies 20 km off the line."""
+    at = Affine(2000, 0, 100_000, 0, -2000, 6_900_000)
+    write(tmp_path / "photos" / "wide.tif", width=400, height=20, crs="EPSG:32633", transform=at)
+    out = ingest(tmp_path / "photos", when="2020-06-01").catalog.parent
+    footprint = shape(json.loads((out / "wide.json").read_text())["geometry"])
+    move = Transformer.from_crs("EPSG:32633", "EPSG:4326", always_xy=True)
+    for x in np.linspace(100_000, 900_000, 41):
+        for y, inside in ((6_899_900, True), (6_900_100, False), (6_860_100, True)):
+            held = footprint.contains(Point(move.transform(min(max(x, 100_100), 899_900), y)))
+            assert held is inside

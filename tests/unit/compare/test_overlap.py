@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from pyproj import Transformer
 
 from engine.compare.overlap import TRAINED, say_overlap, trained_stratum
+from engine.compare.sample import judge, sample
 from engine.models.footprint import (
     FOOTPRINT,
     Footprint,
@@ -101,3 +103,34 @@ def test_what_is_told_of_an_overlap() -> None:
     assert say_overlap(None, False, None) == []
     later = Footprint(320.0, (), whole=False)
     assert "started from" in say_overlap(later, True, np.array([[10, 9], [0, 0]]))[0]
+
+
+def test_a_sample_tells_its_overlap_too(tmp_path: Path) -> None:
+    """Half of the map trained the model, and is right; of the other half half is wrong."""
+    codes = np.tile(np.array([[2], [6]], np.uint8), (20, 50))
+    truth = codes.copy()
+    truth[::4, 25:] = 9
+    form = {"driver": "GTiff", "height": SHAPE[0], "width": SHAPE[1], "count": 1, "dtype": "uint8"}
+    at = Affine(100, 0, WEST, 0, -100, NORTH)
+    with rasterio.open(
+        tmp_path / "town.tif", "w", **form, crs="EPSG:32633", transform=at, nodata=0
+    ) as file:
+        file.write(codes, 1)
+    (tmp_path / "report.json").write_text('{"name": "town", "recipe": {"product": "lcz"}}')
+    rows, cols = np.mgrid[: SHAPE[0], :25]
+    xy = np.stack([WEST + (cols.ravel() + 0.5) * 100, NORTH - (rows.ravel() + 0.5) * 100], axis=1)
+    write_footprint(tmp_path, Footprint(100.0, (Ground("EPSG:32633", xy),)))
+    sample(tmp_path, tmp_path / "look", standard_error=0.05, least=20)
+    design = json.loads((tmp_path / "look" / "design.json").read_text())
+    cells = json.loads((tmp_path / "look" / "sample.geojson").read_text())
+    for feature, (row, col) in zip(cells["features"], design["at"], strict=True):
+        feature["properties"]["lcz"] = int(truth[row, col])
+    (tmp_path / "look" / "sample.geojson").write_text(json.dumps(cells))
+    within = [c < 25 for _, c in design["at"]]
+    apart = [truth[r, c] == codes[r, c] for r, c in design["at"] if c >= 25]
+    [note] = judge(tmp_path, tmp_path / "look").notes
+    assert note.startswith(f"{np.mean(within):.0%} of the judged cells lie within 100 m")
+    assert f"accuracy 1.000 there, {np.mean(apart):.3f} of the {len(apart)} others" in note
+    del design["at"]  # a sample of before
+    (tmp_path / "look" / "design.json").write_text(json.dumps(design))
+    assert "unknown" in judge(tmp_path, tmp_path / "look").notes[0]

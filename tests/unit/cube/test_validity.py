@@ -68,7 +68,7 @@ def read(one: Item, name: str = "B02") -> tuple[np.ndarray, np.ndarray]:
     of_item=st.sampled_from([None, 0.0, 500.0, -9999.0, 65535.0, math.nan]),
     of_file=st.sampled_from([None, 0, 500, -9999, 65535]),
     of_card=st.sampled_from([None, 0.0]),
-    hidden=st.sampled_from(["nothing", "mask", "beside", "alpha"]),
+    hidden=st.sampled_from(["nothing", "mask", "beside", "alpha", "alpha and mask"]),
     offset=st.sampled_from([0.0, -0.1]),
 )
 def test_any_combination_of_what_declares_no_data(
@@ -87,21 +87,23 @@ def test_any_combination_of_what_declares_no_data(
     for row, number in enumerate(marks):
         values[row] = number
     if kind == "float32":
-        values[5] = np.nan
-    shows = np.ones((SIDE, SIDE), bool)
-    shows[:, 6:] = hidden == "nothing"
-    expected = _expected(values, of_item, of_file, of_card, offset) & shows
+        values[5], values[6, :3], values[6, 3:] = np.nan, np.inf, -np.inf
+    opaque, masked = np.ones((2, SIDE, SIDE), bool)
+    opaque[:, 6:] = "alpha" not in hidden
+    masked[:, :2] = hidden in ("nothing", "alpha")
+    expected = _expected(values, of_item, of_file, of_card, offset) & opaque & masked
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "b.tif"
         bands = values[None]
-        if hidden == "alpha":
-            bands = np.stack([values, np.where(shows, 255, 0).astype(kind)])
+        if "alpha" in hidden:
+            bands = np.stack([values, np.where(opaque, 255, 0).astype(kind)])
         write(path, bands, nodata=of_file)
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=hidden == "mask"), rasterio.open(path, "r+") as f:
-            if hidden == "alpha":
+        inside = hidden != "beside"
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=inside), rasterio.open(path, "r+") as f:
+            if "alpha" in hidden:
                 f.colorinterp = ColorInterp.gray, ColorInterp.alpha
-            elif hidden != "nothing":
-                f.write_mask(np.where(shows, 255, 0).astype(np.uint8))
+            if not masked.all():
+                f.write_mask(np.where(masked, 255, 0).astype(np.uint8))
         asset = Asset(str(path), nodata=of_item, card_nodata=of_card, offset=offset)
         found, valid = read(item({"B02": asset}))
         np.testing.assert_array_equal(valid, expected)
@@ -126,7 +128,7 @@ def _expected(
     first = of_item if of_item is not None else of_file if of_file is not None else of_card
     out = np.ones(values.shape, bool)
     for at, value in np.ndenumerate(values):
-        empty = math.isnan(value) or value == first
+        empty = not math.isfinite(value) or value == first
         if of_file is not None and of_file != first:
             empty |= value == of_file and not -0.1 < of_file * 1e-4 + offset < 6.0
         empty |= values.dtype == np.uint16 and value > 60_000
@@ -160,6 +162,17 @@ def test_a_mask_never_bleeds_into_what_lies_beside_it(tmp_path: Path) -> None:
     path = write(tmp_path / "m.tif", values)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as file:
         file.write_mask(np.where(values < 9000, 255, 0).astype(np.uint8))
+    box = GeoBox((SIDE, SIDE), AT * Affine.translation(0.3, 0.4), CRS)
+    found, valid = read_asset(item({"B02": Asset(str(path), nodata=None)}), "B02", box, (0.0, 0.0))
+    assert valid[:, :3].all()
+    assert not valid[:, 4:].any()
+    assert set(found[valid].tolist()) == {2000}
+
+
+def test_infinity_never_bleeds_into_what_lies_beside_it(tmp_path: Path) -> None:
+    values = np.full((SIDE, SIDE), 2000, np.float32)
+    values[:, 4:] = np.inf
+    path = write(tmp_path / "i.tif", values)
     box = GeoBox((SIDE, SIDE), AT * Affine.translation(0.3, 0.4), CRS)
     found, valid = read_asset(item({"B02": Asset(str(path), nodata=None)}), "B02", box, (0.0, 0.0))
     assert valid[:, :3].all()
@@ -265,6 +278,12 @@ def test_what_is_not_rectified_or_not_real_is_a_failure(tmp_path: Path) -> None:
     path = write(tmp_path / "c.tif", np.full((SIDE, SIDE), 2000, np.complex64))
     with pytest.raises(ReadError, match="complex"):
         read(item({"B02": Asset(str(path))}))
+    path = write(tmp_path / "p.tif", np.full((SIDE, SIDE), 20, np.uint8))
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {20: (10, 200, 30, 255)})
+    with pytest.raises(ReadError, match="palette"):
+        read(item({"B02": Asset(str(path))}))
+    assert read(item({"SCL": Asset(str(path))}), "SCL")[1].all()
 
 
 def test_a_scale_of_32_bits_is_the_same_scale(tmp_path: Path) -> None:
@@ -272,3 +291,19 @@ def test_a_scale_of_32_bits_is_the_same_scale(tmp_path: Path) -> None:
     with rasterio.open(path, "r+") as file:
         file.scales = (float(np.float32(1e-4)),)
     assert read(item({"B02": Asset(str(path), stated=False)}))[1].all()
+
+
+def test_pixels_in_feet_are_averaged_as_those_in_metres(tmp_path: Path) -> None:
+    """Half a foot a pixel, on a grid of 10 m: none is passed over."""
+    values = np.random.default_rng(0).integers(1000, 3000, (400, 400)).astype(np.uint16)
+    box = GeoBox((5, 5), Affine(10, 0, 400_005, 0, -10, 199_995), "EPSG:32119")
+    found = []
+    for crs, unit in (("EPSG:32119", 1.0), ("EPSG:2264", 1200 / 3937)):
+        step, corner = 0.5 * 1200 / 3937 / unit, (400_000 / unit, 200_000 / unit)
+        at = Affine(step, 0, corner[0], 0, -step, corner[1])
+        path = write(tmp_path / f"{crs[5:]}.tif", values, crs=crs, transform=at)
+        one = replace(item({"B02": Asset(str(path), nodata=None)}), bbox=(-82, 35, -81, 36))
+        found.append(read_asset(one, "B02", box, (400_005.0, 199_995.0))[0].astype(int))
+        assert sample_item(one, ["B02"], spacing=10)["B02"].shape == (6, 6)
+    assert found[0].std() < 15  # of 577 for one pixel
+    np.testing.assert_allclose(*found, atol=1)

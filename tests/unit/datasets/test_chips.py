@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from pyproj import Transformer
 
+from engine.datasets.chip_cutting import _warped
 from engine.datasets.chip_splits import split_chips
-from engine.datasets.chips import ChipSet, open_chips, write_chips
+from engine.datasets.chips import ChipSet, open_chips, require_masks, write_chips
 from engine.datasets.splits import split_by_block
 from engine.errors import LabelError
 from engine.recipes.segmenting import SegmenterSplit
@@ -133,3 +137,23 @@ def test_shared_ground_in_two_crss_is_refused() -> None:
 def test_no_chip_set_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="cannot be read"):
         open_chips(tmp_path)
+
+
+def test_labels_of_a_raster_mean_what_they_say(tmp_path: Path) -> None:
+    """Whatever its type: NaN and nodata are unknown, fractions are kept to be refused."""
+    at = Affine(1, 0, 400_000, 0, -1, 5_000_000)
+    box = GeoBox((4, 4), at, "EPSG:32633")
+    form = {"driver": "GTiff", "height": 4, "width": 4, "count": 1, "crs": "EPSG:32633"}
+    values = np.ones((4, 4))
+    values[0], values[1] = np.nan, 0.6
+    for kind, nodata, unknown in (("float32", None, 4), ("float64", 1.0, 12), ("int16", -9, 4)):
+        told = np.where(np.isnan(values), -9, values) if kind == "int16" else values
+        path = tmp_path / f"{kind}.tif"
+        with rasterio.open(path, "w", **form, dtype=kind, transform=at, nodata=nodata) as file:
+            file.write(told.astype(kind), 1)
+        with rasterio.open(path) as file:
+            found = _warped(file, box)
+        assert (found == 255).sum() == unknown
+        if kind == "float32":
+            with pytest.raises(LabelError, match=r"other values(.|\n)*0\.6"):
+                require_masks(found, "town")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
 from engine.grid.antimeridian import fold
+from engine.grid.area import Area
 
 
 def turned(geometry: BaseGeometry, move: Callable[[np.ndarray], np.ndarray]) -> BaseGeometry:
@@ -64,3 +67,28 @@ def test_what_goes_round_the_earth_stays_so(bounds: tuple[float, ...]) -> None:
     found = fold(whole)
     assert found.geometry.area == pytest.approx(whole.area)
     assert not found.crosses
+
+
+@pytest.mark.parametrize(("crs", "pole"), [("EPSG:3031", -90.0), ("EPSG:3995", 90.0)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        shapely.Point(0, 0).buffer(500e3),
+        shapely.Point(2e5, 1e5).buffer(500e3),
+        shapely.box(-4e5, -3e5, 5e5, 6e5),
+        shapely.box(-3e5, 0, 5e5, 6e5),  # the pole lies on its edge
+        shapely.Point(0, 0).buffer(9e5).difference(shapely.Point(0, 0).buffer(3e5)),
+        shapely.union_all([shapely.Point(0, 0).buffer(2e5), shapely.Point(1e6, 1e6).buffer(1e5)]),
+    ],
+)
+def test_an_area_about_a_pole_is_what_lies_in_it(shape: Any, crs: str, pole: float) -> None:
+    """Point by point, as PROJ moves them."""
+    found = Area(shape, crs).geographic
+    xy = np.random.default_rng(1).uniform(-1.2e6, 1.2e6, (3000, 2))
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(*xy.T)
+    near = shapely.distance(shapely.points(xy), shape.boundary) < 2e3
+    np.testing.assert_array_equal(
+        shapely.contains_xy(found, lon, lat)[~near], shapely.contains_xy(shape, xy)[~near]
+    )
+    if shape.buffer(-1).contains(shapely.Point(0, 0)):
+        assert np.abs(np.array(found.bounds) - pole).min() < 1e-6

@@ -206,3 +206,6 @@ def test_what_folder_and_field_say_differently_is_told(tmp_path: Path) -> None:
         "--field LCZ believes the other"
     ]
     assert read_training_areas(path, field="LCZ").counts() == {2: 1, 5: 1, 6: 1}
+    # also where the other field is empty in places
+    path.write_text(path.read_text().replace("<value>02</value>", "<value></value>"))
+    assert any("1 areas of 2 have another type" in n for n in read_training_areas(path).notes)
