@@ -23,7 +23,7 @@ from typing import Any, TextIO, cast
 
 import typer.core
 
-from engine.errors import NatmapError, RunError, first_line
+from engine.errors import NatmapError, RunError, first_line, refusal_of
 from engine.runs.signals import deaf, listen
 
 __all__ = ["Verbs", "again", "carry_out"]
@@ -45,37 +45,6 @@ _PLAIN = {
     "”": '"',
 }
 _SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "SIGNATURE")
-_REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
-    (
-        (errno.ENOSPC, errno.EDQUOT),
-        (
-            *("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
-            "unexpected pos",  # all that torch says of it
-            "No usable temporary directory",
-        ),
-        "no room is left on a disk; what was finished is kept",
-        "make room, then run the same command again",
-    ),
-    (
-        (errno.EMFILE, errno.ENFILE),
-        ("Too many open files", "os error 24)", "os error 23)"),
-        "more files are open than this machine allows",
-        "raise the limit (ulimit -n 4096), then run the same command again",
-    ),
-    (
-        (errno.EACCES, errno.EPERM, errno.EROFS),
-        ("Permission denied", "Read-only file system", "os error 13)", "os error 30)"),
-        "a file or folder may not be read or written",
-        "look at its owner and its rights, or name another place",
-    ),
-    (
-        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV),
-        (),
-        "a file or folder cannot be made here",
-        "name another place",
-    ),
-)
-"""Numbers of the system, words of what passes through other languages, what it means, remedy."""
 _LEAST = 6  # letters of a value that is told apart from ordinary text
 
 
@@ -180,24 +149,12 @@ def _say(error: BaseException) -> int:
         from engine.store.reading import damage_of
 
         error = damage_of(error) or error
-    error = _of_the_machine(error) or error
+    error = refusal_of(error) or error
     if isinstance(error, NatmapError):
         _tell(str(error))
         return 1 if isinstance(error, RunError) else 2
     _tell(_file(error))
     return _UNFORESEEN
-
-
-def _of_the_machine(error: BaseException) -> NatmapError | None:
-    """What disk, rights or limits of this machine refused, in whichever library."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(error, NatmapError):
-        number, text = getattr(seen, "errno", None), str(seen)
-        for numbers, words, what, remedy in _REFUSALS:
-            if number in numbers or any(word in text for word in words):
-                return NatmapError(what, got=first_line(seen), remedy=remedy)
-        seen = seen.__cause__
-    return None
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:

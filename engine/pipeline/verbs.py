@@ -148,8 +148,7 @@ def plan(
     schedule = prepared.schedule(
         prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
     )
-    if workers is not None and workers < 1:
-        raise RecipeError("a plan needs workers", got=workers, expected="--workers 1 or more")
+    _require_workers(workers)
     known = None if rates is None else read_rates(rates)
     return describe(prepared, schedule, known, workers or usual_workers())
 
@@ -186,6 +185,7 @@ def run(
     NatmapError
         Before anything runs, or where the run cannot go on. Tiles that fail are in the summary.
     """
+    _require_workers(workers)
     if isinstance(cluster, str):
         cluster = load_cluster(cluster, workers)
     with unwinding() as done:
@@ -317,4 +317,16 @@ def _stage(prepared: Prepared, until: str | None) -> str | None:
 
 
 def _tiles(names: Iterable[str] | None) -> list[Tile] | None:
-    return None if names is None else [Tile.parse(name) for name in names]
+    if names is None:
+        return None
+    found = [Tile.parse(name) for name in names]
+    if not found:
+        raise RecipeError(
+            "no tile is named", got="--tiles without names", expected="as in r0003c0012,r0003c0013"
+        )
+    return found
+
+
+def _require_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise RecipeError("there must be workers", got=workers, expected="--workers 1 or more")

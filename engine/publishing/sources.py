@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,11 +31,13 @@ class Source:
     id : of the item.
     link : its address, where that leads there from anywhere.
     record : what is known of it, a STAC item; for items without such an address.
+    collection : that it is of; ids count within it.
     """
 
     id: str
     link: str | None = None
     record: Mapping[str, Any] | None = None
+    collection: str | None = None
 
     @property
     def address(self) -> str | None:
@@ -47,7 +50,10 @@ class Source:
 def sources_of(items: Iterable[Item]) -> list[Source]:
     """Items as sources of a product, each once."""
     known = {(item.collection, item.id): item for item in items}
-    return [Source(item.id, item.link, _record(item)) for _, item in sorted(known.items())]
+    return [
+        Source(item.id, item.link, _record(item), item.collection)
+        for _, item in sorted(known.items())
+    ]
 
 
 def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str]]:
@@ -63,11 +69,13 @@ def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str
     Links, relative ones from the product folder itself.
     """
     links = []
+    times = Counter(source.id for source in sources)
     for source in sources:
         href = source.address
         if href is None and source.record is not None:
             (folder / FOLDER).mkdir(exist_ok=True)
-            path = folder / FOLDER / f"{_file_name(source.id)}.json"
+            whose = source.collection if times[source.id] > 1 else None
+            path = folder / FOLDER / f"{_file_name(source.id, whose)}.json"
             write_json(path, source.record)
             href = f"./{FOLDER}/{path.name}"
         if href is not None:
@@ -82,12 +90,16 @@ def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str
     return links
 
 
-def _file_name(identity: str) -> str:
-    """A name for a file that no other item has; of most items their id."""
+def _file_name(identity: str, whose: str | None) -> str:
+    """A name for a file that no other item has; of most items their id.
+
+    `whose` is the collection of an item whose id another one has, too.
+    """
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", identity)[:100].lstrip(".")
-    if plain == identity:
+    if plain == identity and whose is None:
         return plain
-    return f"{plain}-{sha256(identity.encode()).hexdigest()[:8]}"
+    whole = identity if whose is None else f"{identity}\n{whose}"
+    return f"{plain}-{sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def _record(item: Item) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter
 
-from engine.errors import RunError
+from engine.errors import RecipeError
 from engine.grid.grid import Tile
 from engine.runs.stage import Links, Stage
 
@@ -37,7 +37,7 @@ def choose(
 
     Raises
     ------
-    RunError
+    RecipeError
         Where there is no such tile.
     """
     shape = next(iter(wanted.values())).shape
@@ -46,7 +46,7 @@ def choose(
     asked = np.zeros(shape, bool)
     for tile in only:
         if not (0 <= tile.row < shape[0] and 0 <= tile.col < shape[1]):
-            raise RunError(
+            raise RecipeError(
                 "no such tile",
                 got=str(tile),
                 expected=f"{Tile(0, 0)} to {Tile(shape[0] - 1, shape[1] - 1)}",

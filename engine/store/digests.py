@@ -18,6 +18,7 @@ import numpy as np
 from zarr.core.buffer import default_buffer_prototype
 
 from engine.store.chunks import wait_for
+from engine.store.reading import Reader
 
 __all__ = ["BLANK", "MARK", "commit", "is_sealed", "said_of", "seal", "told_by"]
 
@@ -42,7 +43,7 @@ def told_by(info: icechunk.SnapshotInfo) -> str | None:
     return None if found is None else str(found)
 
 
-def said_of(session: icechunk.Session) -> str:
+def said_of(session: icechunk.Session | Reader) -> str:
     """The digest of a state: of its metadata, and of which chunks its records have.
 
     Metadata are the documents of all groups and arrays as they are stored. A chunk of a tile that a
@@ -53,7 +54,7 @@ def said_of(session: icechunk.Session) -> str:
     return str(wait_for(_digest(session)))
 
 
-async def _digest(session: icechunk.Session) -> str:
+async def _digest(session: icechunk.Session | Reader) -> str:
     found = hashlib.sha256()
     store = session.store
     async for path in _nodes(store):

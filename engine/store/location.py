@@ -70,6 +70,22 @@ class Folder:
         with self._errors():
             return (self.path / "refs").is_dir() or (self.path / "repo").exists()
 
+    def require_free(self) -> None:
+        """Make sure that a new store would not be made among other things.
+
+        Raises
+        ------
+        StoreError
+        """
+        with self._errors():
+            found = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if found:
+            raise StoreError(
+                "the store's folder is not empty and holds no store",
+                got=self.path,
+                remedy="name another folder in `store`",
+            )
+
     def beside(self, name: str) -> Path | None:
         """A file beside the store, None where there is none."""
         path = self._sibling(name)

@@ -122,12 +122,7 @@ class Store:
                 _fill(_begin(place.storage, grid, specs), grid, specs, more)
             return cls.open(place)
         folder = place.path
-        if folder.exists() and any(folder.iterdir()):
-            raise StoreError(
-                "the store's folder is not empty and holds no store",
-                got=folder,
-                remedy="name another folder in `store`",
-            )
+        place.require_free()
         # Made beside its place and moved there whole: a driver killed in here leaves no half.
         making = folder.with_name(f".{folder.name}.making")
         with making_errors(folder):
@@ -270,16 +265,18 @@ class Store:
             return found
 
     def is_verified(self, reader: Reader) -> bool | None:
-        """Whether a state has a digest; None where no other state of the store has.
+        """Whether a state has a digest; None where no earlier state of the store has.
 
-        A digest lies beside what it is of, and may be lost with it: in a store whose other commits
-        have one, False is damage.
+        A digest lies beside what it is of, and may be lost with it: where commits had one before,
+        False is damage. A release of an older natmap stays what it was when a newer one goes on.
         """
         with opening_errors(self.place):
-            if told_by(self._repo.lookup_snapshot(reader.snapshot_id)) is not None:
+            here = self._repo.lookup_snapshot(reader.snapshot_id)
+            if told_by(here) is not None:
                 return True
             others = self._repo.ancestry(branch="main")
-            return False if any(told_by(info) for info in others) else None
+            earlier = (info for info in others if info.written_at <= here.written_at)
+            return False if any(map(told_by, earlier)) else None
 
     def _require_metadata(self, reader: Reader) -> None:
         """Refuse a state whose metadata or ledger are not those that were committed."""
@@ -333,7 +330,8 @@ class Store:
 
     def tag(self, name: str, snapshot: str | None = None) -> None:
         """Name a commit as a release, by default the newest."""
-        self._repo.create_tag(name, snapshot_id=snapshot or self.reader().snapshot_id)
+        with opening_errors(self.place):
+            self._repo.create_tag(name, snapshot_id=snapshot or self.reader().snapshot_id)
 
     def prune(self, before: datetime) -> tuple[int, int]:
         """Expire commits made before a time, and delete what only they refer to; tags stay.

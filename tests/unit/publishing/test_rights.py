@@ -189,6 +189,17 @@ def test_sources_are_linked_where_they_have_an_address_and_recorded_where_not(
     )
 
 
+def test_items_of_two_collections_that_share_an_id_have_a_record_each(tmp_path: Path) -> None:
+    items = [
+        item("frame-1", collection="city", attribution="A city"),
+        item("frame-1", collection="state", attribution="A state"),
+    ]
+    links = write_sources(tmp_path, sources_of(items))
+    told = [json.loads((tmp_path / link["href"]).read_text()) for link in links]
+    assert [link["title"] for link in links] == ["frame-1", "frame-1"]
+    assert {raw["properties"]["attribution"] for raw in told} == {"A city", "A state"}
+
+
 # -- the model ----------------------------------------------------------------------------------
 
 
