@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,13 @@ def test_what_is_broken_off_at_its_start_shows_no_trace() -> None:
 def test_a_signal_that_comes_late_changes_nothing() -> None:
     body = "import atexit, signal\natexit.register(os.kill, os.getpid(), signal.SIGINT)"
     code, said, _ = end(body)
+    assert (code, said) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_comes_while_python_is_taken_down_changes_nothing(name: str) -> None:
+    last = f"__del__=lambda _, kill=os.kill, me=os.getpid(): kill(me, {getattr(signal, name):d})"
+    code, said, _ = end(f"sys.last_of_all = type('Last', (), dict({last}))()")
     assert (code, said) == (0, "")
 
 
