@@ -31,13 +31,13 @@ class Source:
     id : of the item.
     link : its address, where that leads there from anywhere.
     record : what is known of it, a STAC item; for items without such an address.
-    collection : that it is of; ids count within it.
+    apart : what tells it from another one of the same id.
     """
 
     id: str
     link: str | None = None
     record: Mapping[str, Any] | None = None
-    collection: str | None = None
+    apart: str = ""
 
     @property
     def address(self) -> str | None:
@@ -48,10 +48,13 @@ class Source:
 
 
 def sources_of(items: Iterable[Item]) -> list[Source]:
-    """Items as sources of a product, each once."""
-    known = {(item.collection, item.id): item for item in items}
+    """Items as sources of a product, each once.
+
+    Two catalogues of one recipe may have items of one id, and a store may have two versions of one.
+    """
+    known = {(item.collection, item.id, item.stamp): item for item in items}
     return [
-        Source(item.id, item.link, _record(item), item.collection)
+        Source(item.id, item.link, _record(item), f"{item.collection}\n{item.stamp}")
         for _, item in sorted(known.items())
     ]
 
@@ -68,37 +71,32 @@ def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str
     -------
     Links, relative ones from the product folder itself.
     """
-    links = []
+    links: dict[str, dict[str, str]] = {}
     times = Counter(source.id for source in sources)
     for source in sources:
         href = source.address
         if href is None and source.record is not None:
             (folder / FOLDER).mkdir(exist_ok=True)
-            whose = source.collection if times[source.id] > 1 else None
-            path = folder / FOLDER / f"{_file_name(source.id, whose)}.json"
+            apart = source.apart if times[source.id] > 1 else ""
+            path = folder / FOLDER / f"{_file_name(source.id, apart)}.json"
             write_json(path, source.record)
             href = f"./{FOLDER}/{path.name}"
         if href is not None:
-            links.append(
-                {
-                    "rel": "derived_from",
-                    "href": href,
-                    "type": "application/geo+json",
-                    "title": source.id,
-                }
-            )
-    return links
+            links[href] = {
+                "rel": "derived_from",
+                "href": href,
+                "type": "application/geo+json",
+                "title": source.id,
+            }
+    return list(links.values())
 
 
-def _file_name(identity: str, whose: str | None) -> str:
-    """A name for a file that no other item has; of most items their id.
-
-    `whose` is the collection of an item whose id another one has, too.
-    """
+def _file_name(identity: str, apart: str) -> str:
+    """A name for a file that no other item has; of most items their id."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", identity)[:100].lstrip(".")
-    if plain == identity and whose is None:
+    if plain == identity and not apart:
         return plain
-    whole = identity if whose is None else f"{identity}\n{whose}"
+    whole = f"{identity}\n{apart}" if apart else identity
     return f"{plain}-{sha256(whole.encode()).hexdigest()[:8]}"
 
 

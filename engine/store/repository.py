@@ -26,7 +26,14 @@ from engine.store.arrays import ArraySpec
 from engine.store.damage import making_errors, opening_errors
 from engine.store.digests import commit, said_of, told_by
 from engine.store.guarantees import require_conditions
-from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
+from engine.store.layout import (
+    create_arrays,
+    differences,
+    form_of,
+    identity_of,
+    other_meanings,
+    split_manifests,
+)
 from engine.store.lease import hold
 from engine.store.location import Bucket, Folder, Location, location_of
 from engine.store.reading import Reader
@@ -172,18 +179,13 @@ class Store:
         IdentityError
             Naming each difference.
         """
+        specs = list(specs)
+        root = zarr.open_group(self.reader().store, mode="r")
         wanted = identity_of(grid, specs, **more)
-        arrays = wanted.pop("arrays")
-        mine = {k: v for k, v in self.identity.items() if k != "arrays"}
-        different = [k for k in sorted(wanted.keys() | mine.keys()) if wanted.get(k) != mine.get(k)]
-        different += [
-            path for path, form in arrays.items() if self.identity["arrays"].get(path, form) != form
-        ]
-        if different:
-            seen = {k: mine.get(k, self.identity["arrays"].get(k)) for k in different}
-            asked = {k: wanted.get(k, arrays.get(k)) for k in different}
+        asked, seen = differences(wanted, self.identity, other_meanings(root, specs))
+        if asked:
             raise IdentityError(
-                f"the store was made for another {', '.join(different)}",
+                f"the store was made for another {', '.join(asked)}",
                 got=asked,
                 expected=seen,
                 remedy="name a new folder in `store`, or put the recipe's old values back",

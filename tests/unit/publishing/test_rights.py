@@ -189,11 +189,10 @@ def test_sources_are_linked_where_they_have_an_address_and_recorded_where_not(
     )
 
 
-def test_items_of_two_collections_that_share_an_id_have_a_record_each(tmp_path: Path) -> None:
-    items = [
-        item("frame-1", collection="city", attribution="A city"),
-        item("frame-1", collection="state", attribution="A state"),
-    ]
+@pytest.mark.parametrize("more", [{"collection": "state"}, {"stamp": "of another folder"}])
+def test_items_that_share_an_id_have_a_record_each(tmp_path: Path, more: dict[str, str]) -> None:
+    """Scenes and images of two folders of one's own have ids by their files' names."""
+    items = [item("frame-1", attribution="A city"), item("frame-1", attribution="A state", **more)]
     links = write_sources(tmp_path, sources_of(items))
     told = [json.loads((tmp_path / link["href"]).read_text()) for link in links]
     assert [link["title"] for link in links] == ["frame-1", "frame-1"]
