@@ -26,7 +26,7 @@ import typer.core
 from engine.errors import NatmapError, RunError, first_line, refusal_of
 from engine.runs.signals import deaf, listen
 
-__all__ = ["Verbs", "again", "carry_out"]
+__all__ = ["Verbs", "again", "carry_out", "without_secrets"]
 
 _UNFORESEEN, _INTERRUPTED, _UNREAD = 3, 130, 141
 _PLAIN = {
@@ -117,15 +117,19 @@ class _OutputError(Exception):
 def again() -> str:
     """The command as it was given, for a shell: it resumes from any folder.
 
-    A recipe of standard input is named if it is a file.
+    A recipe of standard input is named if it is a file. What addresses keep secret is left out, as
+    the line is kept in logs.
     """
-    words = shlex.join(["natmap", *sys.argv[1:]])
+    shown = [without_secrets(word) for word in sys.argv[1:]]
+    words = shlex.join(["natmap", *shown])
     if "-" in sys.argv[1:]:
         try:
             file = os.readlink("/proc/self/fd/0")
         except OSError:
             file = ""
         words += f" < {shlex.quote(file)}" if os.path.isfile(file) else " < RECIPE"
+    if shown != sys.argv[1:]:
+        words += "  # with the secrets that are left out here"
     try:
         return f"cd {shlex.quote(os.getcwd())} && {words}"
     except OSError:  # the folder is gone
@@ -163,7 +167,7 @@ def _thread_failed(args: threading.ExceptHookArgs) -> None:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"natmap: {_without_secrets(text)}\n")
+    sys.stderr.write(f"natmap: {without_secrets(text)}\n")
 
 
 # -- what is not foreseen ---------------------------------------------------------------------
@@ -178,7 +182,7 @@ def _file(error: BaseException) -> str:
     try:
         descriptor, path = tempfile.mkstemp(f"-{identity}.txt", "natmap-error-")  # its owner's
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(_without_secrets(head + trace))
+            file.write(without_secrets(head + trace))
         remedy += path
     except OSError:
         remedy += "these lines:\n" + head + trace
@@ -198,7 +202,7 @@ def _identity(error: BaseException) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Text without what addresses carry, and without values of secret variables."""
     if "://" in text:
         from engine.addresses import public

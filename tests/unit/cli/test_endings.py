@@ -146,6 +146,15 @@ def test_no_secret_gets_out(tmp_path: Path) -> None:
     assert "hush" not in said
 
 
+def test_no_secret_is_in_the_command_that_resumes() -> None:
+    login = "imagery.catalog=https://me:hush-1@host/a.json?token=hush-2&id=3"
+    body = "from engine.cli.endings import again\nfrom engine.cli.render import say\n"
+    body += "say('To resume: ' + again())\nsay('at https://me:hush-3@host')"
+    _, said, _ = end(body, f"--set '{login}'")
+    assert "hush" not in said
+    assert "--set 'imagery.catalog=https://host/a.json?id=3'  # with the secrets" in said
+
+
 def test_where_no_file_can_be_written_the_trace_is_shown() -> None:
     body = "import tempfile\ntempfile.tempdir = '/nowhere'\n[][1]"
     code, said, _ = end(body)
