@@ -277,7 +277,8 @@ def location_of(address: str | Path | Location, base: Path | None = None) -> Loc
         return Folder((base or Path()) / text)
     found = urlsplit(text)
     prefix = found.path.strip("/")
-    if found.scheme != "s3" or not found.hostname or not prefix or found.query or "@" in text:
+    odd = {"", ".", ".."} & {*prefix.split("/")}  # no bucket takes these for folders
+    if found.scheme != "s3" or not found.hostname or odd or found.query or "@" in text:
         raise StoreError(
             "this is not a place for a store",
             got=text.split("?")[0].rpartition("@")[2],
