@@ -20,6 +20,7 @@ from engine.pipeline.provenance import facts_of, items_of, require_product
 from engine.pipeline.rates import Cost, Rates, read_rates
 from engine.products.registry import load_recipe
 from engine.recipes.run import Recipe
+from engine.runs.choice import named
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
@@ -146,7 +147,7 @@ def plan(
     """
     prepared = prepare(*load(recipe, base))
     schedule = prepared.schedule(
-        prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
+        prepared.check_store(), until=_stage(prepared, until), tiles=named(tiles)
     )
     _require_workers(workers)
     known = None if rates is None else read_rates(rates)
@@ -206,7 +207,7 @@ def _run(
     done: Callable[[], None],
 ) -> Summary:
     prepared = prepare(*load(recipe, base))
-    stage, wanted = _stage(prepared, until), _tiles(tiles)
+    stage, wanted = _stage(prepared, until), named(tiles)
     store = prepared.open_store()
     with store.lock():
         freeze(prepared)
@@ -314,17 +315,6 @@ def _stage(prepared: Prepared, until: str | None) -> str | None:
             "no such stage", got=until, expected=", ".join(names), remedy="--until one of these"
         )
     return until
-
-
-def _tiles(names: Iterable[str] | None) -> list[Tile] | None:
-    if names is None:
-        return None
-    found = [Tile.parse(name) for name in names]
-    if not found:
-        raise RecipeError(
-            "no tile is named", got="--tiles without names", expected="as in r0003c0012,r0003c0013"
-        )
-    return found
 
 
 def _require_workers(workers: int | None) -> None:

@@ -12,7 +12,7 @@ from engine.errors import RecipeError
 from engine.grid.grid import Tile
 from engine.runs.stage import Links, Stage
 
-__all__ = ["choose"]
+__all__ = ["choose", "named"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -66,3 +66,23 @@ def choose(
         if name in whole:
             chosen[name] = wanted[name].copy()
     return chosen
+
+
+def named(names: Iterable[str] | None) -> list[Tile] | None:
+    """Tiles by their names; None for all.
+
+    Raises
+    ------
+    RecipeError
+        Where none is named: a variable of a shell may be empty, and then nothing would run.
+    GridError
+        Where one is no tile's name.
+    """
+    if names is None:
+        return None
+    found = [Tile.parse(name) for name in names]
+    if not found:
+        raise RecipeError(
+            "no tile is named", got="--tiles without names", expected="as in r0003c0012,r0003c0013"
+        )
+    return found
