@@ -105,8 +105,10 @@ _SHARED = {"http", "https", "ftp", "ftps", "s3", "gs", "az", "abfs", "abfss"}
 _NEARBY = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 """Ends of names that are known in one network alone."""
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
-_QUERY = re.compile(r"(?<=[\w/.-])\?[^\s'\"<>]*=[^\s'\"<>]*")
+_SIGNS = r"(?:[^\s'\"<>]|'(?=[\w%&=.~+/@:$!*-]))"
+"""Of an address in a text; a quotation mark where more of the address follows it."""
+_ADDRESS = re.compile(rf"[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/?#@]*@)?{_SIGNS}+")
+_QUERY = re.compile(rf"(?<=[^\s'\"<>(\[])\?{_SIGNS}*=(?:{_SIGNS})*")
 
 
 def public(value: Any) -> Any:

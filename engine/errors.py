@@ -24,6 +24,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 from engine.addresses import public
@@ -48,7 +49,40 @@ __all__ = [
     "StoreError",
     "WeightsError",
     "first_line",
+    "refusal_of",
 ]
+
+_REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
+    (
+        (errno.ENOSPC, errno.EDQUOT),
+        (
+            *("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
+            "unexpected pos",  # all that torch says of it
+            "No usable temporary directory",
+        ),
+        "no room is left on a disk; what was finished is kept",
+        "make room, then run the same command again",
+    ),
+    (
+        (errno.EMFILE, errno.ENFILE),
+        ("Too many open files", "os error 24)", "os error 23)"),
+        "more files are open than this machine allows",
+        "raise the limit (ulimit -n 4096), then run the same command again",
+    ),
+    (
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        ("Permission denied", "Read-only file system", "os error 13)", "os error 30)"),
+        "a file or folder may not be read or written",
+        "look at its owner and its rights, or name another place",
+    ),
+    (
+        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV),
+        (),
+        "a file or folder cannot be made here",
+        "name another place",
+    ),
+)
+"""Numbers of the system, words of what passes through other languages, what it means, remedy."""
 
 
 class NatmapError(Exception):
@@ -181,3 +215,27 @@ def first_line(error: BaseException) -> str:
     """What an error of somebody else's says, without the pages that some add."""
     lines = (line.strip() for line in public(str(error)).splitlines())
     return next((line for line in lines if line), type(error).__name__)
+
+
+def refusal_of(error: BaseException, kind: type[NatmapError] = NatmapError) -> NatmapError | None:
+    """What disk, rights or limits of this machine refused, in whichever library; None of others.
+
+    Parameters
+    ----------
+    error : as it was raised; one of natmap's own has said what it has to say.
+    kind : of the error that is made.
+    """
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(error, NatmapError):
+        number, text = getattr(seen, "errno", None), str(seen)
+        for numbers, words, what, remedy in _REFUSALS:
+            if number in numbers or any(word in text for word in words):
+                return kind(what, got=_told(seen, words), remedy=remedy)
+        seen = seen.__cause__
+    return None
+
+
+def _told(error: BaseException, words: tuple[str, ...]) -> str:
+    """The line of an error that says it: some libraries begin with what they were about."""
+    lines = [line.strip(" |│×").removeprefix("x ") for line in public(str(error)).splitlines()]
+    return next((line for line in lines if any(w in line for w in words)), first_line(error))

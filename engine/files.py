@@ -72,7 +72,20 @@ def together(folder: Path, mark: str | None = None, before: Sequence[str] = ()) 
         new one comes last. Not needed where there is one file.
     before : names of files that an earlier call may have made; where this one does not, they go.
     """
+    there = folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _filled(folder, mark, before) as part:
+            yield part
+    except BaseException:
+        if not there:
+            with suppress(OSError):  # what came to be in it stays
+                folder.rmdir()
+        raise
+
+
+@contextmanager
+def _filled(folder: Path, mark: str | None, before: Sequence[str]) -> Iterator[Path]:
     with scratch(folder) as part:
         yield part
         files = [path for path in part.rglob("*") if path.is_file() and path.name != _OWNER]

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
 
-__all__ = ["NOT_STATED", "known", "stac_licence"]
+__all__ = ["NOT_STATED", "known", "one_line", "stac_licence"]
 
 NOT_STATED = "not stated"
 
 _SILENT = ("", "unknown", "unknown licence", "none", NOT_STATED)
 """What is written where nobody knows a licence."""
+
+
+def one_line(text: str) -> str:
+    """Words of anybody's as one line of signs that can be shown: a NUL ends the tag of a TIFF."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def known(licence: str | None) -> str | None:

@@ -47,6 +47,12 @@ for _name in ("urllib3.connectionpool", "urllib3.util.retry", "pystac_client.sta
     logging.getLogger(_name).addFilter(_say_nothing_secret)  # they log addresses as they are
 
 
+_CARRIERS = [ipaddress.ip_network(text) for text in ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")]
+"""Of IPv6 addresses that end in one of IPv4, to which a gateway may lead (RFC 6052, 4291, 2765)."""
+_LOCAL_GATEWAY = ipaddress.ip_network("64:ff9b:1::/48")
+"""The same within one network alone (RFC 8215)."""
+
+
 class PrivateHostError(requests.exceptions.InvalidURL):
     """An address leads into a private network, and nobody said that it may."""
 
@@ -78,7 +84,11 @@ def is_private(address: str) -> bool:
     """Whether an IP address is one of this machine or of a private network."""
     found = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(found, ipaddress.IPv6Address):
-        found = found.ipv4_mapped or found.sixtofour or found
+        if found.is_site_local or found in _LOCAL_GATEWAY:
+            return True
+        inner = ipaddress.IPv4Address(found.packed[-4:])
+        carried = any(found in network for network in _CARRIERS)
+        found = found.ipv4_mapped or found.sixtofour or (inner if carried else found)
     return not found.is_global or found.is_multicast
 
 

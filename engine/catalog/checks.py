@@ -18,7 +18,7 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 from shapely.geometry import shape
 
-from engine.addresses import host_of, is_http
+from engine.addresses import host_of, is_http, public
 from engine.catalog.cards import SourceCard
 from engine.catalog.normalise import normalise
 from engine.catalog.origin import origin_of
@@ -106,7 +106,9 @@ def decide(raw: Any, card: SourceCard, origin: Origin) -> Item:
         raise ItemError(spoken(raw))
     if not isinstance(raw, Mapping):
         raise ItemError("not an item", got=type(raw).__name__, expected="a JSON object")
-    name = spoken(raw.get("id", "without id"))
+    if raw.get("id") in (None, "") or not isinstance(raw["id"], str | int):
+        raise ItemError("an item without an id cannot be told from others", got=raw.get("id"))
+    name = spoken(raw["id"])
     try:
         properties = raw.get("properties")
         own = properties.get("natmap:item") if isinstance(properties, Mapping) else None
@@ -139,8 +141,8 @@ def _own(raw: Mapping[str, Any], text: Any) -> Item:
 
 
 def spoken(text: Any) -> str:
-    """Text of anybody's as one short line."""
-    line = "".join(c if c.isprintable() else " " for c in str(text)[:_LONGEST])
+    """Text of anybody's as one short line, without what addresses in it keep secret."""
+    line = "".join(c if c.isprintable() else " " for c in public(str(text)[:_LONGEST]))
     return line if len(line) <= 200 else f"{line[:200]}…"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.addresses import doubtful, from_anywhere, public, public_address, resolve
 from engine.catalog.cards import SourceCard
+from engine.licences import one_line
 
 __all__ = ["LICENCE", "credits_of"]
 
@@ -83,6 +84,5 @@ def _line(said: Any) -> str | None:
     """Text of anybody's as one line, without secrets of addresses in it."""
     if not isinstance(said, str):
         return None
-    line = " ".join("".join(c if c.isprintable() else " " for c in said[:_LONGEST]).split())
-    found: str = public(line)
+    found: str = public(one_line(said[:_LONGEST]))
     return found or None

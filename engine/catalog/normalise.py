@@ -66,7 +66,7 @@ def normalise(
     ItemError
         Where it is no surface reflectance, has no usable asset, time or footprint.
     """
-    name = str(raw.get("id", "without id"))
+    name = str(raw["id"])
     properties = raw.get("properties") or {}
     _refuse_other_levels(name, raw, properties)
     notes: list[str] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +36,12 @@ def _version(wanted: bool) -> None:
 
         sys.stdout.write(f"natmap {engine.__version__}\n")
         raise typer.Exit
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise typer.BadParameter("it is no number of kilometres")
+    return value
 
 
 @app.callback()
@@ -247,9 +254,9 @@ for verb in learning.VERBS:
 @app.command()
 def synthesize(
     folder: Annotated[Path, typer.Argument(help="folder to write to", show_default=False)],
-    seed: Annotated[int, typer.Option(help="of the world")] = 1,
-    width: Annotated[float, typer.Option(help="km, a multiple of 1.6")] = 16.0,
-    height: Annotated[float, typer.Option(help="km, a multiple of 1.6")] = 9.6,
+    seed: Annotated[int, typer.Option(min=0, help="of the world")] = 1,
+    width: Annotated[float, typer.Option(help="km, a multiple of 1.6", callback=_finite)] = 16.0,
+    height: Annotated[float, typer.Option(help="km, a multiple of 1.6", callback=_finite)] = 9.6,
     model: Annotated[str, typer.Option(help="model card of the recipe")] = "lcz-made-up",
     orthophotos: Annotated[bool, typer.Option(help="also 1 m images and green space")] = False,
 ) -> None:

@@ -23,10 +23,10 @@ from typing import Any, TextIO, cast
 
 import typer.core
 
-from engine.errors import NatmapError, RunError, first_line
+from engine.errors import NatmapError, RunError, first_line, refusal_of
 from engine.runs.signals import deaf, listen
 
-__all__ = ["Verbs", "again", "carry_out"]
+__all__ = ["Verbs", "again", "carry_out", "without_secrets"]
 
 _UNFORESEEN, _INTERRUPTED, _UNREAD = 3, 130, 141
 _PLAIN = {
@@ -45,37 +45,6 @@ _PLAIN = {
     "”": '"',
 }
 _SECRET = ("KEY", "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "SIGNATURE")
-_REFUSALS: tuple[tuple[tuple[int, ...], tuple[str, ...], str, str], ...] = (
-    (
-        (errno.ENOSPC, errno.EDQUOT),
-        (
-            *("No space left", "os error 28)", "Disk quota exceeded", "os error 122)"),
-            "unexpected pos",  # all that torch says of it
-            "No usable temporary directory",
-        ),
-        "no room is left on a disk; what was finished is kept",
-        "make room, then run the same command again",
-    ),
-    (
-        (errno.EMFILE, errno.ENFILE),
-        ("Too many open files", "os error 24)", "os error 23)"),
-        "more files are open than this machine allows",
-        "raise the limit (ulimit -n 4096), then run the same command again",
-    ),
-    (
-        (errno.EACCES, errno.EPERM, errno.EROFS),
-        ("Permission denied", "Read-only file system", "os error 13)", "os error 30)"),
-        "a file or folder may not be read or written",
-        "look at its owner and its rights, or name another place",
-    ),
-    (
-        (errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EBUSY, errno.EXDEV),
-        (),
-        "a file or folder cannot be made here",
-        "name another place",
-    ),
-)
-"""Numbers of the system, words of what passes through other languages, what it means, remedy."""
 _LEAST = 6  # letters of a value that is told apart from ordinary text
 
 
@@ -148,15 +117,19 @@ class _OutputError(Exception):
 def again() -> str:
     """The command as it was given, for a shell: it resumes from any folder.
 
-    A recipe of standard input is named if it is a file.
+    A recipe of standard input is named if it is a file. What addresses keep secret is left out, as
+    the line is kept in logs.
     """
-    words = shlex.join(["natmap", *sys.argv[1:]])
+    shown = [without_secrets(word) for word in sys.argv[1:]]
+    words = shlex.join(["natmap", *shown])
     if "-" in sys.argv[1:]:
         try:
             file = os.readlink("/proc/self/fd/0")
         except OSError:
             file = ""
         words += f" < {shlex.quote(file)}" if os.path.isfile(file) else " < RECIPE"
+    if shown != sys.argv[1:]:
+        words += "  # with the secrets that are left out here"
     try:
         return f"cd {shlex.quote(os.getcwd())} && {words}"
     except OSError:  # the folder is gone
@@ -180,24 +153,12 @@ def _say(error: BaseException) -> int:
         from engine.store.reading import damage_of
 
         error = damage_of(error) or error
-    error = _of_the_machine(error) or error
+    error = refusal_of(error) or error
     if isinstance(error, NatmapError):
         _tell(str(error))
         return 1 if isinstance(error, RunError) else 2
     _tell(_file(error))
     return _UNFORESEEN
-
-
-def _of_the_machine(error: BaseException) -> NatmapError | None:
-    """What disk, rights or limits of this machine refused, in whichever library."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(error, NatmapError):
-        number, text = getattr(seen, "errno", None), str(seen)
-        for numbers, words, what, remedy in _REFUSALS:
-            if number in numbers or any(word in text for word in words):
-                return NatmapError(what, got=first_line(seen), remedy=remedy)
-        seen = seen.__cause__
-    return None
 
 
 def _thread_failed(args: threading.ExceptHookArgs) -> None:
@@ -206,7 +167,7 @@ def _thread_failed(args: threading.ExceptHookArgs) -> None:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"natmap: {_without_secrets(text)}\n")
+    sys.stderr.write(f"natmap: {without_secrets(text)}\n")
 
 
 # -- what is not foreseen ---------------------------------------------------------------------
@@ -221,7 +182,7 @@ def _file(error: BaseException) -> str:
     try:
         descriptor, path = tempfile.mkstemp(f"-{identity}.txt", "natmap-error-")  # its owner's
         with open(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(_without_secrets(head + trace))
+            file.write(without_secrets(head + trace))
         remedy += path
     except OSError:
         remedy += "these lines:\n" + head + trace
@@ -241,7 +202,7 @@ def _identity(error: BaseException) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:8]
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Text without what addresses carry, and without values of secret variables."""
     if "://" in text:
         from engine.addresses import public

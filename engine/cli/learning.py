@@ -139,7 +139,7 @@ def sample(
     users: Annotated[float, typer.Option(help="user's accuracy that is expected")] = 0.8,
     least: Annotated[int, typer.Option(help="cells of each class")] = 50,
     layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(min=0, help="another draws other cells")] = 0,
 ) -> None:
     """Draw cells of a finished map to look at, so that its accuracy and areas can be estimated."""
     from engine.cli.render import say

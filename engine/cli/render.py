@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from engine.cli.endings import without_secrets
 from engine.legend import LCZ
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def say(text: str, style: str | None = None) -> None:
     """A line for people, on stderr."""
-    _err.print(text, style=style, markup=False)
+    _err.print(without_secrets(text), style=style, markup=False)
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def progress() -> Iterator[Listener]:
     def say(text: str, style: str | None = None) -> None:
         """A line, in a file with its time."""
         told = text if _err.is_terminal else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}"
-        _err.print(told, style=style, markup=False)
+        _err.print(without_secrets(told), style=style, markup=False)
 
     def listen(event: Event) -> None:
         nonlocal failed, done, last, stage

@@ -272,11 +272,23 @@ def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
 
 
 def _strata(path: Path) -> dict[str, Strata]:
-    """Layers beside a map by which its accuracy is told apart, where there are any."""
-    beside = path.name.replace("-classes", "").removesuffix(".tif")
+    """Layers beside a map by which its accuracy is told apart, where there are any.
+
+    They are on its grid: a file of such a name that is not is another map's.
+    """
+    beside = path.stem.removesuffix("-classes")
     named = {"observations": (_DAYS, _by_days), "dissent": (len(_DISSENT), _by_dissent)}
-    found = {name: path.with_name(f"{beside}-{name}.tif") for name in named}
-    return {name: Strata(at, *named[name]) for name, at in found.items() if at.is_file()}
+    found = {name: path.with_name(f"{beside}-{name}{path.suffix}") for name in named}
+    return {
+        name: Strata(at, *named[name])
+        for name, at in found.items()
+        if at.is_file() and _place_of(at) == _place_of(path)
+    }
+
+
+def _place_of(path: Path) -> tuple[Any, ...]:
+    with rasterio.open(path) as file:
+        return file.crs, file.transform, file.shape
 
 
 def _by_days(file: rasterio.DatasetReader) -> Positions:

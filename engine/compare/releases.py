@@ -130,7 +130,11 @@ def diff(
             with together(folder, mark="changes.json") as part:
                 _write(found, maps, box, part)
         except OSError as error:
-            raise PublishError("the changes cannot be written", got=error) from error
+            raise PublishError(
+                "the changes cannot be written",
+                got=error,
+                remedy="make room, or name another folder with --out; the store is untouched",
+            ) from error
     return found
 
 

@@ -104,7 +104,16 @@ def import_ges2(
 def _numbered(folder: Path, stem: str) -> dict[int, Path]:
     """Files ``stem_<i>.npz`` of a folder by i, ascending."""
     named = ((re.fullmatch(rf"{stem}_(\d+)", path.stem), path) for path in folder.glob("*.npz"))
-    return dict(sorted((int(match[1]), path) for match, path in named if match))
+    found: dict[int, Path] = {}
+    for number, path in sorted((int(match[1]), path) for match, path in named if match):
+        if number in found:
+            raise LabelError(
+                "two files have one number",
+                got=f"{found[number].name} and {path.name}",
+                remedy="take the one that is not wanted out of the folder",
+            )
+        found[number] = path
+    return found
 
 
 def _read(path: Path, *names: str) -> list[npt.NDArray[Any]]:
@@ -118,7 +127,8 @@ def _read(path: Path, *names: str) -> list[npt.NDArray[Any]]:
 
 
 def _code(label: npt.NDArray[Any], name: str) -> int:
-    if label.size != 1 or label.dtype.kind not in "iuf" or not 1 <= label.item() <= _CLASSES:
+    known = label.size == 1 and label.dtype.kind in "iuf" and 1 <= label.item() <= _CLASSES
+    if not known or label.item() % 1:
         raise LabelError("unknown class", got=f"{name}: {label}", expected="1 to 17")
     return int(label.item())
 

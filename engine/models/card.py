@@ -11,14 +11,15 @@ import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
+from engine.licences import one_line
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
 
@@ -52,6 +53,9 @@ ABOUT = {
 }
 """Fields that decide no result."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
+
+
+_Terms = Annotated[str, AfterValidator(one_line)]
 
 
 class Fusion(Strict):
@@ -121,9 +125,9 @@ class ModelCard(Strict):
     features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
     fusion: Fusion | None = None
-    licence: str = "unknown"
-    attribution: str | None = None
-    citation: str | None = None
+    licence: _Terms = "unknown"
+    attribution: _Terms | None = None
+    citation: _Terms | None = None
     address: str | None = None
     shareable: bool | None = None
     provenance: str = ""

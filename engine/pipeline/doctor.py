@@ -238,8 +238,13 @@ def _store(address: str, base: Path | None) -> Finding | str:
     above = next(folder for folder in place.path.absolute().parents if folder.exists())
     nearest = place.path if place.path.exists() else above
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise StoreError("the store's folder cannot be written", got=place)
+        raise StoreError(
+            "the store's folder cannot be written",
+            got=place,
+            remedy="look at its owner and its rights, or name another folder in `store`",
+        )
     if not Store.exists(place):
+        place.require_free()
         return f"{place} holds nothing yet"
     Store.open(place)
     count = count_chunks(place.path)

@@ -52,9 +52,9 @@ def items_by_tile(
     runs = schedule.ledger.column("map", "run")
     done = schedule.ledger.states("map") == State.DONE
     last = ItemIndex(items, prepared.band_names, prepared.grid)
-    used: dict[tuple[str, str], Item] = {}
+    used: dict[tuple[str, str, str], Item] = {}
     for row, col in np.argwhere(done).tolist():
         source = index(int(runs[row, col])) if before[row, col] else last
         for item in source.near(Tile(row, col), reach):
-            used[item.collection, item.id] = item
+            used[item.collection, item.id, item.stamp] = item
     return tuple(item for _, item in sorted(used.items()))

@@ -21,7 +21,7 @@ from engine.runs.schedule import Schedule
 from engine.runs.stage import Stage
 from engine.store.arrays import ArraySpec
 from engine.store.ledger import Ledger
-from engine.store.location import Location, location_of
+from engine.store.location import Folder, Location, location_of
 from engine.store.reading import Reader
 from engine.store.repository import Store
 
@@ -75,6 +75,8 @@ class Prepared:
     def check_store(self) -> Store | None:
         """The store if it exists and fits; writes nothing."""
         if not Store.exists(self.place):
+            if isinstance(self.place, Folder):
+                self.place.require_free()
             return None
         store = Store.open(self.place)
         store.require_current()

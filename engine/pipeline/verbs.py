@@ -20,6 +20,7 @@ from engine.pipeline.provenance import facts_of, items_of, require_product
 from engine.pipeline.rates import Cost, Rates, read_rates
 from engine.products.registry import load_recipe
 from engine.recipes.run import Recipe
+from engine.runs.choice import named
 from engine.runs.events import Listener
 from engine.runs.execute import Limits, Summary, execute
 from engine.runs.schedule import Schedule, Status
@@ -146,10 +147,9 @@ def plan(
     """
     prepared = prepare(*load(recipe, base))
     schedule = prepared.schedule(
-        prepared.check_store(), until=_stage(prepared, until), tiles=_tiles(tiles)
+        prepared.check_store(), until=_stage(prepared, until), tiles=named(tiles)
     )
-    if workers is not None and workers < 1:
-        raise RecipeError("a plan needs workers", got=workers, expected="--workers 1 or more")
+    _require_workers(workers)
     known = None if rates is None else read_rates(rates)
     return describe(prepared, schedule, known, workers or usual_workers())
 
@@ -186,6 +186,7 @@ def run(
     NatmapError
         Before anything runs, or where the run cannot go on. Tiles that fail are in the summary.
     """
+    _require_workers(workers)
     if isinstance(cluster, str):
         cluster = load_cluster(cluster, workers)
     with unwinding() as done:
@@ -206,7 +207,7 @@ def _run(
     done: Callable[[], None],
 ) -> Summary:
     prepared = prepare(*load(recipe, base))
-    stage, wanted = _stage(prepared, until), _tiles(tiles)
+    stage, wanted = _stage(prepared, until), named(tiles)
     store = prepared.open_store()
     with store.lock():
         freeze(prepared)
@@ -316,5 +317,6 @@ def _stage(prepared: Prepared, until: str | None) -> str | None:
     return until
 
 
-def _tiles(names: Iterable[str] | None) -> list[Tile] | None:
-    return None if names is None else [Tile.parse(name) for name in names]
+def _require_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise RecipeError("there must be workers", got=workers, expected="--workers 1 or more")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -30,11 +31,13 @@ class Source:
     id : of the item.
     link : its address, where that leads there from anywhere.
     record : what is known of it, a STAC item; for items without such an address.
+    apart : what tells it from another one of the same id.
     """
 
     id: str
     link: str | None = None
     record: Mapping[str, Any] | None = None
+    apart: str = ""
 
     @property
     def address(self) -> str | None:
@@ -45,9 +48,15 @@ class Source:
 
 
 def sources_of(items: Iterable[Item]) -> list[Source]:
-    """Items as sources of a product, each once."""
-    known = {(item.collection, item.id): item for item in items}
-    return [Source(item.id, item.link, _record(item)) for _, item in sorted(known.items())]
+    """Items as sources of a product, each once.
+
+    Two catalogues of one recipe may have items of one id, and a store may have two versions of one.
+    """
+    known = {(item.collection, item.id, item.stamp): item for item in items}
+    return [
+        Source(item.id, item.link, _record(item), f"{item.collection}\n{item.stamp}")
+        for _, item in sorted(known.items())
+    ]
 
 
 def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str]]:
@@ -62,32 +71,33 @@ def write_sources(folder: Path, sources: Sequence[Source]) -> list[dict[str, str
     -------
     Links, relative ones from the product folder itself.
     """
-    links = []
+    links: dict[str, dict[str, str]] = {}
+    times = Counter(source.id for source in sources)
     for source in sources:
         href = source.address
         if href is None and source.record is not None:
             (folder / FOLDER).mkdir(exist_ok=True)
-            path = folder / FOLDER / f"{_file_name(source.id)}.json"
+            apart = source.apart if times[source.id] > 1 else ""
+            path = folder / FOLDER / f"{_file_name(source.id, apart)}.json"
             write_json(path, source.record)
             href = f"./{FOLDER}/{path.name}"
         if href is not None:
-            links.append(
-                {
-                    "rel": "derived_from",
-                    "href": href,
-                    "type": "application/geo+json",
-                    "title": source.id,
-                }
-            )
-    return links
+            links[href] = {
+                "rel": "derived_from",
+                "href": href,
+                "type": "application/geo+json",
+                "title": source.id,
+            }
+    return list(links.values())
 
 
-def _file_name(identity: str) -> str:
+def _file_name(identity: str, apart: str) -> str:
     """A name for a file that no other item has; of most items their id."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", identity)[:100].lstrip(".")
-    if plain == identity:
+    if plain == identity and not apart:
         return plain
-    return f"{plain}-{sha256(identity.encode()).hexdigest()[:8]}"
+    whole = f"{identity}\n{apart}" if apart else identity
+    return f"{plain}-{sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def _record(item: Item) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -77,6 +78,10 @@ class _Place:
 def _sound(text: str) -> str:
     if not text.strip() or "\0" in text:
         raise ValueError("a path has letters, and no NUL")
+    if re.match(r"~[\w.-]*(/|$)", text) and text.count("~") == 1 and ("/" in text or text == "~"):
+        raise ValueError(
+            "only a shell knows what ~ is; write the folder out, or ./~ for one so named"
+        )
     if "://" not in text and max(len(os.fsencode(p)) for p in text.split("/")) > _LONGEST_NAME:
         raise ValueError(f"a name in a path is longer than {_LONGEST_NAME} bytes")
     return text

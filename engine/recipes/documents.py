@@ -7,6 +7,7 @@ values. What is read here becomes recipes, cards and settings.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ MOST_BYTES = 256 << 10
 """Of a document; a recipe of each product's template has 2 kB."""
 _MOST_VALUES = 50_000  # with all that aliases stand for
 _DEEPEST = 40  # levels
+_INTEGER, _DECIMAL = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_PLAIN = re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 _MERGE = "tag:yaml.org,2002:merge"  # the key <<
 
 
@@ -124,6 +127,7 @@ class _Loader(yaml.SafeLoader):
         self._depth -= 1
         if isinstance(node, yaml.ScalarNode):
             _require_text(node.value)
+            _require_number(node)
         return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
@@ -161,6 +165,17 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
 def _require_text(text: str) -> None:
     if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
         raise ValueError(f"{text[:40]!a} is not text: it has a NUL or half a sign")
+
+
+def _require_number(node: yaml.ScalarNode) -> None:
+    """Refuse what YAML 1.1 takes for another number than anybody else: 0160 is 112, 1:30 is 90."""
+    if node.tag == _INTEGER and not _PLAIN.fullmatch(node.value):
+        raise ValueError(
+            f"{node.value} is not written as a number{_place(node)}: "
+            "without leading zeros, colons and underscores; or in quotes, where it is a text"
+        )
+    if node.tag == _DECIMAL and (":" in node.value or "_" in node.value):
+        raise ValueError(f"{node.value} is not written as a number{_place(node)}")
 
 
 def _place(node: yaml.Node) -> str:

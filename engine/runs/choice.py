@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import maximum_filter
 
-from engine.errors import RunError
+from engine.errors import RecipeError
 from engine.grid.grid import Tile
 from engine.runs.stage import Links, Stage
 
-__all__ = ["choose"]
+__all__ = ["choose", "named"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -37,7 +37,7 @@ def choose(
 
     Raises
     ------
-    RunError
+    RecipeError
         Where there is no such tile.
     """
     shape = next(iter(wanted.values())).shape
@@ -46,7 +46,7 @@ def choose(
     asked = np.zeros(shape, bool)
     for tile in only:
         if not (0 <= tile.row < shape[0] and 0 <= tile.col < shape[1]):
-            raise RunError(
+            raise RecipeError(
                 "no such tile",
                 got=str(tile),
                 expected=f"{Tile(0, 0)} to {Tile(shape[0] - 1, shape[1] - 1)}",
@@ -66,3 +66,23 @@ def choose(
         if name in whole:
             chosen[name] = wanted[name].copy()
     return chosen
+
+
+def named(names: Iterable[str] | None) -> list[Tile] | None:
+    """Tiles by their names; None for all.
+
+    Raises
+    ------
+    RecipeError
+        Where none is named: a variable of a shell may be empty, and then nothing would run.
+    GridError
+        Where one is no tile's name.
+    """
+    if names is None:
+        return None
+    found = [Tile.parse(name) for name in names]
+    if not found:
+        raise RecipeError(
+            "no tile is named", got="--tiles without names", expected="as in r0003c0012,r0003c0013"
+        )
+    return found

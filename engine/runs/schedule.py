@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.errors import RunError
+from engine.errors import RecipeError
 from engine.grid.area import Support
 from engine.grid.grid import Tile, curve_order
 from engine.runs.choice import choose
@@ -102,7 +102,7 @@ class Schedule:
             self.status[name] = np.where(needed, Status.WAITING, Status.OUT).astype(np.int8)
             self.why[name] = np.zeros(self.grid.shape, np.int8)
         if not any((status != Status.OUT).any() for status in self.status.values()):
-            raise RunError("no tile meets the area", remedy="look at `area`, `grid` and --tiles")
+            raise RecipeError("no tile meets the area", remedy="look at `area`, `grid` and --tiles")
         for name in self.stages:
             for tile in self._tiles(name, Status.WAITING):
                 self._assess(name, tile)

@@ -96,10 +96,14 @@ def last_work() -> None:
 
 
 def deaf() -> None:
-    """Pass over signals from here on: the work is done, and its process about to end."""
+    """Pass over signals from here on: the work is done, and its process about to end.
+
+    They are ignored by the system: a handler of Python's is gone before the interpreter is, and
+    taking down what large libraries hold takes it a while.
+    """
     if _may():
         for number in _ASKING:
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _may() -> bool:

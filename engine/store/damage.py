@@ -8,7 +8,7 @@ from pathlib import Path
 
 import icechunk
 
-from engine.errors import StoreError, first_line
+from engine.errors import StoreError, first_line, refusal_of
 from engine.store.location import Bucket, Location
 from engine.store.reading import damage_of
 
@@ -32,9 +32,11 @@ def opening_errors(place: Location) -> Iterator[None]:
 def making_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, icechunk.IcechunkError) as error:
+        if refused := refusal_of(error, StoreError):
+            raise refused from error
         raise StoreError(
-            "the store's folder cannot be written", got=f"{folder}: {error}"
+            "the store cannot be made",
+            got=f"{folder}: {first_line(error)}",
+            remedy="name another folder in `store`",
         ) from error
-    except icechunk.IcechunkError as error:
-        raise StoreError("the store cannot be made", got=f"{folder}: {error}") from error

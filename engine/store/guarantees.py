@@ -12,6 +12,7 @@ import os
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = ["MANY_CHUNKS", "count_chunks", "race_for", "require_conditions"]
 MANY_CHUNKS = 1_000_000
 """Files above which a folder is slow to list, to copy and to collect."""
 
+_LONG = timedelta(hours=1)  # that a race takes at most
 _REFUSED = (AlreadyExistsError, PreconditionError)
 
 
@@ -53,7 +55,8 @@ def race_for(bucket: Bucket, racers: int = 8, rounds: int = 5) -> None:
 
 
 def _probe(bucket: Bucket, racers: int, rounds: int) -> None:
-    key = bucket.key(f"probe.{uuid.uuid4().hex}")
+    probes = bucket.key("probes/")
+    key = f"{probes}{uuid.uuid4().hex}"
 
     def write(racer: int, mode: Any) -> bool:
         try:
@@ -76,6 +79,7 @@ def _probe(bucket: Bucket, racers: int, rounds: int) -> None:
         return version_of(obstore.head(bucket.objects, key))
 
     with bucket.errors("written"):
+        _sweep(bucket, probes)
         try:
             for _ in range(rounds):
                 _require_one(bucket, "create an object", winners(lambda: "create", racers), racers)
@@ -89,6 +93,14 @@ def _probe(bucket: Bucket, racers: int, rounds: int) -> None:
         finally:
             with contextlib.suppress(BaseError, FileNotFoundError, NotFoundError):
                 obstore.delete(bucket.objects, key)
+
+
+def _sweep(bucket: Bucket, probes: str) -> None:
+    """Remove what killed drivers left."""
+    old = datetime.now(UTC) - _LONG
+    for part in obstore.list(bucket.objects, prefix=probes):
+        if left := [o["path"] for o in part if o["last_modified"] < old]:
+            obstore.delete(bucket.objects, left)
 
 
 def _require_one(bucket: Bucket, verb: str, won: int, of: int) -> None:

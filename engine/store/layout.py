@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import icechunk
@@ -15,7 +15,14 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from engine.grid.grid import Grid, grid_mapping
 from engine.store.arrays import DAYS, FIRST_DAY, ArraySpec, nodata_of
 
-__all__ = ["create_arrays", "form_of", "identity_of", "split_manifests"]
+__all__ = [
+    "create_arrays",
+    "differences",
+    "form_of",
+    "identity_of",
+    "other_meanings",
+    "split_manifests",
+]
 
 # A commit rewrites each manifest that it touches, so they must be small; but merging a fork costs
 # the square of the declared splits: 0.1 ms with 400, 0.8 with 900, 8 with 2,500, 48 with 6,400.
@@ -47,6 +54,48 @@ def form_of(grid: Grid, spec: ArraySpec) -> dict[str, Any]:
         "dims": list(spec.dims),
         "labels": {dim: list(labels) for dim, labels in spec.leading},
     }
+
+
+def differences(
+    wanted: Mapping[str, Any],
+    mine: Mapping[str, Any],
+    meanings: Mapping[str, tuple[Any, Any]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What two identities, and the names of codes, have that is not the same: wanted, and mine.
+
+    Arrays that one of them lacks are no difference: a store gets them when they are needed.
+    """
+    arrays, others = mine["arrays"], (wanted.keys() | mine.keys()) - {"arrays"}
+    apart = [name for name in sorted(others) if wanted.get(name) != mine.get(name)]
+    forms = [path for path, form in wanted["arrays"].items() if arrays.get(path, form) != form]
+    asked = {name: wanted.get(name) for name in apart}
+    seen = {name: mine.get(name) for name in apart}
+    asked |= {path: wanted["arrays"][path] for path in forms}
+    seen |= {path: arrays[path] for path in forms}
+    asked |= {f"meaning of {path}": one for path, (one, _) in meanings.items()}
+    seen |= {f"meaning of {path}": other for path, (_, other) in meanings.items()}
+    return asked, seen
+
+
+def other_meanings(root: zarr.Group, specs: Iterable[ArraySpec]) -> dict[str, tuple[Any, Any]]:
+    """Codes that an array of a store gives another name than a spec does: (wanted, there) by path.
+
+    One that only one of them knows is none of these: natmap itself has got more reasons.
+    """
+    found = {}
+    for spec in specs:
+        if "flag_values" not in spec.attrs or spec.path not in root:
+            continue
+        wanted, there = (_meanings(attrs) for attrs in (spec.attrs, root[spec.path].attrs))
+        apart = sorted(code for code in wanted.keys() & there.keys() if wanted[code] != there[code])
+        if apart:
+            found[spec.path] = {c: wanted[c] for c in apart}, {c: there[c] for c in apart}
+    return found
+
+
+def _meanings(attrs: Mapping[str, Any]) -> dict[int, str]:
+    codes, names = attrs.get("flag_values", ()), str(attrs.get("flag_meanings", "")).split()
+    return dict(zip(codes, names, strict=False))
 
 
 def split_manifests(grid: Grid, specs: list[ArraySpec]) -> icechunk.ManifestConfig:

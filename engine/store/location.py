@@ -70,6 +70,22 @@ class Folder:
         with self._errors():
             return (self.path / "refs").is_dir() or (self.path / "repo").exists()
 
+    def require_free(self) -> None:
+        """Make sure that a new store would not be made among other things.
+
+        Raises
+        ------
+        StoreError
+        """
+        with self._errors():
+            found = self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        if found:
+            raise StoreError(
+                "the store's folder is not empty and holds no store",
+                got=self.path,
+                remedy="name another folder in `store`",
+            )
+
     def beside(self, name: str) -> Path | None:
         """A file beside the store, None where there is none."""
         path = self._sibling(name)
@@ -261,7 +277,8 @@ def location_of(address: str | Path | Location, base: Path | None = None) -> Loc
         return Folder((base or Path()) / text)
     found = urlsplit(text)
     prefix = found.path.strip("/")
-    if found.scheme != "s3" or not found.hostname or not prefix or found.query or "@" in text:
+    odd = {"", ".", ".."} & {*prefix.split("/")}  # no bucket takes these for folders
+    if found.scheme != "s3" or not found.hostname or odd or found.query or "@" in text:
         raise StoreError(
             "this is not a place for a store",
             got=text.split("?")[0].rpartition("@")[2],

@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
 import icechunk
 from zarr.storage import WrapperStore
 
-from engine.errors import StoreError, first_line
+from engine.errors import NatmapError, StoreError, first_line, refusal_of
 
 __all__ = ["Reader", "damage_of"]
 
 _CODECS = ("checksum do not match", "checksums do not match", "blosc", "zstd", "Zstd")
 """Words of the errors with which codecs answer bytes that are not what was written."""
 
+_FRAME = r"^[\s|│×╰─▶├`>-]*(x\s+)?|\s+$"
+"""What Icechunk frames its words with; without a locale in letters."""
 
-def damage_of(error: BaseException, place: object = "the store") -> StoreError | None:
-    """What an error of the store's libraries says of the store; None of any other error."""
+
+def damage_of(error: BaseException, place: object = "the store") -> NatmapError | None:
+    """What an error of the store's libraries says of the store; None of any other error.
+
+    A full disk or missing rights are no damage, though the libraries say them as they say that.
+    """
     codec = isinstance(error, ValueError | RuntimeError) and any(w in str(error) for w in _CODECS)
     if not isinstance(error, icechunk.IcechunkError) and not codec:
         return None
+    if refused := refusal_of(error, StoreError):
+        return refused
     return StoreError(
         "the store cannot be read: it is damaged, or out of reach",
         got=f"{place}: {_words(error)}",
@@ -97,5 +106,5 @@ class _Checked(WrapperStore[Any]):
 
 def _words(error: BaseException) -> str:
     """The first line that says something: Icechunk frames what it says with bars."""
-    lines = (line.strip(" |│×╰─▶├") for line in str(error).splitlines())
+    lines = (re.sub(_FRAME, "", line) for line in str(error).splitlines())
     return next((line for line in lines if line), first_line(error))

@@ -26,7 +26,14 @@ from engine.store.arrays import ArraySpec
 from engine.store.damage import making_errors, opening_errors
 from engine.store.digests import commit, said_of, told_by
 from engine.store.guarantees import require_conditions
-from engine.store.layout import create_arrays, form_of, identity_of, split_manifests
+from engine.store.layout import (
+    create_arrays,
+    differences,
+    form_of,
+    identity_of,
+    other_meanings,
+    split_manifests,
+)
 from engine.store.lease import hold
 from engine.store.location import Bucket, Folder, Location, location_of
 from engine.store.reading import Reader
@@ -122,12 +129,7 @@ class Store:
                 _fill(_begin(place.storage, grid, specs), grid, specs, more)
             return cls.open(place)
         folder = place.path
-        if folder.exists() and any(folder.iterdir()):
-            raise StoreError(
-                "the store's folder is not empty and holds no store",
-                got=folder,
-                remedy="name another folder in `store`",
-            )
+        place.require_free()
         # Made beside its place and moved there whole: a driver killed in here leaves no half.
         making = folder.with_name(f".{folder.name}.making")
         with making_errors(folder):
@@ -177,18 +179,13 @@ class Store:
         IdentityError
             Naming each difference.
         """
+        specs = list(specs)
+        root = zarr.open_group(self.reader().store, mode="r")
         wanted = identity_of(grid, specs, **more)
-        arrays = wanted.pop("arrays")
-        mine = {k: v for k, v in self.identity.items() if k != "arrays"}
-        different = [k for k in sorted(wanted.keys() | mine.keys()) if wanted.get(k) != mine.get(k)]
-        different += [
-            path for path, form in arrays.items() if self.identity["arrays"].get(path, form) != form
-        ]
-        if different:
-            seen = {k: mine.get(k, self.identity["arrays"].get(k)) for k in different}
-            asked = {k: wanted.get(k, arrays.get(k)) for k in different}
+        asked, seen = differences(wanted, self.identity, other_meanings(root, specs))
+        if asked:
             raise IdentityError(
-                f"the store was made for another {', '.join(different)}",
+                f"the store was made for another {', '.join(asked)}",
                 got=asked,
                 expected=seen,
                 remedy="name a new folder in `store`, or put the recipe's old values back",
@@ -270,16 +267,18 @@ class Store:
             return found
 
     def is_verified(self, reader: Reader) -> bool | None:
-        """Whether a state has a digest; None where no other state of the store has.
+        """Whether a state has a digest; None where no earlier state of the store has.
 
-        A digest lies beside what it is of, and may be lost with it: in a store whose other commits
-        have one, False is damage.
+        A digest lies beside what it is of, and may be lost with it: where commits had one before,
+        False is damage. A release of an older natmap stays what it was when a newer one goes on.
         """
         with opening_errors(self.place):
-            if told_by(self._repo.lookup_snapshot(reader.snapshot_id)) is not None:
+            here = self._repo.lookup_snapshot(reader.snapshot_id)
+            if told_by(here) is not None:
                 return True
             others = self._repo.ancestry(branch="main")
-            return False if any(told_by(info) for info in others) else None
+            earlier = (info for info in others if info.written_at <= here.written_at)
+            return False if any(map(told_by, earlier)) else None
 
     def _require_metadata(self, reader: Reader) -> None:
         """Refuse a state whose metadata or ledger are not those that were committed."""
@@ -333,7 +332,8 @@ class Store:
 
     def tag(self, name: str, snapshot: str | None = None) -> None:
         """Name a commit as a release, by default the newest."""
-        self._repo.create_tag(name, snapshot_id=snapshot or self.reader().snapshot_id)
+        with opening_errors(self.place):
+            self._repo.create_tag(name, snapshot_id=snapshot or self.reader().snapshot_id)
 
     def prune(self, before: datetime) -> tuple[int, int]:
         """Expire commits made before a time, and delete what only they refer to; tags stay.

@@ -58,6 +58,23 @@ def test_addresses_as_they_are_kept(href: str, kept: str) -> None:
     assert public_address(href) == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        # signs that an address may have, though texts quote addresses with them
+        ("no answer of https://me:SEC'RET@x.org/a.tif", "no answer of https://x.org/a.tif"),
+        ("at https://x.org/a?token=SEC'RET&id=3 (404)", "at https://x.org/a?id=3 (404)"),
+        ('at https://me:SEC"RET@x.org/a', "at https://x.org/a"),
+        ("'https://x.org/a?token=SECRET', 'b'", "'https://x.org/a', 'b'"),
+        ('{"href":"https://x.org/a?sig=SECRET","b":1}', '{"href":"https://x.org/a","b":1}'),
+        ("with url: /a~?apikey=SECRET (", "with url: /a~ ("),
+        ("with url: /a,b=?apikey=SECRET", "with url: /a,b="),
+    ],
+)
+def test_addresses_within_a_text(text: str, wanted: str) -> None:
+    assert public(text) == wanted
+
+
 def test_parameters_that_may_mean_a_file_are_told_from_signatures() -> None:
     signed = f"{PLACE}?X-Goog-Signature=1&X-Amz-Date=2&access_token=3&apikey=4&se=5&sig=6&Expires=7"
     assert doubtful(signed) == []

@@ -176,6 +176,9 @@ def test_what_fails_changes_nothing(tmp_path: Path) -> None:
         _ = 1 / 0
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["card", "set"]
     assert (tmp_path / "card").read_text() == "old"
+    with suppress(ZeroDivisionError), together(tmp_path / "new"):
+        _ = 1 / 0
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_link_stays_one(tmp_path: Path) -> None:

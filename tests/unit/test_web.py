@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from engine.cube.ranges import REFUSED, RangeError, RemoteFile
-from engine.web import Bounds, PrivateHostError, TooMuchError, adapter
+from engine.web import Bounds, PrivateHostError, TooMuchError, adapter, is_private
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -107,3 +107,26 @@ def test_logs_of_libraries_hold_no_secret(url: str, caplog: pytest.LogCaptureFix
         session("127.0.0.1").get(f"{url}/body?whatever=SECRET&band=B02")
     assert "band=B02" in caplog.text
     assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("address", "private"),
+    [
+        ("10.0.0.1", True),
+        ("8.8.8.8", False),
+        ("2606:4700::1111", False),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        # addresses of IPv4 in those of IPv6, to which a gateway or the system itself leads
+        ("::ffff:169.254.169.254", True),
+        ("64:ff9b::169.254.169.254", True),
+        ("64:ff9b::8.8.8.8", False),
+        ("64:ff9b:1::8.8.8.8", True),
+        ("::10.0.0.1", True),
+        ("::ffff:0:10.0.0.1", True),
+        ("2002:0a00:0001::", True),
+        ("fec0::1", True),
+    ],
+)
+def test_private_addresses_in_whatever_form(address: str, private: bool) -> None:
+    assert is_private(address) is private

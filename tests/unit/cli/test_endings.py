@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,13 @@ def test_a_signal_that_comes_late_changes_nothing() -> None:
     assert (code, said) == (0, "")
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_comes_while_python_is_taken_down_changes_nothing(name: str) -> None:
+    last = f"__del__=lambda _, kill=os.kill, me=os.getpid(): kill(me, {getattr(signal, name):d})"
+    code, said, _ = end(f"sys.last_of_all = type('Last', (), dict({last}))()")
+    assert (code, said) == (0, "")
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -136,6 +144,15 @@ def test_no_secret_gets_out(tmp_path: Path) -> None:
     assert "hush-3" not in file.read_text()
     _, said, _ = end("raise AreaError('x', got='https://host/a?token=hush-4')")
     assert "hush" not in said
+
+
+def test_no_secret_is_in_the_command_that_resumes() -> None:
+    login = "imagery.catalog=https://me:hush-1@host/a.json?token=hush-2&id=3"
+    body = "from engine.cli.endings import again\nfrom engine.cli.render import say\n"
+    body += "say('To resume: ' + again())\nsay('at https://me:hush-3@host')"
+    _, said, _ = end(body, f"--set '{login}'")
+    assert "hush" not in said
+    assert "--set 'imagery.catalog=https://host/a.json?id=3'  # with the secrets" in said
 
 
 def test_where_no_file_can_be_written_the_trace_is_shown() -> None:

@@ -180,3 +180,15 @@ def test_memory_does_not_grow_with_the_map(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_a_file_of_another_place_is_no_layer_of_the_map(tmp_path: Path, product: Path) -> None:
+    """It has the name that a product's layer would have, be it shifted or of another size."""
+    truth = write(tmp_path / "truth.tif", TRUTH)
+    assert evaluate(product, truth).by_observations
+    for shift, part in ((100, DAYS), (0, DAYS[:40])):
+        at = Affine(100, 0, WEST + shift, 0, -100, NORTH)
+        write(tmp_path / "town-observations.tif", part, transform=at)
+        found = evaluate(product, truth)
+        assert found.by_observations == {}
+        assert found.by_dissent

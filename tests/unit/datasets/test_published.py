@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,19 @@ def test_graphs_of_ges2_that_are_others_are_refused(tmp_path: Path) -> None:
     attempt("cannot be read", x=good, a=trap)
     (tmp_path / "gg_nodes_refine" / "graph_0.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(LabelError, match="cannot be read"):
+        import_ges2(tmp_path, tmp_path / "patches")
+
+
+def test_numbers_and_classes_of_ges2_mean_one_thing(tmp_path: Path) -> None:
+    images = ges2(tmp_path)
+    path = tmp_path / "sen2_img_patches" / "sen2_image_3.npz"
+    for label in (3.7, 0, 18, np.nan, np.array([4, 4])):
+        np.savez(path, image=images[3], label=label)
+        with pytest.raises(LabelError, match="unknown class"):
+            import_ges2(tmp_path, tmp_path / "patches")
+    np.savez(path, image=images[3], label=4.0)
+    shutil.copy(path, path.with_name("sen2_image_03.npz"))
+    with pytest.raises(LabelError, match="one number"):
         import_ges2(tmp_path, tmp_path / "patches")
 
 

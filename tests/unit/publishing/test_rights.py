@@ -189,7 +189,29 @@ def test_sources_are_linked_where_they_have_an_address_and_recorded_where_not(
     )
 
 
+@pytest.mark.parametrize("more", [{"collection": "state"}, {"stamp": "of another folder"}])
+def test_items_that_share_an_id_have_a_record_each(tmp_path: Path, more: dict[str, str]) -> None:
+    """Scenes and images of two folders of one's own have ids by their files' names."""
+    items = [item("frame-1", attribution="A city"), item("frame-1", attribution="A state", **more)]
+    links = write_sources(tmp_path, sources_of(items))
+    told = [json.loads((tmp_path / link["href"]).read_text()) for link in links]
+    assert [link["title"] for link in links] == ["frame-1", "frame-1"]
+    assert {raw["properties"]["attribution"] for raw in told} == {"A city", "A state"}
+
+
 # -- the model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", ["A\0city", "A\ncity", "A \x1bcity", "A\ud800city"])
+def test_terms_of_a_card_are_one_line_of_signs_that_can_be_shown(tmp_path: Path, odd: str) -> None:
+    """A NUL would end the tag of a TIFF before the licence, and half a sign is no text."""
+    write_card(SHIPPED, tmp_path)
+    (tmp_path / SHIPPED.weights).write_bytes((SHIPPED.folder / SHIPPED.weights).read_bytes())
+    raw = json.loads((tmp_path / "card.json").read_text())
+    raw["properties"]["natmap:card"] |= {"attribution": odd, "licence": "MIT"}
+    (tmp_path / "card.json").write_text(json.dumps(raw))
+    found = rights([item()], card=load_card(tmp_path))
+    assert "A city, licence MIT" in found.tags["TIFFTAG_COPYRIGHT"]
 
 
 def test_a_model_that_may_be_handed_on_lies_in_the_product(tmp_path: Path) -> None:

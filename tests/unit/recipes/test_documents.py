@@ -50,6 +50,24 @@ def test_a_key_named_twice_is_refused(text: str) -> None:
         read_yaml(text)
 
 
+@pytest.mark.parametrize(
+    "text", ["0160", "{tile: 0400}", "[1_600]", "a: 1:30", "0b11", "-010", "1:30.5", "1_0.5"]
+)
+def test_numbers_that_are_others_elsewhere_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not written as a number"):
+        read_yaml(text)
+
+
+def test_numbers_as_people_write_them_are_read() -> None:
+    text = "[0, -7, +7, 160, 0x1F, 1.5, 007.5, .5, '0160', 10:30 am, 2024-01-02, 08]"
+    found = read_yaml(text)
+    assert found[:8] == [0, -7, 7, 160, 31, 1.5, 7.5, 0.5]
+    assert found[8:10] == ["0160", "10:30 am"]
+    assert (
+        found[11] == "08"
+    )  # no octal number, so text as ever, which a field of numbers reads as 8
+
+
 @pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"b": [{"a": 1, "a": 1}]}'])
 def test_a_key_named_twice_in_json_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="a is there twice"):

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import pytest
 import shapely
@@ -328,3 +329,60 @@ def test_other_errors_say_nothing_of_the_store() -> None:
     assert damage_of(ValueError("no number")) is None
     assert damage_of(KeyError("zstd")) is None
     assert damage_of(ValueError("Stored and computed checksum do not match")) is not None
+
+
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("Unable to create dir /x/refs: Permission denied (os error 13)", "may not be"),
+        ("Unable to open file: No space left on device (os error 28)", "no room"),
+        ("Too many open files (os error 24)", "more files are open"),
+        ("manifest file has an invalid header", "it is damaged"),
+    ],
+)
+def test_what_the_machine_refused_is_no_damage(said: str, what: str) -> None:
+    found = damage_of(icechunk.IcechunkError(f"  x object store error\n  | {said}"))
+    assert found is not None
+    assert what in found.what
+    assert found.remedy
+    assert "x object" not in str(found)
+
+
+def test_a_release_that_cannot_be_named_does_not_make_the_store_damaged(folder: Path) -> None:
+    shutil.rmtree(folder / "refs" / "tag.one", ignore_errors=True)
+    (folder / "refs" / "tag.one").write_text("no folder can be made here")
+    with pytest.raises(StoreError) as caught:
+        Store.open(folder).tag("one")
+    assert str(folder) in str(caught.value)
+
+
+def test_a_store_of_before_digests_is_unverified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is wrong with it, and nothing can be said of it; runs go on with it."""
+
+    def before(session: icechunk.Session, message: str) -> str:
+        return str(session.commit(message))
+
+    for module in ("repository", "verify", "provenance"):
+        monkeypatch.setattr(f"engine.store.{module}.commit", before)
+    store = Store.create(tmp_path / "store", GRID, SPECS)
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    ledger = Ledger(GRID.shape, {"scenes": True, "map": False, "areas": False})
+    ledger.create(root)
+    classes = np.ones((8, 8), np.uint8)
+    put(root, ledger, "map/classes", TILES[0], [classes, np.zeros((8, 8), np.uint8)])
+    ledger.write(root)
+    before(session, "by an older natmap")
+    store.tag("old")
+    told = ("metadata and ledger of the store",)
+    for tag in (None, "old"):
+        found = verify(tmp_path / "store", tag=tag)
+        assert (found.checked, found.bad, found.unverified) == (1, (), told)
+    monkeypatch.undo()
+    begin_run(Store.open(tmp_path / "store"), {"recipe": {}}, {})
+    assert verify(tmp_path / "store").unverified == ()
+    # a release of before has no digest still: that is its age, no damage
+    found = verify(tmp_path / "store", tag="old")
+    assert (found.bad, found.unverified) == ((), told)

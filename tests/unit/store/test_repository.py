@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -44,6 +45,21 @@ def test_another_identity_is_refused_with_each_difference(store: Store) -> None:
     other = ArraySpec("map/classes", "uint8", 100.0, 8, 0)
     with pytest.raises(IdentityError, match="map/classes"):
         store.require_identity(GRID, [other], bands=["B02", "B03"])
+
+
+def test_codes_that_mean_something_else_are_another_identity(tmp_path: Path) -> None:
+    """The array says what they mean, to all who open the store: it was written for one model."""
+
+    def named(*names: str, colour: str = "#000000") -> ArraySpec:
+        codes = {"flag_values": [*range(1, len(names) + 1)], "flag_meanings": " ".join(names)}
+        return replace(MAP, attrs={**codes, "flag_colors": " ".join([colour] * len(names))})
+
+    store = Store.create(tmp_path / "s", GRID, [named("road", "tree")])
+    for sound in (named("road", "tree"), named("road", "tree", "ice"), named("road", colour="#1")):
+        store.require_identity(GRID, [sound])
+    with pytest.raises(IdentityError, match=r"meaning of (.|\n)*tree(.|\n)*road") as caught:
+        store.require_identity(GRID, [named("tree", "road")])
+    assert MAP.path in str(caught.value)
 
 
 def test_chunks_must_divide_the_tile(tmp_path: Path) -> None:
