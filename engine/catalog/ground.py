@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,24 @@ def _code(value: Any) -> str:
     return f"EPSG:{number}" if number.isdigit() else str(value)
 
 
+def _transform(value: Any) -> tuple[float, ...]:
+    a, b, c, d, e, f = (float(number) for number in value[:6])
+    return a, b, c, d, e, f
+
+
+def _shape(value: Any) -> tuple[int, int]:
+    height, width = (int(number) for number in value)
+    return height, width
+
+
+def _parsed(name: str, value: Any, parse: Callable[[Any], Any]) -> Any:
+    """A field's value; None of one that is not there."""
+    try:
+        return None if value is None else parse(value)
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, CRSError) as error:
+        raise ItemError(f"{name} cannot be read", got=f"{value!r:.100}") from error
+
+
 class Frames:
     """What an item claims of its files' frames, checked against its own footprint.
 
@@ -52,6 +70,11 @@ class Frames:
         """crs, transform and shape as the projection extension says them, where they can be true.
 
         A frame that does not hold the footprint is not believed: the file knows.
+
+        Raises
+        ------
+        ItemError
+            Where one of them is nothing that it could be.
         """
 
         def told(*names: str) -> Any:
@@ -59,23 +82,21 @@ class Frames:
             return next((value for value in values if value), None)
 
         crs, at, size = told(*_SYSTEMS), told("proj:transform"), told("proj:shape")
-        found: dict[str, Any] = dict.fromkeys(("crs", "transform", "shape"))
+        found: dict[str, Any] = {
+            "crs": _parsed("crs", crs, _code),
+            "transform": _parsed("proj:transform", at, _transform),
+            "shape": _parsed("proj:shape", size, _shape),
+        }
         try:
-            found["crs"] = None if crs is None else _code(crs)
-            if at is not None:
-                a, b, c, d, e, f = (float(value) for value in at[:6])
-                found["transform"] = a, b, c, d, e, f
-            if size is not None:
-                height, width = (int(value) for value in size)
-                found["shape"] = height, width
-            if None not in found.values() and not self._holds(**found):
-                raise ValueError
-        except (TypeError, ValueError, IndexError, KeyError, OverflowError, CRSError):
-            note = "its proj: fields contradict its footprint, and are not believed"
-            if note not in self._notes:
-                self._notes.append(note)
-            return dict.fromkeys(found)
-        return found
+            sound = None in found.values() or self._holds(**found)
+        except (ValueError, OverflowError, CRSError):
+            sound = False
+        if sound:
+            return found
+        note = "its proj: fields contradict its footprint, and are not believed"
+        if note not in self._notes:
+            self._notes.append(note)
+        return dict.fromkeys(found)
 
     def _holds(self, crs: str, transform: tuple[float, ...], shape: tuple[int, int]) -> bool:
         """Whether a frame holds the footprint, but for a little; rotated files are not read."""

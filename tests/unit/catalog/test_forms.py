@@ -243,11 +243,13 @@ def test_frames_that_contradict_the_footprint_are_not_believed() -> None:
         {"proj:epsg": 99_999_999},
         {"proj:transform": [490_000, 10, 0, 5_210_000, 0, -10]},
         {"proj:transform": [1, 0, 490_000, 0, -1, 5_210_000]},
-        {"proj:transform": "abc"},
         {"proj:shape": [500, 2000]},
         {"proj:shape": [0, 0]},
     ):
         assert claim(**wrong) == (None, None, None), wrong
+    for nothing in ({"proj:transform": "abc"}, {"proj:shape": "2000"}, {"proj:transform": [10, 0]}):
+        with pytest.raises(ItemError, match="cannot be read"):
+            claim(**nothing)
 
 
 @pytest.mark.parametrize(
