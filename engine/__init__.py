@@ -10,6 +10,7 @@ plan         what a run would do, and why
 run          run all that is missing or stale
 status       tiles done, failed and blocked, with reasons
 publish      COG, STAC, preview and report
+embed        a vector of features for each cell, made and published
 diff         what changed between two releases
 prune        forget a store's older commits
 verify       whether a store holds what was written
@@ -102,6 +103,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.grid.area import Area
     from engine.pipeline.cube import open_cube
     from engine.pipeline.doctor import examine as doctor
+    from engine.pipeline.embed import embed
     from engine.pipeline.migrate import migrate
     from engine.pipeline.notebook import composite, score
     from engine.pipeline.prune import prune
@@ -150,6 +152,7 @@ __all__ = [
     "composite",
     "diff",
     "doctor",
+    "embed",
     "evaluate",
     "ingest",
     "init",
@@ -180,6 +183,7 @@ _HOMES = {
     "composite": "engine.pipeline.notebook.composite",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
+    "embed": "engine.pipeline.embed.embed",
     "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
