@@ -13,7 +13,7 @@ def init(product: str) -> str:
 
     Parameters
     ----------
-    product : {"lcz", "ugs", "train", "train-ugs", "adapt"}
+    product : {"lcz", "ugs", "cover", "embedding", "train", "train-ugs", "train-cover", "adapt"}
 
     Raises
     ------
