@@ -101,11 +101,11 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
-    from engine.pipeline.cube import open_cube
+    from engine.notebook.cube import open_cube
     from engine.pipeline.doctor import examine as doctor
     from engine.pipeline.embed import embed
     from engine.pipeline.migrate import migrate
-    from engine.pipeline.notebook import composite, score
+    from engine.notebook.kernels import composite, score
     from engine.pipeline.prune import prune
     from engine.pipeline.publish import publish
     from engine.pipeline.status import read_status as status
@@ -180,7 +180,7 @@ _HOMES = {
     "adapt": "engine.training.adapt.adapt",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
-    "composite": "engine.pipeline.notebook.composite",
+    "composite": "engine.notebook.kernels.composite",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
     "embed": "engine.pipeline.embed.embed",
@@ -189,14 +189,14 @@ _HOMES = {
     "init": "engine.pipeline.templates.init",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
-    "open_cube": "engine.pipeline.cube.open_cube",
+    "open_cube": "engine.notebook.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.compare.sample.sample",
-    "score": "engine.pipeline.notebook.score",
+    "score": "engine.notebook.kernels.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
     "train": "engine.training.train.train",
