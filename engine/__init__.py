@@ -102,10 +102,10 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     )
     from engine.grid.area import Area
     from engine.notebook.cube import open_cube
+    from engine.notebook.kernels import composite, score
     from engine.pipeline.doctor import examine as doctor
     from engine.pipeline.embed import embed
     from engine.pipeline.migrate import migrate
-    from engine.notebook.kernels import composite, score
     from engine.pipeline.prune import prune
     from engine.pipeline.publish import publish
     from engine.pipeline.status import read_status as status
