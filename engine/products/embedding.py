@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
-from engine.infer.aggregate import aggregate_cells, aggregate_names
-from engine.infer.cells import score_cells
-from engine.infer.vectors import decode_vectors, vector_arrays, vector_outputs
+from engine.infer.aggregate import aggregate_names
+from engine.infer.vectors import vector_arrays
 from engine.items import band_name
 from engine.legend import Reason, Scale
-from engine.maps.cells import cell_reason
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.sources import SceneSource
+from engine.products.vectors import (
+    SCALE,
+    VECTORS,
+    AggregatePixels,
+    EmbedCells,
+    MapDeparture,
+    pool_of,
+)
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Imagery, ModelChoice
-from engine.runs.fold import Fold
-from engine.runs.stage import Input, Output, Stage
-from engine.runs.tables import Block, Column, Table
-from engine.runs.task import TileTask
+from engine.runs.stage import Input, Stage
 from engine.store.arrays import ArraySpec
 
 __all__ = ["PRODUCT", "EmbeddingRecipe", "at_cells"]
 
 _UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
-_VECTORS, _SCALE = "embedding/vectors", "embedding/vectors_scale"
-_LEAST_SPREAD = 1e-6
 
 
 class EmbeddingRecipe(Recipe):
@@ -67,107 +64,6 @@ class EmbeddingRecipe(Recipe):
         if not math.isclose(pixels, round(pixels)) or round(pixels) < 1:
             raise ValueError(f"cell: {self.cell:g} m is not a multiple of grid.resolution")
         return self
-
-
-@dataclass(frozen=True)
-class EmbedCells:
-    """composite -> embedding/*: the features of the patch about the centre of each cell."""
-
-    card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
-    device: Literal["auto", "cpu", "cuda"]
-    precision: str
-    kind: str
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
-        halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
-        seen = task.read("composite/observations", halo)
-        predictor = get_predictor(self.card, self.device, self.precision)
-        found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
-        yield _embedded(task, found.features, self.card.step, self.kind)
-
-
-@dataclass(frozen=True)
-class AggregatePixels:
-    """composite -> embedding/*: the statistics of the reflectance of each cell's own pixels."""
-
-    side: int  # pixels along a cell
-    kind: str
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        stored = task.read("composite/bands")
-        seen = task.read("composite/observations") > 0
-        reflectance = (stored.astype(np.float64) - 1000.0) / 10_000.0
-        found = aggregate_cells(reflectance, seen, self.side)
-        wanted = task.defined(task.outputs[0].resolution)
-        if wanted is not None:
-            found[:, ~wanted] = np.nan
-        yield _embedded(task, found, self.side, self.kind)
-
-
-def _embedded(task: TileTask, vectors: npt.NDArray[np.float32], side: int, kind: str) -> Output:
-    there = np.logical_not(np.isnan(vectors).any(axis=0)).astype(np.uint8)
-    reason = cell_reason(there, task.read("composite/reason"), side)
-    return Output({**vector_outputs(_VECTORS, kind, vectors), "embedding/reason": reason})
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Count, mean and sum of squared departures of the vectors of a block (Chan et al., 1983)."""
-
-    scaled: bool
-
-    def __call__(self, block: Block) -> Table:
-        values = block.read(_VECTORS)[:, block.inside(_VECTORS)]
-        scale = block.read(_SCALE)[block.inside(_SCALE)] if self.scaled else None
-        vectors = decode_vectors(values, scale).astype(np.float64)
-        vectors = vectors[:, ~np.isnan(vectors).any(axis=0)]
-        count = vectors.shape[1]
-        mean = vectors.sum(axis=1) / max(count, 1)
-        departures = ((vectors - mean[:, None]) ** 2).sum(axis=1)
-        return {"count": np.array(count, np.int64), "mean": mean, "departures": departures}
-
-
-def merge_pools(one: Table, other: Table) -> Table:
-    """Count, mean and squared departures of two pools together (Chan et al., 1983, eq. 2.1)."""
-    a, b = float(one["count"]), float(other["count"])
-    if not a or not b:
-        return other if not a else one
-    apart = other["mean"] - one["mean"]
-    return {
-        "count": one["count"] + other["count"],
-        "mean": one["mean"] + apart * (b / (a + b)),
-        "departures": one["departures"] + other["departures"] + apart**2 * (a * b / (a + b)),
-    }
-
-
-def _finish_pool(table: Table) -> Table:
-    count = max(float(table["count"]), 1.0)
-    return {**table, "spread": np.sqrt(table["departures"] / count)}
-
-
-@dataclass(frozen=True)
-class MapDeparture:
-    """embedding, pool -> map/*: how far each vector lies from those of the whole area."""
-
-    scaled: bool
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        scale = task.read(_SCALE) if self.scaled else None
-        vectors = decode_vectors(task.read(_VECTORS), scale).astype(np.float64)
-        mean = task.read("pool/mean")[:, None, None]
-        spread = np.maximum(task.read("pool/spread"), _LEAST_SPREAD)[:, None, None]
-        departure = np.sqrt((((vectors - mean) / spread) ** 2).mean(axis=0))
-        yield Output(
-            {
-                "map/departure": departure.astype(np.float32),
-                "map/reason": task.read("embedding/reason"),
-            }
-        )
 
 
 def at_cells(card: ModelCard, cell: float) -> ModelCard:
@@ -277,7 +173,7 @@ def _stages(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, .
         embed, halo, resource = AggregatePixels(round(cell / grid.resolution), kind), 0.0, "cpu"
         parameters["bands"] = names
     reason = ("uint8", cell, n, 255)
-    vectors = vector_arrays(_VECTORS, kind, features, cell, n)
+    vectors = vector_arrays(VECTORS, kind, features, cell, n)
     stage = Stage(
         "embedding",
         embed,
@@ -290,7 +186,7 @@ def _stages(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, .
         resource=resource,
         gigabytes=2.0 + 3 * len(bands) * grid.tile**2 * 8 / 1e9,
     )
-    pool = _pool(features, scaled, _unit(cell))
+    pool = pool_of(features, scaled, _unit(cell))
     departure = Stage(
         "map",
         MapDeparture(scaled),
@@ -301,26 +197,6 @@ def _stages(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, .
         (Input("embedding"), Input("pool", scope="area")),
     )
     return [stage, *pool.stages(grid.tile_metres), departure]
-
-
-def _pool(features: tuple[int | str, ...], scaled: bool, leaf: float) -> Fold:
-    """Mean and spread of all vectors, merged along one tree: tiles change no bit of them."""
-    dims = (("feature", features),)
-    tables = (
-        Column("count", "int64"),
-        Column("mean", "float64", dims),
-        Column("departures", "float64", dims),
-    )
-    return Fold(
-        "pool",
-        (Input("embedding"),),
-        tables,
-        Pool(scaled),
-        merge_pools,
-        _finish_pool,
-        (*tables, Column("spread", "float64", dims)),
-        leaf=leaf,
-    )
 
 
 def _form(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...]) -> Form:
@@ -347,9 +223,9 @@ def _form(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...
                 "float32",
                 math.nan,
                 "average",
-                _VECTORS,
+                VECTORS,
                 bands=tuple(map(str, features)),
-                scaled_by=_SCALE if recipe.vectors == "int8" else "",
+                scaled_by=SCALE if recipe.vectors == "int8" else "",
             ),
             reason_layer("map/reason"),
         ),
