@@ -229,7 +229,9 @@ def _form(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...
             ),
             reason_layer("map/reason"),
         ),
-        scale=Scale(0.0, 2.5, "σ", ("FCFDBF", "FE9F6D", "DE4968", "8C2981", "3B0F70")),
+        scale=Scale(
+            0.25, 2.0, "SD", ("FCFDBF", "FECE91", "FE9F6D", "F76F5C", "DE4968", "8C2981", "3B0F70")
+        ),
         vectors=Vectors(
             "embeddings-cog",
             recipe.vectors,
