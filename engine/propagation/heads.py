@@ -19,7 +19,17 @@ from engine.legend import LCZ
 from engine.propagation.inputs import require_features, require_labels
 from engine.propagation.neighbours import Index, Metric
 
-__all__ = ["ForestHead", "Head", "KnnHead", "KnnScorer", "Linear", "LogisticHead", "Scorer"]
+__all__ = [
+    "CODES",
+    "ForestHead",
+    "Head",
+    "KnnHead",
+    "KnnScorer",
+    "Linear",
+    "LogisticHead",
+    "Scorer",
+    "learnt_from",
+]
 
 CODES = tuple(land.code for land in LCZ)
 
@@ -101,7 +111,7 @@ class Linear:
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The code of each cell's best class (n,), of equal ones the first."""
-        return np.array(self.classes)[self.scores(features).argmax(1)]
+        return np.asarray(np.array(self.classes)[self.scores(features).argmax(1)])
 
     def energy(self, features: npt.ArrayLike) -> Floats:
         """Minus the log of the sum of the logits' powers (n,): high where no class claims a cell.
@@ -139,7 +149,7 @@ class LogisticHead:
         seed: int = 0,
     ) -> Linear:
         """As of `Head`; the optimum is one, so the seed decides nothing."""
-        x, y, w = _learnt_from(features, codes, weights, self.classes)
+        x, y, w = learnt_from(features, codes, weights, self.classes)
         known, place = np.unique(y, return_inverse=True)
         model = LogisticRegression(
             C=self.inverse_penalty,
@@ -235,7 +245,7 @@ class KnnHead:
         seed: int = 0,
     ) -> KnnScorer:
         """As of `Head`; one class is enough, nothing is drawn."""
-        x, y, w = _learnt_from(features, codes, weights, self.classes, least=1)
+        x, y, w = learnt_from(features, codes, weights, self.classes, least=1)
         if self.k < 1:
             raise LabelError("somebody must vote", got=f"k={self.k}", expected="1 or more")
         whole = np.ones(len(y)) if w is None else w
@@ -262,7 +272,7 @@ class _Trees:
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The code of each cell's best class (n,), of equal ones the first."""
-        return np.array(self.classes)[self.scores(features).argmax(1)]
+        return np.asarray(np.array(self.classes)[self.scores(features).argmax(1)])
 
 
 @dataclass(frozen=True)
@@ -288,7 +298,7 @@ class ForestHead:
         seed: int = 0,
     ) -> Scorer:
         """As of `Head`."""
-        x, y, w = _learnt_from(features, codes, weights, self.classes)
+        x, y, w = learnt_from(features, codes, weights, self.classes)
         # one thread: several add up the trees' shares in an order of chance
         forest = RandomForestClassifier(
             self.trees,
@@ -300,14 +310,14 @@ class ForestHead:
         return _Trees(self.classes, np.searchsorted(self.classes, forest.classes_), forest)
 
 
-def _learnt_from(
+def learnt_from(
     features: npt.ArrayLike,
     codes: npt.ArrayLike,
     weights: npt.ArrayLike | None,
     classes: Sequence[int],
     least: int = 2,
 ) -> tuple[Array, npt.NDArray[np.int64], Floats | None]:
-    """What a head is given, looked at."""
+    """Features, codes and weights that a head is given, looked at; errors as of `Head.fit`."""
     x = require_features(features, "labelled features")
     y = require_labels(codes, classes, len(x), least=least)
     if weights is None:

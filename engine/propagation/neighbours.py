@@ -175,7 +175,7 @@ class Index:
         error = product + 1.01 * _ROUNDING * other**2 + moved * (near + moved)
         limit = (last - squared) / 2 + error + np.finfo(np.float32).tiny
         # not "<": products that overflow are no numbers, and must be looked at again
-        return np.logical_not(best[:, -1].astype(np.float64) > limit)
+        return np.asarray(~(best[:, -1].astype(np.float64) > limit))
 
     def _scales(self, values: Array, what: str) -> npt.NDArray[np.float64]:
         """What each row is multiplied by: one, or one over its length."""
