@@ -116,8 +116,8 @@ def embed(
 ) -> None:
     """Make a vector of features for each cell and publish them. A recipe of product lcz will do."""
     _prepare_for_work()
-    from engine.pipeline.embed import embedding_of
     from engine.pipeline.publish import publish as write
+    from engine.products.embedding import embedding_of
 
     wanted = embedding_of(_recipe(recipe, overrides))
     _carry_out(wanted, recipe, workers, cluster)

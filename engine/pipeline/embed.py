@@ -8,19 +8,15 @@ from typing import Any
 
 from engine.clusters.connect import Opened
 from engine.clusters.settings import ClusterSettings
-from engine.errors import RecipeError, RunError
+from engine.errors import RunError
 from engine.pipeline.publish import publish
 from engine.pipeline.verbs import load, run
-from engine.products.embedding import EmbeddingRecipe
-from engine.products.lcz import LczRecipe
+from engine.products.embedding import embedding_of
 from engine.recipes.run import Recipe
-from engine.recipes.sections import ModelChoice
 from engine.runs.events import Listener
 from engine.runs.execute import Limits
 
-__all__ = ["embed", "embedding_of"]
-
-_SUFFIX = "-embedding"
+__all__ = ["embed"]
 
 
 def embed(
@@ -62,40 +58,3 @@ def embed(
             remedy="run the same command again",
         )
     return publish(wanted, base=base)
-
-
-def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
-    """The embedding of a recipe: itself, or what a map of local climate zones is made from.
-
-    Its store and its product folder are those of the recipe with ``-embedding`` at their end.
-
-    Raises
-    ------
-    RecipeError
-        Where there is none.
-    """
-    if isinstance(recipe, EmbeddingRecipe):
-        return recipe
-    if not isinstance(recipe, LczRecipe) or recipe.model is None:
-        raise RecipeError(
-            "the recipe has nothing to embed",
-            got=f"product: {recipe.product}" + ("" if recipe.product != "lcz" else ", no model"),
-            expected="a recipe of product embedding, or of product lcz with a model",
-            remedy="start from `natmap init embedding`",
-        )
-    return EmbeddingRecipe(
-        name=f"{recipe.name}{_SUFFIX}"[-100:],
-        product="embedding",
-        area=recipe.area,
-        grid=recipe.grid,
-        imagery=recipe.imagery,
-        cube=recipe.cube,
-        model=ModelChoice(
-            card=recipe.model.card, device=recipe.model.device, precision=recipe.model.precision
-        ),
-        vectors=recipe.model.embedding or "float16",
-        store=f"{recipe.store.rstrip('/')}{_SUFFIX}",
-        publish=f"{(recipe.publish or f'{recipe.store}-product').rstrip('/')}{_SUFFIX}",
-        publication=recipe.publication,
-        price_per_worker_hour=recipe.price_per_worker_hour,
-    )

@@ -16,6 +16,7 @@ from engine.legend import Reason, Scale
 from engine.models.card import ModelCard, find_card, load_card, verify_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
+from engine.products.lcz import LczRecipe
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.sources import SceneSource
 from engine.products.vectors import (
@@ -32,8 +33,9 @@ from engine.recipes.sections import Cube, Imagery, ModelChoice
 from engine.runs.stage import Input, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PRODUCT", "EmbeddingRecipe", "at_cells"]
+__all__ = ["PRODUCT", "EmbeddingRecipe", "at_cells", "embedding_of"]
 
+_SUFFIX = "-embedding"
 _UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
 
 
@@ -64,6 +66,43 @@ class EmbeddingRecipe(Recipe):
         if not math.isclose(pixels, round(pixels)) or round(pixels) < 1:
             raise ValueError(f"cell: {self.cell:g} m is not a multiple of grid.resolution")
         return self
+
+
+def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
+    """The embedding of a recipe: itself, or what a map of local climate zones is made from.
+
+    Its store and its product folder are those of the recipe with ``-embedding`` at their end.
+
+    Raises
+    ------
+    RecipeError
+        Where there is none.
+    """
+    if isinstance(recipe, EmbeddingRecipe):
+        return recipe
+    if not isinstance(recipe, LczRecipe) or recipe.model is None:
+        raise RecipeError(
+            "the recipe has nothing to embed",
+            got=f"product: {recipe.product}" + ("" if recipe.product != "lcz" else ", no model"),
+            expected="a recipe of product embedding, or of product lcz with a model",
+            remedy="start from `natmap init embedding`",
+        )
+    return EmbeddingRecipe(
+        name=f"{recipe.name}{_SUFFIX}"[-100:],
+        product="embedding",
+        area=recipe.area,
+        grid=recipe.grid,
+        imagery=recipe.imagery,
+        cube=recipe.cube,
+        model=ModelChoice(
+            card=recipe.model.card, device=recipe.model.device, precision=recipe.model.precision
+        ),
+        vectors=recipe.model.embedding or "float16",
+        store=f"{recipe.store.rstrip('/')}{_SUFFIX}",
+        publish=f"{(recipe.publish or f'{recipe.store}-product').rstrip('/')}{_SUFFIX}",
+        publication=recipe.publication,
+        price_per_worker_hour=recipe.price_per_worker_hour,
+    )
 
 
 def at_cells(card: ModelCard, cell: float) -> ModelCard:

@@ -29,7 +29,7 @@ from engine.infer.vectors import decode_vectors
 from engine.models.card import find_card, load_card
 from engine.models.inputs import prepare_input
 from engine.models.registry import load_model
-from engine.pipeline.embed import embedding_of
+from engine.products.embedding import embedding_of
 
 pytestmark = pytest.mark.slow
 
