@@ -57,6 +57,22 @@ def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     sys.stdout.write(f"{card.folder / 'card.json'}\n")
 
 
+def propagate(recipe: RecipePath, overrides: Set = None) -> None:
+    """Give cells the labels of cells that look like them, from embeddings of several cities."""
+    from engine.cli.render import say
+    from engine.recipes.propagating import load_propagation_recipe
+    from engine.training.propagation import LABELS, propagate_labels
+
+    wanted = load_propagation_recipe(read_source(recipe), read_overrides(overrides))
+    made = propagate_labels(wanted, base=recipe.parent, tell=say)
+    report = made.report
+    if report.reason:
+        say(f"no pseudo-labels: {report.reason}")
+    else:
+        say(f"{sum(report.pseudo.values())} pseudo-labels from {report.used} labels")
+    sys.stdout.write(f"{made.folder / LABELS}\n")
+
+
 def evaluate(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     reference: Annotated[
