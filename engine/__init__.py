@@ -18,6 +18,7 @@ migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
+propagate    labels of a few cells to cells that look like them
 sample       cells of a map to look at
 evaluate     a map against what is known
 beside       how green each local climate zone is
@@ -119,6 +120,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
     from engine.training.adapt import adapt
+    from engine.training.propagation import propagate_labels as propagate
     from engine.training.train import train
 
     __version__: str
@@ -161,6 +163,7 @@ __all__ = [
     "open_cube",
     "open_store",
     "plan",
+    "propagate",
     "prune",
     "publish",
     "run",
@@ -192,6 +195,7 @@ _HOMES = {
     "open_cube": "engine.notebook.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",
+    "propagate": "engine.training.propagation.propagate_labels",
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",

@@ -49,7 +49,10 @@ def _all(
 @app.command()
 def init(
     product: Annotated[
-        str, typer.Argument(help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, adapt")
+        str,
+        typer.Argument(
+            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, adapt, propagate"
+        ),
     ],
 ) -> None:
     """Print a commented recipe to start from."""

@@ -1,4 +1,4 @@
-"""Verbs that learn, judge and compare: train, adapt, evaluate, areas, sample, beside."""
+"""Verbs that learn, judge and compare: train, adapt, propagate, evaluate, areas, sample, beside."""
 
 from __future__ import annotations
 
@@ -201,5 +201,5 @@ def _codes(option: str, text: str) -> list[int]:
         raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
-VERBS = (train, adapt, evaluate, areas, sample, beside)
+VERBS = (train, adapt, propagate, evaluate, areas, sample, beside)
 """In the order in which the command lists them."""

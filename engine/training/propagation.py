@@ -24,7 +24,7 @@ from engine.grid.area import reproject
 from engine.legend import LCZ
 from engine.products.embedding import embedding_of
 from engine.products.registry import load_recipe
-from engine.propagation.heads import KnnHead
+from engine.propagation.heads import KnnHead, LogisticHead
 from engine.propagation.pool import moments, standard_of
 from engine.propagation.propagate import DEFAULT, NOTES, propagate
 from engine.propagation.pseudo import Cells, Labels, Report
@@ -96,12 +96,14 @@ def propagate_labels(
     require_one_embedding(cities)
     pool, labels, cells = _together(cities)
     tuned = tune(
-        labels.features, labels.codes, labels.city, logistic_candidates(), None, recipe.seed
+        labels.features, labels.codes, labels.city, logistic_candidates(), seed=recipe.seed
     )
+    head = tuned.head
+    assert isinstance(head, LogisticHead), "of these candidates"
     for note in tuned.notes:
         tell(f"note: {note}")
     settings = _settings(recipe)
-    found = propagate(labels, cells, settings, linear=tuned.head, seed=recipe.seed, tell=tell)
+    found = propagate(labels, cells, settings, linear=head, seed=recipe.seed, tell=tell)
     with whole_folder(out) as folder:
         table = _table(found.table, cities, labels)
         _write_parquet(table, cities, folder / LABELS)
@@ -157,7 +159,7 @@ def _together(cities: Sequence[Embedded]) -> tuple[int, Labels, Cells]:
         place, code = city.labelled()
         features.append(standard.apply(city.features))
         xy.append(city.xy + apart)
-        held.append(city.held + [*apart, *apart])
+        held.append(city.held + np.tile(apart, 2))
         where.append(first + place)
         codes.append(code)
         own.append(np.full(len(place), number))
@@ -284,10 +286,8 @@ def _notes(report: Report, tuned: Tuned, pool: int) -> list[str]:
     notes = [f"{pool} cells have a vector; {report.used} of {report.labels} labels took part"]
     if report.reason:
         notes.append(f"no pseudo-labels: {report.reason}")
-    notes += [
-        f"{count} cells were removed by the guard of {name}"
-        for name, count in report.removed.items()
-    ]
+    for name, count in report.removed.items():
+        notes.append(f"{count} cells were removed by the guard of {name}")
     if report.barren:
         names = ", ".join(LCZ[code - 1].label for code in report.barren)
         notes.append(f"classes with labels and without pseudo-labels: {names}")
@@ -327,6 +327,7 @@ def _cards(
         city, code = cities[number[row]], int(codes[row])
         west, north = _corner(city, *divmod(int(city.ids[place[row]]), city.cells.shape[1]))
         image, half = images[number[row]], city.side / 2
+        around = west - half, north + half, 2 * city.side
         votes = float(table["votes"][row].as_py()[code - 1])
         doubts = []
         if neighbour != code:
@@ -342,9 +343,7 @@ def _cards(
                 neighbour,
                 votes,
                 float(table["distance"][row].as_py()),
-                None
-                if image is None
-                else image.picture((west - half, north + half, 2 * city.side)),
+                None if image is None else image.picture(around),
                 tuple(doubts),
             )
         )

@@ -56,6 +56,8 @@ def test_templates_are_recipes(name: str) -> None:
         assert load_recipe(values).product == name
     elif name == "adapt":
         assert load_adapt_recipe(values).product == "ugs"
+    elif name == "propagate":
+        assert len(load_propagation_recipe(values).cities) == 3
     else:
         assert load_training(values).name
 
