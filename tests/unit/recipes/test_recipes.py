@@ -12,6 +12,7 @@ from engine.pipeline.templates import TEMPLATES, init
 from engine.products.registry import PRODUCTS, load_recipe, load_training
 from engine.products.ugs import UgsRecipe
 from engine.recipes.adapting import load_adapt_recipe
+from engine.recipes.propagating import load_propagation_recipe
 
 RECIPE: dict[str, Any] = {
     "name": "town",
