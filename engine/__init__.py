@@ -10,6 +10,7 @@ plan         what a run would do, and why
 run          run all that is missing or stale
 status       tiles done, failed and blocked, with reasons
 publish      COG, STAC, preview and report
+embed        a vector of features for each cell, made and published
 diff         what changed between two releases
 prune        forget a store's older commits
 verify       whether a store holds what was written
@@ -17,6 +18,7 @@ migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
+propagate    labels of a few cells to cells that look like them
 sample       cells of a map to look at
 evaluate     a map against what is known
 beside       how green each local climate zone is
@@ -100,10 +102,11 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
-    from engine.pipeline.cube import open_cube
+    from engine.notebook.cube import open_cube
+    from engine.notebook.kernels import composite, score
     from engine.pipeline.doctor import examine as doctor
+    from engine.pipeline.embed import embed
     from engine.pipeline.migrate import migrate
-    from engine.pipeline.notebook import composite, score
     from engine.pipeline.prune import prune
     from engine.pipeline.publish import publish
     from engine.pipeline.status import read_status as status
@@ -117,6 +120,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
     from engine.training.adapt import adapt
+    from engine.training.propagation import propagate_labels as propagate
     from engine.training.train import train
 
     __version__: str
@@ -150,6 +154,7 @@ __all__ = [
     "composite",
     "diff",
     "doctor",
+    "embed",
     "evaluate",
     "ingest",
     "init",
@@ -158,6 +163,7 @@ __all__ = [
     "open_cube",
     "open_store",
     "plan",
+    "propagate",
     "prune",
     "publish",
     "run",
@@ -177,22 +183,24 @@ _HOMES = {
     "adapt": "engine.training.adapt.adapt",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
-    "composite": "engine.pipeline.notebook.composite",
+    "composite": "engine.notebook.kernels.composite",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
+    "embed": "engine.pipeline.embed.embed",
     "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
-    "open_cube": "engine.pipeline.cube.open_cube",
+    "open_cube": "engine.notebook.cube.open_cube",
     "open_store": "engine.store.view.open_store",
     "plan": "engine.pipeline.verbs.plan",
+    "propagate": "engine.training.propagation.propagate_labels",
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.compare.sample.sample",
-    "score": "engine.pipeline.notebook.score",
+    "score": "engine.notebook.kernels.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
     "train": "engine.training.train.train",

@@ -56,7 +56,10 @@ def _all(
 @app.command()
 def init(
     product: Annotated[
-        str, typer.Argument(help="lcz, ugs, cover, train, train-ugs, train-cover, adapt")
+        str,
+        typer.Argument(
+            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, adapt, propagate"
+        ),
     ],
 ) -> None:
     """Print a commented recipe to start from."""
@@ -107,23 +110,51 @@ def run(
     overrides: Set = None,
 ) -> None:
     """Run all that is missing or stale. Ctrl-C finishes the tiles in flight, twice breaks off."""
+    _prepare_for_work()
+    wanted = _recipe(recipe, overrides)
+    _carry_out(wanted, recipe, workers, cluster, until=until, tiles=_names(tiles))
+
+
+@app.command()
+def embed(
+    recipe: RecipePath,
+    workers: Annotated[int | None, typer.Option(help="worker processes")] = None,
+    cluster: Annotated[
+        str, typer.Option(help="local, slurm, tcp://host:port, or a settings file")
+    ] = "local",
+    overrides: Set = None,
+) -> None:
+    """Make a vector of features for each cell and publish them. A recipe of product lcz will do."""
+    _prepare_for_work()
+    from engine.pipeline.publish import publish as write
+    from engine.products.embedding import embedding_of
+
+    wanted = embedding_of(_recipe(recipe, overrides))
+    _carry_out(wanted, recipe, workers, cluster)
+    sys.stdout.write(f"{write(wanted, base=recipe.parent)}\n")
+
+
+def _prepare_for_work() -> None:
     from engine.runs.memory import bound_heap
     from engine.runs.signals import last_work
 
     last_work()
     bound_heap()  # before the threads of all that is imported now
+
+
+def _carry_out(wanted: Any, path: Path, workers: int | None, cluster: str, **more: Any) -> None:
+    """Run a recipe before the eyes of a person, and end as its summary says."""
     from engine.cli.render import progress, say
     from engine.pipeline.verbs import run as start
 
     with progress() as listener:
         summary = start(
-            _recipe(recipe, overrides),
-            base=recipe.parent,
+            wanted,
+            base=path.parent,
             cluster=cluster,
             workers=workers,
-            until=until,
-            tiles=_names(tiles),
             listeners=[listener],
+            **more,
         )
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
     if summary.stopped:

@@ -1,4 +1,4 @@
-"""Verbs that learn, judge and compare: train, adapt, evaluate, areas, sample, beside."""
+"""Verbs that learn, judge and compare: train, adapt, propagate, evaluate, areas, sample, beside."""
 
 from __future__ import annotations
 
@@ -55,6 +55,22 @@ def adapt(recipe: RecipePath, overrides: Set = None) -> None:
     last = found.history[-1]
     say(f"kept step {found.step}; F1 of the source {found.before:.1f}, then {last.source_f1:.1f}")
     sys.stdout.write(f"{card.folder / 'card.json'}\n")
+
+
+def propagate(recipe: RecipePath, overrides: Set = None) -> None:
+    """Give cells the labels of cells that look like them, from embeddings of several cities."""
+    from engine.cli.render import say
+    from engine.recipes.propagating import load_propagation_recipe
+    from engine.training.propagation import LABELS, propagate_labels
+
+    wanted = load_propagation_recipe(read_source(recipe), read_overrides(overrides))
+    made = propagate_labels(wanted, base=recipe.parent, tell=say)
+    report = made.report
+    if report.reason:
+        say(f"no pseudo-labels: {report.reason}")
+    else:
+        say(f"{sum(report.pseudo.values())} pseudo-labels from {report.used} labels")
+    sys.stdout.write(f"{made.folder / LABELS}\n")
 
 
 def evaluate(
@@ -185,5 +201,5 @@ def _codes(option: str, text: str) -> list[int]:
         raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
-VERBS = (train, adapt, evaluate, areas, sample, beside)
+VERBS = (train, adapt, propagate, evaluate, areas, sample, beside)
 """In the order in which the command lists them."""

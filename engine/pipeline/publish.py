@@ -290,6 +290,9 @@ class _Reader:
         self._arrays: dict[str, Any] = {
             layer.key: root[names.get(layer.array, layer.array)] for layer in form.layers
         }
+        self._scales: dict[str, Any] = {
+            layer.key: root[layer.scaled_by] for layer in form.layers if layer.scaled_by
+        }
         self._missing = missing
         self._factors = {layer.key: layer.factor for layer in form.layers}
         specs = {spec.path: spec for spec in prepared.specs}
@@ -343,11 +346,14 @@ class _Reader:
         first, last = first + rows.start, first + rows.stop
         left, right = left + cols.start, left + cols.stop
         found: npt.NDArray[Any] = np.array(array[..., first:last, left:right])
+        fill = array.fill_value
+        if key in self._scales:
+            found, fill = found * self._scales[key][first:last, left:right], np.nan
         tiles = np.ix_(np.arange(first, last) // tile, np.arange(left, right) // tile)
         gone = self._override[tiles]
-        found[..., gone >= 0] = gone[gone >= 0] if key == "reason" else array.fill_value
+        found[..., gone >= 0] = gone[gone >= 0] if key == "reason" else fill
         if key in self._missing:
-            found[..., self._missing[key][tiles]] = array.fill_value
+            found[..., self._missing[key][tiles]] = fill
         if key == "reason":
             # what lies outside the area is that first, also in a tile that failed
             down = slice(first // tile, -(-last // tile))

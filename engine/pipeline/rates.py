@@ -26,7 +26,7 @@ _SECONDS = {
     "graphs": 5.0,
     "fused": 0.5,
     "map": 0.5,
-    "embedding": 20.0,
+    "embedding": 5.0,
 }
 """Of a tile (and day) of 16 km, on two cores."""
 

@@ -30,7 +30,7 @@ def read_status(path: str | Path) -> dict[str, Any]:
     store = Store.open(path)
     ledger = Ledger.of(store.reader())
     stages: dict[str, dict[str, int]] = {}
-    order = ("scenes", "composite", "scores", "embedding", "map")
+    order = ("scenes", "composite", "scores", "embedding", "pool-tiles", "pool", "map")
     for name in sorted(ledger.daily, key=lambda n: order.index(n) if n in order else len(order)):
         counts = {"done": 0, "failed": 0, "blocked": 0, "with gaps": 0, "degraded": 0}
         for _, _, record in ledger.records(name):

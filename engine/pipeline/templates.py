@@ -13,7 +13,7 @@ def init(product: str) -> str:
 
     Parameters
     ----------
-    product : {"lcz", "ugs", "train", "train-ugs", "adapt"}
+    product : {"lcz", "ugs", "cover", "embedding", "train", "train-ugs", "train-cover", "adapt"}
 
     Raises
     ------
@@ -143,6 +143,26 @@ model:
 training: {epochs: 200, batch: 8, rate: 1.0e-4}
 
 out: ./my-cover                   # the model: card, weights, report
+""",
+    "propagate": """\
+# Labels of a few cells, given to cells that look like them. Embeddings first: natmap embed RECIPE
+name: my-pseudo-labels
+
+cities:                           # embedded by one model, with one cell
+  - recipe: ./berlin-embedding.yaml
+    areas: ./berlin.kml           # training areas: KML, KMZ, GeoJSON, GPKG; or
+    # raster: ./reference.tif     # a raster of codes 1 to 17
+    # held: ./test-areas.geojson  # ground in which nothing is labelled
+  - recipe: ./paris-embedding.yaml
+    areas: ./paris.kml
+  - recipe: ./my-city-embedding.yaml    # without labels: it gets some
+
+# preset: default                 # or notes: votes of the nearest labels, confidence .8
+# precision: 0.9                  # that pseudo-labels are to have in a city without labels
+# neighbours: 5
+# rounds: 1
+# most: 500                       # labels of each class and city that take part
+out: ./pseudo-labels
 """,
     "adapt": """\
 # Adaptation of a segmenter to a city that nobody has labelled.

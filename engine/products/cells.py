@@ -11,6 +11,7 @@ from pydantic import Field
 
 from engine.errors import CardError, RecipeError
 from engine.infer.cells import score_cells
+from engine.infer.vectors import VectorType, vector_arrays, vector_outputs
 from engine.items import band_name
 from engine.models.card import ModelCard
 from engine.products.common import RESOURCES
@@ -26,18 +27,21 @@ class CellModel(ModelChoice):
     """A model that scores cells, and where it runs."""
 
     scores: Literal["float32", "float16"] = Field("float32", description="type of stored scores")
-    embedding: bool = Field(False, description="also store the penultimate features")
+    embedding: VectorType = Field(
+        None,
+        description="also store the penultimate features: float32, float16 or int8; true: float16",
+    )
 
 
 @dataclass(frozen=True)
 class ScoreCells:
-    """composite -> scores/probability, or embedding/features."""
+    """composite -> scores/probability and, in the same pass, scores/embedding."""
 
     card: ModelCard
     order: tuple[int, ...]  # positions of the card's bands among the cube's
     device: Device
     precision: str
-    group: str  # scores or embedding
+    embedding: VectorType = None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         # torch costs a process a second and 150 MB: the driver and readers do without
@@ -48,11 +52,11 @@ class ScoreCells:
         seen = task.read("composite/observations", halo)
         predictor = get_predictor(self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
-        if self.group == "embedding":
-            yield Output({"embedding/features": found.features})
-            return
         spec = next(s for s in task.outputs if s.name == "probability")
-        yield Output({"scores/probability": found.scores.astype(spec.dtype)})
+        out = {"scores/probability": found.scores.astype(spec.dtype)}
+        if self.embedding is not None:
+            out |= vector_outputs("scores/embedding", self.embedding, found.features)
+        yield Output(out)
 
 
 def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
@@ -100,37 +104,28 @@ def score_stages(
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
 
-    def score(group: str) -> ScoreCells:
-        return ScoreCells(card, order, choice.device, choice.precision, group)
-
-    def spec(path: str, dtype: str, fill: float, **more: object) -> ArraySpec:
-        return ArraySpec(path, dtype, cell, n, fill, **more)  # type: ignore[arg-type]
-
-    model = {"model": card.key, "precision": choice.precision}
-    stages = [
+    probability = ArraySpec(
+        "scores/probability", choice.scores, cell, n, math.nan, leading=(("class", codes),)
+    )
+    vectors: tuple[ArraySpec, ...] = ()
+    # absent unless asked for: scores made before there was such a thing stay as they are
+    asked = {} if choice.embedding is None else {"embedding": choice.embedding}
+    if choice.embedding is not None:
+        vectors = vector_arrays("scores/embedding", choice.embedding, range(card.features), cell, n)
+    return [
         Stage(
             "scores",
-            score("scores"),
-            (spec("scores/probability", choice.scores, math.nan, leading=(("class", codes),)),),
+            ScoreCells(card, order, choice.device, choice.precision, choice.embedding),
+            (probability, *vectors),
             (patch_input,),
             version=3,
-            parameters=model | {"dtype": choice.scores},
+            parameters={
+                "model": card.key,
+                "precision": choice.precision,
+                "dtype": choice.scores,
+                **asked,
+            },
             resource=RESOURCES[choice.device],
             gigabytes=memory,
         )
     ]
-    if choice.embedding:
-        labels = (("feature", tuple(range(card.features))),)
-        stages.append(
-            Stage(
-                "embedding",
-                score("embedding"),
-                (spec("embedding/features", "float32", math.nan, leading=labels),),
-                (patch_input,),
-                version=3,
-                parameters=model,
-                resource=RESOURCES[choice.device],
-                gigabytes=memory,
-            )
-        )
-    return stages

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from engine.errors import RecipeError
-from engine.products import cover, lcz, ugs
+from engine.products import cover, embedding, lcz, ugs
 from engine.products.product import Product
 from engine.recipes.base import load_values, read_recipe
 from engine.recipes.run import Recipe
@@ -22,7 +22,7 @@ GROUP = "natmap.products"
 """Entry points of this group name a `Product` each, by the name that recipes have."""
 
 PRODUCTS: Mapping[str, Product[Any]] = {
-    p.name: p for p in (lcz.PRODUCT, ugs.PRODUCT, cover.PRODUCT)
+    p.name: p for p in (lcz.PRODUCT, ugs.PRODUCT, cover.PRODUCT, embedding.PRODUCT)
 }
 """The products of natmap."""
 

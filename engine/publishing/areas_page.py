@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import matplotlib.image
 import numpy as np
 import numpy.typing as npt
 
 from engine.legend import LCZ
+from engine.publishing.page_kit import card, class_name, page
 
 __all__ = ["AreaCard", "areas_page"]
 
-_MOST = 240  # pixels of a picture's side: a file of hundreds of areas should still open
 _LEAST = 3  # polygons of a class, below which neither splits nor accuracies mean much
-_STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; color: #222;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-.chip { display: inline-block; width: .9em; height: .9em; border: 1px solid #0003;
-  vertical-align: -.1em; margin-right: .4em; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
-.card { border: 1px solid #ddd; border-radius: 6px; padding: .6rem; }
-.card svg { width: 100%; display: block; background: #f3f3f0; border-radius: 4px; }
-.card small { color: #666; } .doubt { color: #a33; display: block; }
-"""
 
 
 @dataclass(frozen=True)
@@ -80,16 +64,7 @@ def areas_page(title: str, cards: Sequence[AreaCard], notes: Sequence[str]) -> s
         if some:
             order = sorted(some, key=lambda c: (c.lcz, c.id))
             body.append(f"<h2>{name}</h2><div class=cards>{''.join(map(_card, order))}</div>")
-    return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(body)}</html>\n"
-    )
-
-
-def _name(code: int) -> str:
-    zone = LCZ[code - 1]
-    return f"<span class=chip style='background:#{zone.colour}'></span>{zone.label} {zone.title}"
+    return page(title, body)
 
 
 def _table(cards: Sequence[AreaCard]) -> str:
@@ -99,35 +74,16 @@ def _table(cards: Sequence[AreaCard]) -> str:
         few = "" if len(mine) >= _LEAST else "<span class=doubt>few</span>" if mine else "none"
         size = sum(card.square_km for card in mine)
         doubts = sum(bool(card.doubts) for card in mine)
-        rows.append(f"<tr><td>{_name(zone.code)}<td>{len(mine)}<td>{size:.2f}<td>{doubts}<td>{few}")
+        rows.append(
+            f"<tr><td>{class_name(zone.code)}<td>{len(mine)}<td>{size:.2f}<td>{doubts}<td>{few}"
+        )
     head = "<tr><th>class<th>areas<th>km²<th>doubtful<th>"
     return f"<table>{head}{''.join(rows)}</table>"
 
 
-def _card(card: AreaCard) -> str:
-    picture = ""
-    if card.picture is not None:
-        held = io.BytesIO()
-        thin = -(-card.picture.shape[0] // _MOST)
-        pixels = np.ascontiguousarray(card.picture[::thin, ::thin])
-        matplotlib.image.imsave(held, pixels, format="jpg")
-        data = base64.b64encode(held.getvalue()).decode()
-        picture = (
-            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
-            "preserveAspectRatio=none style='image-rendering:pixelated'/>"
-        )
-    path = " ".join(
-        "M" + " L".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in ring) + "Z"
-        for ring in card.outline
+def _card(area: AreaCard) -> str:
+    words = (
+        f"{area.id} · {area.square_km:.3f} km² · circularity {area.circularity:.1f} · "
+        f"{area.vertices} vertices"
     )
-    colour = LCZ[card.lcz - 1].colour
-    lines = "".join(
-        f"<path d='{path}' fill=none stroke='{stroke}' stroke-width={width} />"
-        for stroke, width in (("#fff", 2.2), (f"#{colour}", 1.2))
-    )
-    doubts = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in card.doubts)
-    return (
-        f"<div class=card><svg viewBox='0 0 100 100'>{picture}{lines}</svg>{_name(card.lcz)}<br>"
-        f"<small>{html.escape(card.id)} · {card.square_km:.3f} km² · circularity "
-        f"{card.circularity:.1f} · {card.vertices} vertices</small>{doubts}</div>"
-    )
+    return card(area.lcz, area.picture, area.outline, words, area.doubts)

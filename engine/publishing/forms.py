@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from engine.legend import REASON_COLOURS, LandClass, Scale
 
-__all__ = ["PERCENTAGES", "Form", "Layer", "reason_layer"]
+__all__ = ["PERCENTAGES", "Form", "Layer", "Vectors", "reason_layer"]
 
 PERCENTAGES = Scale(0.0, 100.0, "%", ("440154", "3B528B", "21918C", "5EC962", "FDE725"))
 """How percentages are drawn."""
@@ -30,6 +30,7 @@ class Layer:
     scale : what its values are drawn by, where they are no codes.
     colours : code to RRGGBB, for rasters of codes; by default those of `classes`, nodata white.
     factor : pixels of the product along one of this layer's.
+    scaled_by : array of the store by which its values are multiplied, "" where they are as stored.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Layer:
     factor: int = 1
     bands: tuple[str, ...] = ()
     scale: Scale | None = None
+    scaled_by: str = ""
 
     def rgba(self, code: int) -> tuple[int, int, int, int]:
         """The colour of a code of the palette; nodata is transparent."""
@@ -61,6 +63,24 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """How a layer of embedding vectors is published beside its COG: as Zarr, and what STAC says.
+
+    Attributes
+    ----------
+    layer : its key.
+    kind : of the stored numbers: float32, float16 or int8.
+    resolution : of what the vectors were made from, metres.
+    patch : pixels of that along a side of what one vector describes.
+    """
+
+    layer: str
+    kind: str
+    resolution: float
+    patch: int
+
+
+@dataclass(frozen=True)
 class Form:
     """How a kind of product is published and drawn.
 
@@ -74,6 +94,7 @@ class Form:
     observed : whether there are the layers ``observations`` and ``dissent``.
     overview : layer of percentages that shows a large map better than single pixels do; `shades`
         are its colours by fifths.
+    vectors : of a product of embeddings, how these are published.
     """
 
     title: str
@@ -85,6 +106,7 @@ class Form:
     observed: bool = False
     overview: str | None = None
     shades: tuple[LandClass, ...] = ()
+    vectors: Vectors | None = None
 
     def layer(self, key: str) -> Layer:
         """The layer of a key."""

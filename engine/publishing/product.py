@@ -30,6 +30,7 @@ from engine.publishing.sources import Source, write_sources
 from engine.publishing.stac import write_stac
 from engine.publishing.styles import write_styles
 from engine.publishing.tally import Read, count
+from engine.publishing.vectors import Provenance, write_vectors
 
 __all__ = ["Facts", "write_product"]
 
@@ -139,6 +140,10 @@ def _fill(
             write_styles(folder, write_mosaic(folder, facts.name, layer, box, sheets), layer)
     weights = None if facts.card is None else place_model(folder, facts.card)
     derived = write_sources(folder, facts.sources)
+    embedded = None
+    if form.vectors is not None:
+        provenance = Provenance(facts.card, facts.sources, facts.software)
+        embedded = write_vectors(folder, facts.name, form, box, read, provenance)
     report = build_report(
         count(form, box, read),
         form,
@@ -173,6 +178,7 @@ def _fill(
         version=facts.version,
         rights=facts.rights,
         checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
+        embedded=embedded,
     )
     written = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder).as_posix() for path in written} | {"report.json"}

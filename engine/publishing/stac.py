@@ -18,6 +18,7 @@ from engine.publishing.forms import Form, Layer
 from engine.publishing.rights import SCIENTIFIC, Rights
 from engine.publishing.sheets import Sheet, coarser
 from engine.publishing.styles import style_files
+from engine.publishing.vectors import EMBEDDINGS, Embedded
 
 __all__ = ["write_stac"]
 
@@ -48,6 +49,7 @@ def write_stac(
     version: str,
     rights: Rights,
     checksums: Mapping[str, str],
+    embedded: Embedded | None = None,
 ) -> None:
     """Write ``collection.json`` and an item for each sheet, ``items/NAME.json``, by the rasters.
 
@@ -68,6 +70,7 @@ def write_stac(
     version : of the release.
     rights : terms of use, and who is to be named.
     checksums : SHA-256 of each raster, by the name of its file.
+    embedded : of a product of embeddings, what its extension says.
     """
     crs = CRS.from_user_input(str(box.crs))
     start, end = (
@@ -78,6 +81,7 @@ def write_stac(
     terms = rights.to_stac()
     extensions = [*_EXTENSIONS, *([_MLM] if described else [])]
     extensions += [SCIENTIFIC] if "sci:citation" in terms else []
+    extensions += [EMBEDDINGS] if embedded is not None else []
     lineage = ". ".join([f"{form.words} of {name}, made with natmap", *rights.credits])
     (folder / "items").mkdir(exist_ok=True)
     for sheet in sheets:
@@ -104,6 +108,7 @@ def write_stac(
                 "processing:datetime": now,
                 "version": version,
                 **_without_bands(model),
+                **(embedded.item if embedded is not None else {}),
             },
             "links": [
                 {"rel": "root", "href": "../collection.json", "type": "application/json"},
@@ -116,6 +121,7 @@ def write_stac(
                 },
                 *rights.links,
                 *(map(_from_items, derived) if len(sheets) == 1 else ()),
+                *(map(_from_items, embedded.links(derived)) if embedded is not None else ()),
             ],
             "assets": {
                 layer.key: _asset(folder, sheet, layer, box, checksums) for layer in form.layers
@@ -129,17 +135,19 @@ def write_stac(
                     "title": "Preview",
                 }
             }
-            | ({"model": _from_items(weights)} if weights is not None else {}),
+            | ({"model": _from_items(weights)} if weights is not None else {})
+            | ({"embeddings": _from_items(embedded.asset)} if embedded is not None else {}),
         }
         write_json(folder / "items" / f"{sheet.name}.json", item)
     collection = {
         "type": "Collection",
         "stac_version": "1.1.0",
-        "stac_extensions": [SCIENTIFIC] if "sci:citation" in terms else [],
+        "stac_extensions": [e for e in extensions if e in (SCIENTIFIC, EMBEDDINGS)],
         "id": name,
         "description": f"{form.title} at {box.resolution.x:g} m, made by natmap.",
         "license": "other",  # STAC asks for a word here; item and report say where none is stated
         **terms,
+        **(embedded.collection if embedded is not None else {}),
         "keywords": list(form.keywords),
         "extent": {
             "spatial": {"bbox": [_place(box, crs)["bbox"]]},
@@ -154,6 +162,7 @@ def write_stac(
             *rights.links,
             # of several sheets once, and not with each
             *(derived if len(sheets) > 1 else ()),
+            *(embedded.links(derived, weights) if embedded is not None else ()),
         ],
     }
     if len(sheets) > 1:

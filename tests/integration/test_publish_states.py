@@ -49,6 +49,7 @@ STALE: dict[str, Any] = {
     "model.card": "ugs-made-up",
     "model.precision": "bfloat16",
     "model.scores": "uint8",
+    "model.embedding": True,
     "filter.method": "majority",
     "filter.radius_rule": "floor",
     "filter.majority_radius": 3,
@@ -78,7 +79,6 @@ NOTHING: dict[str, Any] = {
     "instances.checkpoint": None,  # of a segmenter that is none of these
     "images": None,  # of a fusion
     "model.device": "cpu",
-    "model.embedding": True,  # no layer of a product
     "model.instances": None,
     "model.sentinel_weight": 0.5,  # of a fusion
 }

@@ -20,6 +20,7 @@ from engine.errors import LabelError, NatmapError
 from engine.models.card import load_card
 from engine.pipeline.templates import TEMPLATES
 from engine.products.registry import load_recipe, load_training
+from engine.recipes.propagating import load_propagation_recipe
 from engine.vectors.read import read_vectors
 from support.mutate import Place, at, flip, mutate
 
@@ -43,6 +44,8 @@ def check_file(kind: str, seed: int, folder: Path) -> tuple[str, str | None]:
 def _recipe(random_: random.Random, folder: Path) -> tuple[str, str | None]:
     name = random_.choice(sorted(set(TEMPLATES) - {"adapt"}))
     load: Callable[[Path], BaseModel] = load_training if "train" in name else load_recipe
+    if name == "propagate":
+        load = load_propagation_recipe
     path = folder / "recipe.yaml"
     text = TEMPLATES[name]
     if random_.random() < 0.2:

@@ -12,6 +12,7 @@ from engine.pipeline.templates import TEMPLATES, init
 from engine.products.registry import PRODUCTS, load_recipe, load_training
 from engine.products.ugs import UgsRecipe
 from engine.recipes.adapting import load_adapt_recipe
+from engine.recipes.propagating import load_propagation_recipe
 
 RECIPE: dict[str, Any] = {
     "name": "town",
@@ -56,6 +57,8 @@ def test_templates_are_recipes(name: str) -> None:
         assert load_recipe(values).product == name
     elif name == "adapt":
         assert load_adapt_recipe(values).product == "ugs"
+    elif name == "propagate":
+        assert len(load_propagation_recipe(values).cities) == 3
     else:
         assert load_training(values).name
 

@@ -13,7 +13,7 @@ import xarray as xr
 from engine.cube.composite import reduce_days
 from engine.cube.given import Place
 from engine.errors import CardError, GridError, RecipeError
-from engine.pipeline.notebook import composite, score
+from engine.notebook.kernels import composite, score
 
 PLACE = Place("EPSG:32633", 10.0, 500_000.0, 5_200_000.0)
 
@@ -115,7 +115,7 @@ def test_memory_is_bounded_by_blocks_not_by_the_cube() -> None:
     code = """
 import resource, dask, dask.array as da, numpy as np, xarray as xr
 from engine.cube.given import Place
-from engine.pipeline.notebook import composite
+from engine.notebook.kernels import composite
 n, days = 4800, 8
 def make(block_info=None):
     at = block_info[None]

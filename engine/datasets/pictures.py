@@ -1,0 +1,104 @@
+"""Pictures of the ground for reviewers, from a store's composite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+import zarr
+from shapely.geometry.base import BaseGeometry
+
+from engine.errors import LabelError
+from engine.items import band_name
+from engine.store.location import Location
+from engine.store.repository import Store
+
+__all__ = ["StoredImage"]
+
+_BRIGHT = 0.25  # reflectance shown as white
+
+
+class StoredImage:
+    """The composite of a store.
+
+    Parameters
+    ----------
+    place : of the store.
+    remedy : what makes a composite, for the error where there is none.
+
+    Attributes
+    ----------
+    crs : of the store.
+
+    Raises
+    ------
+    LabelError
+        Where there is no composite.
+    """
+
+    def __init__(self, place: Location, remedy: str) -> None:
+        root: Any = None
+        if Store.exists(place):
+            store = Store.open(place)
+            root = zarr.open_group(store.reader().store, mode="r")
+        if root is None or "composite/bands" not in root:
+            raise LabelError("there is no composite to look at", got=str(place), remedy=remedy)
+        known = store.identity
+        self.crs: str = known["crs"]
+        self._bands: Any = root["composite/bands"]
+        names = [band_name(name) for name in known["band_names"]]
+        wanted = [n for n in ("B04", "B03", "B02") if n in names] or names[:1]
+        self._shown = [names.index(name) for name in (wanted * 3)[:3]]
+        west, _, _, north = known["bounds"]
+        self._corner = west, north
+        self._pixel = float(known["arrays"]["composite/bands"]["resolution"])
+
+    def _window(self, west: float, north: float, side: float) -> npt.NDArray[np.float32] | None:
+        """Reflectance (band, y, x), NaN where there is none; None outside of the composite."""
+        top = int((self._corner[1] - north) // self._pixel)
+        left = int((west - self._corner[0]) // self._pixel)
+        n = max(int(np.ceil(side / self._pixel)), 1)
+        height, width = self._bands.shape[-2:]
+        if top + n <= 0 or left + n <= 0 or top >= height or left >= width:
+            return None
+        stored = np.zeros((self._bands.shape[0], n, n), np.uint16)
+        here = np.s_[max(-top, 0) : height - top, max(-left, 0) : width - left]
+        rows, cols = slice(max(top, 0), top + n), slice(max(left, 0), left + n)
+        part = self._bands[:, rows, cols]
+        stored[:, *here][:, : part.shape[1], : part.shape[2]] = part
+        values = (stored.astype(np.float32) - 1000) / 10_000
+        return np.where(stored > 0, values, np.float32(np.nan))
+
+    def picture(self, box: tuple[float, float, float]) -> npt.NDArray[np.uint8] | None:
+        """True colour of a square, uint8 (y, x, 3); None where nothing of it is known.
+
+        Parameters
+        ----------
+        box : west, north and side, in metres of the store's CRS.
+        """
+        values = self._window(*box)
+        if values is None or np.isnan(values).all():
+            return None
+        shown = np.clip(np.nan_to_num(values[self._shown], nan=0.0) / _BRIGHT, 0, 1) ** 0.7
+        found: npt.NDArray[np.uint8] = np.moveaxis((255 * shown).astype(np.uint8), 0, -1)
+        return found
+
+    def spectrum(self, shape: BaseGeometry) -> npt.NDArray[np.float64] | None:
+        """Median of each band inside a shape."""
+        west, south, east, north = shape.bounds
+        side = max(east - west, north - south)
+        values = self._window(west, north, side)
+        if values is None:
+            return None
+        n = values.shape[1]
+        left = self._corner[0] + self._pixel * ((west - self._corner[0]) // self._pixel)
+        top = self._corner[1] - self._pixel * ((self._corner[1] - north) // self._pixel)
+        x, y = np.meshgrid(
+            left + (np.arange(n) + 0.5) * self._pixel, top - (np.arange(n) + 0.5) * self._pixel
+        )
+        inside = shapely.contains_xy(shape, x, y) & ~np.isnan(values).any(axis=0)
+        if not inside.any():
+            return None
+        return np.asarray(np.median(values[:, inside], axis=1), np.float64)

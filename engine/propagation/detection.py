@@ -1,0 +1,99 @@
+"""Whether cells of a class that nobody labelled would be told as novel, by leaving it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from engine.propagation.guards import Novelty, cap_pool
+from engine.propagation.heads import KnnHead, LogisticHead
+from engine.propagation.tuning import leave_out
+
+__all__ = ["Detection", "detect"]
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well cells of a class are told as novel, if no label has it.
+
+    Attributes
+    ----------
+    cells : labels of it that were looked at.
+    auroc_distance, auroc_energy : against known cells: 1 always told, .5 by chance.
+    rejected_distance, rejected_energy, rejected : shares that are told where the share of known
+        cells that is lost is fixed; by one alone, and by both together.
+    """
+
+    cells: int
+    auroc_distance: float
+    auroc_energy: float
+    rejected_distance: float
+    rejected_energy: float
+    rejected: float
+
+
+def detect(
+    features: npt.NDArray[Any],
+    codes: Ints,
+    city: npt.NDArray[Any],
+    knn: KnnHead,
+    linear: LogisticHead,
+    loss: float = 0.05,
+    most: int = 50,
+    seed: int = 0,
+) -> dict[int, Detection]:
+    """Take each class from all labels in turn, and look for it from the other cities.
+
+    Parameters
+    ----------
+    features, codes, city : of the labels.
+    knn, linear : the heads of a propagation.
+    loss : share of known cells that may be lost.
+    most : labels of a class and city that are looked at: there are as many fits as classes times
+        cities.
+    seed : of the draw.
+
+    Returns
+    -------
+    by class; those that cannot be looked at are missing
+    """
+    kept = cap_pool(codes, city, most, seed)
+    x, y, own = features[kept], codes[kept], city[kept]
+    found = {}
+    for code in np.unique(y).tolist():
+        others = y != code
+        parts: list[tuple[Any, ...]] = []
+        for _, rest, here, _ in leave_out(y, own):
+            learnt = rest & others
+            classes = np.unique(y[learnt])
+            asked = here & ((y == code) | np.isin(y, classes))
+            if len(classes) < 2 or not asked.any():
+                continue
+            distance = knn.fit(x[learnt], y[learnt]).votes(x[asked])[2]
+            energy = linear.fit(x[learnt], y[learnt], None, seed).energy(x[asked])
+            parts.append((y[asked] == code, distance, energy))
+        if not parts:
+            continue
+        new, distance, energy = (np.concatenate(values) for values in zip(*parts, strict=True))
+        if not new.any() or new.all():
+            continue
+        alone = (
+            Novelty.of(distance[~new], None, loss),
+            Novelty.of(energy[~new], None, loss),
+        )
+        both = Novelty.of(distance[~new], energy[~new], loss)
+        found[code] = Detection(
+            int(new.sum()),
+            float(roc_auc_score(new, distance)),
+            float(roc_auc_score(new, energy)),
+            float(alone[0].novel(distance[new], None).mean()),
+            float(alone[1].novel(energy[new], None).mean()),
+            float(both.novel(distance[new], energy[new]).mean()),
+        )
+    return found

@@ -1,0 +1,268 @@
+"""Which cells get pseudo-labels: a head decides, guards refuse, and each counts what it removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.errors import LabelError
+from engine.propagation.guards import (
+    HeldOut,
+    Novelty,
+    cap_classes,
+    held_out,
+    overlapping,
+    threshold_for,
+    touching,
+)
+from engine.propagation.heads import Head, KnnHead, LogisticHead
+from engine.propagation.pseudo import Cells, Found, Labels, Report, empty_report
+from engine.propagation.tuning import leave_out, macro_f1
+
+__all__ = ["Selection", "Settings", "learnable"]
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_AT_ONCE = 2**16  # cells that are scored
+_HAIR = 1e-9  # four of five votes are .8
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How labels are propagated.
+
+    Parameters
+    ----------
+    by : "linear", or "votes" of the nearest labels.
+    k : nearest labels, which vote and from which distances are measured.
+    confidence : least share of votes; with "linear" the target precision decides instead.
+    precision : that pseudo-labels are to have on cities that were left out.
+    loss : share of known cells that the novelty guard may reject.
+    energy : whether the linear head's energy counts as novelty too.
+    times, least : pseudo-labels of a class for each label of it, and that any class may have.
+    overlap : share of a cell beyond which it may not lie on a labelled patch.
+    water : share of a cell's pixels in the state water that makes it water; None: never.
+    most : labels of each class and city that take part.
+    rounds : how often the head learns from what it labelled.
+    proved : write nothing unless it helps in cities that are left out.
+    sample : cells by which that is measured.
+    """
+
+    by: Literal["linear", "votes"] = "linear"
+    k: int = 5
+    confidence: float = 0.8
+    precision: float = 0.9
+    loss: float = 0.05
+    energy: bool = True
+    times: float = 3.0
+    least: int = 200
+    overlap: float = 0.1
+    water: float | None = 0.8
+    most: int = 500
+    rounds: int = 1
+    proved: bool = True
+    sample: int = 20_000
+
+    def __post_init__(self) -> None:
+        shares = (self.confidence, self.precision, self.loss, self.overlap)
+        if not all(0 <= value <= 1 for value in shares) or self.loss == 1:
+            raise LabelError(
+                "settings of a propagation are no shares",
+                got=f"confidence, precision, loss, overlap: {shares}",
+                expected="0 to 1 each, the loss below 1",
+            )
+        if min(self.k, self.most, self.rounds, self.sample) < 1 or min(self.times, self.least) < 0:
+            raise LabelError(
+                "settings of a propagation are no counts",
+                got=f"k {self.k}, most {self.most}, rounds {self.rounds}, sample {self.sample}, "
+                f"times {self.times:g}, least {self.least}",
+                expected="the first four 1 or more, the others 0 or more",
+            )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which cells get pseudo-labels: of an area, or of a trial with a city left out."""
+
+    settings: Settings
+    head: LogisticHead
+    knn: KnnHead
+    seed: int
+
+    def select(
+        self, pool: Labels, cells: Cells, report: Report, blocked: Bools | None = None
+    ) -> tuple[Found, Report]:
+        """Pseudo-labels of cells, and what each guard removed.
+
+        Cells that are `blocked` get none, and are not counted.
+        """
+        settings, linear = self.settings, self.settings.by == "linear"
+        seen = held_out(
+            pool.features, pool.codes, pool.city, self.knn, self.head if linear else None, self.seed
+        )
+        votes, distance = self._look(pool, cells)
+        energy = np.full(len(cells), np.nan)
+        if linear:
+            scorer = self.head.fit(pool.features, pool.codes, None, self.seed)
+            for part in _parts(len(cells)):
+                energy[part] = scorer.energy(cells.features[part])
+        novelty = self._novelty(seen, pool)
+        new = np.zeros(len(cells), bool)
+        if novelty is not None:
+            new = novelty.novel(distance, energy if settings.energy and linear else None)
+        near = overlapping(cells.xy, cells.side, pool.xy, pool.side, settings.overlap)
+        held = touching(cells.xy, cells.side, cells.held)
+        spared = np.zeros(len(cells), bool) if blocked is None else blocked
+        limit = self._limit(seen, novelty)
+        chosen, confidence = np.zeros(len(cells), np.int64), np.zeros(len(cells))
+        for _ in range(settings.rounds):
+            codes, confidence = self._ask(pool, cells, chosen, confidence)
+            sure = np.zeros(len(cells), bool) if limit is None else confidence >= limit
+            left = ~spared
+            removed = {}
+            for name, bad in (
+                ("confidence", ~sure),
+                ("novelty", new),
+                ("labelled ground", near),
+                ("held out", held),
+            ):
+                removed[name] = int((left & bad).sum())
+                left &= ~bad
+            rows = np.flatnonzero(left)
+            fit = cap_classes(
+                codes[rows],
+                confidence[rows],
+                distance[rows],
+                pool.counts,
+                settings.times,
+                settings.least,
+            )
+            removed["class"] = int((~fit).sum())
+            chosen = np.zeros(len(cells), np.int64)
+            chosen[rows[fit]] = codes[rows[fit]]
+        given = np.unique(chosen[chosen > 0]).tolist()
+        return Found(chosen, confidence, votes, distance, energy), replace(
+            report,
+            limit=limit,
+            held_out_precision=_precision(seen, novelty, limit),
+            removed=removed,
+            pseudo={code: int((chosen == code).sum()) for code in given},
+            barren=tuple(code for code in pool.counts if code not in given),
+        )
+
+    def _look(self, pool: Labels, cells: Cells) -> tuple[Floats, Floats]:
+        """Votes of the nearest labels, and their mean distance."""
+        scorer = self.knn.fit(pool.features, pool.codes)
+        votes, distance = np.zeros((len(cells), len(self.knn.classes))), np.zeros(len(cells))
+        for part in _parts(len(cells)):
+            votes[part], _, distance[part] = scorer.votes(cells.features[part])
+        return votes, distance
+
+    def _ask(
+        self, pool: Labels, cells: Cells, codes: Ints, confidence: Floats
+    ) -> tuple[Ints, Floats]:
+        """Codes and confidences by the head, when it has learnt of pseudo-labels too."""
+        x, y, w = learnable(pool, cells, codes, confidence)
+        found, sure = np.zeros(len(cells), np.int64), np.zeros(len(cells))
+        if self.settings.by == "votes":
+            voters = self.knn.fit(x, y, w)
+            for part in _parts(len(cells)):
+                shares, found[part], _ = voters.votes(cells.features[part])
+                sure[part] = shares.max(1)
+            return found, sure
+        scorer = self.head.fit(x, y, w, self.seed)
+        for part in _parts(len(cells)):
+            scores = scorer.scores(cells.features[part])
+            found[part] = np.array(self.head.classes)[scores.argmax(1)]
+            sure[part] = scores.max(1)
+        return found, sure
+
+    def _novelty(self, seen: HeldOut, pool: Labels) -> Novelty | None:
+        """Calibrated on labels of left-out cities; of one city, on labels left out one by one."""
+        settings = self.settings
+        linear = settings.by == "linear"
+        # the notes take all labels; but one of a class that the others lack is novel to them
+        used = seen.known if linear else np.ones(len(seen.known), bool)
+        if used.any():
+            energy = seen.energy[used] if linear and settings.energy else None
+            return Novelty.of(seen.distance[used], energy, settings.loss)
+        if len(pool) < 2:
+            return None
+        scorer = replace(self.knn, k=self.knn.k + 1).fit(pool.features, pool.codes)
+        rows, distances, _ = scorer.index.find(pool.features, scorer.k)
+        own = rows == np.arange(len(pool))[:, None]
+        # duplicates may hide a label from itself: then the first, as far away as itself, is it
+        own[~own.any(1), 0] = True
+        others = distances[~own].reshape(len(pool), -1).mean(1)
+        return Novelty.of(others, None, settings.loss)
+
+    def _limit(self, seen: HeldOut, novelty: Novelty | None) -> float | None:
+        """Least confidence; None where no confidence reaches the precision."""
+        settings = self.settings
+        if settings.by == "votes":
+            return settings.confidence - _HAIR
+        if novelty is None:
+            return None
+        old = ~novelty.novel(seen.distance, seen.energy if settings.energy else None)
+        right = seen.predicted == seen.codes
+        return threshold_for(seen.confidence[old], right[old], settings.precision)
+
+    def gains(self, pool: Labels, cells: Cells, tell: Callable[[str], None]) -> Floats:
+        """What pseudo-labels change on each city that is left out: macro-F1 with less without."""
+        rng = np.random.default_rng(self.seed)
+        most = self.settings.sample
+        if len(cells) > most:
+            cells = cells.take(np.sort(rng.choice(len(cells), most, replace=False)))
+        head: Head = self.head if self.settings.by == "linear" else self.knn
+        found = []
+        for name, rest, _, known in leave_out(pool.codes, pool.city):
+            if not known.any():
+                continue
+            others, judge = pool.take(np.flatnonzero(rest)), pool.take(np.flatnonzero(known))
+            mine = pool.take(np.flatnonzero(~rest))
+            # no cell that shares ground with what judges
+            blocked = overlapping(cells.xy, cells.side, mine.xy, mine.side, 0.0)
+            chosen, _ = self.select(others, cells, empty_report(), blocked)
+            x, y, w = learnable(others, cells, chosen.codes, chosen.confidence)
+            without = head.fit(others.features, others.codes, None, self.seed)
+            figures = [
+                macro_f1(judge.codes, scorer.predict(judge.features), head.classes)
+                for scorer in (head.fit(x, y, w, self.seed), without)
+            ]
+            found.append(figures[0] - figures[1])
+            tell(
+                f"city {name} left out: macro-F1 {figures[1]:.3f}, with pseudo-labels "
+                f"{figures[0]:.3f}"
+            )
+        return np.array(found)
+
+
+def learnable(
+    pool: Labels, cells: Cells, codes: Ints, confidence: Floats
+) -> tuple[npt.NDArray[Any], Ints, Floats]:
+    """Labels and pseudo-labels together, a pseudo-label with its confidence as weight."""
+    rows = np.flatnonzero(codes)
+    return (
+        np.concatenate([pool.features, cells.features[rows]]),
+        np.concatenate([pool.codes, codes[rows]]),
+        np.concatenate([np.ones(len(pool)), confidence[rows]]),
+    )
+
+
+def _precision(seen: HeldOut, novelty: Novelty | None, limit: float | None) -> float:
+    """Share of left-out labels that would have been kept which are right; NaN of none."""
+    if limit is None or novelty is None or not len(seen.codes):
+        return float("nan")
+    energy = seen.energy if len(novelty.energies) else None
+    kept = (seen.confidence >= limit) & ~novelty.novel(seen.distance, energy)
+    return float((seen.predicted == seen.codes)[kept].mean()) if kept.any() else float("nan")
+
+
+def _parts(count: int) -> list[slice]:
+    return [slice(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE)]

@@ -1,0 +1,95 @@
+"""A page of pseudo-labels for a reviewer: some of each class, beside the labels they follow."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.legend import LCZ
+from engine.publishing.page_kit import card, class_name, page
+
+__all__ = ["PseudoCard", "audit_page"]
+
+_INNER = (1 / 4, 3 / 4)  # of a picture twice as wide as its cell
+
+
+@dataclass(frozen=True)
+class PseudoCard:
+    """What the page shows of one pseudo-label.
+
+    Attributes
+    ----------
+    city, cell : whose.
+    code, confidence : of the head.
+    neighbour : code of the nearest label.
+    votes : share of the nearest labels for its class.
+    distance : mean distance of the nearest labels.
+    picture : uint8 (y, x, 3) of twice the cell's width, None where no imagery is known.
+    doubts : what a reviewer should look at.
+    """
+
+    city: str
+    cell: int
+    code: int
+    confidence: float
+    neighbour: int
+    votes: float
+    distance: float
+    picture: npt.NDArray[np.uint8] | None
+    doubts: tuple[str, ...]
+
+
+def audit_page(
+    title: str,
+    labels: Mapping[int, int],
+    pseudo: Mapping[int, int],
+    undetectable: Sequence[int],
+    cards: Sequence[PseudoCard],
+    notes: Sequence[str],
+) -> str:
+    """The page as HTML.
+
+    Parameters
+    ----------
+    title : of the propagation.
+    labels, pseudo : how many of each class.
+    undetectable : classes whose cells would not be told as novel if no label had them.
+    cards : in any order.
+    notes : about the whole.
+    """
+    rows = []
+    for zone in LCZ:
+        told = "<span class=doubt>not told apart</span>" if zone.code in undetectable else ""
+        many = labels.get(zone.code, 0), pseudo.get(zone.code, 0)
+        if any(many):
+            rows.append(f"<tr><td>{class_name(zone.code)}<td>{many[0]}<td>{many[1]}<td>{told}")
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{sum(labels.values())} labels, {sum(pseudo.values())} pseudo-labels.</p>",
+        f"<table><tr><th>class<th>labels<th>pseudo-labels<th>{''.join(rows)}</table>",
+    ]
+    if notes:
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        body.append(f"<h2>About it</h2><ul>{items}</ul>")
+    doubtful = [c for c in cards if c.doubts]
+    fine = [c for c in cards if not c.doubts]
+    for name, some in (("To look at", doubtful), ("Drawn by chance", fine)):
+        if some:
+            order = sorted(some, key=lambda c: (c.code, -c.confidence))
+            body.append(f"<h2>{name}</h2><div class=cards>{''.join(map(_card, order))}</div>")
+    return page(title, body)
+
+
+def _card(shown: PseudoCard) -> str:
+    low, high = _INNER
+    ring = np.array([[low, low], [high, low], [high, high], [low, high]])
+    words = (
+        f"{shown.city} {shown.cell} · confidence {shown.confidence:.2f} · nearest label "
+        f"{LCZ[shown.neighbour - 1].label} · votes {shown.votes:.2f} · distance "
+        f"{shown.distance:.2f}"
+    )
+    return card(shown.code, shown.picture, (ring,), words, shown.doubts)

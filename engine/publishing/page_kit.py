@@ -1,0 +1,95 @@
+"""What pages for reviewers share: one file without scripts, with cards that have pictures."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+
+import matplotlib.image
+import numpy as np
+import numpy.typing as npt
+
+from engine.legend import LCZ
+
+__all__ = ["card", "class_name", "page"]
+
+_MOST = 240  # pixels of a picture's side: a file of hundreds of cards should still open
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 74rem; color: #222;
+  padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+table { border-collapse: collapse; } td, th { padding: .2rem .8rem .2rem 0; text-align: right; }
+td:first-child, th:first-child { text-align: left; }
+.chip { display: inline-block; width: .9em; height: .9em; border: 1px solid #0003;
+  vertical-align: -.1em; margin-right: .4em; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
+.card { border: 1px solid #ddd; border-radius: 6px; padding: .6rem; }
+.card svg { width: 100%; display: block; background: #f3f3f0; border-radius: 4px; }
+.card small { color: #666; } .doubt { color: #a33; display: block; }
+"""
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    """A page as HTML.
+
+    Parameters
+    ----------
+    title : of the page; escaped here.
+    parts : of its body, HTML.
+    """
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<meta name=viewport content='width=device-width, initial-scale=1'>"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def class_name(code: int) -> str:
+    """A local climate zone with its colour, HTML."""
+    zone = LCZ[code - 1]
+    return f"<span class=chip style='background:#{zone.colour}'></span>{zone.label} {zone.title}"
+
+
+def card(
+    code: int,
+    picture: npt.NDArray[np.uint8] | None,
+    rings: Sequence[npt.NDArray[np.float64]],
+    words: str,
+    doubts: Sequence[str] = (),
+) -> str:
+    """A card, HTML.
+
+    Parameters
+    ----------
+    code : of its class, whose colour its outline has.
+    picture : uint8 (y, x, 3) of the ground, or None.
+    rings : of the outline, (x, y) in the picture's frame, 0 to 1, y downward.
+    words : below the class; escaped here.
+    doubts : what a reviewer should look at.
+    """
+    image = ""
+    if picture is not None:
+        held = io.BytesIO()
+        thin = -(-picture.shape[0] // _MOST)
+        pixels = np.ascontiguousarray(picture[::thin, ::thin])
+        matplotlib.image.imsave(held, pixels, format="jpg")
+        data = base64.b64encode(held.getvalue()).decode()
+        image = (
+            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
+            "preserveAspectRatio=none style='image-rendering:pixelated'/>"
+        )
+    path = " ".join(
+        "M" + " L".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in ring) + "Z" for ring in rings
+    )
+    colour = LCZ[code - 1].colour
+    lines = "".join(
+        f"<path d='{path}' fill=none stroke='{stroke}' stroke-width={width} />"
+        for stroke, width in (("#fff", 2.2), (f"#{colour}", 1.2))
+    )
+    told = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in doubts)
+    return (
+        f"<div class=card><svg viewBox='0 0 100 100'>{image}{lines}</svg>{class_name(code)}<br>"
+        f"<small>{html.escape(words)}</small>{told}</div>"
+    )
