@@ -104,8 +104,8 @@ def main() -> None:
     whole = sum(row["neighbours_seconds"] for row in rows)
     rate = sum(row["cells"] for row in rows) * asked.labels * COLUMNS / max(product, 1e-9) / 1e9
     print(
-        f"{len(rows)} pieces of {PIECE:,} cells: neighbours {whole:.0f} s, products {product:.0f} s "
-        f"({rate:.0f} billion multiply-adds a second), ratio {whole / max(product, 1e-9):.2f}"
+        f"{len(rows)} pieces of {PIECE:,} cells: neighbours {whole:.0f} s, "
+        f"products {product:.0f} s ({rate:.0f} billion multiply-adds a second), ratio {whole / max(product, 1e-9):.2f}"
     )
 
 
