@@ -1,0 +1,243 @@
+"""Pseudo-labels of embedded cities: from stores and labels to GeoParquet, report and page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import geopandas
+import numpy as np
+import pytest
+import rasterio
+import shapely
+import yaml
+import zarr
+from typer.testing import CliRunner
+
+from engine.cli.app import app
+from engine.errors import LabelError, NatmapError, RecipeError, StoreError
+from engine.grid import Grid, Tile
+from engine.infer.vectors import encode_vectors, vector_arrays
+from engine.recipes.propagating import load_propagation_recipe
+from engine.store.arrays import ArraySpec
+from engine.store.digests import commit
+from engine.store.ledger import RECORD, Ledger, State
+from engine.store.repository import Store
+from engine.training.propagation import LABELS, propagate_labels
+
+CELL, TILE, SIDE = 320.0, 6400.0, 40  # metres, metres, cells along a city
+CODES = (2, 6, 11, 17)
+CENTRES = np.random.default_rng(3).standard_normal((len(CODES), 12)) * 2.0
+CRS = "EPSG:32633"
+
+
+def truth(seed: int) -> np.ndarray:
+    """Classes in blocks of five cells."""
+    blocks = np.random.default_rng(seed).choice(CODES, (SIDE // 5, SIDE // 5))
+    return np.kron(blocks, np.ones((5, 5), int)).astype(np.uint8)
+
+
+def embed(folder: Path, name: str, seed: int, kind: str = "float16", model: str = "m") -> Path:
+    """A store of an embedding with its recipe, as a run would have left it."""
+    west = 320_000.0
+    bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
+    grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
+    n = round(TILE / CELL)
+    specs = [
+        ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
+        *vector_arrays("embedding/vectors", kind, range(12), CELL, n),
+        ArraySpec("embedding/reason", "uint8", CELL, n, 255),
+    ]
+    store = Store.create(folder / f"{name}-store", grid, specs, band_names=["B04"])
+    rng = np.random.default_rng(seed + 100)
+    places = np.searchsorted(CODES, truth(seed))
+    shift = rng.standard_normal(12) * 0.3
+    vectors = CENTRES[places] + shift + rng.standard_normal((SIDE, SIDE, 12)) * 0.6
+    vectors[0, 0] = np.nan
+    values, scale = encode_vectors(np.moveaxis(vectors, -1, 0).astype(np.float32), kind)
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    root["embedding/vectors"][:] = values
+    if scale is not None:
+        root["embedding/vectors_scale"][:] = scale
+    root["embedding/reason"][:] = np.where(np.isnan(vectors[..., 0]), 6, 0)
+    root["composite/bands"][:] = 2000
+    ledger = Ledger(grid.shape, {"embedding": False})
+    ledger.create(root)
+    record = np.zeros((), RECORD)
+    record["state"], record["settings"] = State.DONE, 7
+    for row in range(grid.n_rows):
+        for col in range(grid.n_cols):
+            ledger.put("embedding", Tile(row, col), record[()])
+    ledger.remember("embedding", 7, {"model": model, "cell": CELL, "dtype": kind})
+    ledger.write(root)
+    commit(session, "by hand")
+    path = folder / f"{name}.yaml"
+    told = {
+        "name": name,
+        "product": "embedding",
+        "area": {"bbox": [12.6, 46.1, 12.8, 46.3]},
+        "grid": {"crs": CRS, "resolution": 10, "tile": 640},
+        "imagery": {"catalog": "nowhere.json", "period": "2023-01-01/2023-12-31", "bands": ["B04"]},
+        "store": f"./{name}-store",
+    }
+    path.write_text(yaml.safe_dump(told))
+    return path
+
+
+def label(folder: Path, name: str, seed: int, share: float = 0.06, only: Any = CODES) -> Path:
+    """A raster of some of a city's classes, 0 elsewhere."""
+    known = np.random.default_rng(seed + 7).random((SIDE, SIDE)) < share
+    classes = truth(seed)
+    path = folder / f"{name}.tif"
+    transform = rasterio.Affine(CELL, 0, 320_000, 0, -CELL, 5_120_000 + SIDE * CELL)
+    form = {"height": SIDE, "width": SIDE, "count": 1, "dtype": "uint8"}
+    with rasterio.open(path, "w", driver="GTiff", crs=CRS, transform=transform, **form) as file:
+        file.write(np.where(known & np.isin(classes, only), classes, 0).astype(np.uint8), 1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def cities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three cities with labels, one without, which has a class more than some."""
+    folder = tmp_path_factory.mktemp("cities")
+    for k, name in enumerate("abc"):
+        embed(folder, name, k, kind=("float16", "int8", "float32")[k])
+        label(folder, name, k)
+    embed(folder, "target", 9)
+    return folder
+
+
+def recipe(cities: Path, out: Path, names: str = "abc", **more: Any) -> dict[str, Any]:
+    labelled = [{"recipe": f"{name}.yaml", "raster": f"{name}.tif"} for name in names]
+    entries = [*labelled, {"recipe": "target.yaml"}]
+    return {"name": "toy", "cities": entries, "out": str(out), **more}
+
+
+def made(folder: Path, out: Path, **more: Any) -> geopandas.GeoDataFrame:
+    wanted = {**recipe(folder, out), **more}
+    propagate_labels(load_propagation_recipe(wanted), base=folder)
+    return geopandas.read_parquet(out / LABELS)
+
+
+def right(frame: geopandas.GeoDataFrame, seeds: dict[str, int]) -> np.ndarray:
+    """Whether codes are those of the truth, by the place of the polygons alone."""
+    centres = frame.geometry.to_crs(CRS).centroid
+    cols = ((centres.x - 320_000) // CELL).astype(int)
+    rows = ((5_120_000 + SIDE * CELL - centres.y) // CELL).astype(int)
+    known = [
+        truth(seeds[city])[row, col]
+        for city, row, col in zip(frame["city"], rows, cols, strict=True)
+    ]
+    return np.asarray(frame["code"].to_numpy() == np.array(known))
+
+
+SEEDS = {"a": 0, "b": 1, "c": 2, "target": 9}
+
+
+def test_a_city_without_labels_gets_pseudo_labels(cities: Path, tmp_path: Path) -> None:
+    frame = made(cities, tmp_path / "out", precision=0.9)
+    counts = frame.groupby(["city", "source"]).size()
+    assert {city for city, source in counts.index if source == "label"} == {"a", "b", "c"}
+    assert right(frame[frame["source"] == "label"], SEEDS).all()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    pseudo = frame[frame["source"] == "pseudo"]
+    assert sum(report["pseudo"].values()) == len(pseudo)
+    assert (report["reason"] == "") == (len(pseudo) > 0)
+    assert len(pseudo) == 0 or right(pseudo, SEEDS).mean() > 0.9
+    assert report["preset"] == "default"
+    assert report["labels"] == counts.xs("label", level="source").sum()
+    assert not frame.duplicated(["city", "cell"]).any()
+    assert frame.crs == "EPSG:4326"
+
+
+def test_the_notes_vote_and_guards_keep_off_labels_and_held_out_ground(
+    cities: Path, tmp_path: Path
+) -> None:
+    west, north = 320_000 + 10 * CELL, 5_120_000 + SIDE * CELL - 10 * CELL
+    held = shapely.box(west, north - 15 * CELL, west + 15 * CELL, north)
+    ground = geopandas.GeoSeries([held], crs=CRS).to_crs("EPSG:4326")
+    ground.to_file(tmp_path / "held.geojson")
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    wanted["cities"][-1]["held"] = str(tmp_path / "held.geojson")
+    made_ = propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    pseudo = frame[frame["source"] == "pseudo"]
+    assert len(pseudo) > 500
+    assert right(pseudo, SEEDS).mean() > 0.9
+    assert (pseudo["confidence"] >= 0.8 - 1e-6).all()
+    votes = np.stack(pseudo["votes"].to_list())
+    np.testing.assert_allclose(votes.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(votes.max(axis=1), pseudo["confidence"], rtol=1e-6)
+    inside = pseudo[pseudo["city"] == "target"].geometry.to_crs(CRS).centroid
+    assert not inside.within(held).any()
+    given = set(zip(*(frame[frame["source"] == "label"][k] for k in ("city", "cell")), strict=True))
+    assert not given & set(zip(pseudo["city"], pseudo["cell"], strict=True))
+    assert made_.report.removed["held out"] > 100
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert page.count("class=card>") > 20
+    assert "data:image/jpeg" in page
+    assert "<script" not in page
+
+
+def test_same_recipe_same_result_and_an_earlier_folder_is_replaced(
+    cities: Path, tmp_path: Path
+) -> None:
+    one = made(cities, tmp_path / "out", preset="notes")
+    other = made(cities, tmp_path / "out", preset="notes")
+    assert one.equals(other)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(LabelError, match="holds something else"):
+        made(cities, tmp_path / "mine")
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
+def test_few_cities_give_no_pseudo_labels_and_say_why(cities: Path, tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    wanted = recipe(cities, tmp_path / "out", names="a")
+    for entry in wanted["cities"]:
+        entry |= {k: str(cities / v) for k, v in entry.items()}
+    path.write_text(yaml.safe_dump(wanted))
+    done = CliRunner().invoke(app, ["propagate", str(path)])
+    assert done.exit_code == 0, done.output
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    assert set(frame["source"]) == {"label"}
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "too few" in report["reason"]
+    assert "too few" in (tmp_path / "out" / "audit.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"cities": []}, RecipeError, "cities"),
+        ({"cities": [{"recipe": "target.yaml"}]}, RecipeError, "none has labels"),
+        ({"preset": "notes", "precision": 0.5}, RecipeError, "goes with preset default"),
+        ({"precision": 1.0}, RecipeError, "precision"),
+        ({"cities": [{"recipe": "other.yaml", "raster": "a.tif"}] * 2}, NatmapError, "one name"),
+    ],
+)
+def test_what_cannot_be_propagated_is_refused(
+    cities: Path, tmp_path: Path, change: dict[str, Any], kind: type[Exception], said: str
+) -> None:
+    if not (cities / "other.yaml").exists():
+        embed(cities, "other", 5, model="another")
+    with pytest.raises(kind, match=said):
+        made(cities, tmp_path / "out", **change)
+    assert not (tmp_path / "out").exists()
+
+
+def test_embeddings_that_cannot_be_compared_are_refused(cities: Path, tmp_path: Path) -> None:
+    if not (cities / "other.yaml").exists():
+        embed(cities, "other", 5, model="another")
+    wanted = recipe(cities, tmp_path / "out")
+    wanted["cities"][1]["recipe"] = "other.yaml"
+    with pytest.raises(LabelError, match="other settings"):
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    text = (cities / "a.yaml").read_text().replace("a-store", "no-store")
+    (cities / "none.yaml").write_text(text)
+    wanted["cities"][1]["recipe"] = "none.yaml"
+    with pytest.raises(StoreError):
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
