@@ -114,7 +114,7 @@ def evaluate(
         field=field,
         out=out,
     )
-    for note in found.notes if isinstance(found, Evaluation | Judged) else ():
+    for note in found.notes:
         say(f"note: {note}")
     if as_json:
         plain = {k: None if v != v else v for k, v in found.figures.items()}

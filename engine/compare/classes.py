@@ -12,6 +12,7 @@ import rasterio
 
 from engine.compare.estimates import bootstrap
 from engine.compare.folder import map_of
+from engine.compare.overlap import footprint_of, say_overlap
 from engine.compare.report import evaluation, write_accuracy, write_table
 from engine.compare.squares import Positions, count_squares, positions_of
 from engine.errors import MetricError
@@ -37,6 +38,7 @@ class ClassEvaluation:
     areas : km2 of each class on the map and in the reference, where both know: float (n,).
     unknown : pixels of the map that the reference says nothing of.
     groups : squares.
+    notes : what is in doubt, one line each.
     """
 
     legend: tuple[LandClass, ...]
@@ -47,6 +49,7 @@ class ClassEvaluation:
     areas: dict[str, npt.NDArray[np.float64]]
     unknown: int
     groups: int
+    notes: tuple[str, ...] = ()
 
 
 def evaluate_classes(
@@ -109,6 +112,8 @@ def evaluate_classes(
         {"map": counts.sum(axis=0) * square_km, "reference": counts.sum(axis=1) * square_km},
         found.silent,
         found.squares.shape[0],
+        # trainings of segmenters keep no footprint yet
+        tuple(say_overlap(*footprint_of(Path(product)), None)),
     )
     if out is not None:
         with evaluation(out) as part:
@@ -128,6 +133,7 @@ def _write(found: ClassEvaluation, path: Path, reference: Path, out: Path) -> No
         "groups": found.groups,
         "mapped_pixels_without_reference": found.unknown,
         "confusion": found.counts,
+        "notes": found.notes,
     }
     write_accuracy(out, path, reference, report)
     write_table(

@@ -13,6 +13,7 @@ import rasterio
 
 from engine.compare.estimates import bootstrap
 from engine.compare.folder import map_of
+from engine.compare.overlap import footprint_of, say_overlap
 from engine.compare.report import evaluation, write_accuracy
 from engine.compare.squares import Positions, count_squares, some_values
 from engine.errors import MetricError
@@ -41,6 +42,7 @@ class GreenEvaluation:
     green : codes of the reference that were taken for green.
     unknown : pixels of the map that the reference says nothing of.
     groups : squares.
+    notes : what is in doubt, one line each.
     """
 
     figures: dict[str, float]
@@ -51,6 +53,7 @@ class GreenEvaluation:
     green: tuple[int, ...]
     unknown: int
     groups: int
+    notes: tuple[str, ...] = ()
 
 
 def evaluate_green(
@@ -133,6 +136,8 @@ def evaluate_green(
         codes.green,
         found.silent,
         found.squares.shape[0],
+        # trainings of segmenters keep no footprint yet
+        tuple(say_overlap(*footprint_of(Path(product)), None)),
     )
     if out is not None:
         with evaluation(out) as part:
@@ -249,5 +254,6 @@ def _write(found: GreenEvaluation, path: Path, reference: Path, out: Path) -> No
         "groups": found.groups,
         "mapped_pixels_without_reference": found.unknown,
         "confusion": found.counts,
+        "notes": found.notes,
     }
     write_accuracy(out, path, reference, report)
