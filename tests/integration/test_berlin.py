@@ -21,6 +21,8 @@ import pystac
 import pytest
 import rasterio
 import shapely
+import torch
+import xarray as xr
 import yaml
 from pyproj import Transformer
 from rio_cogeo import cog_validate
@@ -31,11 +33,15 @@ from typer.testing import CliRunner
 from engine.cli.app import app
 from engine.errors import NatmapError, WeightsError
 from engine.grid import Tile
+from engine.models.card import load_card
 from engine.models.import_sen2lcz import import_sen2lcz
+from engine.models.registry import load_model
+from engine.pipeline.embed import embed
 from engine.pipeline.prepare import prepare
 from engine.pipeline.publish import publish
 from engine.pipeline.status import read_status
 from engine.pipeline.verbs import run
+from engine.products.embedding import embedding_of
 from engine.products.registry import load_recipe
 from engine.store.view import open_store
 
@@ -197,6 +203,34 @@ def test_the_embedding_is_stored(made: Made) -> None:
     scored = np.isfinite(tree["scores"]["probability"].values).all(axis=0)
     np.testing.assert_array_equal(np.isfinite(features).all(axis=0), scored)
     assert scored.any()
+
+
+def test_the_city_is_embedded_at_320_m(data: Path, made: Made) -> None:
+    """The real image by the published weights, published as Zarr; against a straight evaluation."""
+    folder, _, _ = made
+    recipe = embedding_of(load_recipe(folder / "recipe.yaml"))
+    product = Path(str(embed(recipe, base=folder, cluster=shared.workers())))
+    found = xr.open_zarr(
+        product / "berlin-embedding-embeddings.zarr", consolidated=False, chunks=None
+    )
+    vectors = found["embeddings"].values.astype(np.float32)
+    assert vectors.shape[0] == found.attrs["geoemb:dimensions"] == 128
+    image = berlin(data)
+    with rasterio.open(next((data / "sentinel2-berlin").glob("*.tif"))) as file:
+        west, north = file.transform.c, file.transform.f
+    rows = np.round((north - found.y.values - 160) / 10).astype(int)
+    cols = np.round((found.x.values - 160 - west) / 10).astype(int)
+    card = load_card(folder / "sen2lcz")
+    network, compared = load_model(card), 0
+    for i, j in np.argwhere(np.isfinite(vectors).all(axis=0)).tolist():
+        r, c = rows[i], cols[j]
+        if min(r, c) < 0 or r + 32 > image.shape[1] or c + 32 > image.shape[2]:
+            continue
+        with torch.inference_mode():
+            _, wanted = network(torch.from_numpy(image[None, :, r : r + 32, c : c + 32]).float())
+        np.testing.assert_allclose(vectors[:, i, j], wanted.numpy()[0], rtol=2e-3, atol=2e-3)
+        compared += 1
+    assert compared >= 4
 
 
 def test_a_second_run_does_nothing(made: Made) -> None:
