@@ -161,7 +161,7 @@ def require_one_embedding(cities: Sequence[Embedded]) -> None:
         ):
             if one != two:
                 raise LabelError(
-                    f"embeddings of two cities have other {what}",
+                    f"the embeddings of two cities differ in their {what}",
                     got=f"{first.name}: {one!r:.200}; {other.name}: {two!r:.200}",
                     expected="one model, one cell and one set of bands for all cities",
                 )
@@ -181,8 +181,8 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
         settings.pop("dtype", None)
     if not found or any(settings != found[0] for settings in found):
         raise RecipeError(
-            "the embedding is not of one piece",
-            got=f"{store.place}: tiles made with {len(found)} different settings",
+            "tiles of the embedding were made with different settings",
+            got=f"{store.place}: {len(found)} settings",
             remedy="run it again",
         )
     return found[0]

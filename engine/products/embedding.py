@@ -119,7 +119,7 @@ def at_cells(card: ModelCard, cell: float) -> ModelCard:
     step = round(cell / card.resolution)
     if (card.patch - step) % 2 and step > card.patch:
         raise RecipeError(
-            "cells are larger than the model's patches, and these do not lie in their middle",
+            "the patch of the model cannot be centred in a cell",
             got=f"cells of {step} px, patches of {card.patch} px",
             expected="an even difference",
             remedy=f"set cell to {card.patch * card.resolution:g}",
@@ -131,7 +131,7 @@ def at_cells(card: ModelCard, cell: float) -> ModelCard:
 
 
 def _unit(cell: float) -> float:
-    """Metres of which a tile is a whole number, and so of cells."""
+    """The length, in metres, of which a tile must be a multiple; a whole number of cells."""
     return math.lcm(round(1000 * cell), 1000 * _UNIT) / 1000
 
 

@@ -234,7 +234,7 @@ def test_embeddings_that_cannot_be_compared_are_refused(cities: Path, tmp_path: 
         embed(cities, "other", 5, model="another")
     wanted = recipe(cities, tmp_path / "out")
     wanted["cities"][1]["recipe"] = "other.yaml"
-    with pytest.raises(LabelError, match="other settings"):
+    with pytest.raises(LabelError, match="differ in their settings"):
         propagate_labels(load_propagation_recipe(wanted), base=cities)
     text = (cities / "a.yaml").read_text().replace("a-store", "no-store")
     (cities / "none.yaml").write_text(text)
