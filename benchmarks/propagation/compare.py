@@ -229,7 +229,7 @@ def guards(task: Task, linear: Any, seed: int) -> dict[str, Any]:
 
 def run(work: Path, seeds: int, sets: list[str]) -> None:
     done = {(row["set"], row["labels"], row["seed"]) for row in recorded()}
-    order = [(s, n, f) for s in range(seeds) for n in (PROPAGATED, *COUNTS) for f in sets]
+    order = [(s, n, f) for n in (PROPAGATED, *COUNTS) for s in range(seeds) for f in sets]
     for seed, count, features in dict.fromkeys(order):
         if (features, count, seed) in done:
             continue
