@@ -13,8 +13,8 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak mutations check durations services debian-services \
-        python-services kubernetes-services clean
+.PHONY: demo install test quick soak mutations neighbours propagation check durations \
+        services debian-services python-services kubernetes-services clean
 
 install: $(STAMP)
 
@@ -55,6 +55,14 @@ soak: $(STAMP)            ## the full size of every law, hours; resumes; writes 
 
 mutations: $(STAMP)       ## mutated items, recipes, cards and areas; an hour of a core; resumes
 	$(BIN)/python benchmarks/mutations.py
+
+neighbours: $(STAMP)      ## exact neighbours of a million cells; half an hour of a core; resumes
+	$(BIN)/python benchmarks/neighbours.py
+
+propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; 15 CPU minutes; resumes
+	$(BIN)/python benchmarks/propagation/worlds.py --work work/propagation
+	$(BIN)/python benchmarks/propagation/compare.py run --work work/propagation
+	$(BIN)/python benchmarks/propagation/compare.py report
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \

@@ -102,10 +102,11 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     product = sum(row["product_seconds"] for row in rows)
     whole = sum(row["neighbours_seconds"] for row in rows)
-    rate = sum(row["cells"] for row in rows) * asked.labels * COLUMNS / max(product, 1e-9) / 1e9
+    product = max(product, 1e-9)
+    rate = sum(row["cells"] for row in rows) * asked.labels * COLUMNS / product / 1e9
     print(
-        f"{len(rows)} pieces of {PIECE:,} cells: neighbours {whole:.0f} s, "
-        f"products {product:.0f} s ({rate:.0f} billion multiply-adds a second), ratio {whole / max(product, 1e-9):.2f}"
+        f"{len(rows)} pieces of {PIECE:,} cells: neighbours {whole:.0f} s, products "
+        f"{product:.0f} s ({rate:.0f} billion multiply-adds a second), ratio {whole / product:.2f}"
     )
 
 

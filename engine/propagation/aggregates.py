@@ -187,7 +187,7 @@ class CellSums:
         """
         if not 0 < least <= 1:
             raise LabelError(
-                "a share of valid pixels is none", got=least, expected="over 0, up to 1"
+                "there is no such share of pixels", got=least, expected="over 0, up to 1"
             )
         # a hair less: .9 of a number of pixels must not be one more for its rounding
         kept = self.count >= max(least * self.side**2 * (1 - 1e-12), 1)

@@ -76,24 +76,29 @@ def detect(
             if len(classes) < 2 or not asked.any():
                 continue
             distance = knn.fit(x[learnt], y[learnt]).votes(x[asked])[2]
-            energy = linear.fit(x[learnt], y[learnt], None, seed).energy(x[asked])
-            parts.append((y[asked] == code, distance, energy))
+            scorer = linear.fit(x[learnt], y[learnt], None, seed)
+            parts.append(
+                (y[asked] == code, distance, scorer.energy(x[asked]), scorer.predict(x[asked]))
+            )
         if not parts:
             continue
-        new, distance, energy = (np.concatenate(values) for values in zip(*parts, strict=True))
+        new, distance, energy, predicted = (
+            np.concatenate(values) for values in zip(*parts, strict=True)
+        )
         if not new.any() or new.all():
             continue
-        alone = (
-            Novelty.of(distance[~new], None, loss),
-            Novelty.of(energy[~new], None, loss),
-        )
-        both = Novelty.of(distance[~new], energy[~new], loss)
+        rejected = []
+        for first, second in ((distance, None), (energy, None), (distance, energy)):
+            old = None if second is None else second[~new]
+            novelty = Novelty.of(first[~new], old, loss, predicted[~new])
+            told = novelty.novel(
+                first[new], None if second is None else second[new], predicted[new]
+            )
+            rejected.append(float(told.mean()))
         found[code] = Detection(
             int(new.sum()),
             float(roc_auc_score(new, distance)),
             float(roc_auc_score(new, energy)),
-            float(alone[0].novel(distance[new], None).mean()),
-            float(alone[1].novel(energy[new], None).mean()),
-            float(both.novel(distance[new], energy[new]).mean()),
+            *rejected,
         )
     return found

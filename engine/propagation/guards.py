@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-_FEWEST = 20  # cells of left-out cities that a precision is measured on
+_FEWEST = 20  # cells of left-out cities that a precision or a rank is measured on
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,40 @@ def held_out(
 
 @dataclass(frozen=True)
 class Novelty:
-    """How unlike all labels a cell is, by its place among cells of left-out cities.
+    """How unlike all labels a cell is, by its place among known cells of left-out cities.
 
     Distance finds cells far from all labels (water, say); energy those that lie between classes.
-    Neither finds what the other does, so a cell is as novel as the larger of its two ranks, and
-    both together lose a fixed share of known cells.
+    Neither finds what the other does, so a cell is as novel as the larger of its two ranks. Ranks
+    are among known cells of the class that the head gives it, where there are 20 of them: natural
+    cells lie farther apart than built ones and would set the limit for all (a conformal test by
+    category: Vovk et al. 2005, Algorithmic learning in a random world, section 4.5). Together they
+    lose a fixed share of known cells.
 
     Attributes
     ----------
-    distances, energies : float64, ascending, of known cells; no energies: they do not count.
+    known : of a class, 0 for all cells: distances and energies, float64, each ascending; no
+        energies: they do not count.
     limit : rank beyond which a cell is novel.
     """
 
-    distances: Floats
-    energies: Floats
+    known: Mapping[int, tuple[Floats, Floats]]
     limit: float
 
     @classmethod
-    def of(cls, distance: Floats, energy: Floats | None, loss: float) -> Novelty:
+    def of(
+        cls,
+        distance: Floats,
+        energy: Floats | None,
+        loss: float,
+        predicted: Ints | None = None,
+    ) -> Novelty:
         """Calibrate on known cells, of which at most `loss` are then novel.
+
+        Parameters
+        ----------
+        distance, energy : float64 (n,); without energies these do not count.
+        loss : share, from 0 to under 1.
+        predicted : int64 (n,), the head's class of each; by default all are taken together.
 
         Raises
         ------
@@ -122,27 +137,47 @@ class Novelty:
                 got=f"{len(distance)} known cells, a loss of {loss:g}",
                 expected="one cell or more, a loss from 0 to under 1",
             )
+        groups = {0: np.ones(len(distance), bool)}
+        if predicted is not None:
+            each = {code: predicted == code for code in np.unique(predicted).tolist()}
+            groups |= {code: here for code, here in each.items() if here.sum() >= _FEWEST}
         nothing = np.zeros(0)
-        found = cls(np.sort(distance), nothing if energy is None else np.sort(energy), 1.0)
-        ranks = np.sort(found.rank(distance, energy))
-        # a hair less, so that 95 % of 20 is 19
-        return cls(
-            found.distances,
-            found.energies,
-            float(ranks[int(np.ceil((1 - loss) * len(ranks) * (1 - 1e-12))) - 1]),
+        found = cls(
+            {
+                code: (
+                    np.sort(distance[here]),
+                    nothing if energy is None else np.sort(energy[here]),
+                )
+                for code, here in groups.items()
+            },
+            1.0,
         )
+        ranks = np.sort(found.rank(distance, energy, predicted))
+        # a hair less, so that 95 % of 20 is 19
+        place = int(np.ceil((1 - loss) * len(ranks) * (1 - 1e-12))) - 1
+        return cls(found.known, float(ranks[place]))
 
-    def rank(self, distance: Floats, energy: Floats | None) -> Floats:
+    def rank(
+        self, distance: Floats, energy: Floats | None, predicted: Ints | None = None
+    ) -> Floats:
         """Share of the known cells that are less novel, 0 to 1: (n,)."""
-        found = np.searchsorted(self.distances, distance) / len(self.distances)
-        if energy is not None and len(self.energies):
-            other = np.searchsorted(self.energies, energy) / len(self.energies)
-            found = np.maximum(found, other)
-        return np.asarray(found, np.float64)
+        found = np.zeros(len(distance))
+        own = np.zeros(len(distance), np.int64)
+        if predicted is not None:
+            own = np.where(np.isin(predicted, list(self.known)), predicted, 0)
+        for code in np.unique(own).tolist():
+            here, (distances, energies) = own == code, self.known[code]
+            found[here] = np.searchsorted(distances, distance[here]) / len(distances)
+            if energy is not None and len(energies):
+                other = np.searchsorted(energies, energy[here]) / len(energies)
+                found[here] = np.maximum(found[here], other)
+        return found
 
-    def novel(self, distance: Floats, energy: Floats | None) -> Bools:
+    def novel(
+        self, distance: Floats, energy: Floats | None, predicted: Ints | None = None
+    ) -> Bools:
         """Which cells are: bool (n,)."""
-        return np.asarray(self.rank(distance, energy) > self.limit)
+        return np.asarray(self.rank(distance, energy, predicted) > self.limit)
 
 
 def threshold_for(

@@ -107,15 +107,16 @@ class Selection:
             pool.features, pool.codes, pool.city, self.knn, self.head if linear else None, self.seed
         )
         votes, distance = self._look(pool, cells)
-        energy = np.full(len(cells), np.nan)
+        energy, first = np.full(len(cells), np.nan), np.zeros(len(cells), np.int64)
         if linear:
             scorer = self.head.fit(pool.features, pool.codes, None, self.seed)
             for part in _parts(len(cells)):
                 energy[part] = scorer.energy(cells.features[part])
+                first[part] = scorer.predict(cells.features[part])
         novelty = self._novelty(seen, pool)
         new = np.zeros(len(cells), bool)
         if novelty is not None:
-            new = novelty.novel(distance, energy if settings.energy and linear else None)
+            new = novelty.novel(distance, energy, first)
         near = overlapping(cells.xy, cells.side, pool.xy, pool.side, settings.overlap)
         held = touching(cells.xy, cells.side, cells.held)
         spared = np.zeros(len(cells), bool) if blocked is None else blocked
@@ -191,7 +192,8 @@ class Selection:
         used = seen.known if linear else np.ones(len(seen.known), bool)
         if used.any():
             energy = seen.energy[used] if linear and settings.energy else None
-            return Novelty.of(seen.distance[used], energy, settings.loss)
+            predicted = seen.predicted[used] if linear else None
+            return Novelty.of(seen.distance[used], energy, settings.loss, predicted)
         if len(pool) < 2:
             return None
         scorer = replace(self.knn, k=self.knn.k + 1).fit(pool.features, pool.codes)
@@ -209,9 +211,9 @@ class Selection:
             return settings.confidence - _HAIR
         if novelty is None:
             return None
-        old = ~novelty.novel(seen.distance, seen.energy if settings.energy else None)
+        kept = _offered(seen, novelty)
         right = seen.predicted == seen.codes
-        return threshold_for(seen.confidence[old], right[old], settings.precision)
+        return threshold_for(seen.confidence[kept], right[kept], settings.precision)
 
     def gains(self, pool: Labels, cells: Cells, tell: Callable[[str], None]) -> Floats:
         """What pseudo-labels change on each city that is left out: macro-F1 with less without."""
@@ -255,12 +257,21 @@ def learnable(
     )
 
 
+def _offered(seen: HeldOut, novelty: Novelty) -> Bools:
+    """Left-out labels by which precision is measured: of known classes, and not novel.
+
+    All cities together have more classes than all but one: a label whose class the others lack
+    would count as an error that the whole of the labels does not make. What becomes of cells of
+    classes that no label has is told apart (`engine.propagation.detection`).
+    """
+    return seen.known & ~novelty.novel(seen.distance, seen.energy, seen.predicted)
+
+
 def _precision(seen: HeldOut, novelty: Novelty | None, limit: float | None) -> float:
-    """Share of left-out labels that would have been kept which are right; NaN of none."""
+    """Share of these labels that would have been kept which are right; NaN of none."""
     if limit is None or novelty is None or not len(seen.codes):
         return float("nan")
-    energy = seen.energy if len(novelty.energies) else None
-    kept = (seen.confidence >= limit) & ~novelty.novel(seen.distance, energy)
+    kept = _offered(seen, novelty) & (seen.confidence >= limit)
     return float((seen.predicted == seen.codes)[kept].mean()) if kept.any() else float("nan")
 
 

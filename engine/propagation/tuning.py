@@ -65,9 +65,9 @@ class Tuned:
 def logistic_candidates(classes: tuple[int, ...] = CODES) -> tuple[LogisticHead, ...]:
     """Penalties and weights of classes about the prior, the prior first."""
     prior = LogisticHead(classes=classes)
-    penalties = (1e-3, 1e-2, 1.0, 10.0)
+    penalties = (0.1, 0.3, 3.0, 10.0)
     others = (replace(prior, inverse_penalty=value) for value in penalties)
-    return (prior, *others, replace(prior, balanced=True))
+    return (prior, *others, replace(prior, balanced=False))
 
 
 def knn_candidates(classes: tuple[int, ...] = CODES) -> tuple[KnnHead, ...]:

@@ -40,7 +40,7 @@ def test_labels_are_seen_from_the_other_cities() -> None:
     rest = ~((city == 1) & (y == 2))  # the others have it, this city does not
     rest &= ~((city != 2) & (y == 4))  # this city alone has it
     x, y, city = x[rest], y[rest], city[rest]
-    found = held_out(x, y, city, KnnHead(3), LogisticHead(1.0))
+    found = held_out(x, y, city, KnnHead(3), LogisticHead(1.0, balanced=False))
     assert sorted(found.rows.tolist()) == list(range(len(y)))
     assert (found.codes == y[found.rows]).all()
     assert (found.known == (found.codes != 4)).all()
@@ -62,7 +62,7 @@ def test_labels_are_seen_from_the_other_cities() -> None:
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
-    count=st.integers(1, 60),
+    count=st.integers(1, 120),
     loss=st.sampled_from([0.0, 0.05, 0.2, 0.5]),
     steps=st.sampled_from([2, 5, 1000]),
 )
@@ -71,15 +71,17 @@ def test_novelty_loses_no_more_known_cells_than_it_may(
 ) -> None:
     rng = np.random.default_rng(seed)
     distance, energy = (rng.integers(0, steps, count) / steps for _ in range(2))
-    for used in (energy, None):
-        novelty = Novelty.of(distance, used, loss)
-        lost = novelty.novel(distance, used)
+    predicted = rng.choice([3, 11, 12], count, p=[0.5, 0.4, 0.1])
+    for used, given_as in ((energy, None), (None, None), (energy, predicted)):
+        novelty = Novelty.of(distance, used, loss, given_as)
+        lost = novelty.novel(distance, used, given_as)
         assert lost.sum() <= loss * count + 1e-9
         # whoever is no less novel by both is novel with it
         if lost.any():
             worst = np.flatnonzero(lost)[0]
             more = None if used is None else used[worst : worst + 1] + 0.5
-            assert novelty.novel(distance[worst : worst + 1] + 0.5, more).all()
+            own = None if given_as is None else given_as[worst : worst + 1]
+            assert novelty.novel(distance[worst : worst + 1] + 0.5, more, own).all()
 
 
 def test_by_distance_alone_novelty_is_a_percentile() -> None:
@@ -174,9 +176,9 @@ def test_no_labels_nearby_share_nothing() -> None:
 def test_detection_is_that_of_models_that_never_saw_the_class() -> None:
     """Class 2 by hand, with scikit-learn."""
     x, y, city = cities()
-    found = detect(x, y, city, KnnHead(3), LogisticHead(1.0), loss=0.1)
+    found = detect(x, y, city, KnnHead(3), LogisticHead(1.0, balanced=False), loss=0.1)
     assert sorted(found) == [1, 2, 3, 4]
-    new, distance, energy = [], [], []
+    new, distance, energy, given = [], [], [], []
     for name in range(3):
         learnt, own = (city != name) & (y != 2), city == name
         wide = x.astype(float)
@@ -184,19 +186,31 @@ def test_detection_is_that_of_models_that_never_saw_the_class() -> None:
         distance.append(near.kneighbors(wide[own])[0].mean(1))
         model = LogisticRegression(C=1.0, max_iter=1000).fit(wide[learnt], y[learnt])
         energy.append(-logsumexp(model.decision_function(wide[own]), axis=1))
+        given.append(model.predict(wide[own]))
         new.append(y[own] == 2)
-    new, distance, energy = (np.concatenate(part) for part in (new, distance, energy))
+    parts = (new, distance, energy, given)
+    new, distance, energy, given = (np.concatenate(part) for part in parts)
     assert found[2].cells == new.sum() == 36
     assert found[2].auroc_distance == pytest.approx(roc_auc_score(new, distance))
     assert found[2].auroc_energy == pytest.approx(roc_auc_score(new, energy), abs=2e-3)
-    limit = np.percentile(distance[~new], 90, method="inverted_cdf")
-    assert found[2].rejected_distance == pytest.approx((distance[new] > limit).mean())
-    ranks = np.maximum(
-        (distance[~new][None] < distance[:, None]).mean(1),
-        (energy[~new][None] < energy[:, None]).mean(1),
-    )
-    limit = np.percentile(ranks[~new], 90, method="inverted_cdf")
-    assert found[2].rejected == pytest.approx((ranks[new] > limit).mean(), abs=0.03)
+
+    def rank(values: np.ndarray) -> np.ndarray:
+        """Among known cells of the class that the model gives, where there are 20."""
+        places = np.zeros(len(values))
+        for code in np.unique(given):
+            group = ~new & (given == code)
+            group = group if group.sum() >= 20 else ~new
+            here = given == code
+            places[here] = (values[group][None] < values[here][:, None]).mean(1)
+        return places
+
+    assert min(np.bincount(given[~new])[1:4:2]) >= 20
+    for ranks, share in (
+        (rank(distance), found[2].rejected_distance),
+        (np.maximum(rank(distance), rank(energy)), found[2].rejected),
+    ):
+        limit = np.percentile(ranks[~new], 90, method="inverted_cdf")
+        assert share == pytest.approx((ranks[new] > limit).mean(), abs=0.03)
 
 
 def test_nothing_to_calibrate_by_is_refused() -> None:
