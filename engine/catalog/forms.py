@@ -258,7 +258,7 @@ def baseline_of(properties: Mapping[str, Any], card: SourceCard, identity: str =
         number = isinstance(value, int | float) and not isinstance(value, bool)
         said = f"{value:05.2f}" if number else str(value)
         match = re.fullmatch(r"\D*(\d{1,2})\.?(\d{2})\D*", said, re.ASCII)
-        plain = not isinstance(value, bool | list | Mapping)
+        plain = value > 0 if number else not isinstance(value, bool | list | Mapping)
         if match and plain and (decides or len(match[1]) == 2):
             return f"{int(match[1]):02}.{match[2]}"
         if decides and odd is None:

@@ -34,7 +34,7 @@ _ALL = "."
 _REACH = (
     (r"id", r"id|tile|notes|baseline|datatake"),
     (r"collection", _ALL),
-    (r"links(/.*)?", r"source|licence|assets/.*"),
+    (r"links(/.*)?", r"link|source|licence|assets/.*"),
     (r"properties/providers(/.*)?", r"source|licence|assets/.*"),
     (r"(type|stac_version|stac_extensions|bbox)(/.*)?", r"$."),
     (r"geometry(/.*)?", r"geometry|bbox|centroid_lon|notes|assets/\w+/(crs|transform|shape)"),
@@ -196,7 +196,8 @@ def _number_of_a_band(asset: Any, name: str, value: Any, form: dict[str, Any]) -
 
 def _key_of(asset: Any, form: dict[str, Any]) -> str | None:
     """The band that is read from an asset."""
-    end = str(asset.get("href", "")).rpartition("/")[2] if isinstance(asset, Mapping) else ""
+    # one band may have files of one name in the folders of several resolutions
+    end = str(asset.get("href", "")).removeprefix("./") if isinstance(asset, Mapping) else ""
     found = [band for band, made in form["assets"].items() if end and made["href"].endswith(end)]
     return found[0] if len(found) == 1 else None
 

@@ -272,6 +272,12 @@ def test_what_an_item_does_not_say_the_file_may_contradict(
     assert normalise(raw({"B02": asset}), policy).assets["B02"].stated
 
 
+@pytest.mark.parametrize("said", [0, -1, -5.09, -0.0, float("nan")])
+def test_a_number_that_is_no_baseline_is_none(said: float) -> None:
+    with pytest.raises(ItemError, match="not a processing baseline"):
+        normalise(raw({"B02": {"href": "/a.tif"}}, **{"s2:processing_baseline": said}), OWN)
+
+
 @pytest.mark.parametrize("said", ["05.09", "5.09", 5.09, "N0509", "0509", None, "unknown"])
 def test_a_baseline_in_any_dress(said: Any) -> None:
     """The last two by the product's name."""
