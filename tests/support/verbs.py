@@ -43,8 +43,10 @@ def stamp(path: Path) -> Any:
 
 
 def files(folder: Path) -> dict[str, Any]:
-    found = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.relative_to(folder).as_posix(): stamp(path) for path in found}
+    """What people see: not the scratch of a killed process, which the next one removes."""
+    found = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    shown = [path for path in found if not any(q.startswith(".natmap-") for q in path.parts)]
+    return {path.as_posix(): stamp(folder / path) for path in shown}
 
 
 def read_product(folder: Path) -> Result | None:
