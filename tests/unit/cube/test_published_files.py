@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import icechunk
@@ -226,9 +229,7 @@ def test_files_of_alphaearth_are_read_north_up(tmp_path: Path) -> None:
     listed = open_published(sorted(folder.rglob("*.tiff")))
     np.testing.assert_array_equal(listed.read(box, 2023)[0], vectors)
     one = open_published(folder / "2023" / "33N" / "x-0-0.tiff")
-    np.testing.assert_array_equal(
-        one.read(box, 2023)[1], np.where(made["33N"][0] == -128, 2, 0)
-    )
+    np.testing.assert_array_equal(one.read(box, 2023)[1], np.where(made["33N"][0] == -128, 2, 0))
 
 
 def index(path: Path, rows: list[tuple[Any, ...]], **more: Any) -> Path:
@@ -272,12 +273,52 @@ def test_an_index_leads_nowhere_else(tmp_path: Path, path: Any) -> None:
         open_published(index(tmp_path / "i.parquet", rows))
 
 
-def test_an_index_leads_to_no_private_host(tmp_path: Path) -> None:
-    address = "http://127.0.0.1:9/annual/2023/33N/x.tiff"
-    rows = [(address, 2023, -180.0, -90.0, 180.0, 90.0, UTM)]
-    found = open_published(index(tmp_path / "i.parquet", rows))
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server of a folder, on this machine; its address and what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = (tmp_path / self.path.lstrip("/")).read_bytes()
+            first, last = (int(n) for n in self.headers["Range"].removeprefix("bytes=").split("-"))
+            part = body[first : last + 1]
+            self.send_response(206)
+            self.send_header("Content-Length", str(len(part)))
+            place_ = f"bytes {first}-{first + len(part) - 1}/{len(body)}"
+            self.send_header("Content-Range", place_)
+            self.end_headers()
+            self.wfile.write(part)
+
+        def log_message(self, *_: Any) -> None:
+            return
+
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=found.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{found.server_address[1]}", asked
+    found.shutdown()
+    found.server_close()
+
+
+def test_files_of_a_web_server_are_read_through_the_gateway(
+    tmp_path: Path, server: tuple[str, list[str]]
+) -> None:
+    folder, _ = files(tmp_path)
+    address = f"{server[0]}/annual/2023/33N/x-0-0.tiff"
+    west, north = corner(12.0, 52.0, UTM)
+    box = window(UTM, west, north, (30, 30))
+    vectors, state = open_published(address).read(box, 2023)
+    plain = open_published(folder / "2023" / "33N" / "x-0-0.tiff").read(box, 2023)
+    np.testing.assert_array_equal(vectors, plain[0])
+    np.testing.assert_array_equal(state, plain[1])
+    # an index is somebody else's: it names public hosts alone
+    del server[1][:]
+    address = address.replace("2023", "2022")  # not seen before: nothing of it is remembered
+    index(tmp_path / "i.parquet", [(address, 2023, -180.0, -90.0, 180.0, 90.0, UTM)])
     with pytest.raises(ReadError, match="private address"):
-        found.read(window(UTM, 500_000, 5_800_000, (2, 2)), 2023)
+        open_published(tmp_path / "i.parquet").read(box, 2023)
+    assert not server[1]
 
 
 def test_an_index_that_is_none_is_refused(tmp_path: Path) -> None:
