@@ -61,7 +61,7 @@ def put(
     made = group.create_array(
         name,
         shape=values.shape,
-        chunks=more.pop("chunks", tuple(min(n, 12) for n in values.shape)),
+        chunks=more.pop("chunks", tuple(min(n, max(12, n // 4)) for n in values.shape)),
         dtype=values.dtype,
         dimension_names=tuple(dims),
         **more,

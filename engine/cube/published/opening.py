@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 import icechunk
 import zarr
@@ -18,11 +19,9 @@ from engine.cube.published.reader import Published
 from engine.cube.published.stores import published_zarr
 from engine.cube.published.tiles import published_tiles
 from engine.errors import CatalogError, RecipeError
+from engine.recipes.embeddings import Kind
 
-__all__ = ["Kind", "open_published"]
-
-Kind = Literal["geoemb", "tessera-tiles", "icechunk", "alphaearth", "alphaearth-mosaic"]
-"""Forms of published embeddings; ``geoemb`` is also TESSERA's Zarr."""
+__all__ = ["open_published", "stamp_of"]
 
 _LOOKED = 10_000  # files of a folder, to see what it is
 _NEWER = re.compile(r"uses Icechunk v(\d+) format")
@@ -70,6 +69,27 @@ def open_published(
         return _alphaearth(path)
     root = _repository(path) if found == "icechunk" else open_folder(path)
     return published_zarr(root, path.name, mosaic=found == "alphaearth-mosaic")
+
+
+def stamp_of(place: str | Path) -> bytes:
+    """What tells that a source is another one than before: names, sizes and times of its files.
+
+    An address is its own stamp: a web server does not say whether a file is the one of yesterday.
+    """
+    text = str(place)
+    known = hashlib.sha256(text.encode() if is_http(text) else b"")
+    path = Path(text)
+    if path.is_file():
+        status = path.stat()
+        known.update(f"{path.name} {status.st_size} {status.st_mtime_ns}".encode())
+    for parent, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(parent, name)
+            status = file.stat()
+            line = f"{file.relative_to(path)} {status.st_size} {status.st_mtime_ns}\n"
+            known.update(line.encode("utf-8", "surrogateescape"))
+    return known.digest()
 
 
 def _located(text: str, base: Path | None) -> str:
