@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
+from pyproj import Transformer
 from support import shared
-from support.embeddings import attributes, per_pixel, place, store
+from support.embeddings import attributes, per_pixel, place, store, window
 
 import engine
 from engine.cube.published.opening import open_published
@@ -46,8 +47,6 @@ def source(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def recipe(folder: Path, name: str, tile: int, **more: Any) -> dict[str, Any]:
-    from pyproj import Transformer
-
     move = Transformer.from_crs(UTM, "EPSG:4326", always_xy=True).transform
     west, south = move(WEST + 200, NORTH - 2400)
     east, north = move(WEST + 2400, NORTH - 200)
@@ -72,7 +71,7 @@ def test_cells_of_published_vectors(tmp_path: Path) -> None:
     for path in ("embedding/vectors", "embedding/reason", "embedding/water", "map/departure"):
         mine, theirs = (tree[path] for tree in trees)
         theirs = theirs.reindex_like(mine, fill_value=mine.attrs.get("_FillValue", np.nan))
-        inside = trees[0]["map/reason"].values != 1
+        inside = ~np.isin(trees[0]["map/reason"].values, (1, 255))  # outside, tiles not needed
         np.testing.assert_array_equal(mine.values[..., inside], theirs.values[..., inside])
     group = trees[0]["embedding"]
     names = [f"E{k:03d}_{kind}" for kind in ("mean", "std", "max") for k in range(4)]
@@ -81,7 +80,9 @@ def test_cells_of_published_vectors(tmp_path: Path) -> None:
     for i, y in enumerate(group["y"].values):
         for j, x in enumerate(group["x"].values):
             row, col = round((NORTH - y - 160) / 10), round((x - 160 - WEST) / 10)
-            if group["reason"].values[i, j] == 1 or not (0 <= row < SIDE and 0 <= col < SIDE):
+            if group["reason"].values[i, j] in (1, 255) or not (
+                0 <= row < SIDE and 0 <= col < SIDE
+            ):
                 continue
             here = np.s_[row : row + 32, col : col + 32]
             valid = state[here] == 0
@@ -94,7 +95,7 @@ def test_cells_of_published_vectors(tmp_path: Path) -> None:
                 continue
             inside = vectors[:, *here][:, valid].astype(np.float64)
             wanted = np.concatenate([inside.mean(1), inside.std(1), inside.max(1)])
-            np.testing.assert_array_equal(found, wanted.astype(np.float32).astype(np.float16))
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-6)  # float16
             seen["vector"] += 1
     assert seen["vector"] > 20
     assert seen["water"] == 1
@@ -108,17 +109,14 @@ def test_it_is_published_and_read_again(tmp_path: Path) -> None:
     folder = Path(str(engine.publish(told)))
     report = json.loads((folder / "report.json").read_text())
     assert "Those who made it" in json.dumps(report["rights"])
-    item = json.loads((folder / "item.json").read_text()) if (folder / "item.json").exists() else {}
-    assert "2023" in json.dumps(item or report)
+    assert "2023-12-31" in json.dumps(json.loads((folder / "collection.json").read_text()))
     found = open_published(folder / "p-embeddings.zarr")
     tree = engine.open_store(told["store"], decode=False).load()
     assert found.channels == tuple(map(str, tree["embedding"]["feature"].values))
     dataset = xr.open_zarr(folder / "p-embeddings.zarr", consolidated=False)
-    from odc.geo.geobox import GeoBox
-    from support.embeddings import window
 
     height, width = dataset["embeddings"].shape[1:]
-    box: GeoBox = window(
+    box = window(
         UTM, float(dataset["x"][0]) - 160, float(dataset["y"][0]) + 160, (height, width), 320
     )
     vectors, state = found.read(box, 2023)

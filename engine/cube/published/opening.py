@@ -86,7 +86,7 @@ def stamp_of(place: str | Path) -> bytes:
         folders.sort()
         for name in sorted(files):
             file = Path(parent, name)
-            status = file.stat()
+            status = file.lstat()
             line = f"{file.relative_to(path)} {status.st_size} {status.st_mtime_ns}\n"
             known.update(line.encode("utf-8", "surrogateescape"))
     return known.digest()
