@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def nearest(
     box: GeoBox, crs: str, transform: Sequence[float], shape: tuple[int, int]
 ) -> list[list[tuple[int, int] | None]]:
     """Row and column of the source pixel that holds each centre, one by one; None outside."""
-    move = Transformer.from_crs(str(box.crs), crs, always_xy=True)
+    move = _move(str(box.crs), crs)
     back = ~Affine(*transform)
     found: list[list[tuple[int, int] | None]] = []
     for i in range(box.shape[0]):
@@ -170,3 +171,8 @@ def nearest(
             inside = 0 <= row < shape[0] and 0 <= col < shape[1]
             found[-1].append((int(row // 1), int(col // 1)) if inside else None)
     return found
+
+
+@lru_cache
+def _move(source: str, target: str) -> Transformer:
+    return Transformer.from_crs(source, target, always_xy=True)
