@@ -30,7 +30,9 @@ from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
 from engine.models.card import find_card, load_card, verify_weights
 from engine.pipeline.verbs import plan
+from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
+from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Images
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
@@ -281,6 +283,9 @@ def _plan(recipe: Recipe, base: Path) -> str:
 def _catalogue(recipe: Recipe, base: Path) -> str:
     """A search, and a look into one image: address, token and network in one."""
     wanted = getattr(recipe, find_product(recipe.product).main(recipe))
+    if isinstance(wanted, Embeddings):
+        source = PublishedSource(wanted, base)
+        return f"{wanted.source} has {len(source.channels)} channels of {wanted.year}"
     imagery = wanted.wanted if isinstance(wanted, Images) else wanted
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)

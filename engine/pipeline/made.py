@@ -171,8 +171,10 @@ def _period(
     told: Mapping[str, Any], prepared: Prepared, items: Sequence[Item]
 ) -> tuple[date, date]:
     """First and last day of imagery: as asked for of the main source, or else as found."""
-    asked = (told.get(prepared.product.main(prepared.recipe)) or {}).get("period")
-    if asked:
+    section = told.get(prepared.product.main(prepared.recipe)) or {}
+    if asked := section.get("period"):
         return date.fromisoformat(asked["first"]), date.fromisoformat(asked["last"])
+    if year := section.get("year"):
+        return date(year, 1, 1), date(year, 12, 31)
     days = sorted(item.solar_day for item in items)
     return days[0], days[-1]

@@ -228,6 +228,7 @@ def _frozen(recipe: Recipe, catalogues: Mapping[str, Path]) -> Recipe:
     update = {
         section: getattr(recipe, section).model_copy(update={"catalog": str(path.resolve())})
         for section, path in catalogues.items()
+        if hasattr(getattr(recipe, section), "catalog")  # published embeddings are searched by none
     }
     return recipe.model_copy(update=update)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -18,6 +20,7 @@ from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
 from engine.products.lcz import LczRecipe
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
+from engine.products.published import SHARE_OF_WATER, AggregatePublished, PublishedSource
 from engine.products.sources import SceneSource
 from engine.products.vectors import (
     SCALE,
@@ -28,6 +31,7 @@ from engine.products.vectors import (
     pool_of,
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
+from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Imagery, ModelChoice
 from engine.runs.stage import Input, Stage
@@ -43,7 +47,8 @@ class EmbeddingRecipe(Recipe):
     """What an embedding is told."""
 
     product: Literal["embedding"]
-    imagery: Imagery
+    imagery: Imagery | None = None
+    embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
     cube: Cube = Cube()
     model: ModelChoice | None = Field(
         None, description="the network; without it cells have the statistics of their pixels"
@@ -59,6 +64,14 @@ class EmbeddingRecipe(Recipe):
         if value is not None:
             raise ValueError("an embedding is not masked; mask what is made of it")
         return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EmbeddingRecipe:
+        if (self.imagery is None) == (self.embeddings is None):
+            raise ValueError("give exactly one of imagery, embeddings")
+        if self.embeddings is not None and self.model is not None:
+            raise ValueError("model: published embeddings are aggregated without one")
+        return self
 
     @model_validator(mode="after")
     def _whole(self) -> EmbeddingRecipe:
@@ -148,19 +161,26 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
             )
         card = at_cells(found, recipe.cell)
         verify_weights(found)
+    if recipe.embeddings is not None:
+        return _published(recipe, recipe.embeddings, base)
+    assert recipe.imagery is not None, "the recipe has one of both"
     bands = recipe.imagery.bands or (card.bands if card else None)
     if bands is None:
         raise RecipeError(
             "the recipe names no bands and no model that would",
             expected="imagery.bands, or a model card",
         )
-    _require_cells(recipe, card, bands)
+    if card is not None:
+        card.check_cube(bands, recipe.grid.resolution)
+    _require_cells(recipe)
     area, notes = find_area(recipe, base)
     scenes = SceneSource(recipe.imagery, base)
+    features = _features(card, [band_name(band) for band in bands])
     stages = composite_stages(recipe.cube, choice, bands, scenes)
-    stages += _stages(recipe, card, bands)
+    stages += [_stage(recipe, card, bands, features), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, choice, stages, recipe.cell, unit=recipe.cell)
     answer, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
+    what = card.name if card else "statistics of " + ", ".join(map(band_name, bands))
     return Resolved(
         area,
         grid,
@@ -168,15 +188,32 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
         bands,
         {"imagery": answer},
         tuple(stages),
-        _form(recipe, card, bands),
+        _form(recipe, card, features, what),
         (*notes, *doubts),
         card,
     )
 
 
-def _require_cells(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...]) -> None:
-    if card is not None:
-        card.check_cube(bands, recipe.grid.resolution)
+def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resolved:
+    _require_cells(recipe)
+    source = PublishedSource(wanted, base)
+    area, notes = find_area(recipe, base)
+    features = _features(None, source.channels)
+    stages = [_published_stage(recipe, source, features), *_map_stages(recipe, features)]
+    grid, _ = fit_grid(area, recipe.grid, stages, recipe.cell, unit=recipe.cell)
+    return Resolved(
+        area,
+        grid,
+        Support(area, grid, recipe.cell),
+        (),
+        {"embeddings": source.find(area)},
+        tuple(stages),
+        _form(recipe, None, features, f"statistics of {Path(source.place).name}, {wanted.year}"),
+        tuple(notes),
+    )
+
+
+def _require_cells(recipe: EmbeddingRecipe) -> None:
     unit = _unit(recipe.cell)
     side = round(unit / recipe.grid.resolution)
     if recipe.grid.tile % side:
@@ -188,17 +225,35 @@ def _require_cells(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple
         )
 
 
-def _features(card: ModelCard | None, bands: tuple[str, ...]) -> tuple[int | str, ...]:
+def _features(card: ModelCard | None, names: Sequence[str]) -> tuple[int | str, ...]:
     if card is not None:
         return tuple(range(card.features))
-    return aggregate_names([band_name(band) for band in bands])
+    return aggregate_names(names)
 
 
-def _stages(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...]) -> list[Stage]:
+def _outputs(recipe: EmbeddingRecipe, features: tuple[int | str, ...]) -> tuple[ArraySpec, ...]:
+    """Arrays of the stage `embedding`, whatever it is made from."""
+    cell, n = recipe.cell, round(recipe.grid.tile_metres / recipe.cell)
+    reason = ArraySpec(
+        "embedding/reason",
+        "uint8",
+        cell,
+        n,
+        255,
+        outside=int(Reason.OUTSIDE_AREA),
+        attrs=REASON_ATTRS,
+    )
+    return (*vector_arrays(VECTORS, recipe.vectors, features, cell, n), reason)
+
+
+def _stage(
+    recipe: EmbeddingRecipe,
+    card: ModelCard | None,
+    bands: tuple[str, ...],
+    features: tuple[int | str, ...],
+) -> Stage:
     grid, cell, kind = recipe.grid, recipe.cell, recipe.vectors
     names = [band_name(band) for band in bands]
-    features, n = _features(card, bands), round(grid.tile_metres / cell)
-    outside, scaled = int(Reason.OUTSIDE_AREA), kind == "int8"
     parameters: dict[str, object] = {"cell": cell, "dtype": kind}
     if card is not None:
         assert recipe.model is not None
@@ -211,36 +266,80 @@ def _stages(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, .
     else:
         embed, halo, resource = AggregatePixels(round(cell / grid.resolution), kind), 0.0, "cpu"
         parameters["bands"] = names
-    reason = ("uint8", cell, n, 255)
-    vectors = vector_arrays(VECTORS, kind, features, cell, n)
-    stage = Stage(
+    return Stage(
         "embedding",
         embed,
-        (
-            *vectors,
-            ArraySpec("embedding/reason", *reason, outside=outside, attrs=REASON_ATTRS),
-        ),
+        _outputs(recipe, features),
         (Input("composite", halo),),
         parameters=parameters,
         resource=resource,
         gigabytes=2.0 + 3 * len(bands) * grid.tile**2 * 8 / 1e9,
     )
+
+
+def _published_stage(
+    recipe: EmbeddingRecipe, source: PublishedSource, features: tuple[int | str, ...]
+) -> Stage:
+    grid, cell, wanted = recipe.grid, recipe.cell, source.wanted
+    kernel = AggregatePublished(
+        source.place,
+        wanted.form,
+        wanted.year,
+        wanted.method,
+        source.stamp,
+        grid.resolution,
+        round(cell / grid.resolution),
+        recipe.vectors,
+    )
+    water = ArraySpec(
+        SHARE_OF_WATER,
+        "float32",
+        cell,
+        round(grid.tile_metres / cell),
+        math.nan,
+        attrs={"units": "1", "long_name": "share of pixels that the source calls water"},
+    )
+    return Stage(
+        "embedding",
+        kernel,
+        (*_outputs(recipe, features), water),
+        parameters={
+            "cell": cell,
+            "dtype": recipe.vectors,
+            "year": wanted.year,
+            "method": wanted.method,
+            "channels": list(source.channels),
+        },
+        parts=lambda tile: source.parts(),
+        outside="source",
+        gigabytes=3.0,  # a strip of vectors, its neighbours and what is aggregated of them
+    )
+
+
+def _map_stages(recipe: EmbeddingRecipe, features: tuple[int | str, ...]) -> list[Stage]:
+    """The pool of all vectors, and how far each lies from it."""
+    grid, cell = recipe.grid, recipe.cell
+    n, scaled = round(grid.tile_metres / cell), recipe.vectors == "int8"
+    outside = int(Reason.OUTSIDE_AREA)
     pool = pool_of(features, scaled, _unit(cell))
     departure = Stage(
         "map",
         MapDeparture(scaled),
         (
             ArraySpec("map/departure", "float32", cell, n, math.nan, attrs={"units": "1"}),
-            ArraySpec("map/reason", *reason, outside=outside, attrs=REASON_ATTRS),
+            ArraySpec("map/reason", "uint8", cell, n, 255, outside=outside, attrs=REASON_ATTRS),
         ),
         (Input("embedding"), Input("pool", scope="area")),
     )
-    return [stage, *pool.stages(grid.tile_metres), departure]
+    return [*pool.stages(grid.tile_metres), departure]
 
 
-def _form(recipe: EmbeddingRecipe, card: ModelCard | None, bands: tuple[str, ...]) -> Form:
-    features = _features(card, bands)
-    what = card.name if card else "statistics of " + ", ".join(map(band_name, bands))
+def _form(
+    recipe: EmbeddingRecipe,
+    card: ModelCard | None,
+    features: tuple[int | str, ...],
+    what: str,
+) -> Form:
     return Form(
         "Embedding",
         "embeddings",
@@ -297,6 +396,11 @@ imagery:
   period: 2023-03-01/2023-06-30
   # bands: [B02, B03, B04, B08]   # by default the model's
 
+# embeddings:            # published ones, in place of imagery, cube and model
+#   source: ./tessera.zarr   # Zarr (geoemb:), TESSERA's tiles, AlphaEarth's files or index
+#   year: 2023
+#   method: nearest      # or bilinear
+
 cube: {composite: median}
 
 model:                   # leave it out: mean, deviation and maximum of each band in each cell
@@ -316,4 +420,4 @@ publish: ./my-city-embedding
 # price_per_worker_hour: 0.10
 """
 
-PRODUCT = Product("embedding", EmbeddingRecipe, _resolve, ("imagery",), _TEMPLATE)
+PRODUCT = Product("embedding", EmbeddingRecipe, _resolve, ("imagery", "embeddings"), _TEMPLATE)

@@ -1,0 +1,1 @@
+"""Embeddings that others publish, behind one reader."""

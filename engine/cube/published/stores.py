@@ -1,0 +1,320 @@
+"""Embeddings in Zarr: the convention ``geoemb:``, TESSERA's zones, AlphaEarth's mosaic.
+
+The convention: https://github.com/geo-embeddings/embeddings-zarr-convention (v1). TESSERA's
+layouts: one group ``utm30`` for a zone, northings south of the equator negative, or one ``30N``
+for each half of it, reaching some rows beyond the equator.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import zarr
+
+from engine.cube.published.arrays import Cube, cube_of, dimensions_of, reading, years_of
+from engine.cube.published.reader import Piece, Published
+from engine.cube.published.rules import (
+    ALPHAEARTH,
+    PER_PIXEL,
+    TESSERA,
+    Decoded,
+    Linear,
+    PerPixel,
+    Rule,
+)
+from engine.cube.published.sheet import Box, Sheet, known_crs, north_up, zone_home
+from engine.errors import ReadError
+
+__all__ = ["published_zarr"]
+
+_GEOEMB = "61c12cc5-0e28-4056-999a-480cf3fb7e4c"
+_ZONE = re.compile(r"(?:utm(\d\d)|(\d\d)([NS]))")
+_UTM = re.compile(r"EPSG:32([67])(\d\d)")
+_MOST = 4096  # channels
+_BESIDE = 1.0  # degrees that tiles of a zone reach into its neighbours, at most
+
+
+def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Published:
+    """Embeddings of an open Zarr store.
+
+    Parameters
+    ----------
+    root : of the store.
+    title : names it.
+    mosaic : it is AlphaEarth's, whatever its attributes say: some copies have none.
+
+    Raises
+    ------
+    ReadError
+        Where it is not what it says, or says too little.
+    """
+    with reading(title):
+        said = dict(root.attrs)
+        zones = sorted(
+            name for name in root.group_keys() if _zone_of(name) is not None
+        )  # a listing: the convention has no other way to say which zones there are
+    if not mosaic and not zones and "geoemb:dimensions" not in said:
+        known = any(_is_geoemb(entry) for entry in _list(said.get("zarr_conventions")))
+        raise ReadError(
+            f"{title} does not follow the convention geoemb:",
+            got="it is named, and says nothing" if known else "no attribute geoemb:dimensions",
+            expected="geoemb:dimensions, geoemb:type and the like at its root",
+        )
+    if not zones:
+        return _published(title, [_group(root, {}, title, None, mosaic)])
+    with reading(title):
+        groups = {name: root[name] for name in zones}
+    return _published(
+        title,
+        [
+            _group(group, said, f"{name} of {title}", name, mosaic)
+            for name, group in groups.items()
+            if isinstance(group, zarr.Group)
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class _Group:
+    """A group with vectors, checked."""
+
+    piece: Piece
+    channels: tuple[str, ...]
+
+
+def _published(title: str, groups: Sequence[_Group]) -> Published:
+    channels = groups[0].channels
+    for group in groups[1:]:
+        if group.channels != channels:
+            raise ReadError(
+                f"zones of {title} have other channels",
+                got=f"{group.piece.name}: {len(group.channels)}",
+                expected=f"{len(channels)} as {groups[0].piece.name}",
+            )
+    return Published(title, channels, [group.piece for group in groups])
+
+
+def _group(
+    group: zarr.Group, above: Mapping[str, Any], where: str, zone: str | None, mosaic: bool
+) -> _Group:
+    with reading(where):
+        said = {**above, **dict(group.attrs)}
+    cube = cube_of(group, "embeddings", where)
+    if "channel" not in cube.axes:
+        raise ReadError(
+            f"{cube.what} has no axis of channels",
+            got=", ".join(dimensions_of(cube.array)),
+            expected="band or feature",
+        )
+    count = cube.size("channel")
+    told = 64 if mosaic else said.get("geoemb:dimensions", count)  # zones may not say it
+    _require_said(said, cube, where, told)
+    shape = cube.size("y"), cube.size("x")
+    crs = known_crs(
+        said.get("proj:code") or said.get("proj:wkt2") or said.get("proj:projjson"), where
+    )
+    corner, step, flipped = north_up(said.get("spatial:transform", ()), shape, where)
+    home = _home(zone, crs, where)
+    rule, scales = _rule(group, said, cube, where, zone, mosaic)
+    years = years_of(group, cube, where)
+
+    def open_year(year: int) -> Sheet:
+        load = partial(_load, cube, scales, rule, years.index(year) if years else 0, flipped)
+        return Sheet(where, crs, corner, step, shape, count, load, home)
+
+    bounds = None if home is None else _widened(home)
+    channels = _channels(group, said, cube, rule)
+    kept = _kept_years(said, years)
+    return _Group(Piece(where, kept if years else None, bounds, open_year), channels)
+
+
+def _load(
+    cube: Cube, scales: Cube | None, rule: Rule, time: int, flipped: bool, rows: slice, cols: slice
+) -> Decoded:
+    if flipped:
+        height = cube.size("y")
+        rows = slice(height - rows.stop, height - rows.start)
+    codes = cube.read(time, rows, cols)
+    found, state = rule(codes, None if scales is None else scales.read(time, rows, cols))
+    return (found[:, ::-1], state[::-1]) if flipped else (found, state)
+
+
+def _require_said(said: Mapping[str, Any], cube: Cube, where: str, dimensions: Any) -> None:
+    """Refuse arrays that are not as the attributes say."""
+    count = cube.size("channel")
+    told = said.get("geoemb:data_type", str(cube.array.dtype))
+    shape = said.get("spatial:shape")
+    found = [cube.size("y"), cube.size("x")]
+    for what, got, expected in (
+        ("dimensions", count, dimensions),
+        ("data type", str(cube.array.dtype), told),
+        ("shape", found, found if shape is None else list(_list(shape))),
+        ("registration", said.get("spatial:registration", "pixel"), "pixel"),
+    ):
+        if got != expected:
+            raise ReadError(
+                f"{where} is of another {what} than it says"
+                if what != "registration"
+                else f"{where} counts its places from the middle of pixels",
+                got=got,
+                expected=expected,
+            )
+    if said.get("geoemb:type", "pixel") not in ("pixel", "chip"):
+        raise ReadError(
+            f"{where} is of a type that is not known",
+            got=said["geoemb:type"],
+            expected="pixel or chip",
+        )
+    layout = said.get("geoemb:chip_layout")
+    if isinstance(layout, Mapping) and layout.get("layout_type") != "regular_grid":
+        raise ReadError(
+            f"chips of {where} lie on no grid",
+            got=layout.get("layout_type"),
+            expected="regular_grid",
+        )
+    if not 1 <= count <= _MOST:
+        raise ReadError(f"{where} has too many channels", got=count, expected=f"at most {_MOST}")
+
+
+def _rule(
+    group: zarr.Group,
+    said: Mapping[str, Any],
+    cube: Cube,
+    where: str,
+    zone: str | None,
+    mosaic: bool,
+) -> tuple[Rule, Cube | None]:
+    """How codes are decoded, and the array of scales where there is one."""
+    told = said.get("geoemb:quantization")
+    told = told if isinstance(told, Mapping) else {}
+    method, scale = told.get("method"), told.get("scale")
+    if zone is not None and not told and "scales" in group:
+        scale = {"type": "array", "array_name": "scales"}
+    scale = scale if isinstance(scale, Mapping) else {}
+    whole = cube.array.dtype.kind in "iu"
+    if mosaic or method == "signed_square":
+        if str(cube.array.dtype) != "int8":
+            raise ReadError(
+                f"{cube.what} is not as AlphaEarth's", got=cube.array.dtype, expected="int8"
+            )
+        return ALPHAEARTH, None
+    if scale.get("type") == "array":
+        scales = cube_of(group, scale.get("array_name"), where)
+        _require_beside(cube, scales)
+        return _per_pixel(scale, zone, where), scales
+    if scale.get("type") == "scalar" or (not whole and method in (None, "none", "linear")):
+        numbers = [scale.get("scale", 1.0), scale.get("offset", 0.0)]
+        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+            raise ReadError(
+                f"{where} has a scale that is no number", got=numbers, expected="finite numbers"
+            )
+        nodata = cube.array.attrs.get("_FillValue")
+        none = float(nodata) if whole and isinstance(nodata, int | float) else None
+        return Linear(float(numbers[0]), float(numbers[1]), none), None
+    raise ReadError(
+        f"{where} does not say what its codes mean, or in a way that is not known",
+        got=f"{cube.array.dtype}, method {method!r}, scale {scale.get('type')!r}"[:200],
+        expected="geoemb:quantization with a scale of type scalar or array, or method "
+        "signed_square; floats need none",
+    )
+
+
+def _per_pixel(scale: Mapping[str, Any], zone: str | None, where: str) -> PerPixel:
+    """TESSERA's rule in zones; what NaN is there follows from what else says no data."""
+    nodata = scale.get("nodata")
+    try:
+        number = math.nan if nodata is None else float(nodata)
+    except (TypeError, ValueError) as error:
+        raise ReadError(
+            f"{where} has scales of no data that are no number",
+            got=repr(nodata)[:80],
+            expected="a number, NaN or +inf",
+        ) from error
+    if zone is not None:
+        # in the store of halves of zones NaN is what was never computed
+        water = (nodata is None and zone.startswith("utm")) or math.isinf(number)
+        return TESSERA if water else PerPixel(most=TESSERA.most)
+    return PerPixel(nodata=number) if math.isfinite(number) else PER_PIXEL
+
+
+def _require_beside(cube: Cube, scales: Cube) -> None:
+    """Refuse scales of other places or times than the vectors'."""
+    axes = [axis for axis in ("time", "y", "x") if axis in cube.axes]
+    got = {axis: scales.size(axis) for axis in axes if axis in scales.axes}
+    expected = {axis: cube.size(axis) for axis in axes}
+    if got != expected or "channel" in scales.axes or scales.array.dtype.kind != "f":
+        raise ReadError(
+            f"{scales.what} are not those of {cube.what}",
+            got=f"{got} of {scales.array.dtype}",
+            expected=f"{expected} of floats",
+        )
+
+
+def _channels(
+    group: zarr.Group, said: Mapping[str, Any], cube: Cube, rule: Rule
+) -> tuple[str, ...]:
+    """Names of the channels: the store's own, else A00 and T000 as everybody has them."""
+    count = cube.size("channel")
+    axis = group.get(dimensions_of(cube.array)[cube.axes["channel"]])
+    names = _list(axis.attrs.get("names")) if isinstance(axis, zarr.Array) else []
+    if len(set(map(str, names))) == count and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    if rule is ALPHAEARTH:
+        return tuple(f"A{k:02d}" for k in range(count))
+    letter = "T" if "tessera" in str(said.get("geoemb:model", "")).lower() else "E"
+    return tuple(f"{letter}{k:03d}" for k in range(count))
+
+
+def _kept_years(said: Mapping[str, Any], years: tuple[int, ...]) -> frozenset[int]:
+    """Years that a zone has in whole; a store under way lists them in ``years_complete``."""
+    whole = said.get("years_complete")
+    return frozenset(years) if whole is None else frozenset(years) & set(_list(whole))
+
+
+def _zone_of(name: str) -> tuple[int, str] | None:
+    found = _ZONE.fullmatch(name)
+    if found is None or not 1 <= int(found[1] or found[2]) <= 60:
+        return None
+    return int(found[1] or found[2]), found[3] or ""
+
+
+def _home(zone: str | None, crs: str, where: str) -> Box | None:
+    """Where a zone's group goes before its neighbours'.
+
+    Raises
+    ------
+    ReadError
+        Where its CRS is that of another zone.
+    """
+    known = None if zone is None else _zone_of(zone)
+    if known is None:
+        return None
+    number, half = known
+    found = _UTM.fullmatch(crs)
+    south = half == "S"
+    if found is None or int(found[2]) != number or (found[1] == "7") != south:
+        raise ReadError(
+            f"{where} has the CRS of another place",
+            got=crs,
+            expected=f"EPSG:32{7 if south else 6}{number:02d}",
+        )
+    return zone_home(number, half)
+
+
+def _widened(home: Box) -> Box:
+    """A zone and what its tiles may reach of the others; past 180 west is beyond east."""
+    west, east = ((lon + 180.0) % 360.0 - 180.0 for lon in (home[0] - _BESIDE, home[2] + _BESIDE))
+    return west, home[1] - _BESIDE, east, home[3] + _BESIDE
+
+
+def _is_geoemb(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and entry.get("uuid") == _GEOEMB
+
+
+def _list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []

@@ -1,0 +1,152 @@
+"""Published embeddings as the source of a product: opened once, told as one item, read by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from shapely.geometry import box, mapping
+
+from engine.addresses import is_http
+from engine.cube.published.opening import open_published, stamp_of
+from engine.cube.published.reader import Published
+from engine.cube.published.rules import NODATA, VALID, WATER
+from engine.cube.published.sheet import Method
+from engine.grid.area import Area
+from engine.infer.aggregate import aggregate_cells
+from engine.infer.vectors import vector_outputs
+from engine.items import Asset, Item
+from engine.legend import Reason
+from engine.maps.cells import cell_reason
+from engine.products.vectors import VECTORS
+from engine.recipes.embeddings import Embeddings, Kind
+from engine.runs.stage import Output, Part
+from engine.runs.task import TileTask
+
+if TYPE_CHECKING:  # as in `sources`
+    from engine.catalog.search import SearchResult
+
+__all__ = ["SHARE_OF_WATER", "AggregatePublished", "PublishedSource"]
+
+SHARE_OF_WATER = "embedding/water"
+"""Array of the store: share of a cell's pixels that the source calls water, 0 to 1."""
+
+_STRIP = 1 << 28  # bytes of vectors of pixels at once
+_ALPHAEARTH = (
+    "CC-BY-4.0",
+    "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google "
+    "DeepMind.",
+)
+
+
+class PublishedSource:
+    """The section `embeddings` of a recipe, opened and checked.
+
+    Parameters
+    ----------
+    wanted : the section.
+    base : folder of the recipe's relative paths.
+
+    Attributes
+    ----------
+    place : an absolute path, or an address.
+    channels : of its vectors.
+    stamp : of its files.
+    """
+
+    def __init__(self, wanted: Embeddings, base: Path) -> None:
+        self.wanted = wanted
+        remote = is_http(wanted.source)
+        self.place = wanted.source if remote else str((base / wanted.source).absolute())
+        found = open_published(self.place, wanted.form)
+        found.require_year(wanted.year)
+        self.channels = found.channels
+        self.stamp = stamp_of(self.place)
+
+    def parts(self) -> list[Part]:
+        """The source as the one part of a tile."""
+        return [Part(0, self.stamp)]
+
+    def find(self, area: Area) -> SearchResult:
+        """The source as an item: what a product is derived from, and under which terms."""
+        from engine.catalog.search import SearchResult
+
+        wanted, place = self.wanted, self.place
+        west, south, east, north = area.geographic.bounds
+        licence, attribution = wanted.licence, wanted.attribution
+        if self.channels[0] == "A00":  # its terms ask for this sentence
+            licence, attribution = licence or _ALPHAEARTH[0], attribution or _ALPHAEARTH[1]
+        item = Item(
+            id=f"{Path(place).name}-{wanted.year}",
+            collection="embeddings",
+            source="embeddings",
+            datetime=datetime(wanted.year, 1, 1, 12, tzinfo=UTC),
+            end=datetime(wanted.year, 12, 31, 12, tzinfo=UTC),
+            bbox=(west, south, east, north),
+            geometry=mapping(box(west, south, east, north)),
+            centroid_lon=(west + east) / 2,
+            stamp=self.stamp.hex(),
+            assets={"embeddings": Asset(place)},
+            suspect=False,
+            licence=licence,
+            attribution=attribution,
+            citation=wanted.citation,
+        )
+        return SearchResult((item,), (), 0)
+
+
+@lru_cache(maxsize=4)
+def _opened(place: str, form: Kind | None, stamp: bytes) -> Published:
+    """A source, once for a process and for as long as its files are the same."""
+    return open_published(place, form)
+
+
+@dataclass(frozen=True)
+class AggregatePublished:
+    """Published vectors of pixels -> embedding/*: their statistics in each cell, and its water."""
+
+    place: str
+    form: Kind | None
+    year: int
+    method: Method
+    stamp: bytes
+    resolution: float
+    side: int  # pixels along a cell
+    kind: str
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        source = _opened(self.place, self.form, self.stamp)
+        window = task.grid.tile_geobox(task.tile, self.resolution)
+        height, width = window.shape
+        row = len(source.channels) * width * self.side * 4
+        strip = max(_STRIP // row, 1) * self.side
+        vectors, water, reasons = [], [], []
+        for top in range(0, height, strip):
+            part = window[top : min(top + strip, height), :]
+            values, states = source.read(part, self.year, self.method)
+            valid = states == VALID
+            cells = aggregate_cells(values, valid, self.side)
+            there = np.logical_not(np.isnan(cells).any(axis=0)).astype(np.uint8)
+            pixels = np.where(states == NODATA, Reason.NO_SCENE, Reason.DATA).astype(np.uint8)
+            shape = cells.shape[1], self.side, cells.shape[2], self.side
+            vectors.append(cells)
+            water.append((states == WATER).reshape(shape).mean(axis=(1, 3)))
+            reasons.append(cell_reason(there, pixels, self.side))
+        found = np.concatenate(vectors, axis=1)
+        share = np.concatenate(water).astype(np.float32)
+        wanted = task.defined(task.outputs[0].resolution)
+        if wanted is not None:
+            found[:, ~wanted] = np.nan
+            share[~wanted] = np.nan
+        yield Output(
+            {
+                **vector_outputs(VECTORS, self.kind, found),
+                SHARE_OF_WATER: share,
+                "embedding/reason": np.concatenate(reasons),
+            }
+        )
