@@ -13,7 +13,8 @@ from engine.infer.aggregate import aggregate_names
 from engine.infer.vectors import vector_arrays
 from engine.items import band_name
 from engine.legend import Reason, Scale
-from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
@@ -107,8 +108,10 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
                 got=f"{found.name}: {found.architecture}",
                 remedy="leave model out for the statistics of pixels",
             )
+        found.check_features()
+        found.check_precision(recipe.model.precision)
         card = at_cells(found, recipe.cell)
-        verify_weights(found)
+        examine_weights(found)
     bands = recipe.imagery.bands or (card.bands if card else None)
     if bands is None:
         raise RecipeError(
