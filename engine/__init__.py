@@ -18,6 +18,7 @@ migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
+convert      weights from elsewhere into a model card
 sample       cells of a map to look at
 evaluate     a map against what is known
 beside       how green each local climate zone is
@@ -101,6 +102,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
+    from engine.models.convert import convert
     from engine.notebook.cube import open_cube
     from engine.notebook.kernels import composite, score
     from engine.pipeline.doctor import examine as doctor
@@ -150,6 +152,7 @@ __all__ = [
     "areas",
     "beside",
     "composite",
+    "convert",
     "diff",
     "doctor",
     "embed",
@@ -181,6 +184,7 @@ _HOMES = {
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
     "composite": "engine.notebook.kernels.composite",
+    "convert": "engine.models.convert.convert",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
     "embed": "engine.pipeline.embed.embed",
