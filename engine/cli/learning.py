@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -195,9 +195,7 @@ def convert(
     """Make a model card of weights from elsewhere, as weights alone: no code of a file is run."""
     from engine.models.convert import convert as make
 
-    given = {
-        name: value for name, value in (("architecture", architecture), ("bands", bands)) if value
-    }
+    given: dict[str, Any] = {} if architecture is None else {"architecture": architecture}
     if bands:
         given["bands"] = [name.strip() for name in bands.split(",")]
     for key, value in read_overrides(fields).items():

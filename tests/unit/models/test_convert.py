@@ -60,8 +60,9 @@ def test_a_checkpoint_becomes_a_card(tmp_path: Path, wrapped: str) -> None:
     assert card.probe is not None
     assert (len(card.probe.scores), len(card.probe.features)) == (16, 8)
     x = torch.randn(3, 5, 44, 44)
+    found = given_by(card, x)
     with torch.inference_mode():
-        for ours, theirs in zip(given_by(card, x), made(x), strict=True):
+        for ours, theirs in zip(found, made(x), strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
@@ -179,8 +180,9 @@ def test_keras_s_graph_network_becomes_a_card(tmp_path: Path, first: int) -> Non
     assert (card.features, card.output) == (32, "logit")
     graphs = torch.rand(4, 50, 5)
     graphs[:, 20:] = 0
+    found = given_by(card, graphs)
     with torch.inference_mode():
-        for ours, theirs in zip(given_by(card, graphs), made(graphs), strict=True):
+        for ours, theirs in zip(found, made(graphs), strict=True):
             torch.testing.assert_close(ours, theirs)
 
 
