@@ -15,7 +15,9 @@ from support.worlds import SMALL, synthesize
 
 import engine
 from engine.errors import CardError
+from engine.infer.predict import Predictor
 from engine.models.convert import convert
+from engine.models.inputs import prepare_input
 
 pytestmark = pytest.mark.slow
 
@@ -71,3 +73,32 @@ def test_an_encoder_cannot_make_a_map_of_classes(world: Path, tmp_path: Path) ->
     convert(tmp_path / "net.onnx", tmp_path / "card", bands=bands, classes=(), cell=40.0)
     with pytest.raises(CardError, match="product: embedding"):
         mapped(world, "none", str(tmp_path / "card"))
+
+
+def test_an_encoder_embeds_the_cells(world: Path, tmp_path: Path) -> None:
+    bands = ("B04", "B03", "B02")
+    (tmp_path / "net.onnx").write_bytes(small(classes=0).SerializeToString())
+    card = convert(tmp_path / "net.onnx", tmp_path / "card", bands=bands, classes=(), cell=40.0)
+    made = yaml.safe_load(next(world.glob("*.yaml")).read_text())
+    recipe: dict[str, Any] = {
+        "name": "encoded",
+        "product": "embedding",
+        "area": {"file": str(world / "truth" / "area.geojson")},
+        "grid": {**made["grid"], "tile": 160, "chunk": 160},
+        "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
+        "cube": {"keep_scenes": False},
+        "model": {"card": str(tmp_path / "card"), "device": "cpu"},
+        "vectors": "float32",
+        "cell": 80,
+        "store": str(world / "encoded-store"),
+    }
+    assert shared.run(recipe).failed == ()
+    tree = engine.open_store(recipe["store"], decode=False).load()
+    found = tree["embedding"]["vectors"].values
+    row, col = np.argwhere(~np.isnan(found).any(axis=0))[5].tolist()
+    names = [str(band) for band in tree["composite"]["band"].values]
+    here = np.s_[row * 8 : row * 8 + 8, col * 8 : col * 8 + 8]
+    patch = tree["composite"]["bands"].values[[names.index(band) for band in bands]][:, *here]
+    seen = tree["composite"]["observations"].values[here] > 0
+    batch = prepare_input(patch, seen, card)[None]
+    np.testing.assert_allclose(found[:, row, col], Predictor(card, "cpu")(batch)[1][0], atol=1e-5)
