@@ -19,6 +19,7 @@ areas        a page of training areas, the doubtful ones first
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
+convert      weights from elsewhere into a model card
 sample       cells of a map to look at
 evaluate     a map against what is known
 beside       how green each local climate zone is
@@ -102,6 +103,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
+    from engine.models.convert import convert
     from engine.notebook.cube import open_cube
     from engine.notebook.kernels import composite, score
     from engine.pipeline.doctor import examine as doctor
@@ -152,6 +154,7 @@ __all__ = [
     "areas",
     "beside",
     "composite",
+    "convert",
     "diff",
     "doctor",
     "embed",
@@ -184,6 +187,7 @@ _HOMES = {
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
     "composite": "engine.notebook.kernels.composite",
+    "convert": "engine.models.convert.convert",
     "diff": "engine.compare.releases.diff",
     "doctor": "engine.pipeline.doctor.examine",
     "embed": "engine.pipeline.embed.embed",

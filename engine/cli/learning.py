@@ -1,4 +1,4 @@
-"""Verbs that learn, judge and compare: train, adapt, propagate, evaluate, areas, sample, beside."""
+"""Verbs that learn, judge and compare: train, adapt, convert, propagate, evaluate, areas, …"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -194,6 +194,36 @@ def beside(
         draw_zones(found)
 
 
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help=".pt, .safetensors, .h5 or .onnx", show_default=False)
+    ],
+    folder: Annotated[Path, typer.Argument(help="of the model card", show_default=False)],
+    architecture: Annotated[
+        str | None, typer.Option(help="that natmap knows: mscnn, gcn …")
+    ] = None,
+    bands: Annotated[str | None, typer.Option(help="B02,B03,… in the network's order")] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, any field of the card; repeatable"),
+    ] = None,
+) -> None:
+    """Make a model card of weights from elsewhere, as weights alone: no code of a file is run."""
+    from engine.models.convert import convert as make
+
+    given: dict[str, Any] = {} if architecture is None else {"architecture": architecture}
+    if bands:
+        given["bands"] = [name.strip() for name in bands.split(",")]
+    for key, value in read_overrides(fields).items():
+        inner = given
+        *path, last = key.split(".")
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[last] = value
+    card = make(source, folder, **given)
+    sys.stdout.write(f"{folder / 'card.json'}: {card.name}\n")
+
+
 def _codes(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")] if text.strip() else []
@@ -201,5 +231,5 @@ def _codes(option: str, text: str) -> list[int]:
         raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
-VERBS = (train, adapt, propagate, evaluate, areas, sample, beside)
+VERBS = (train, adapt, convert, propagate, evaluate, areas, sample, beside)
 """In the order in which the command lists them."""

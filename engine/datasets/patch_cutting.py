@@ -85,7 +85,7 @@ def cut_patches(
         tell(f"note: {note}")
     crs = tuple(str(source.identity["crs"]) for source in sources)
     ahead = _together([each.as_labels for each in labelled], [s.name for s in sources], crs)
-    reach = _reach(recipe, 32, _resolution(sources), sees)
+    reach = _reach(recipe, recipe.patch, _resolution(sources), sees)
     lacks = what_is_empty(recipe.split, ahead, split_labelled(recipe.split, ahead, reach), reach)
     for note in lacks:
         tell(f"note: {note}")
@@ -190,7 +190,7 @@ class _Source:
         if label.areas is not None:
             read = read_training_areas(self.base / label.areas, field=label.field)
             areas, notes = read.areas, list(read.notes)
-            side = 32 * self.recipe.grid.resolution
+            side = recipe.patch * self.recipe.grid.resolution
             samples = cells_of_areas(areas, cells, patch=side)
             notes += areas_without_cells(areas, samples, cells)
             if (small := small_areas(areas, cells, side)) is not None:
@@ -220,6 +220,7 @@ class _Source:
             samples["row"],
             samples["col"],
             len(wanted),
+            patch=recipe.patch,
             context=recipe.context,
             step=step,
         )
@@ -247,7 +248,7 @@ class _Source:
             np.zeros(len(x), np.uint16),
             np.full(len(x), UNUSED, np.uint8),
             recipe.model.bands,
-            32,
+            recipe.patch,
             recipe.context,
             self.recipe.grid.resolution,
             (place,),
@@ -320,7 +321,9 @@ def _resolution(sources: Sequence[_Source]) -> float:
 def _key(recipe: ClassifierRecipe, sources: list[_Source]) -> str:
     """What decides the patch set."""
     digest = hashlib.sha256()
-    digest.update(recipe.model_dump_json(include={"labels", "context"}).encode())
+    # sets that were cut when all patches had 32 px keep their key
+    decides = {"labels", "context"} | ({"patch"} if recipe.patch != 32 else set())
+    digest.update(recipe.model_dump_json(include=decides).encode())
     digest.update(f"{_FORM} {recipe.split.seed}".encode())
     digest.update(json.dumps(recipe.model.bands).encode())
     for source in sources:

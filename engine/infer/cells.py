@@ -96,7 +96,7 @@ def score_cells(
     ):
         mask = scored[here]
         for out, values in ((scores, found), (features, hidden)):
-            block = values.reshape(side, side, -1)[: mask.shape[0], : mask.shape[1]]
+            block = values.reshape(side, side, len(out))[: mask.shape[0], : mask.shape[1]]
             out[:, *here] = np.where(mask, block.transpose(2, 0, 1), np.nan)
     return Scored(scores, features, scored)
 

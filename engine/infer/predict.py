@@ -15,7 +15,9 @@ from torch import nn
 
 from engine.errors import RunError
 from engine.models.card import ModelCard
+from engine.models.onnx_network import choose_provider
 from engine.models.registry import load_model
+from engine.models.weights import ONNX
 from engine.recipes.sections import Device
 
 __all__ = ["Predictor", "choose_device", "get_predictor"]
@@ -63,6 +65,8 @@ def get_predictor(card: ModelCard, asked: Device, precision: str) -> Predictor:
         Where a GPU is asked for and this machine has none.
     """
     device = choose_device(asked)
+    if card.architecture == ONNX:
+        device = choose_provider(asked, device)
     key = card.key, device, precision
     if key not in _loaded:
         while len(_loaded) >= _MOST:
@@ -104,7 +108,7 @@ class Predictor:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         self.card, self.device, self.precision = card, device, precision
-        self.model = load_model(card).to(device)
+        self.model = load_model(card, device)
         # two thirds of the time on CPUs; volumes and graphs have no such form
         self._format = torch.contiguous_format
         if any(isinstance(module, nn.Conv2d) for module in self.model.modules()):
@@ -118,7 +122,7 @@ class Predictor:
             pool = ThreadPoolExecutor(
                 threads or _CORES, "predict", initializer=torch.set_num_threads, initargs=(1,)
             )
-            self.size, self._map = _PART, pool.map
+            self.size, self._map = getattr(self.model, "batch", _PART), pool.map
 
     def __call__(
         self, batch: npt.NDArray[np.float32], wanted: npt.NDArray[np.bool_] | None = None
@@ -216,7 +220,9 @@ class Predictor:
             return found[: len(part)]
 
         while True:
-            size = 1 if self.device == "cpu" else self.size or _WINDOWS
+            size = self.size or _WINDOWS
+            if self.device == "cpu":
+                size = getattr(self.model, "batch", 1)
             parts = [windows[i : i + size] for i in range(0, len(windows), size)]
             try:
                 return np.concatenate(list(self._map(run, parts)))

@@ -1,7 +1,7 @@
 """Model card: what a network is, what it must be fed, and what it gives. Imports no torch.
 
-A card is one JSON file, a STAC item with the fields of the MLM extension, beside a safetensors
-file. What MLM has no field for (fill, context, cell) stands under ``natmap:``.
+A card is one JSON file, a STAC item with the fields of the MLM extension, beside a safetensors or
+ONNX file. What MLM has no field for (fill, context, cell) stands under ``natmap:``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
@@ -20,14 +20,18 @@ from engine.errors import CardError, WeightsError
 from engine.items import BANDS, band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
 from engine.licences import one_line
+from engine.models.card_parts import DataFile, Fusion, Probe
+from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
 
 __all__ = [
     "ABOUT",
     "SEGMENTERS",
+    "DataFile",
     "Fusion",
     "ModelCard",
+    "Probe",
     "find_card",
     "load_card",
     "verify_weights",
@@ -38,8 +42,20 @@ _BLOCK = 16
 _LARGEST = 4096  # px: a patch or window of more is no network's that a worker could hold
 _MOST_BYTES = 4 << 20  # of a card
 SEGMENTERS = ("ugsnet", "unet")
-"""Architectures that give every pixel of a window a class; all others give one to a patch."""
-LATER = ("names", "ignored", "fusion", "attribution", "citation", "address", "shareable")
+"""Architectures that give every pixel of a window a class; all others give one to a patch, but for
+an ONNX file, of which `task` says it."""
+LATER = (
+    "names",
+    "ignored",
+    "fusion",
+    "attribution",
+    "citation",
+    "address",
+    "shareable",
+    "task",
+    "data",
+    "probe",
+)
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 ABOUT = {
     "name",
@@ -50,6 +66,7 @@ ABOUT = {
     "address",
     "shareable",
     "provenance",
+    "probe",
 }
 """Fields that decide no result."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
@@ -58,26 +75,13 @@ _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 _Terms = Annotated[str, AfterValidator(one_line)]
 
 
-class Fusion(Strict):
-    """The stream that a graph network was fused with, and how the two were weighed.
-
-    Attributes
-    ----------
-    beside : name of that stream's model; key : of its card.
-    sentinel_weight : its weight, 0 to 1; the rest is the graph's.
-    """
-
-    beside: str
-    key: str
-    sentinel_weight: float = Field(ge=0, le=1)
-
-
 class ModelCard(Strict):
     """A model, described.
 
     Attributes
     ----------
-    architecture : key of the registry.
+    architecture : key of the registry, or "onnx".
+    task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
     bands : B-names, in input order.
     clip : reflectance is clipped to [low, high] first, or not at all.
@@ -88,25 +92,29 @@ class ModelCard(Strict):
     overlap : of neighbouring windows of a segmenter, px.
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
-    classes : codes of the outputs, in order.
+    classes : codes of the outputs, in order; none of an encoder, which gives features alone.
     names : what these are, of a segmenter with classes of its own; without it a segmenter gives
         green space and what is not, any other model local climate zones.
     ignored : codes of labels that say nothing; for the training of such a segmenter.
-    features : length of the penultimate vector; 0 of a segmenter.
+    features : length of the penultimate vector; 0 of a segmenter, and of an ONNX file that gives
+        none.
     fusion : of a graph network, the weight that was found for it beside another stream.
     output : what the network gives: "probability" or "logit".
     licence, attribution, citation : under which terms it may be used, who is to be named, and how
         it is cited.
     address : where anybody can get the weights.
     shareable : whether the weights may be handed on; None: where a licence is stated.
-    weights : name of the safetensors file, in the card's folder.
+    weights : name of the safetensors or ONNX file, in the card's folder.
     sha256 : of that file.
+    data : files that hold weights of an ONNX file.
+    probe : what the network gives for a fixed input.
     folder : where the card lies; not part of the card.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     version: str = "1"
     architecture: str
+    task: Literal["segment"] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...]
     clip: tuple[float, float] | None = None
@@ -133,6 +141,8 @@ class ModelCard(Strict):
     provenance: str = ""
     weights: str
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    data: tuple[DataFile, ...] = Field((), max_length=64)
+    probe: Probe | None = None
     folder: Path = Field(Path(), exclude=True)
 
     @model_validator(mode="after")
@@ -159,7 +169,7 @@ class ModelCard(Strict):
             )
         known = {c.code for c in self.legend}
         given = set(self.classes)
-        if not given or len(given) != len(self.classes) or not given <= known:
+        if len(given) != len(self.classes) or not given <= known:
             wanted = f"{min(known)}..{max(known)}"
             raise ValueError(f"classes must be different codes of {wanted}; got {self.classes}")
         if self.segments and self.classes != tuple(sorted(known)):
@@ -173,16 +183,37 @@ class ModelCard(Strict):
             raise ValueError("names of classes must be different")
         if set(self.ignored) & known:
             raise ValueError("a code is a class, or ignored; not both")
-        if self.segments == (self.features > 0):
-            raise ValueError(f"features: {self.features} of architecture {self.architecture}")
+        least = 0 if self.segments or (self.architecture == ONNX and given) else 1
+        if not least <= self.features <= (0 if self.segments else self.features):
+            raise ValueError(
+                f"features: {self.features} of architecture {self.architecture}"
+                + ("" if given else " without classes")
+            )
+        self._fits_onnx()
         if 2 * self.overlap > self.patch:
             raise ValueError(f"overlap: {self.overlap} is over half of patch: {self.patch}")
         return self
 
+    def _fits_onnx(self) -> None:
+        if self.architecture != ONNX:
+            if self.task or self.data:
+                raise ValueError("task and data are of architecture onnx")
+            return
+        if self.context or self.parameters:
+            raise ValueError("architecture onnx has neither context nor parameters")
+        names = [file.name for file in self.data]
+        if len({self.weights, "card.json", *names}) < len(names) + 2:
+            raise ValueError("names of data must be different, and neither card nor weights")
+
     @property
     def segments(self) -> bool:
         """Whether it gives every pixel of a window a class."""
-        return self.architecture in SEGMENTERS
+        return self.architecture in SEGMENTERS or self.task == "segment"
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it has no classes, and gives features alone."""
+        return not self.classes
 
     @property
     def legend(self) -> tuple[LandClass, ...]:
@@ -233,6 +264,34 @@ class ModelCard(Strict):
         """What decides the result: architecture, input, weights; not with whom it is fused."""
         text = self.model_dump_json(exclude={"fusion"} | ABOUT | self.idle)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def check_features(self) -> None:
+        """Refuse a model of which no features can be stored.
+
+        Raises
+        ------
+        CardError
+        """
+        if not self.features:
+            raise CardError(
+                f"model {self.name} gives no features",
+                got=f"features: 0 of architecture {self.architecture}",
+                remedy="export it with its features as a second output",
+            )
+
+    def check_precision(self, precision: str) -> None:
+        """Refuse a precision that the model cannot be told.
+
+        Raises
+        ------
+        CardError
+        """
+        if self.architecture == ONNX and precision != "float32":
+            raise CardError(
+                "an ONNX file computes in its own precision",
+                got=f"precision: {precision}",
+                remedy="leave model.precision out",
+            )
 
     def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:
         """Refuse a cube that the model was not made for.
@@ -287,7 +346,7 @@ def find_card(name: str, base: Path) -> Path:
 
 
 def load_card(path: str | Path) -> ModelCard:
-    """Read a card; its weights are not opened, but must be there and be safetensors.
+    """Read a card; its weights are not opened, but must be there and be of the card's kind.
 
     Raises
     ------
@@ -296,12 +355,12 @@ def load_card(path: str | Path) -> ModelCard:
     path = Path(path)
     if path.is_dir():
         path = path / "card.json"
-    if path.suffix in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".ckpt"):
+    if path.suffix in (".pt", ".pth", ".pkl", ".h5", ".hdf5", ".ckpt", ".onnx", ".safetensors"):
         raise WeightsError(
             "weights are not a card",
             got=path.name,
-            expected="a card (JSON) beside a safetensors file",
-            remedy="import the weights first; `python -m engine.models.import_sen2lcz` for Sen2LCZ",
+            expected="a card (JSON) beside a safetensors or ONNX file",
+            remedy="make a card of them first: natmap convert",
         )
     try:
         raw = read_json(read_document(path, _MOST_BYTES))
@@ -314,45 +373,8 @@ def load_card(path: str | Path) -> ModelCard:
     except ValidationError as error:
         said = explain(error, ModelCard)
         raise CardError("the model card is wrong", got=f"{path.name}: {said}") from error
-    _require_safetensors(path.parent / card.weights)
+    require_form(card)
     return card
-
-
-def verify_weights(card: ModelCard) -> Path:
-    """The weights' path, once their checksum is the card's.
-
-    Raises
-    ------
-    WeightsError
-    """
-    path = card.folder / card.weights
-    _require_safetensors(path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != card.sha256:
-        raise WeightsError(
-            "the weights are not those of the card",
-            got=f"sha256 {found}",
-            expected=f"sha256 {card.sha256}",
-            remedy="get card and weights again, both from one place",
-        )
-    return path
-
-
-def _require_safetensors(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            head = file.read(9)
-    except OSError as error:
-        raise WeightsError("the weights are not there", got=f"{path.name}: {error}") from error
-    length = int.from_bytes(head[:8], "little")
-    if len(head) < 9 or head[8:9] != b"{" or length > path.stat().st_size:
-        kind = "a pickle" if head[:2] in (b"\x80\x02", b"\x80\x04", b"PK") else "another format"
-        raise WeightsError(
-            "the weights are not safetensors",
-            got=f"{path.name}: {kind}",
-            expected="a .safetensors file",
-            remedy="convert it where it comes from; natmap opens no pickles, they can run code",
-        )
 
 
 def _parse(raw: Mapping[str, Any], folder: Path) -> ModelCard:

@@ -8,6 +8,7 @@ from typing import Any
 
 from engine.licences import stac_licence
 from engine.models.card import ModelCard
+from engine.models.weights import ONNX
 
 __all__ = ["mlm_fields", "weights_asset", "write_card"]
 
@@ -27,13 +28,13 @@ def write_card(card: ModelCard, folder: str | Path) -> Path:
 def mlm_fields(card: ModelCard) -> dict[str, Any]:
     """What the MLM extension says of a model: properties of an item, ``mlm:name`` and on."""
     side = card.patch + 2 * card.context
-    task = "semantic-segmentation" if card.segments else "scene-classification"
+    task = _task(card)
     classes = {c.code: c for c in card.legend}
     across = [side, side] if card.segments else []
     fields: dict[str, Any] = {
         "mlm:name": card.name,
         "mlm:architecture": card.architecture,
-        "mlm:framework": "PyTorch",
+        "mlm:framework": "ONNX" if card.architecture == ONNX else "PyTorch",
         "mlm:tasks": [task],
         "mlm:input": [
             {
@@ -49,11 +50,15 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
         ],
         "mlm:output": [
             {
-                "name": card.output,
+                "name": "features" if card.encodes else card.output,
                 "tasks": [task],
                 "result": {
-                    "shape": [-1, len(card.classes), *across],
-                    "dim_order": ["batch", "class", *(("height", "width") if across else ())],
+                    "shape": [-1, len(card.classes) or card.features, *across],
+                    "dim_order": [
+                        "batch",
+                        "feature" if card.encodes else "class",
+                        *(("height", "width") if across else ()),
+                    ],
                     "data_type": "float32",
                 },
                 "classification:classes": [
@@ -70,11 +75,12 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
 
 def weights_asset(card: ModelCard) -> dict[str, Any]:
     """The weights as a STAC asset."""
+    kind = ONNX if card.architecture == ONNX else "safetensors"
     return {
         "href": card.weights,
-        "type": "application/octet-stream; framework=safetensors",
+        "type": f"application/octet-stream; framework={kind}",
         "roles": ["mlm:model", "mlm:weights"],
-        "mlm:artifact_type": "safetensors",
+        "mlm:artifact_type": kind,
         "file:checksum": "1220" + card.sha256,
     }
 
@@ -99,8 +105,26 @@ def _format(card: ModelCard) -> dict[str, Any]:
             "natmap:card": json.loads(card.model_dump_json(exclude=card.idle)),
         },
         "links": [],
-        "assets": {"model": weights_asset(card)},
+        "assets": {
+            "model": weights_asset(card),
+            **{
+                file.name: {
+                    "href": file.name,
+                    "type": "application/octet-stream",
+                    "roles": ["mlm:weights"],
+                    "file:checksum": "1220" + file.sha256,
+                }
+                for file in card.data
+            },
+        },
     }
+
+
+def _task(card: ModelCard) -> str:
+    """One of the extension's tasks; that of features alone is a search for what is similar."""
+    if card.encodes:
+        return "similarity-search"
+    return "semantic-segmentation" if card.segments else "scene-classification"
 
 
 def _scaling(card: ModelCard) -> list[dict[str, Any]] | None:

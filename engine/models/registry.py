@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +20,15 @@ from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
 from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
+from engine.models.onnx_checks import examine
+from engine.models.onnx_network import OnnxNetwork
+from engine.models.probes import check_probe, example_of
 from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
 from engine.models.sen2lcz import Sen2LCZ
 from engine.models.ugsnet import UGSNet
 from engine.models.unet import UNet
+from engine.models.weights import ONNX
 
 __all__ = [
     "ARCHITECTURES",
@@ -34,6 +39,7 @@ __all__ = [
     "load_model",
     "load_weights",
     "measure",
+    "output_kind",
     "save_model",
 ]
 
@@ -68,7 +74,10 @@ def _make(architecture: str, parameters: Mapping[str, Any], bands: int, classes:
     if builder is None:
         raise CardError("unknown architecture", got=architecture, expected=", ".join(ARCHITECTURES))
     try:
-        return builder(bands=bands, classes=classes, **parameters)
+        with warnings.catch_warnings():
+            # the last layer of an encoder has nothing to draw
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            return builder(bands=bands, classes=classes, **parameters)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         raise CardError(
             f"wrong parameters for {architecture}", got=f"{dict(parameters)}: {error}"
@@ -97,10 +106,10 @@ def measure(
     context = int(getattr(network, "context", 0))
     try:
         with torch.inference_mode():
-            scores, features = network(_example(network, bands, patch + 2 * context))
+            scores, features = network(example_of(network, bands, patch + 2 * context))
     except (ValueError, RuntimeError) as error:
         raise CardError(f"{architecture} cannot take patches of {patch} px", got=error) from error
-    return Measured(context, int(features.shape[1]), _kind(scores))
+    return Measured(context, int(features.shape[1]), output_kind(scores))
 
 
 def load_weights(card: ModelCard) -> dict[str, Tensor]:
@@ -110,6 +119,12 @@ def load_weights(card: ModelCard) -> dict[str, Tensor]:
     ------
     WeightsError
     """
+    if card.architecture == ONNX:
+        raise WeightsError(
+            "an ONNX file cannot be trained further",
+            got=card.name,
+            expected=f"a card of {', '.join(ARCHITECTURES)}",
+        )
     path = verify_weights(card)
     try:
         return dict(load_file(path))
@@ -179,23 +194,36 @@ def save_model(card: ModelCard, weights: Mapping[str, Tensor], folder: Path) -> 
     return card
 
 
-def load_model(card: ModelCard) -> nn.Module:
+def load_model(card: ModelCard, device: str = "cpu") -> nn.Module:
     """The card's network with its weights, in evaluation mode.
+
+    Parameters
+    ----------
+    card : ModelCard
+    device : where it is to run.
 
     Raises
     ------
     WeightsError
-        Where the checksum, a name or a shape is not the card's, or a weight is not a number.
+        Where the checksum, a name or a shape is not the card's, or a weight is not a number; where
+        an ONNX file could do harm; where the card's probe gives other numbers.
     CardError
         Where the network does not give what the card says it gives.
     """
+    if card.architecture == ONNX:
+        network = OnnxNetwork(examine(card), card.segments, device)
+        _require_outputs(network, card)
+        network.require_alone(example_of(network, len(card.bands), card.patch))
+        check_probe(network, card)
+        return network
     state = load_weights(card)
     model = build(card)
     _require_fit(model.state_dict(), state, card)
     model.load_state_dict(state, strict=False)  # all but the batch counts, checked above
     model.eval()
     _require_outputs(model, card)
-    return model
+    check_probe(model, card)
+    return model.to(device)
 
 
 def _require_fit(wanted: Mapping[str, Any], got: Mapping[str, Any], card: ModelCard) -> None:
@@ -236,7 +264,7 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             expected=f"context: {context}",
             remedy="set it, or the network's parameter `leading`",
         )
-    example = _example(model, len(card.bands), card.patch + 2 * card.context, card.fill)
+    example = example_of(model, len(card.bands), card.patch + 2 * card.context, card.fill)
     try:
         with torch.inference_mode():
             scores, features = model(example)
@@ -248,8 +276,8 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
             got=card.features,
             expected=features.shape[1],
         )
-    found = _kind(scores)
-    if found != card.output:
+    found = output_kind(scores)
+    if found != card.output and not card.encodes:
         raise CardError(
             "the card takes the network's output for something else",
             got=f"output: {card.output}",
@@ -258,27 +286,24 @@ def _require_outputs(model: nn.Module, card: ModelCard) -> None:
 
 
 def _require_windows(model: nn.Module, card: ModelCard) -> None:
+    side = card.patch if card.architecture == ONNX else 64
     try:
         with torch.inference_mode():
-            found = model(torch.zeros(1, len(card.bands), 64, 64))
+            found = model(torch.zeros(1, len(card.bands), side, side))
     except (ValueError, RuntimeError) as error:
         raise CardError(f"{card.architecture} cannot take the card's bands", got=error) from error
-    if card.output != "logit" or tuple(found.shape) != (1, len(card.classes), 64, 64):
+    wanted = (1, len(card.classes), side, side)
+    if card.output != "logit" or tuple(found.shape) != wanted:
         raise CardError(
             "the card takes the network's output for something else",
-            got=f"output: {card.output}, {tuple(found.shape)} of a window of 64 px",
-            expected=f"logits (1, {len(card.classes)}, 64, 64)",
+            got=f"output: {card.output}, {tuple(found.shape)} of a window of {side} px",
+            expected=f"logits {wanted}",
         )
 
 
-def _example(network: nn.Module, bands: int, side: int, value: float = 0.5) -> Tensor:
-    """One input of a network: a patch, or what the network itself calls one."""
-    own = getattr(network, "example", None)
-    found: Tensor = own() if own else torch.full((1, bands, side, side), value)
-    return found
-
-
-def _kind(scores: Tensor) -> str:
-    """Whether one patch's scores are probabilities or logits."""
+def output_kind(scores: Tensor) -> str:
+    """Whether one patch's scores are probabilities or logits; those of an encoder are neither."""
+    if not scores.numel():
+        return "logit"
     total = float(scores.sum())
     return "probability" if scores.min() >= 0 and abs(total - 1) < 1e-3 else "logit"

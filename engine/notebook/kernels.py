@@ -191,7 +191,7 @@ def score(
         Where `cube` is no composite.
     """
     model = card if isinstance(card, ModelCard) else load_card(find_card(str(card), Path()))
-    if model.segments or model.architecture == "gcn":
+    if model.segments or model.encodes or model.architecture == "gcn":
         raise CardError(
             "only classifiers of patches score a composite",
             got=f"{model.name}: {model.architecture}",
@@ -199,6 +199,7 @@ def score(
         )
     if precision not in ("float32", "bfloat16"):
         raise RecipeError("no such precision", got=precision, expected="float32 or bfloat16")
+    model.check_precision(precision)
     bands, observations = _composed(cube)
     place, names = place_of(bands), names_of(bands)
     model.check_cube(tuple(names), place.resolution)

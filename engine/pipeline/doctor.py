@@ -28,7 +28,8 @@ from engine.cube.read import sample_item
 from engine.environment import require_numbers
 from engine.errors import NatmapError, StoreError
 from engine.items import BANDS, band_name
-from engine.models.card import find_card, load_card, verify_weights
+from engine.models.card import find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.pipeline.verbs import plan
 from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
@@ -261,7 +262,7 @@ def _model(recipe: Recipe, base: Path) -> str:
     if choice is None:
         return "none asked for"
     card = load_card(find_card(choice.card, base))
-    verify_weights(card)
+    examine_weights(card)
     return f"{card.name}: weights are those of the card"
 
 

@@ -39,6 +39,7 @@ labels:
     # most: 5000                  # patches of this place, rare classes first
 
 patches: ./patches                # the patch set (Zarr), cut once
+# patch: 32                       # side of a patch, px; or 48, 64
 # context: 16                     # pixels kept about each patch, for models that see further
 
 split: {by: group, shares: [0.7, 0.1, 0.2]}   # whole training areas; or by: block, or by: place

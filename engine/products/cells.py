@@ -72,6 +72,12 @@ def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ..
             got=f"{card.name}: {card.architecture}",
             remedy="product: ugs is made with segmenters",
         )
+    if card.encodes:
+        raise CardError(
+            "product lcz needs a network with classes",
+            got=f"{card.name}: an encoder, with features alone",
+            remedy="product: embedding (or natmap embed) is made with encoders",
+        )
     card.check_cube(bands, choice.resolution)
     # whole inference blocks, so that no batch is cut by a tile's edge
     unit = card.block * card.step
@@ -96,11 +102,14 @@ def score_stages(
     card : of a classifier of patches.
     bands : of the cube, as named there.
     """
+    card.check_precision(choice.precision)
     names = [band_name(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
     cell, n = card.cell, round(grid.tile_metres / card.cell)
     codes = tuple(card.classes)
     patch_input = Input("composite", card.halo * card.resolution)
+    if choice.embedding is not None:
+        card.check_features()
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
 

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.legend import NamedClass, Reason
-from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
 from engine.products.product import (
@@ -173,7 +174,7 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     bands = asked or card.bands
     require_segmenter(card, choice, bands)
     _require_cells(choice)
-    verify_weights(card)
+    examine_weights(card)
     area, notes = find_area(recipe, base)
     mask, own = Mask(recipe, base), Polygons()
     if images is not None:

@@ -15,7 +15,8 @@ from engine.infer.aggregate import aggregate_names
 from engine.infer.vectors import vector_arrays
 from engine.items import band_name
 from engine.legend import Reason, Scale
-from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
 from engine.products.lcz import LczRecipe
@@ -28,7 +29,9 @@ from engine.products.vectors import (
     AggregatePixels,
     EmbedCells,
     MapDeparture,
+    at_cells,
     pool_of,
+    unit_of,
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
 from engine.recipes.embeddings import Embeddings
@@ -37,10 +40,9 @@ from engine.recipes.sections import Cube, Imagery, ModelChoice
 from engine.runs.stage import Input, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PRODUCT", "EmbeddingRecipe", "at_cells", "embedding_of"]
+__all__ = ["PRODUCT", "EmbeddingRecipe", "embedding_of"]
 
 _SUFFIX = "-embedding"
-_UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
 
 
 class EmbeddingRecipe(Recipe):
@@ -118,36 +120,6 @@ def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
     )
 
 
-def at_cells(card: ModelCard, cell: float) -> ModelCard:
-    """A card whose network is evaluated at the centres of other cells.
-
-    The block is one of which whole numbers make 1,600 m, as do tiles: a cell has its place in the
-    same block whatever the tile.
-
-    Raises
-    ------
-    RecipeError
-        Where the patch of the network has no middle in such a cell.
-    """
-    step = round(cell / card.resolution)
-    if (card.patch - step) % 2 and step > card.patch:
-        raise RecipeError(
-            "the patch of the model cannot be centred in a cell",
-            got=f"cells of {step} px, patches of {card.patch} px",
-            expected="an even difference",
-            remedy=f"set cell to {card.patch * card.resolution:g}",
-        )
-    block = round(_unit(cell) / cell)
-    return card.model_copy(
-        update={"cell": cell, "inference_block": block if block <= card.block else 1}
-    )
-
-
-def _unit(cell: float) -> float:
-    """The length, in metres, of which a tile must be a multiple; a whole number of cells."""
-    return math.lcm(round(1000 * cell), 1000 * _UNIT) / 1000
-
-
 def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     card = None
@@ -159,8 +131,10 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
                 got=f"{found.name}: {found.architecture}",
                 remedy="leave model out for the statistics of pixels",
             )
+        found.check_features()
+        found.check_precision(recipe.model.precision)
         card = at_cells(found, recipe.cell)
-        verify_weights(found)
+        examine_weights(found)
     if recipe.embeddings is not None:
         return _published(recipe, recipe.embeddings, base)
     assert recipe.imagery is not None, "the recipe has one of both"
@@ -214,7 +188,7 @@ def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resol
 
 
 def _require_cells(recipe: EmbeddingRecipe) -> None:
-    unit = _unit(recipe.cell)
+    unit = unit_of(recipe.cell)
     side = round(unit / recipe.grid.resolution)
     if recipe.grid.tile % side:
         raise RecipeError(
@@ -321,7 +295,7 @@ def _map_stages(recipe: EmbeddingRecipe, features: tuple[int | str, ...]) -> lis
     grid, cell = recipe.grid, recipe.cell
     n, scaled = round(grid.tile_metres / cell), recipe.vectors == "int8"
     outside = int(Reason.OUTSIDE_AREA)
-    pool = pool_of(features, scaled, _unit(cell))
+    pool = pool_of(features, scaled, unit_of(cell))
     departure = Stage(
         "map",
         MapDeparture(scaled),

@@ -24,7 +24,8 @@ from engine.maps.filter import (
     widest_halo,
 )
 from engine.maps.mask import inside
-from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
@@ -151,7 +152,7 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         )
     if card is not None:
         require_classifier(card, choice, bands)
-        verify_weights(card)
+        examine_weights(card)
     area, notes = find_area(recipe, base)
     scenes, mask = SceneSource(recipe.imagery, base), Mask(recipe, base)
     stages = composite_stages(recipe.cube, choice, bands, scenes)

@@ -13,7 +13,8 @@ from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.legend import UGS, LandClass, Reason
 from engine.maps.shares import NO_GREEN, classify_green, green_fraction
-from engine.models.card import ModelCard, find_card, load_card, verify_weights
+from engine.models.card import ModelCard, find_card, load_card
+from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.product import Context, Mask, Polygons, Product, Resolved, find_area, fit_grid
 from engine.products.sources import ImageSource
@@ -80,7 +81,7 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
         )
     require_segmenter(card, choice, card.bands)
     _require_cells(choice)
-    verify_weights(card)
+    examine_weights(card)
     area, notes = find_area(recipe, base)
     images, mask, own = ImageSource(recipe.images, base), Mask(recipe, base), Polygons()
     stages = window_stages(recipe.model, choice, card, images, own, mask)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.errors import RecipeError
 from engine.infer.aggregate import aggregate_cells
 from engine.infer.cells import score_cells
 from engine.infer.vectors import decode_vectors, vector_outputs
@@ -19,12 +21,22 @@ from engine.runs.stage import Input, Output
 from engine.runs.tables import Block, Column, Table
 from engine.runs.task import TileTask
 
-__all__ = ["SCALE", "VECTORS", "AggregatePixels", "EmbedCells", "MapDeparture", "pool_of"]
+__all__ = [
+    "SCALE",
+    "VECTORS",
+    "AggregatePixels",
+    "EmbedCells",
+    "MapDeparture",
+    "at_cells",
+    "pool_of",
+    "unit_of",
+]
 
 VECTORS, SCALE = "embedding/vectors", "embedding/vectors_scale"
 """Arrays of the store; the scales are those of int8."""
 
 _LEAST_SPREAD = 1e-6
+_UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
 
 
 @dataclass(frozen=True)
@@ -146,3 +158,33 @@ def pool_of(features: tuple[int | str, ...], scaled: bool, leaf: float) -> Fold:
         (*tables, Column("spread", "float64", dims)),
         leaf=leaf,
     )
+
+
+def at_cells(card: ModelCard, cell: float) -> ModelCard:
+    """A card whose network is evaluated at the centres of other cells.
+
+    The block is one of which whole numbers make 1,600 m, as do tiles: a cell has its place in the
+    same block whatever the tile.
+
+    Raises
+    ------
+    RecipeError
+        Where the patch of the network has no middle in such a cell.
+    """
+    step = round(cell / card.resolution)
+    if (card.patch - step) % 2 and step > card.patch:
+        raise RecipeError(
+            "the patch of the model cannot be centred in a cell",
+            got=f"cells of {step} px, patches of {card.patch} px",
+            expected="an even difference",
+            remedy=f"set cell to {card.patch * card.resolution:g}",
+        )
+    block = round(unit_of(cell) / cell)
+    return card.model_copy(
+        update={"cell": cell, "inference_block": block if block <= card.block else 1}
+    )
+
+
+def unit_of(cell: float) -> float:
+    """The length, in metres, of which a tile must be a multiple; a whole number of cells."""
+    return math.lcm(round(1000 * cell), 1000 * _UNIT) / 1000

@@ -269,7 +269,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
         raise CardError(
             "a map of pixels needs a segmenter",
             got=f"{card.name}: {card.architecture}",
-            expected=" or ".join(SEGMENTERS),
+            expected=" or ".join(SEGMENTERS) + ", or onnx with task: segment",
         )
     card.check_cube(bands, choice.resolution)
     if card.patch * card.resolution > choice.tile_metres:
@@ -304,6 +304,7 @@ def window_stages(
     area : the wanted area's own polygons.
     mask : Mask
     """
+    card.check_precision(choice.precision)
     metres, n = card.resolution, grid.tile
     access, keep = images.access, images.images.keep
     outside = int(Reason.OUTSIDE_AREA)
@@ -383,6 +384,7 @@ def composite_window_stage(
     mask: Mask,
 ) -> Stage:
     """Scores of a composite's pixels; parameters as of `window_stages`, `bands` of the cube."""
+    card.check_precision(choice.precision)
     names = [band_name(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
     metres, n = card.resolution, grid.tile

@@ -52,7 +52,8 @@ def place_model(folder: Path, card: ModelCard) -> dict[str, Any] | None:
         return None
     inside = folder / FOLDER
     inside.mkdir()
-    shutil.copyfile(card.folder / card.weights, inside / card.weights)
+    for name in (card.weights, *(file.name for file in card.data)):
+        shutil.copyfile(card.folder / name, inside / name)
     verify_weights(card.model_copy(update={"folder": inside}))
     write_card(card, inside)
     if (card.folder / FOOTPRINT).is_file():

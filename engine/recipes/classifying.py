@@ -233,10 +233,19 @@ class ClassifierRecipe(TrainingRecipe):
 
     labels: tuple[PatchLabels, ...] = Field((), description="none: `patches` is an imported set")
     patches: PathText = Field(description="folder of the patch set (Zarr)")
+    patch: Literal[32, 48, 64] = Field(
+        32, description="side of a patch, px; of an imported set the set's own counts"
+    )
     context: int = Field(16, ge=0, le=64, description="pixels kept about each patch")
     split: ClassifierSplit = ClassifierSplit()
     model: ClassifierWanted = ClassifierWanted()
     training: ClassifierFitting = ClassifierFitting()
+
+    @model_validator(mode="after")
+    def _windows(self) -> ClassifierRecipe:
+        if self.model.architecture == "gcn" and self.patch != 32:
+            raise ValueError("patch: a graph network is given windows of 320 m")
+        return self
 
     @model_validator(mode="before")
     @classmethod

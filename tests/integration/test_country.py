@@ -22,10 +22,12 @@ from engine.cube.read import read_day
 from engine.datasets.patches import open_patches
 from engine.datasets.splits import find_leaks
 from engine.errors import LabelError, MetricError
+from engine.infer.predict import Predictor
 from engine.labels.sampling import cells_of_areas, cells_of_raster, thin
 from engine.labels.training_areas import read_training_areas
 from engine.metrics import confusion
 from engine.models.card import load_card
+from engine.models.inputs import prepare_batch
 from engine.pipeline.prepare import prepare
 from engine.products.registry import load_recipe
 from engine.synthetic.country import to_degrees
@@ -260,6 +262,32 @@ def test_train_then_map_then_evaluate(folder: Path, tmp_path: Path) -> None:
         evaluate(folder, folder / "truth" / "truth-lcz.tif")
     with pytest.raises(MetricError, match="layer"):
         evaluate(product, folder / "truth" / "truth-lcz.tif", layer="scores")
+
+
+@pytest.mark.slow
+def test_patches_of_48_px_are_trained_and_mapped(folder: Path, tmp_path: Path) -> None:
+    recipe = _recipe(folder, tmp_path, patch=48)
+    recipe["training"] = {"epochs": 1, "batch": 32, "draws": 64}
+    found = train(recipe)
+    assert found.card.patch == 48
+    patches = open_patches(tmp_path / "patches")
+    assert patches.x.shape[2:] == (48, 48)
+    wanted = yaml.safe_load((folder / "recipe.yaml").read_text())
+    square = shapely.Point(4_467_200, 2_934_400).buffer(300, cap_style="square")
+    (folder / "small.geojson").write_text(shapely.to_geojson(to_degrees(square)))
+    wanted |= {"model": {"card": str(tmp_path / "model"), "device": "cpu"}, "store": "wide"}
+    (folder / "wide.yaml").write_text(yaml.safe_dump(wanted | {"area": {"file": "small.geojson"}}))
+    assert not shared.run(folder / "wide.yaml", until="scores").failed
+    scores = engine.open_store(str(folder / "wide"), decode=False)["scores"]["probability"].load()
+    predict, looked_at = Predictor(found.card, "cpu"), 0
+    for x, (east, north) in zip(patches.x[:], patches.xy, strict=True):
+        if not square.contains(shapely.Point(east, north)):
+            continue
+        cell = scores.sel(x=east, y=north, method="nearest").values
+        own = predict(prepare_batch(x[None], found.card))[0][0]
+        np.testing.assert_allclose(cell, own, atol=1e-5)  # the patches are those that are scored
+        looked_at += 1
+    assert looked_at > 5
 
 
 @pytest.fixture(scope="module")

@@ -213,7 +213,7 @@ def break_card(folder: Path, **changes: object) -> None:
         ({"cell": 95.0}, "whole number"),
         ({"bands": ["B02"] * 10}, "must be different"),
         ({"clip": [1.0, 0.0]}, "low, high"),
-        ({"classes": []}, "different codes"),
+        ({"classes": [], "features": 0}, "without classes"),
         ({"fill": float("nan")}, "finite"),
         ({"mean": [float("inf")] * 10}, "finite"),
         ({"bands": [*TEN[:9], "B01"]}, "contradicts itself"),
