@@ -28,6 +28,7 @@ Found = tuple[Mapping[str, Any], int]
 _FLAGS = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 _BASELINES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
 _URIS = ("s2:product_uri", "sentinel:product_id", "s2:datatake_id", "s2:datatake-id")
+_LEAST_BASELINE = 0.01  # of numbers; 0 and below are none
 _SHIFT = -0.1  # BOA_ADD_OFFSET of baseline 04.00 and later, as reflectance
 _LISTS = ("bands", "eo:bands")
 _PICTURE = re.compile(
@@ -258,7 +259,7 @@ def baseline_of(properties: Mapping[str, Any], card: SourceCard, identity: str =
         number = isinstance(value, int | float) and not isinstance(value, bool)
         said = f"{value:05.2f}" if number else str(value)
         match = re.fullmatch(r"\D*(\d{1,2})\.?(\d{2})\D*", said, re.ASCII)
-        plain = value > 0 if number else not isinstance(value, bool | list | Mapping)
+        plain = value >= _LEAST_BASELINE if number else not isinstance(value, bool | list | Mapping)
         if match and plain and (decides or len(match[1]) == 2):
             return f"{int(match[1]):02}.{match[2]}"
         if decides and odd is None:

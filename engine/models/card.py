@@ -72,7 +72,15 @@ ABOUT = {
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
-_Terms = Annotated[str, AfterValidator(one_line)]
+def _shown(text: str) -> str:
+    """Words of a card as they can be shown; not without a word less than it states."""
+    found = one_line(text)
+    if text.strip() and not found:
+        raise ValueError("it has no sign that could be shown")
+    return found
+
+
+_Terms = Annotated[str, AfterValidator(_shown)]
 
 
 class ModelCard(Strict):

@@ -45,9 +45,10 @@ _REACH = (
     (r"properties/proj:.*", r"notes|assets/\w+/(crs|transform|shape)"),
     (r"properties/.*(baseline|processing:version)", r"baseline|stamp|notes|assets/\w+/offset"),
     (r"properties/.*boa_offset_applied", r"notes|assets/\w+/offset|source|licence|stamp"),
+    (r"properties/.*:product_(uri|id)", r"stamp|notes|baseline|assets/\w+/offset"),
     (r"properties/(grid:code|s2:mgrs_tile|(mgrs|sentinel):.*)", r"tile|stamp|notes"),
     (r"properties/.*data(strip|take).*", r"strip|datatake|notes"),
-    (r"properties/(.*:product_(uri|id|type)|.*generation_time|processing:.*)", r"stamp|notes"),
+    (r"properties/(.*:product_type|.*generation_time|processing:.*)", r"stamp|notes"),
     (r"properties/(platform|constellation|instruments)(/.*)?", r"stamp|notes|assets/.*"),
     (r"assets/.*", r"stamp|notes|assets/.*|source|licence"),
     (r"properties|assets", _ALL),
@@ -145,7 +146,7 @@ def _meaning(
     if said == "properties/datetime" and isinstance(value, str) and value.strip():
         got = form["datetime"]
         try:
-            moment = isoparse(value)
+            moment = isoparse(re.sub(r"(:\d\d):60(?!\d)", r"\1:59", value))  # a leap second
         except ValueError:
             return f"{value!a} became {got}"
         same = isoparse(got).replace(tzinfo=None) == (
@@ -162,7 +163,9 @@ def _meaning(
     if said.endswith("boa_offset_applied") and not (isinstance(value, bool) or value is None):
         return None if noted else f"{value!a} was taken for true or false"
     if re.fullmatch(r"properties/(s2|sentinel):processing_baseline", said) and value is not None:
-        digits = re.fullmatch(r"N?(\d{1,2})\.?(\d{2})", str(value).strip())
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        text = f"{value:05.2f}" if number and value >= 0.01 else str(value).strip()
+        digits = re.fullmatch(r"N?(\d{1,2})\.?(\d{2})", text)
         products = [v for k, v in mutated["properties"].items() if "product" in k]
         named = digits or re.search(r"_N(\d\d)(\d\d)_", f"{products}")  # where it is none itself
         told = named and f"{int(named[1]):02}.{named[2]}"
@@ -209,7 +212,12 @@ def _number(value: Any) -> float | None:
             r"\s*[-+]?(\d+\.?\d*([eE][-+]?\d+)?|nan|inf|infinity)\s*", value.lower(), re.A
         )
         return float(value) if plain else None
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
 
 
 def _same_ground(geometry: Any, form: dict[str, Any]) -> str | None:

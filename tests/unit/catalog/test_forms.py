@@ -272,7 +272,7 @@ def test_what_an_item_does_not_say_the_file_may_contradict(
     assert normalise(raw({"B02": asset}), policy).assets["B02"].stated
 
 
-@pytest.mark.parametrize("said", [0, -1, -5.09, -0.0, float("nan")])
+@pytest.mark.parametrize("said", [0, -1, -5.09, -0.0, 5e-324, float("nan")])
 def test_a_number_that_is_no_baseline_is_none(said: float) -> None:
     with pytest.raises(ItemError, match="not a processing baseline"):
         normalise(raw({"B02": {"href": "/a.tif"}}, **{"s2:processing_baseline": said}), OWN)
