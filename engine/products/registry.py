@@ -89,7 +89,8 @@ def load_recipe(
     def whose(path: tuple[str | int, ...]) -> str | None:
         """Other products that know a key."""
         others = [name for name, other in PRODUCTS.items() if _knows(other.schema, path)]
-        return f"of product {' and '.join(others)}, not of {named}" if others else None
+        several = " and ".join([", ".join(others[:-1]), others[-1]] if others[1:] else others)
+        return f"of product {several}, not of {named}" if others else None
 
     found: Recipe = read_recipe(product.schema, source, overrides, template=named, whose=whose)
     return found

@@ -245,7 +245,9 @@ def test_releases_are_compared(place: Path, product: Path, tmp_path: Path) -> No
 
 
 def test_what_does_not_fit_is_said_before_work(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="imagery: of product lcz and cover, not of ugs"):
+    with pytest.raises(
+        RecipeError, match="imagery: of product lcz, cover and embedding, not of ugs"
+    ):
         engine.plan(
             recipe(place) | {"imagery": {"catalog": "x", "period": "2021-01-01/2021-01-02"}}
         )
