@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(ROOT))
 
-from engine.propagation.aggregates import SIDE, aggregate  # noqa: E402
+from engine.infer.aggregate import aggregate_cells  # noqa: E402
 from engine.synthetic.country import AUTUMN, Country  # noqa: E402
 from engine.synthetic.districts import World  # noqa: E402
 from engine.synthetic.scene import CRS, Overpass, see  # noqa: E402
@@ -44,6 +44,7 @@ DAYS = {306: SUMMER}
 
 SETS = ("bands", "convolutions")
 STEP, ZONE = 3, 33
+SIDE = 32  # pixels of 10 m along a cell
 FROZEN = HERE / "worlds.json"
 
 
@@ -91,7 +92,8 @@ def convolve(cells: np.ndarray) -> np.ndarray:
 
 def table(cells: np.ndarray) -> np.ndarray:
     """Features of each cell, float32 (n, 3 channels)."""
-    return np.stack([aggregate(one).values[0, 0] for one in cells])
+    whole_cell = np.ones((SIDE, SIDE), bool)
+    return np.stack([aggregate_cells(one, whole_cell, SIDE)[:, 0, 0] for one in cells])
 
 
 def facts(place: Country, lcz: np.ndarray) -> dict[str, Any]:

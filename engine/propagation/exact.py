@@ -17,7 +17,7 @@ import numpy.typing as npt
 from engine.errors import LabelError
 from engine.jit import compiled
 
-__all__ = ["LIMIT", "SQUARE_LIMBS", "SUM_LIMBS", "add_number", "moments_of", "require_range"]
+__all__ = ["LIMIT", "SQUARE_LIMBS", "SUM_LIMBS", "add_number", "require_range"]
 
 LIMIT = 2.0**17
 """What numbers stay below, either side of zero: digital numbers and float16 do."""
@@ -72,36 +72,3 @@ def add_number(value: float, sums: Any, squares: Any) -> None:
     squares[1] += np.int64((first >> half) + (cross & mask))
     squares[2] += np.int64((cross >> half) + (last & mask))
     squares[3] += np.int64(last >> half)
-
-
-@compiled
-def moments_of(count: int, sums: Any, squares: Any) -> tuple[float, float]:
-    """Mean and population standard deviation of 4,096 numbers or fewer.
-
-    Parameters
-    ----------
-    count : of numbers, one or more.
-    sums, squares : as of `add_number`.
-
-    Returns
-    -------
-    mean, spread : exact but for the rounding of a few operations in float64
-    """
-    total = (sums[1] << _B32) + sums[0]  # below 2^62
-    size = np.uint64(abs(total))
-    low, high = size & np.uint64(_LOW), size >> np.uint64(32)
-    first, cross, last = low * low, np.uint64(2) * low * high, high * high
-    mask, half = np.uint64(_LOW), np.uint64(32)
-    # n Σx² - (Σx)², limb by limb
-    d0 = count * squares[0] - np.int64(first & mask)
-    d1 = count * squares[1] - np.int64((first >> half) + (cross & mask))
-    d2 = count * squares[2] - np.int64((cross >> half) + (last & mask))
-    d3 = count * squares[3] - np.int64(last >> half)
-    d1 += d0 >> _B32
-    d2 += d1 >> _B32
-    d3 += d2 >> _B32
-    value = float(d3)
-    value = value * 4294967296.0 + float(d2 & _LOW)
-    value = value * 4294967296.0 + float(d1 & _LOW)
-    value = value * 4294967296.0 + float(d0 & _LOW)
-    return float(total) / (count * _STEPS), np.sqrt(value) / (count * _STEPS)
