@@ -53,7 +53,7 @@ durations: $(STAMP)       ## write tests/durations.md from what the last `make t
 soak: $(STAMP)            ## the full size of every law, hours; resumes; writes benchmarks/soak.log
 	$(BIN)/python benchmarks/soak.py
 
-mutations: $(STAMP)       ## mutated items, recipes, cards and areas; an hour of a core; resumes
+mutations: $(STAMP)       ## mutated items, recipes, cards and areas; 15 minutes of a core; resumes
 	$(BIN)/python benchmarks/mutations.py
 
 neighbours: $(STAMP)      ## exact neighbours of a million cells; half an hour of a core; resumes

@@ -1,6 +1,6 @@
 """Mutated input at full size: items, files and whole runs, each change by a seed; it resumes.
 
-    python benchmarks/mutations.py                    (`make mutations`; an hour of a core)
+    python benchmarks/mutations.py                    (`make mutations`; 15 minutes of a core)
     python benchmarks/mutations.py --part items --seeds 1234      one seed alone
 
 10,000 mutated real items go through search and normal form, three at a time beside two that are
