@@ -22,7 +22,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-__all__ = ["exchange", "is_alive", "scratch", "together", "whole_folder", "write_whole"]
+__all__ = ["exchange", "is_alive", "scratch", "sweep", "together", "whole_folder", "write_whole"]
 
 _OWNER = ".owner"  # of a scratch folder: locked for as long as its process lives
 _NAME = re.compile(r"\.?natmap-(?P<made>making-(?P<host>[^~]*)~(?P<process>\d+)~)?[a-z0-9_]{8}")
@@ -41,7 +41,7 @@ def scratch(folder: Path | None = None) -> Iterator[Path]:
     """
     place = Path(tempfile.gettempdir()) if folder is None else folder
     prefix = "natmap-" if folder is None else ".natmap-"
-    _sweep(place)
+    sweep(place)
     who = f"making-{socket.gethostname()}~{os.getpid()}~"
     making = Path(tempfile.mkdtemp(prefix=f"{prefix}{who}", dir=place))
     lock = FileLock(making / _OWNER)
@@ -140,8 +140,12 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(error, os.strerror(error), str(other))
 
 
-def _sweep(place: Path) -> None:
-    """Remove the scratch folders of processes that are dead."""
+def sweep(place: Path) -> None:
+    """Remove the scratch folders of processes that are dead.
+
+    Whoever finds a whole folder and makes none asks for it: what a process left that died right
+    after making it would stay otherwise.
+    """
     try:
         there = list(place.iterdir())
     except OSError:  # it may be written, but not listed

@@ -32,6 +32,7 @@ from engine.datasets.chips import (
 )
 from engine.datasets.ground import INVALID, KNOWN, Ground, Window, open_ground
 from engine.errors import LabelError
+from engine.files import sweep
 from engine.labels.rasters import onto, require_plain
 from engine.recipes.segmenting import ChipLabels, SegmenterRecipe
 from engine.vectors.read import files_of
@@ -49,6 +50,7 @@ def cut_chips(
     LabelError
     """
     where = base / recipe.chips
+    sweep(where.parent)
     sources = [_Source(label, base, recipe) for label in recipe.labels]
     told: list[Any] = [recipe.side, recipe.split.model_dump(), [s.stamp for s in sources]]
     if recipe.named:

@@ -18,6 +18,7 @@ from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
 from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
 from engine.datasets.splits import UNUSED
 from engine.errors import LabelError
+from engine.files import sweep
 from engine.labels.sampling import (
     Samples,
     areas_without_cells,
@@ -63,6 +64,7 @@ def cut_patches(
     LabelError
     """
     where = base / recipe.patches
+    sweep(where.parent)
     if not recipe.labels:
         if not (where / "zarr.json").exists():
             raise LabelError(
