@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "LogisticHead",
     "Scorer",
+    "best_of",
     "learnt_from",
 ]
 
@@ -111,7 +112,7 @@ class Linear:
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The code of each cell's best class (n,), of equal ones the first."""
-        return np.asarray(np.array(self.classes)[self.scores(features).argmax(1)])
+        return best_of(self.scores(features), self.classes)
 
     def energy(self, features: npt.ArrayLike) -> Floats:
         """Minus the log of the sum of the logits' powers (n,): high where no class claims a cell.
@@ -274,7 +275,7 @@ class _Trees:
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The code of each cell's best class (n,), of equal ones the first."""
-        return np.asarray(np.array(self.classes)[self.scores(features).argmax(1)])
+        return best_of(self.scores(features), self.classes)
 
 
 @dataclass(frozen=True)
@@ -310,6 +311,11 @@ class ForestHead:
         )
         forest.fit(x, y, w)
         return _Trees(self.classes, np.searchsorted(self.classes, forest.classes_), forest)
+
+
+def best_of(scores: Floats, classes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The code of each row's best class (n,), of equal ones the first."""
+    return np.asarray(np.array(classes)[scores.argmax(1)])
 
 
 def learnt_from(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from engine.propagation.heads import CODES, learnt_from
+from engine.propagation.heads import CODES, best_of, learnt_from
 from engine.propagation.inputs import require_features
 
 __all__ = ["MlpHead"]
@@ -43,7 +43,7 @@ class _Network:
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """The code of each cell's best class (n,), of equal ones the first."""
-        return np.asarray(np.array(self.classes)[self.scores(features).argmax(1)])
+        return best_of(self.scores(features), self.classes)
 
 
 @dataclass(frozen=True)
