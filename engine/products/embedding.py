@@ -103,7 +103,7 @@ def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
             remedy="start from `natmap init embedding`",
         )
     return EmbeddingRecipe(
-        name=f"{recipe.name}{_SUFFIX}"[-100:],
+        name=f"{recipe.name[: 100 - len(_SUFFIX)]}{_SUFFIX}",
         product="embedding",
         area=recipe.area,
         grid=recipe.grid,
