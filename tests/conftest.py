@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,18 @@ def data() -> Path:
             pytest.fail(message)
         pytest.skip(message)
     return path
+
+
+@pytest.fixture(autouse=True)
+def hearing() -> Iterator[None]:
+    """A test that leaves signals ignored would make all that later tests start ignore them."""
+    asking = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(number) for number in asking]
+    yield
+    after = [signal.getsignal(number) for number in asking]
+    for number, handler in zip(asking, before, strict=True):
+        signal.signal(number, handler)
+    assert after == before, "the test left handlers of signals behind"
 
 
 @pytest.fixture

@@ -136,9 +136,7 @@ def embed(
 
 def _prepare_for_work() -> None:
     from engine.runs.memory import bound_heap
-    from engine.runs.signals import last_work
 
-    last_work()
     bound_heap()  # before the threads of all that is imported now
 
 

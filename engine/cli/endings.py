@@ -24,7 +24,7 @@ from typing import Any, TextIO, cast
 import typer.core
 
 from engine.errors import NatmapError, RunError, first_line, refusal_of
-from engine.runs.signals import deaf, listen
+from engine.runs.signals import deaf, last_work, listen
 
 __all__ = ["Verbs", "again", "carry_out", "without_secrets"]
 
@@ -57,6 +57,7 @@ def carry_out(command: Callable[[], object]) -> None:
     """
     _mend_streams()
     listen()
+    last_work()
     threading.excepthook = _thread_failed
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # below it has traces only
     code: object = 0

@@ -6,10 +6,12 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +36,17 @@ FULL = [(80, 1), (160, 1), (160, 2), (320, 1)]  # tiles in pixels, workers
 def cluster() -> Iterator[Local]:
     with open_local(2) as found:
         yield found
+
+
+def both(cluster: Local) -> list[Any]:
+    """Its two nannies, once both have a worker again: an earlier test may have killed one."""
+    for _ in range(600):
+        nannies = list(cluster._cluster.workers.values())
+        here = cluster.client.scheduler_info(n_workers=-1)["workers"]
+        if len(nannies) == 2 and all(nanny.worker_address in here for nanny in nannies):
+            return nannies
+        time.sleep(0.1)
+    raise AssertionError("a worker was not started again within a minute")
 
 
 def run(toy: Toy, path: Path, cluster: Local, limits: Limits = QUICK) -> tuple[Toy, list]:
@@ -369,7 +382,7 @@ def test_a_frozen_worker_is_told_of_while_the_others_go_on(tmp_path: Path, clust
     toy = Toy(square(2), delay=0.2)
     store, schedule = toy.open(tmp_path / "s")
     told: list = []
-    [nanny, _] = cluster._cluster.workers.values()
+    [nanny, _] = both(cluster)
     worker = nanny.process.pid
 
     def listen(event: events.Event) -> None:

@@ -161,7 +161,6 @@ def test_the_advice_how_to_go_on_is_the_command_itself(
         lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt),
     ):
         monkeypatch.setattr("engine.pipeline.verbs.run", end)
-        monkeypatch.setattr("engine.runs.signals.last_work", lambda: None)
         found = CliRunner().invoke(app, words)
         assert found.exit_code == 130
         assert f"To resume: {again}\n" in found.stderr
