@@ -72,7 +72,7 @@ def examine(target: str | None = None) -> Iterator[Finding]:
     if target.endswith((".yaml", ".yml")):
         yield from _recipe(Path(target))
     else:
-        yield _checked("store", lambda: _store(target, None))
+        yield _checked("store", lambda: _own_store(target))
 
 
 def _checked(name: str, look: Callable[[], Finding | str]) -> Finding:
@@ -230,6 +230,19 @@ def _recipe(path: Path) -> Iterator[Finding]:
         yield _checked("boundaries", lambda: _polygons(recipe, path.parent))
     yield _checked("catalogue", lambda: _catalogue(recipe, path.parent))
     yield _checked("plan", lambda: _plan(recipe, path.parent))
+
+
+def _own_store(address: str) -> Finding | str:
+    """A store that is named itself: it is there, or the name is wrong."""
+    place = location_of(address, None)
+    if Store.exists(place):
+        return _store(address, None)
+    raise StoreError(
+        "there is no store",
+        got=place,
+        expected="a store, or a recipe that ends in .yaml or .yml",
+        remedy="look at the spelling; a recipe's store is made by its first run",
+    )
 
 
 def _store(address: str, base: Path | None) -> Finding | str:
