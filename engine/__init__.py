@@ -21,6 +21,7 @@ adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
 sample       cells of a map to look at
+landscape    how fragmented a map of classes is, by region, class and unit
 evaluate     a map against what is known
 beside       how green each local climate zone is
 synthesize   a made-up country
@@ -116,6 +117,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.sites.landscape import landscape
     from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
@@ -161,6 +163,7 @@ __all__ = [
     "evaluate",
     "ingest",
     "init",
+    "landscape",
     "load_recipe",
     "migrate",
     "open_cube",
@@ -194,6 +197,7 @@ _HOMES = {
     "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
+    "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
     "open_cube": "engine.notebook.cube.open_cube",

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
-from engine.errors import RecipeError
+from engine.cli.options import Json, RecipePath, Set, read_codes, read_overrides, read_source
 
 __all__ = ["VERBS"]
 
@@ -108,8 +107,8 @@ def evaluate(
         reference,
         within=within,
         layer=layer,
-        green=None if green is None else _codes("--green", green),
-        unknown=None if unknown is None else _codes("--unknown", unknown),
+        green=None if green is None else read_codes("--green", green),
+        unknown=None if unknown is None else read_codes("--unknown", unknown),
         land_cover=land_cover,
         field=field,
         out=out,
@@ -222,13 +221,6 @@ def convert(
         inner[last] = value
     card = make(source, folder, **given)
     sys.stdout.write(f"{folder / 'card.json'}: {card.name}\n")
-
-
-def _codes(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text.strip() else []
-    except ValueError as error:
-        raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
 VERBS = (train, adapt, convert, propagate, evaluate, areas, sample, beside)
