@@ -14,7 +14,19 @@ from typing import Any, Protocol, TypeAlias
 
 from engine.errors import RecipeError
 
-__all__ = ["BANDS", "SCL", "Asset", "Item", "Sign", "band_name", "common_name", "unsigned"]
+__all__ = [
+    "BANDS",
+    "PERIOD",
+    "SCL",
+    "Asset",
+    "Item",
+    "Sign",
+    "band_name",
+    "common_name",
+    "cube_band",
+    "of_period",
+    "unsigned",
+]
 
 SCL = "SCL"
 """Name of the scene classification layer among an item's assets."""
@@ -61,6 +73,42 @@ def band_name(name: str) -> str:
         got=name,
         expected=f"one of {', '.join(BANDS)} or {', '.join(_COMMON)}",
     )
+
+
+PERIOD = r"^[A-Za-z][A-Za-z0-9_]{0,31}$"
+"""What a period of a cube may be called; one without a name goes by its number, from 1."""
+
+_LABEL = re.compile(rf"{PERIOD}|^[1-9][0-9]{{0,2}}$")
+
+
+def of_period(name: str) -> tuple[str, str | None]:
+    """A cube's band as the band and its period: ``B04@summer`` is B04 of summer, ``B04`` of none.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such band, or what follows the @ is no period's name or number.
+    """
+    band, at, label = name.partition("@")
+    if at and not _LABEL.fullmatch(label):
+        raise RecipeError(
+            "a band's period is not a name or a number",
+            got=name,
+            expected="BAND@NAME, as in B04@summer, or BAND@NUMBER, as in B04@1",
+        )
+    return band_name(band), label if at else None
+
+
+def cube_band(name: str) -> str:
+    """The B-name of a cube's band, with the period that it is of: ``red@summer`` is B04@summer.
+
+    Raises
+    ------
+    RecipeError
+        As of `of_period`.
+    """
+    band, label = of_period(name)
+    return band if label is None else f"{band}@{label}"
 
 
 def common_name(name: str) -> str:

@@ -240,8 +240,9 @@ class _Source:
             notes = [note for note in after if note not in before]
         samples, x = samples[good], x[good]
         xy = labelled._replace(samples=samples).xy
-        period = self.recipe.imagery.period
-        place = Place(self.name, f"{period.first}/{period.last}", self.identity["crs"])
+        labels = self.recipe.cube.labels
+        told = ", ".join(f"{label} {period}" for label, period in labels.items())
+        place = Place(self.name, told or str(self.recipe.imagery.period), self.identity["crs"])
         found = PatchSet(
             x,
             samples["lcz"],

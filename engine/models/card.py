@@ -17,10 +17,16 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
-from engine.items import BANDS, band_name
+from engine.items import cube_band
 from engine.legend import LCZ, UGS, LandClass, NamedClass
 from engine.licences import one_line
-from engine.models.card_parts import DataFile, Fusion, Probe
+from engine.models.card_parts import (
+    DataFile,
+    Fusion,
+    Probe,
+    remedy_of_bands,
+    require_bands,
+)
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
@@ -91,7 +97,7 @@ class ModelCard(Strict):
     architecture : key of the registry, or "onnx".
     task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
-    bands : B-names, in input order.
+    bands : B-names, in input order; of a cube with periods each with its own, as in B04@summer.
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
     fill : value of invalid pixels, after standardising.
@@ -155,10 +161,7 @@ class ModelCard(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelCard:
-        if not self.bands or any(b not in BANDS for b in self.bands):
-            raise ValueError(f"bands must be of {', '.join(BANDS)}; got {self.bands}")
-        if len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands must be different; got {self.bands}")
+        require_bands(self.bands)
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip must be [low, high]; got {self.clip}")
         for name in ("mean", "std"):
@@ -313,14 +316,14 @@ class ModelCard(Strict):
         ------
         CardError
         """
-        have = [band_name(band) for band in bands]
+        have = [cube_band(band) for band in bands]
         missing = [band for band in self.bands if band not in have]
         if missing:
             raise CardError(
                 f"model {self.name} needs bands that the cube lacks",
                 got=", ".join(have),
                 expected=", ".join(self.bands),
-                remedy="leave imagery.bands out, or add " + ", ".join(missing),
+                remedy=remedy_of_bands(self.bands, have),
             )
         if not math.isclose(resolution, self.resolution):
             raise CardError(

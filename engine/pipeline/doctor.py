@@ -35,7 +35,7 @@ from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
 from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Images
+from engine.recipes.sections import Cube, Images
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
 from engine.store.location import Bucket, location_of
 from engine.store.repository import Store
@@ -304,7 +304,8 @@ def _catalogue(recipe: Recipe, base: Path) -> str:
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
     names = [band_name(band) for band in imagery.bands or ()]
-    found = search(card, where, area, imagery, names)
+    cube = getattr(recipe, "cube", Cube())
+    found = search(card, where, area, imagery, names, base, cube.labels)
     item = found.items[-1]
     name = next(name for name in (*names, *BANDS) if name in item.assets)
     access = Access(make_signer(card), hosts=open_hosts(where, imagery))

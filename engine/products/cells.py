@@ -12,7 +12,7 @@ from pydantic import Field
 from engine.errors import CardError, RecipeError
 from engine.infer.cells import score_cells
 from engine.infer.vectors import VectorType, vector_arrays, vector_outputs
-from engine.items import band_name
+from engine.items import cube_band
 from engine.models.card import ModelCard
 from engine.products.common import RESOURCES
 from engine.recipes.sections import Device, GridChoice, ModelChoice
@@ -103,7 +103,7 @@ def score_stages(
     bands : of the cube, as named there.
     """
     card.check_precision(choice.precision)
-    names = [band_name(band) for band in bands]
+    names = [cube_band(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
     cell, n = card.cell, round(grid.tile_metres / card.cell)
     codes = tuple(card.classes)

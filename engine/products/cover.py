@@ -18,6 +18,7 @@ from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.periods import cube_bands
 from engine.products.product import (
     Context,
     Mask,
@@ -35,6 +36,7 @@ from engine.products.windows import (
     window_stages,
 )
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
+from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
@@ -62,7 +64,7 @@ class CoverRecipe(Recipe):
     @classmethod
     def _at_one_metre(cls, values: Any) -> Any:
         of_images = isinstance(values, Mapping) and values.get("images") is not None
-        return at_one_metre(values) if of_images else values
+        return at_one_metre(values) if of_images else spanned(values)
 
     @model_validator(mode="after")
     def _one(self) -> CoverRecipe:
@@ -70,6 +72,8 @@ class CoverRecipe(Recipe):
             raise ValueError("give images, or imagery: land cover is made of one of the two")
         if self.images is not None and self.cube != Cube():
             raise ValueError("cube: goes with imagery; images are not composed")
+        if self.imagery is not None:
+            self.cube.require_within(self.imagery.period)
         return self
 
 
@@ -169,9 +173,10 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
             remedy="train one: natmap init train-cover",
         )
     images = None if recipe.images is None else ImageSource(recipe.images, base)
-    scenes = None if recipe.imagery is None else SceneSource(recipe.imagery, base)
-    asked = recipe.imagery.bands if recipe.imagery else None
-    bands = asked or card.bands
+    scenes, read, bands = None, card.bands, card.bands
+    if recipe.imagery is not None:
+        scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
+        read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     require_segmenter(card, choice, bands)
     _require_cells(choice)
     examine_weights(card)
@@ -181,7 +186,7 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
         stages = window_stages(recipe.model, choice, card, images, own, mask)
     else:
         assert scenes is not None
-        stages = composite_stages(recipe.cube, choice, bands, scenes)
+        stages = composite_stages(recipe.cube, choice, read, scenes)
         stages.append(composite_window_stage(recipe.model, choice, card, bands, own, mask))
     stages += _map_stages(choice, card)
     grid, _ = fit_grid(area, choice, stages, float(CELL), unit=card.resolution)
@@ -193,7 +198,7 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
         answers = {"images": found}
     else:
         assert scenes is not None
-        found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
+        found, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
         answers = {"imagery": found}
     # in cells of the shares; the kernel cuts its pixels by the area itself
     support = Support(area.grown(0.75 * CELL), grid, float(CELL))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,13 +13,14 @@ from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.infer.aggregate import aggregate_names
 from engine.infer.vectors import vector_arrays
-from engine.items import band_name
+from engine.items import cube_band
 from engine.legend import Reason, Scale
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
 from engine.products.lcz import LczRecipe
+from engine.products.periods import cube_bands
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.published import SHARE_OF_WATER, AggregatePublished, PublishedSource
 from engine.products.sources import SceneSource
@@ -35,6 +36,7 @@ from engine.products.vectors import (
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
 from engine.recipes.embeddings import Embeddings
+from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Imagery, ModelChoice
 from engine.runs.stage import Input, Stage
@@ -67,10 +69,19 @@ class EmbeddingRecipe(Recipe):
             raise ValueError("an embedding is not masked; mask what is made of it")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spanned(cls, values: Any) -> Any:
+        return spanned(values)
+
     @model_validator(mode="after")
     def _one_source(self) -> EmbeddingRecipe:
         if (self.imagery is None) == (self.embeddings is None):
             raise ValueError("give exactly one of imagery, embeddings")
+        if self.imagery is not None:
+            self.cube.require_within(self.imagery.period)
+        elif self.cube.periods:
+            raise ValueError("cube.periods goes with imagery")
         if self.embeddings is not None and self.model is not None:
             raise ValueError("model: published embeddings are aggregated without one")
         return self
@@ -138,23 +149,18 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
     if recipe.embeddings is not None:
         return _published(recipe, recipe.embeddings, base)
     assert recipe.imagery is not None, "the recipe has one of both"
-    bands = recipe.imagery.bands or (card.bands if card else None)
-    if bands is None:
-        raise RecipeError(
-            "the recipe names no bands and no model that would",
-            expected="imagery.bands, or a model card",
-        )
+    read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     if card is not None:
         card.check_cube(bands, recipe.grid.resolution)
     _require_cells(recipe)
     area, notes = find_area(recipe, base)
-    scenes = SceneSource(recipe.imagery, base)
-    features = _features(card, [band_name(band) for band in bands])
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
+    features = _features(card, [cube_band(band) for band in bands])
+    stages = composite_stages(recipe.cube, choice, read, scenes)
     stages += [_stage(recipe, card, bands, features), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, choice, stages, recipe.cell, unit=recipe.cell)
-    answer, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
-    what = card.name if card else "statistics of " + ", ".join(map(band_name, bands))
+    answer, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
+    what = card.name if card else "statistics of " + ", ".join(map(cube_band, bands))
     return Resolved(
         area,
         grid,
@@ -227,7 +233,7 @@ def _stage(
     features: tuple[int | str, ...],
 ) -> Stage:
     grid, cell, kind = recipe.grid, recipe.cell, recipe.vectors
-    names = [band_name(band) for band in bands]
+    names = [cube_band(band) for band in bands]
     parameters: dict[str, object] = {"cell": cell, "dtype": kind}
     if card is not None:
         assert recipe.model is not None

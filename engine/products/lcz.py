@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from engine.errors import RecipeError
 from engine.grid.area import Support
 from engine.infer.instances import BLOCK, RIM
 from engine.infer.instances import CELL as GRAPH_CELL
@@ -35,11 +34,13 @@ from engine.products.instances import (
     instance_stage,
     load_graph_card,
 )
+from engine.products.periods import cube_bands
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
+from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
 from engine.runs.stage import Input, Output, Stage
@@ -75,8 +76,14 @@ class LczRecipe(Recipe):
     model: ZoneModel | None = None
     filter: Filter = Filter()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _spanned(cls, values: Any) -> Any:
+        return spanned(values)
+
     @model_validator(mode="after")
     def _streams(self) -> LczRecipe:
+        self.cube.require_within(self.imagery.period)
         if self.model is not None and self.model.instances and self.images is None:
             raise ValueError(
                 "model.instances: a graph network needs 1 m images; add images: {catalog: …}"
@@ -144,18 +151,14 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     model = recipe.model
     card = load_card(find_card(model.card, base)) if model else None
-    bands = recipe.imagery.bands or (card.bands if card else None)
-    if bands is None:
-        raise RecipeError(
-            "the recipe names no bands and no model that would",
-            expected="imagery.bands, or a model card",
-        )
+    read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     if card is not None:
         require_classifier(card, choice, bands)
         examine_weights(card)
     area, notes = find_area(recipe, base)
-    scenes, mask = SceneSource(recipe.imagery, base), Mask(recipe, base)
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
+    mask = Mask(recipe, base)
+    stages = composite_stages(recipe.cube, choice, read, scenes)
     images = None
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (model is None or model.instances):
@@ -175,7 +178,7 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     cell = card.cell if card else float(GRAPH_CELL) if recipe.images else choice.resolution
     grid, reach = fit_grid(area, choice, stages, cell, unit=cell)
     notes = [*notes, *mask.find(grid, area)]
-    found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
+    found, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
     answers, notes = {"imagery": found}, [*notes, *doubts]
     if images is not None:
         around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
@@ -288,6 +291,9 @@ cube:
   keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
   cloud_dilation: 60     # metres around cloud and shadow
   # mask_snow: false
+  # periods:             # several composites in one cube; a model's bands are then B04@spring
+  #   - {name: spring, start: 2023-03-01, end: 2023-04-30}
+  #   - {name: summer, start: 2023-05-01, end: 2023-06-30}
 
 model:
   card: ./sen2lcz        # folder of a model card

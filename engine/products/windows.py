@@ -19,7 +19,7 @@ from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
 from engine.infer.windows import NO_SCORE, Lattice, Read, segment_image, to_percent, to_percents
-from engine.items import band_name
+from engine.items import cube_band
 from engine.legend import Reason
 from engine.maps.mask import inside
 from engine.models.card import SEGMENTERS, ModelCard
@@ -385,7 +385,7 @@ def composite_window_stage(
 ) -> Stage:
     """Scores of a composite's pixels; parameters as of `window_stages`, `bands` of the cube."""
     card.check_precision(choice.precision)
-    names = [band_name(band) for band in bands]
+    names = [cube_band(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
     metres, n = card.resolution, grid.tile
 
