@@ -13,15 +13,17 @@ import shapely
 import zarr
 from odc.geo.geobox import GeoBox
 
+from engine.datasets.stored_vectors import StoredVectors
 from engine.errors import LabelError, RecipeError, StoreError
 from engine.grid.area import reproject
-from engine.infer.vectors import decode_vectors
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
 from engine.labels.sampling import cells_of_raster as of_raster
 from engine.labels.training_areas import read_training_areas
+from engine.legend import LCZ, Reason
 from engine.products.embedding import embedding_of
+from engine.products.published import SHARE_OF_WATER
 from engine.products.registry import load_recipe
-from engine.products.vectors import SCALE, VECTORS
+from engine.products.vectors import POOL, SCALE, VECTORS
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.copying import grid_of
 from engine.store.ledger import Ledger, State
@@ -34,14 +36,17 @@ __all__ = ["Embedded", "open_embedded", "require_one_embedding"]
 
 @dataclass(frozen=True)
 class Embedded:
-    """The cells of a city that have a vector.
+    """The cells of a city that have a vector, or are water without one.
 
     Attributes
     ----------
     name : of the city.
     cells : all of the store's, GeoBox.
-    rows, cols : int64 (n,), of the cells with a vector.
-    features : float32 (n, features)
+    rows, cols : int64 (n,), of these cells, row by row.
+    features : float32 (n, features), read when they are asked for; NaN of cells without a vector.
+    there : bool (n,), whether a cell has a vector.
+    water : float64 (n,), share of a cell's pixels that a published embedding calls water; None: its
+        source does not say.
     names : of the features.
     made_by : settings of the stage that made the vectors: of one model, with one cell.
     labels : SAMPLE array of its labelled cells; its `row` and `col` are of `cells`.
@@ -54,7 +59,9 @@ class Embedded:
     cells: GeoBox
     rows: npt.NDArray[np.int64]
     cols: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float32]
+    features: StoredVectors
+    there: npt.NDArray[np.bool_]
+    water: npt.NDArray[np.float64] | None
     names: tuple[str, ...]
     made_by: dict[str, Any]
     labels: Samples
@@ -80,29 +87,30 @@ class Embedded:
         return np.stack([x, corner.f - (self.rows + 0.5) * side], axis=1)
 
     def labelled(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Positions among the cells with a vector of those with a label, and their codes."""
+        """Positions among the cells of those with a label, and their codes."""
         place = self.labels["row"] * self.cells.shape[1] + self.labels["col"]
-        order = np.argsort(self.ids)
-        found = np.searchsorted(self.ids, place, sorter=order)
-        there = found < len(order)
-        there[there] &= self.ids[order[found[there]]] == place[there]
-        return order[found[there]], self.labels["lcz"][there].astype(np.int64)
+        ids = self.ids  # ascending: the cells go row by row
+        found = np.searchsorted(ids, place)
+        there = found < len(ids)
+        there[there] &= ids[found[there]] == place[there]
+        return found[there], self.labels["lcz"][there].astype(np.int64)
 
 
-def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
-    """Read a city's vectors, and find the cells that its labels are of.
+def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) -> Embedded:
+    """Open a city's vectors, and find the cells that its labels are of.
 
     Parameters
     ----------
     city : entry of a recipe.
     base : folder of its relative paths.
+    water : share of water from which on a cell is kept that has no vector; None: none is.
 
     Raises
     ------
     RecipeError, StoreError
-        Where there is no embedding, or not of one model.
+        Where there is no embedding, not of one model, or not a whole one.
     LabelError
-        Where labels cannot be read.
+        Where labels cannot be read, or name no cell.
     """
     path = base / city.recipe
     recipe = embedding_of(load_recipe(path))
@@ -115,12 +123,15 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
             got=str(store.place),
             remedy=f"natmap embed {city.recipe}",
         )
-    array = root[VECTORS]
-    scale = np.asarray(root[SCALE]) if SCALE in root else None
-    vectors = decode_vectors(np.asarray(array), scale)
-    known = (np.asarray(root["embedding/reason"]) == 0) & ~np.isnan(vectors).any(axis=0)
-    rows, cols = np.nonzero(known)
-    if not len(rows):
+    ledger = Ledger.of(reader)
+    notes = _require_whole(ledger, store, city.recipe)
+    known = np.asarray(root["embedding/reason"]) == Reason.DATA
+    kept, share = known, None
+    if water is not None and SHARE_OF_WATER in root:
+        share = np.nan_to_num(np.asarray(root[SHARE_OF_WATER], np.float64))
+        kept = known | (share >= water)
+    rows, cols = np.nonzero(kept)
+    if not known.any():
         raise StoreError(
             "no cell of the embedding has a vector",
             got=str(store.place),
@@ -128,19 +139,24 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
         )
     side = float(store.identity["arrays"][VECTORS]["resolution"])
     cells = grid_of(store).geobox(side)
-    labels, notes = _labels(city, cells, base)
+    name = city.name or recipe.name
+    labels, more = _labels(city, cells, base, name)
+    more += _notes_of(labels, known)
+    scale = np.asarray(root[SCALE]) if SCALE in root else None
     return Embedded(
-        city.name or recipe.name,
+        name,
         cells,
         rows.astype(np.int64),
         cols.astype(np.int64),
-        np.ascontiguousarray(vectors[:, known].T),
+        StoredVectors(root[VECTORS], scale, rows, cols),
+        known[rows, cols],
+        None if share is None else share[rows, cols],
         tuple(map(str, store.identity["arrays"][VECTORS]["labels"]["feature"])),
-        _settings(Ledger.of(reader), store),
+        _settings(ledger, store),
         labels,
         _held(city, cells, base),
         reader.snapshot_id,
-        tuple(notes),
+        (*notes, *more),
     )
 
 
@@ -188,11 +204,53 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
     return found[0]
 
 
-def _labels(city: EmbeddedCity, cells: GeoBox, base: Path) -> tuple[Samples, list[str]]:
+def _require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
+    """Refuse an embedding whose run was broken off; note tiles that failed.
+
+    The run is over when its last stage but one, the mean of all vectors, is done.
+    """
+    counts = dict.fromkeys(State, 0)
+    for _, _, record in ledger.records("embedding"):
+        counts[State(int(record["state"]))] += 1
+    over = [r for _, _, r in ledger.records(POOL) if r["state"] == State.DONE]
+    lost = counts[State.FAILED] + counts[State.BLOCKED]
+    if not over:
+        raise StoreError(
+            "the embedding is not whole",
+            got=f"{store.place}: {counts[State.DONE]} tiles are done, {lost} failed, and the run "
+            "has not come to its end",
+            expected="an embedding whose run has ended",
+            remedy=f"natmap embed {recipe}, which goes on where it stopped",
+        )
+    if not lost:
+        return []
+    return [f"{lost} tiles of the embedding failed: their cells have no vector"]
+
+
+def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
+    """What is odd about a city's labels."""
+    notes = []
+    without = int((~known[labels["row"], labels["col"]]).sum())
+    if without:
+        notes.append(f"{without} of {len(labels)} labelled cells have no vector, and teach nothing")
+    classes = np.unique(labels["lcz"]).tolist()
+    if len(classes) == 1:
+        notes.append(f"all its labels are of one class, LCZ {LCZ[classes[0] - 1].label}")
+    return notes
+
+
+def _labels(city: EmbeddedCity, cells: GeoBox, base: Path, name: str) -> tuple[Samples, list[str]]:
     if city.areas is not None:
         found = read_training_areas(base / city.areas, field=city.field)
         samples = cells_of_areas(found.areas, cells)
-        return samples, [*found.notes, *areas_without_cells(found.areas, samples, cells)]
+        notes = areas_without_cells(found.areas, samples, cells)
+        if not len(samples):
+            raise LabelError(
+                f"the training areas of {name} label no cell of its embedding",
+                got=f"{city.areas}: {'; '.join(notes)}"[:300],
+                remedy="check that they are those of this city",
+            )
+        return samples, [*found.notes, *notes]
     if city.raster is not None:
         within = None if city.within is None else base / city.within
         return of_raster(base / city.raster, cells, within=within), []

@@ -22,6 +22,7 @@ from engine.runs.tables import Block, Column, Table
 from engine.runs.task import TileTask
 
 __all__ = [
+    "POOL",
     "SCALE",
     "VECTORS",
     "AggregatePixels",
@@ -34,6 +35,9 @@ __all__ = [
 
 VECTORS, SCALE = "embedding/vectors", "embedding/vectors_scale"
 """Arrays of the store; the scales are those of int8."""
+
+POOL = "pool"
+"""The fold over all vectors; it is done when all of them are."""
 
 _LEAST_SPREAD = 1e-6
 _UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
@@ -149,7 +153,7 @@ def pool_of(features: tuple[int | str, ...], scaled: bool, leaf: float) -> Fold:
         Column("departures", "float64", dims),
     )
     return Fold(
-        "pool",
+        POOL,
         (Input("embedding"),),
         tables,
         Pool(scaled),

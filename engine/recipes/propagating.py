@@ -56,6 +56,16 @@ class PropagationRecipe(Strict):
     neighbours: int = Field(5, gt=0, le=1000, description="labels that vote")
     rounds: int = Field(1, gt=0, le=10)
     most: int = Field(500, gt=0, description="labels of each class and city that take part")
+    center: Literal["city"] | None = Field(
+        None, description="city: the mean vector of each city is removed from its cells first"
+    )
+    water: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of water from which on a cell is LCZ G, where the embedding is a "
+        "published one that tells water; null: never",
+    )
     seed: int = Field(0, ge=0)
     out: PathText = Field(description="folder of the pseudo-labels")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,22 @@ import rasterio
 import shapely
 import yaml
 import zarr
+from affine import Affine
+from odc.geo.geobox import GeoBox
 from typer.testing import CliRunner
 
 from engine.cli.app import app
+from engine.datasets.embedded import open_embedded
 from engine.errors import LabelError, NatmapError, RecipeError, StoreError
 from engine.grid import Grid, Tile
 from engine.infer.vectors import encode_vectors, vector_arrays
-from engine.recipes.propagating import load_propagation_recipe
+from engine.recipes.propagating import EmbeddedCity, load_propagation_recipe
 from engine.store.arrays import ArraySpec
 from engine.store.digests import commit
 from engine.store.ledger import RECORD, Ledger, State
 from engine.store.repository import Store
 from engine.training.propagation import LABELS, propagate_labels
+from engine.training.pseudo_table import squares
 
 CELL, TILE, SIDE = 320.0, 6400.0, 40  # metres, metres, cells along a city
 CODES = (2, 6, 11, 17)
@@ -38,8 +43,23 @@ def truth(seed: int) -> np.ndarray:
     return np.kron(blocks, np.ones((5, 5), int)).astype(np.uint8)
 
 
-def embed(folder: Path, name: str, seed: int, kind: str = "float16", model: str = "m") -> Path:
-    """A store of an embedding with its recipe, as a run would have left it."""
+def embed(
+    folder: Path,
+    name: str,
+    seed: int,
+    kind: str = "float16",
+    model: str = "m",
+    *,
+    ended: bool = True,
+    failed: bool = False,
+    lake: bool = False,
+    moved: float = 0.0,
+) -> Path:
+    """A store of an embedding with its recipe, as a run would have left it.
+
+    `lake`: the source tells water, and cells 1 to 4 of the first row are that. `moved`: all vectors
+    are off by so much.
+    """
     west = 320_000.0
     bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
     grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
@@ -48,13 +68,15 @@ def embed(folder: Path, name: str, seed: int, kind: str = "float16", model: str 
         ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
         *vector_arrays("embedding/vectors", kind, range(12), CELL, n),
         ArraySpec("embedding/reason", "uint8", CELL, n, 255),
+        *([ArraySpec("embedding/water", "float32", CELL, n, np.nan)] if lake else ()),
     ]
     store = Store.create(folder / f"{name}-store", grid, specs, band_names=["B04"])
     rng = np.random.default_rng(seed + 100)
     places = np.searchsorted(CODES, truth(seed))
     shift = rng.standard_normal(12) * 0.3
     vectors = CENTRES[places] + shift + rng.standard_normal((SIDE, SIDE, 12)) * 0.6
-    vectors[0, 0] = np.nan
+    vectors = vectors + moved
+    vectors[0, 0 : 5 if lake else 1] = np.nan
     values, scale = encode_vectors(np.moveaxis(vectors, -1, 0).astype(np.float32), kind)
     session = store.writer()
     root: Any = zarr.open_group(session.store, mode="r+")
@@ -62,14 +84,24 @@ def embed(folder: Path, name: str, seed: int, kind: str = "float16", model: str 
     if scale is not None:
         root["embedding/vectors_scale"][:] = scale
     root["embedding/reason"][:] = np.where(np.isnan(vectors[..., 0]), 6, 0)
+    if lake:
+        water = np.full((SIDE, SIDE), 0.05, np.float32)
+        water[0, :5] = 0.5, 1.0, 0.8, 1.0, 1.0
+        root["embedding/water"][:] = water
     root["composite/bands"][:] = 2000
-    ledger = Ledger(grid.shape, {"embedding": False})
+    ledger = Ledger(grid.shape, {"embedding": False, "pool": False})
     ledger.create(root)
     record = np.zeros((), RECORD)
     record["state"], record["settings"] = State.DONE, 7
     for row in range(grid.n_rows):
         for col in range(grid.n_cols):
             ledger.put("embedding", Tile(row, col), record[()])
+    if failed:
+        lost = record.copy()
+        lost["state"] = State.FAILED
+        ledger.put("embedding", Tile(0, 0), lost[()])
+    if ended:
+        ledger.put("pool", Tile(0, 0), record[()])
     ledger.remember("embedding", 7, {"model": model, "cell": CELL, "dtype": kind})
     ledger.write(root)
     commit(session, "by hand")
@@ -241,3 +273,112 @@ def test_embeddings_that_cannot_be_compared_are_refused(cities: Path, tmp_path: 
     wanted["cities"][1]["recipe"] = "none.yaml"
     with pytest.raises(StoreError):
         propagate_labels(load_propagation_recipe(wanted), base=cities)
+
+
+def test_an_embedding_whose_run_was_broken_off_is_refused(cities: Path, tmp_path: Path) -> None:
+    embed(cities, "half", 5, ended=False)
+    wanted = recipe(cities, tmp_path / "out")
+    wanted["cities"][-1]["recipe"] = "half.yaml"
+    with pytest.raises(StoreError, match="not whole") as told:
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    assert "natmap embed half.yaml" in str(told.value.remedy)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_odd_about_a_city_is_recorded(cities: Path, tmp_path: Path) -> None:
+    """A tile that failed, labels without a vector, labels of one class."""
+    embed(cities, "odd", 0, failed=True)
+    label(cities, "odd", 0, share=1.0, only=(6,))
+    wanted = recipe(cities, tmp_path / "out", preset="notes", most=20)
+    wanted["cities"][0] = {"recipe": "odd.yaml", "raster": "odd.tif"}
+    wanted["cities"][-1]["recipe"] = "a.yaml"
+    heard: list[str] = []
+    propagate_labels(load_propagation_recipe(wanted), base=cities, tell=heard.append)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["cities"][0]["notes"] == [
+        "1 tiles of the embedding failed: their cells have no vector",
+        *(
+            ["1 of 355 labelled cells have no vector, and teach nothing"]
+            if truth(0)[0, 0] == 6
+            else []
+        ),
+        "all its labels are of one class, LCZ 6",
+    ]
+    assert "note: all its labels are of one class, LCZ 6" in heard
+    assert (
+        "odd: all its labels are of one class, LCZ 6"
+        in (tmp_path / "out" / "audit.html").read_text()
+    )
+    # of many labels 20 took part; the others keep their cells all the same
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    assert report["used"] < report["labels"] == (frame["source"] == "label").sum()
+    assert (frame["source"][frame["city"] == "odd"] == "label").sum() >= (truth(0) == 6).sum() - 1
+    assert not frame.duplicated(["city", "cell"]).any()
+    # by distance alone some class is not told, or cannot be looked at: both are listed
+    assert set(report["detection"]) | set(map(str, report["unknown"])) == set(map(str, CODES))
+    assert set(report["undetectable"]) == {
+        int(code) for code, found in report["detection"].items() if found["rejected"] < 0.5
+    }
+
+
+def test_areas_of_another_place_are_refused(cities: Path, tmp_path: Path) -> None:
+    squares_ = [shapely.box(west, 45.0, west + 0.1, 45.1) for west in (0.0, 1.0)]
+    frame = geopandas.GeoDataFrame({"lcz": [6, 11]}, geometry=squares_, crs="EPSG:4326")
+    frame.to_file(tmp_path / "areas.geojson")
+    wanted = recipe(cities, tmp_path / "out")
+    wanted["cities"][0] = {"recipe": "a.yaml", "areas": str(tmp_path / "areas.geojson")}
+    with pytest.raises(LabelError, match="label no cell") as told:
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    assert "outside of the map" in str(told.value)
+
+
+def test_water_of_a_published_embedding_is_g(cities: Path, tmp_path: Path) -> None:
+    embed(cities, "lake", 9, lake=True)
+    (label_at := truth(9) * 0)[0, 3] = 2  # somebody says that one of these is no water
+    label(cities, "lake", 9)
+    with rasterio.open(cities / "lake.tif", "r+") as file:
+        file.write(label_at, 1)
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    wanted["cities"][-1] = {"recipe": "lake.yaml", "raster": "lake.tif"}
+    made_ = propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    lake = frame[frame["city"] == "lake"].set_index("cell")
+    assert lake.loc[[1, 2, 4], "code"].tolist() == [17, 17, 17]
+    assert lake.loc[[1, 2, 4], "source"].tolist() == ["mask"] * 3
+    assert lake.loc[3, ["code", "source"]].tolist() == [2, "label"]
+    assert 0 not in lake.index  # neither a vector nor enough water
+    assert made_.report.direct["mask"] == 3
+    assert len(lake) > 100
+    never = {**wanted, "water": None, "out": str(tmp_path / "dry")}
+    propagate_labels(load_propagation_recipe(never), base=cities)
+    dry = geopandas.read_parquet(tmp_path / "dry" / LABELS)
+    assert set(dry["source"]) == {"label", "pseudo"}
+
+
+def test_without_its_mean_a_city_in_another_light_is_labelled_alike(
+    cities: Path, tmp_path: Path
+) -> None:
+    embed(cities, "light", 9, kind="float32", moved=40.0)
+    embed(cities, "dark", 9, kind="float32")
+    found = {}
+    for name, center in (("light", None), ("light", "city"), ("dark", "city")):
+        out = tmp_path / f"{name}-{center}"
+        wanted = recipe(cities, out, preset="notes", center=center)
+        wanted["cities"][-1] = {"recipe": f"{name}.yaml", "name": "target"}
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+        frame = geopandas.read_parquet(out / LABELS)
+        found[name, center] = frame[(frame["city"] == "target") & (frame["source"] == "pseudo")]
+    assert not len(found["light", None])
+    both = found["light", "city"], found["dark", "city"]
+    assert len(both[0]) > 50
+    assert list(both[0]["cell"]) == list(both[1]["cell"])
+    assert list(both[0]["code"]) == list(both[1]["code"])
+
+
+def test_outlines_across_180_go_on_beyond_it(cities: Path) -> None:
+    city = open_embedded(EmbeddedCity(recipe="a.yaml"), cities)
+    beyond = GeoBox((1, 3), Affine(320, 0, 833_500, 0, -320, 50_000), "EPSG:32660")
+    shapes = squares(replace(city, cells=beyond), np.arange(3))
+    bounds = shapely.bounds(shapes)
+    assert (bounds[:, 2] - bounds[:, 0] < 0.01).all()
+    assert bounds[1, 0] < 180 < bounds[1, 2]
