@@ -1,4 +1,4 @@
-"""Verbs that learn, judge and compare: train, adapt, convert, propagate, evaluate, areas, …"""
+"""Verbs that learn, judge and compare: train, adapt, convert, propagate, evaluate, compare, …"""
 
 from __future__ import annotations
 
@@ -130,6 +130,59 @@ def evaluate(
         draw_green(found)
 
 
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            help="model cards (A+B together), product folders or maps; NAME= before one names it",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        Path,
+        typer.Option("--on", help="patch set, raster of codes, training areas, or a sample"),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="the system to compare with; by default the first")
+    ] = None,
+    split: Annotated[str, typer.Option(help="of patches: train, validation, test, all")] = "test",
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="codes of the reference raster that say nothing, beside 0")
+    ] = None,
+    field: Field = None,
+    repeats: Annotated[int, typer.Option(help="draws, for the intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the draws")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of tables and page")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare models, or finished maps, on the same examples: one table, differences, intervals."""
+    from engine.cli.render import draw_comparison, say
+    from engine.compare.comparison import compare_systems
+
+    found = compare_systems(
+        systems,
+        reference,
+        against=against,
+        split=split,
+        layer=layer,
+        within=within,
+        unknown=None if unknown is None else _codes("--unknown", unknown),
+        field=field,
+        repeats=repeats,
+        seed=seed,
+        out=out,
+        tell=say,
+    )
+    for note in found.notes:
+        say(f"note: {note}")
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json(), indent=1) + "\n")
+    else:
+        draw_comparison(found)
+
+
 def areas(
     path: Annotated[Path, typer.Argument(help="training areas", show_default=False)],
     out: Annotated[Path, typer.Option(help="the page, HTML")] = Path("areas.html"),
@@ -231,5 +284,5 @@ def _codes(option: str, text: str) -> list[int]:
         raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
 
 
-VERBS = (train, adapt, convert, propagate, evaluate, areas, sample, beside)
+VERBS = (train, adapt, convert, propagate, evaluate, compare, areas, sample, beside)
 """In the order in which the command lists them."""
