@@ -27,6 +27,12 @@ beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
 
+The command's verb `compare` has another name here, since a room is called so:
+
+=============== ==================================================
+compare_systems several models or maps on the same examples
+=============== ==================================================
+
 In a notebook:
 
 ============ =====================================================
@@ -78,6 +84,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
     from engine.catalog.ingest import ingest
+    from engine.compare.comparison import compare_systems
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
@@ -155,6 +162,7 @@ __all__ = [
     "adapt",
     "areas",
     "beside",
+    "compare_systems",
     "composite",
     "convert",
     "diff",
@@ -189,6 +197,7 @@ _HOMES = {
     "adapt": "engine.training.adapt.adapt",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
+    "compare_systems": "engine.compare.comparison.compare_systems",
     "composite": "engine.notebook.kernels.composite",
     "convert": "engine.models.convert.convert",
     "diff": "engine.compare.releases.diff",

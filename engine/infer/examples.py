@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,22 @@ from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_batch
 
-__all__ = ["score_examples"]
+__all__ = ["score_examples", "score_parts"]
 
 _BATCH = 256
 
 
 def score_examples(card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Probabilities (n, class) of stored patches with the card's context, or of packed graphs."""
-    predictor = Predictor(card, "cpu")
     parts = (x[first : first + _BATCH] for first in range(0, len(x), _BATCH))
     none = np.zeros((0, len(card.classes)), np.float32)
-    return np.concatenate([none, *(predictor(prepare_batch(part, card))[0] for part in parts)])
+    return np.concatenate([none, *score_parts(card, parts)])
+
+
+def score_parts(
+    card: ModelCard, parts: Iterable[npt.NDArray[Any]]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The same of some examples after the other, with the network loaded once."""
+    predictor = Predictor(card, "cpu")
+    for part in parts:
+        yield predictor(prepare_batch(part, card))[0]
