@@ -25,6 +25,7 @@ BOUNDS = (0.025, 0.975)
 """Quantiles of the draws: 95 % intervals."""
 
 _N = len(LCZ)
+_MOST = 2**62  # that a number of a column may reach
 _FEW_PAIRS = 1000  # up to which McNemar's test is exact
 
 Floats = npt.NDArray[np.float64]
@@ -256,8 +257,17 @@ def _merged(rows: Ints, counts: Ints | None, weight: Floats, stratum: Ints) -> P
 
 
 def count_rows(rows: Ints, counts: Ints | None = None) -> tuple[Ints, Ints]:
-    """Different columns of (kinds, n), and how many there are of each."""
-    kept, place = np.unique(rows, axis=1, return_inverse=True)
-    place = place.reshape(-1)
-    found = np.bincount(place, weights=counts, minlength=kept.shape[1])
-    return kept.astype(np.int64), np.rint(found).astype(np.int64)
+    """Different columns of (kinds, n) in ascending order, and how many there are of each.
+
+    Numbers are 0 or more. A column is made one number: numpy sorts those twenty times as fast.
+    """
+    key, top = np.zeros(rows.shape[1], np.int64), 1
+    for row in rows:
+        size = int(row.max(initial=0)) + 1
+        if top * size > _MOST:
+            values, key = np.unique(key, return_inverse=True)
+            top = len(values)
+        key, top = key * size + row, top * size
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    found = np.bincount(place, weights=counts, minlength=len(first))
+    return rows[:, first].astype(np.int64), np.rint(found).astype(np.int64)

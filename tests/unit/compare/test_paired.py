@@ -124,6 +124,19 @@ def test_parts_join_to_the_whole(cuts: list[int]) -> None:
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
 
 
+@settings(max_examples=30, deadline=None)
+@given(kinds=st.integers(1, 40), most=st.sampled_from([1, 3, 17, 10**12]), seed=st.integers(0, 9))
+def test_columns_are_counted_as_by_numpy(kinds: int, most: int, seed: int) -> None:
+    """Of so many systems that a column fits no number."""
+    rng = np.random.default_rng(seed)
+    few = rng.integers(0, most + 1, (kinds, 12))
+    rows = few[:, rng.integers(0, 12, 200)]
+    kept, count = count_rows(rows)
+    expected, times = np.unique(rows, axis=1, return_counts=True)
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(count, times)
+
+
 def test_nothing_is_refused() -> None:
     with pytest.raises(MetricError, match="nothing to compare"):
         rank(join_rows([], 2))
