@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
+from engine.compare import paired
 from engine.compare.paired import count_rows, join_rows, mcnemar, pairs_of, rank
 from engine.errors import MetricError
 from engine.metrics import assess, confusion
@@ -34,8 +35,9 @@ def test_figures_are_those_of_scikit_learn() -> None:
         np.testing.assert_array_equal(found.counts, confusion(TRUTH, said))
 
 
-def test_intervals_are_those_of_groups_drawn_one_by_one() -> None:
+def test_intervals_are_those_of_groups_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples are copied as often as their group is drawn, and judged anew."""
+    monkeypatch.setattr(paired, "_AT_ONCE", 7 * GROUPS)  # draws are not held all at once
     pairs, repeats = pairs_of(TRUTH, SAID, GROUP), 60
     _, group = np.unique(GROUP, return_inverse=True)
     rng = np.random.default_rng(5)
