@@ -63,7 +63,7 @@ class Comparison:
 
 
 def compare_systems(
-    systems: Sequence[str | Path],
+    systems: Sequence[str | Path] | str | Path,
     reference: str | Path,
     *,
     against: str | None = None,
@@ -107,7 +107,7 @@ def compare_systems(
     """
     if repeats < 2:
         raise MetricError("too few draws for an interval", got=repeats, expected="2 or more")
-    found = find_systems(systems, layer)
+    found = find_systems([systems] if isinstance(systems, str | Path) else systems, layer)
     names = [system.name for system in found]
     if against is not None and against not in names:
         raise MetricError(

@@ -30,7 +30,7 @@ from engine.labels.training_areas import read_training_areas
 __all__ = ["of_areas", "of_raster", "of_sample"]
 
 _SIDE = 20  # cells of a block of ground that is drawn as a whole
-_AT_ONCE = 100  # of these blocks, down and across, that are read at once
+_AT_ONCE = 25  # of these blocks, down and across, that are read at once
 
 Ints = npt.NDArray[np.int64]
 

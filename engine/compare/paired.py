@@ -7,7 +7,7 @@ hard for another, and a difference is surer than the figures that it is of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,8 @@ BOUNDS = (0.025, 0.975)
 """Quantiles of the draws: 95 % intervals."""
 
 _N = len(LCZ)
+_AT_ONCE = 2**21  # draws of groups that are held
+_MOST = 2**62  # that a number of a column may reach
 _FEW_PAIRS = 1000  # up to which McNemar's test is exact
 
 Floats = npt.NDArray[np.float64]
@@ -127,13 +129,12 @@ def rank(pairs: Pairs, against: int = 0, repeats: int = 1000, seed: int = 0) -> 
             "there is nothing to compare", got=f"{pairs.examples} examples, {repeats} draws",
             expected="an example or more that all systems classify, two draws or more",
         )  # fmt: skip
-    times = _draws(pairs, repeats, seed)
-    found = []
-    for system in range(len(pairs.said)):
-        counts = pairs.counts(system)
-        whole = np.asarray(pairs.weight @ counts)
-        drawn = np.asarray(times @ counts)
-        found.append(_Judged.of(np.vstack([whole, drawn])))
+    counts = [pairs.counts(system) for system in range(len(pairs.said))]
+    tables = [[np.asarray(pairs.weight @ each)[None]] for each in counts]
+    for times in _draws(pairs, repeats, seed):
+        for table, each in zip(tables, counts, strict=True):
+            table.append(np.asarray(times @ each))
+    found = [_Judged.of(np.concatenate(table)) for table in tables]
     base = found[against]
     right = pairs.said == pairs.truth
     ranked = []
@@ -180,15 +181,17 @@ class _Judged:
         )
 
 
-def _draws(pairs: Pairs, repeats: int, seed: int) -> Floats:
-    """How often each group is drawn, times its weight: (repeats, groups)."""
+def _draws(pairs: Pairs, repeats: int, seed: int) -> Iterator[Floats]:
+    """How often each group is drawn, times its weight: (some of the repeats, groups) at once."""
     rng = np.random.default_rng(seed)
-    times = np.zeros((repeats, pairs.groups))
-    for stratum in np.unique(pairs.stratum):
-        here = np.flatnonzero(pairs.stratum == stratum)
-        share = np.full(len(here), 1 / len(here))
-        times[:, here] = rng.multinomial(len(here), share, repeats)
-    return times * pairs.weight
+    strata = [np.flatnonzero(pairs.stratum == code) for code in np.unique(pairs.stratum)]
+    at_once = max(_AT_ONCE // pairs.groups, 1)
+    for first in range(0, repeats, at_once):
+        times = np.zeros((min(at_once, repeats - first), pairs.groups))
+        for here in strata:
+            share = np.full(len(here), 1 / len(here))
+            times[:, here] = rng.multinomial(len(here), share, len(times))
+        yield times * pairs.weight
 
 
 def _bounds(values: Floats) -> tuple[float, float, float]:
@@ -256,8 +259,17 @@ def _merged(rows: Ints, counts: Ints | None, weight: Floats, stratum: Ints) -> P
 
 
 def count_rows(rows: Ints, counts: Ints | None = None) -> tuple[Ints, Ints]:
-    """Different columns of (kinds, n), and how many there are of each."""
-    kept, place = np.unique(rows, axis=1, return_inverse=True)
-    place = place.reshape(-1)
-    found = np.bincount(place, weights=counts, minlength=kept.shape[1])
-    return kept.astype(np.int64), np.rint(found).astype(np.int64)
+    """Different columns of (kinds, n) in ascending order, and how many there are of each.
+
+    Numbers are 0 or more. A column is made one number: numpy sorts those twenty times as fast.
+    """
+    key, top = np.zeros(rows.shape[1], np.int64), 1
+    for row in rows:
+        size = int(row.max(initial=0)) + 1
+        if top * size > _MOST:
+            values, key = np.unique(key, return_inverse=True)
+            top = len(values)
+        key, top = key * size + row, top * size
+    _, first, place = np.unique(key, return_index=True, return_inverse=True)
+    found = np.bincount(place, weights=counts, minlength=len(first))
+    return rows[:, first].astype(np.int64), np.rint(found).astype(np.int64)

@@ -44,6 +44,7 @@ def of_patches(
         Where there are none, or a system cannot be judged by them.
     """
     patches = open_patches(path)
+    _require_whole(patches, path)
     if split not in (*SPLITS, "all"):
         raise MetricError("no such split", got=split, expected=", ".join((*SPLITS, "all")))
     chosen = np.ones(len(patches), bool) if split == "all" else patches.split == SPLITS.index(split)
@@ -68,6 +69,32 @@ def of_patches(
     said = np.stack([scores.of(system) for system in systems])
     group, drawn = groups_of(patches, where)
     return of_examples(systems, truth, said, group, drawn, notes)
+
+
+def _require_whole(patches: PatchSet, path: Path) -> None:
+    """Refuse a set whose arrays do not go together."""
+    n, side = len(patches), patches.patch + 2 * patches.context
+    shapes = {
+        "x": (n, len(patches.bands), side, side),
+        "xy": (n, 2),
+        **dict.fromkeys(("group", "place", "split"), (n,)),
+    }
+    wrong = [
+        f"{name} {found}"
+        for name, shape in shapes.items()
+        if (found := tuple(getattr(patches, name).shape)) != shape
+    ]
+    if patches.nodes is not None and patches.nodes.shape[0] != n:
+        wrong.append(f"nodes {patches.nodes.shape}")
+    if not wrong and n and int(patches.place.max()) >= len(patches.places):
+        wrong.append(f"place {int(patches.place.max())}")
+    if wrong:
+        raise LabelError(
+            "the patch set's arrays do not go together",
+            got=f"{path.name}: {', '.join(wrong)}",
+            expected=f"{n} patches of {len(patches.bands)} bands and {side} px, in "
+            f"{len(patches.places)} places",
+        )
 
 
 def _lacks(system: System, truth: Ints) -> list[int]:

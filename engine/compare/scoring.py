@@ -16,7 +16,7 @@ import numpy.typing as npt
 import rasterio
 from pyproj.exceptions import CRSError
 
-from engine.compare.cells import of_map, values_at
+from engine.compare.cells import meaning_of, values_at
 from engine.compare.systems import GRAPHS, System
 from engine.datasets.patches import PatchSet
 from engine.errors import CardError, MetricError
@@ -210,7 +210,8 @@ def at_points(raster: Path, xy: npt.NDArray[np.float64], crs: str) -> Codes:
             cells = np.zeros(int(inside.sum()), SAMPLE)
             cells["row"], cells["col"] = np.floor(down[inside]), np.floor(across[inside])
             found = np.zeros(len(xy), np.int64)
-            found[inside] = of_map(file)(values_at(file, cells)) + 1
+            silent = (0,) if file.nodata is None else (0, file.nodata)
+            found[inside] = meaning_of(silent, f"map {raster.name}")(values_at(file, cells)) + 1
             return found
     except rasterio.errors.RasterioError as error:
         raise MetricError("a map cannot be read", got=error) from error

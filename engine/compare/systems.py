@@ -126,8 +126,9 @@ def _map(name: str | None, path: Path, layer: str) -> System:
             got=f"{path}: product {folder.product_name}",
             expected="maps of local climate zones",
         )
-    raster = map_of(path, layer)
-    return System(name or path.stem, path=path, raster=raster)
+    raster, place = map_of(path, layer), path.resolve()
+    own = place.name if path.is_dir() else place.stem
+    return System(name or own, path=path, raster=raster)
 
 
 def _require_zones(card: ModelCard) -> None:

@@ -235,6 +235,10 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path, patches: Path) -> No
     for call, error, words in wrong:
         with pytest.raises(error, match=words):
             call()
+    for change in ({"split": np.zeros(9, np.uint8)}, {"place": np.full(N, 2, np.uint16)}):
+        write_patches(tmp_path / "torn", patch_set(**change))
+        with pytest.raises(LabelError, match="do not go together"):
+            compare_systems(one, tmp_path / "torn")
     assert [s.name for s in find_systems([one, f"b={two}"])] == ["one", "b"]
 
 

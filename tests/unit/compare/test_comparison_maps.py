@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +218,22 @@ def test_what_is_no_map_of_these_is_refused(tmp_path: Path, maps: list[Path]) ->
             compare_systems(systems, reference, **more)
     with pytest.raises(CardError):
         compare_systems([tmp_path], reference)  # neither a card nor a product
+
+
+def test_memory_follows_what_maps_say_not_their_size(tmp_path: Path) -> None:
+    """9 million cells in patches of 40 x 40; one array of all of them as numbers is 72 MB."""
+    coarse = draw.integers(1, 18, (75, 75)).astype(np.uint8)
+    whole = coarse.repeat(40, 0).repeat(40, 1)
+    maps = [
+        write(tmp_path / "one.tif", whole),
+        write(tmp_path / "two.tif", np.where(whole == 3, 4, whole).astype(np.uint8)),
+    ]
+    reference = write(tmp_path / "truth.tif", whole)
+    compare_systems(maps, reference, repeats=2)  # what libraries keep
+    tracemalloc.start()
+    found = compare_systems(maps, reference, repeats=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.examples == whole.size
+    assert found.figures["two"]["oa"] == pytest.approx((whole != 3).mean())
+    assert peak < 120e6

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score
 
+from engine.compare import paired
 from engine.compare.paired import count_rows, join_rows, mcnemar, pairs_of, rank
 from engine.errors import MetricError
 from engine.metrics import assess, confusion
@@ -34,8 +35,9 @@ def test_figures_are_those_of_scikit_learn() -> None:
         np.testing.assert_array_equal(found.counts, confusion(TRUTH, said))
 
 
-def test_intervals_are_those_of_groups_drawn_one_by_one() -> None:
+def test_intervals_are_those_of_groups_drawn_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """Examples are copied as often as their group is drawn, and judged anew."""
+    monkeypatch.setattr(paired, "_AT_ONCE", 7 * GROUPS)  # draws are not held all at once
     pairs, repeats = pairs_of(TRUTH, SAID, GROUP), 60
     _, group = np.unique(GROUP, return_inverse=True)
     rng = np.random.default_rng(5)
@@ -122,6 +124,19 @@ def test_parts_join_to_the_whole(cuts: list[int]) -> None:
     joined, whole = join_rows(parts, 3), pairs_of(TRUTH, SAID, GROUP)
     for name in ("truth", "said", "group", "count", "weight", "stratum"):
         np.testing.assert_array_equal(getattr(joined, name), getattr(whole, name))
+
+
+@settings(max_examples=30, deadline=None)
+@given(kinds=st.integers(1, 40), most=st.sampled_from([1, 3, 17, 10**12]), seed=st.integers(0, 9))
+def test_columns_are_counted_as_by_numpy(kinds: int, most: int, seed: int) -> None:
+    """Of so many systems that a column fits no number."""
+    rng = np.random.default_rng(seed)
+    few = rng.integers(0, most + 1, (kinds, 12))
+    rows = few[:, rng.integers(0, 12, 200)]
+    kept, count = count_rows(rows)
+    expected, times = np.unique(rows, axis=1, return_counts=True)
+    np.testing.assert_array_equal(kept, expected)
+    np.testing.assert_array_equal(count, times)
 
 
 def test_nothing_is_refused() -> None:
