@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from engine.cube.published.opening import name_of
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.infer.aggregate import aggregate_names
@@ -188,7 +189,7 @@ def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resol
         (),
         {"embeddings": source.find(area)},
         tuple(stages),
-        _form(recipe, None, features, f"statistics of {Path(source.place).name}, {wanted.year}"),
+        _form(recipe, None, features, f"statistics of {name_of(source.place)}, {wanted.year}"),
         tuple(notes),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from shapely.geometry import box, mapping
 
 from engine.addresses import is_http
-from engine.cube.published.opening import open_published, stamp_of
+from engine.cube.published.opening import name_of, open_published, stamp_of
 from engine.cube.published.reader import Published
 from engine.cube.published.rules import NODATA, VALID, WATER
 from engine.cube.published.sheet import Method
@@ -82,7 +82,7 @@ class PublishedSource:
         if self.channels[0] == "A00":  # its terms ask for this sentence
             licence, attribution = licence or _ALPHAEARTH[0], attribution or _ALPHAEARTH[1]
         item = Item(
-            id=f"{Path(place).name}-{wanted.year}",
+            id=f"{name_of(place)}-{wanted.year}",
             collection="embeddings",
             source="embeddings",
             datetime=datetime(wanted.year, 1, 1, 12, tzinfo=UTC),

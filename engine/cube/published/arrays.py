@@ -20,7 +20,15 @@ from zarr.storage import LocalStore
 
 from engine.errors import NatmapError, ReadError, first_line
 
-__all__ = ["Cube", "cube_of", "dimensions_of", "open_folder", "reading", "years_of"]
+__all__ = [
+    "Cube",
+    "cube_of",
+    "dimensions_of",
+    "most_of",
+    "open_folder",
+    "reading",
+    "years_of",
+]
 
 _DOCUMENT = 1 << 24  # bytes of a zarr.json, with those of all groups in it
 _CHUNK = 1 << 28  # bytes of a chunk; several are decoded at once
@@ -66,7 +74,7 @@ class _Folder(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         path = self.root / key
-        most = _DOCUMENT if path.name == "zarr.json" else _CHUNK
+        most = most_of(key)
         if byte_range is None and path.is_file() and path.stat().st_size > most:
             raise ReadError(
                 "a file of the Zarr store is too large",
@@ -75,6 +83,11 @@ class _Folder(LocalStore):
                 remedy="write it in smaller chunks, or in shards",
             )
         return await super().get(key, prototype, byte_range)
+
+
+def most_of(key: str) -> int:
+    """Bytes that are read of a file of a store at once."""
+    return _DOCUMENT if key.rpartition("/")[2] == "zarr.json" else _CHUNK
 
 
 @contextmanager

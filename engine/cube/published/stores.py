@@ -53,12 +53,20 @@ def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Pub
     ReadError
         Where it is not what it says, or says too little.
     """
+    listed = root.store.supports_listing or root.metadata.consolidated_metadata is not None
     with reading(title):
         said = dict(root.attrs)
         zones = sorted(
-            name for name in root.group_keys() if _zone_of(name) is not None
+            name for name in (root.group_keys() if listed else ()) if _zone_of(name) is not None
         )  # a listing: the convention has no other way to say which zones there are
-    if not mosaic and not zones and "geoemb:dimensions" not in said:
+    itself = None if zones or _zone_of(title) is None else title
+    if not listed and not mosaic and itself is None and "embeddings" not in root:
+        raise ReadError(
+            f"{title} does not say which groups it has, and its server lists none",
+            expected="consolidated metadata, or an array embeddings at its root",
+            remedy="name the group of one zone, as .../utm33",
+        )
+    if not mosaic and not zones and itself is None and "geoemb:dimensions" not in said:
         known = any(_is_geoemb(entry) for entry in _list(said.get("zarr_conventions")))
         raise ReadError(
             f"{title} does not follow the convention geoemb:",
@@ -66,7 +74,7 @@ def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Pub
             expected="geoemb:dimensions, geoemb:type and the like at its root",
         )
     if not zones:
-        return _published(title, [_group(root, {}, title, None, mosaic)])
+        return _published(title, [_group(root, {}, title, itself, mosaic)])
     with reading(title):
         groups = {name: root[name] for name in zones}
     return _published(
