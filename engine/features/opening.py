@@ -33,7 +33,7 @@ from engine.vectors.read import file_of, files_of
 
 __all__ = ["nearest_year", "open_features"]
 
-_LOOKED = 65  # points along the area by which it is told how much of it files cover
+_LOOKED = 64  # points along the area by which it is told how much of it files cover
 
 
 @dataclass(frozen=True)
