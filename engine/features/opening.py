@@ -45,6 +45,7 @@ class Opened:
     files : rasters, that can be told apart by where they lie; none of polygons.
     whole : stamp of what cannot.
     margin : metres beyond a window that the reader looks at.
+    limits : (low, high) of its numbers; None: it has shares alone.
     """
 
     name: str
@@ -56,6 +57,15 @@ class Opened:
     files: tuple[RasterFile, ...] = ()
     whole: bytes = b""
     margin: float = 0.0
+    limits: tuple[float, float] | None = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Of the statistics of numbers within limits; shares are of 0 to 1."""
+        if self.limits is None:
+            return {}
+        low, high = self.limits
+        return {"mean": (low, high), "max": (low, high), "std": (0.0, (high - low) / 2)}
 
     def stamp(self, bounds: Bounds) -> bytes:
         """Of the files that reach bounds."""
@@ -198,7 +208,12 @@ def _raster(
         crs,
         files,
         margin=margin,
+        limits=None if isinstance(one, Classes) else _limits(one),
     )
+
+
+def _limits(one: Values | Elevation | Heights | Slope) -> tuple[float, float]:
+    return (0.0, 90.0) if isinstance(one, Slope) else one.range
 
 
 def _over(one: Slope, pixel: float, resolution: float) -> float:

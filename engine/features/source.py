@@ -91,6 +91,10 @@ class FeatureSource(Protocol):
         """JSON values that decide the result beside the files; part of the stage's fingerprint."""
 
     @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """What values of a channel can be, where that is not 0 to 1: cubes keep steps of it."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What people should know: a year that is not the wanted one, ground not covered."""
 

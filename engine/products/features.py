@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,25 @@ import shapely
 from shapely.geometry import mapping
 
 from engine.features.opening import open_features
-from engine.features.source import FeatureReader, FeatureSource, Origin, band_names
+from engine.features.source import KNOWN, FeatureReader, FeatureSource, Origin, band_names
 from engine.grid.area import Area
 from engine.grid.grid import Grid, Tile
 from engine.items import Asset, Item
+from engine.models.card import ModelCard
+from engine.models.coding import encode_ground
 from engine.recipes.features import Features
 from engine.recipes.sections import GridChoice
+from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
+from engine.store.arrays import ArraySpec
 
 if TYPE_CHECKING:  # as in `sources`
     from engine.catalog.search import SearchResult
 
-__all__ = ["NO_FEATURES", "CellFeatures", "GroundSource"]
+__all__ = ["NO_FEATURES", "STORED", "CellFeatures", "GroundSource", "Stack"]
+
+STORED = "features/bands"
+"""Array of the store: features on the cube's pixels (`engine.models.coding`)."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,60 @@ class CellFeatures:
                 empty.append(str(number + 1))
         note = f"nothing is known of feature {', '.join(empty)}" if empty else None
         return np.concatenate(parts).astype(np.float32), note
+
+
+@dataclass(frozen=True)
+class KeepFeatures:
+    """Features -> features/bands, on the pixels of the cube.
+
+    Attributes
+    ----------
+    readers : of the features.
+    ranges : of each band, the mask of each feature last.
+    resolution : metres of a pixel.
+    """
+
+    readers: tuple[FeatureReader, ...]
+    ranges: tuple[tuple[float, float], ...]
+    resolution: float
+
+    def __call__(self, task: TileTask) -> Iterator[Output]:
+        box = task.grid.tile_geobox(task.tile, self.resolution)
+        found = np.empty((len(self.ranges), *box.shape), np.uint16)
+        number = 0
+        for reader in self.readers:
+            values, known = reader.read(box, task.grid.anchor)
+            for plane in (*values, known):
+                found[number] = encode_ground(plane, *self.ranges[number])
+                number += 1
+        yield Output({STORED: found})
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What of a cube a network looks at: bands of the composite, then those of features.
+
+    Attributes
+    ----------
+    order : positions among the composite's bands.
+    ground : positions among the features' bands.
+    """
+
+    order: tuple[int, ...]
+    ground: tuple[int, ...] = ()
+
+    def read(self, task: TileTask, halo: int, rows: slice | None = None) -> npt.NDArray[np.uint16]:
+        """Stored numbers (band, y, x) about a tile."""
+        found = task.read("composite/bands", halo, rows=rows)[list(self.order)]
+        if not self.ground:
+            return found
+        beside = task.read(STORED, halo, rows=rows)[list(self.ground)]
+        return np.concatenate([found, beside])
+
+    def inputs(self, halo: float) -> tuple[Input, ...]:
+        """The stages that are read, and how far about a tile, in metres."""
+        read = (Input("composite", halo),)
+        return (*read, Input("features", halo)) if self.ground else read
 
 
 NO_FEATURES = CellFeatures()
@@ -103,6 +165,54 @@ class GroundSource:
     def cells(self) -> CellFeatures:
         """What a kernel makes vectors longer with."""
         return CellFeatures(tuple(source.reader for source in self.sources))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Of each band, what the numbers of a cube stand for."""
+        return {
+            f"{source.name}.{channel}": source.ranges.get(channel, (0.0, 1.0))
+            for source in self.sources
+            for channel in (*source.reader.channels, KNOWN)
+        }
+
+    def stages(self, choice: GridChoice) -> list[Stage]:
+        """The stage that brings them onto the cube's pixels; none where there are no features."""
+        if not self.sources:
+            return []
+        ranges = self.ranges
+        spec = ArraySpec(
+            STORED,
+            "uint16",
+            choice.resolution,
+            choice.chunk_pixels,
+            0,
+            leading=(("band", self.names),),
+            attrs={
+                "long_name": "features of the ground: 1 is the low end of a band's range, 65535 "
+                "the high one, 0 unknown",
+                "ranges": {name: list(span) for name, span in ranges.items()},
+            },
+        )
+        kernel = KeepFeatures(
+            tuple(source.reader for source in self.sources),
+            tuple(ranges.values()),
+            choice.resolution,
+        )
+        return [
+            Stage(
+                "features",
+                kernel,
+                (spec,),
+                parameters={**self.parameters, "ranges": {k: list(v) for k, v in ranges.items()}},
+                parts=lambda tile: [Part(0, self.stamp(tile))],
+                outside="feature",
+                gigabytes=2.0 + 8 * len(self.names) * choice.tile**2 / 1e9,
+            )
+        ]
+
+    def places(self, card: ModelCard) -> tuple[int, ...]:
+        """Positions of a card's features among those of the cube."""
+        return tuple(self.names.index(band) for band in card.bands[len(card.imagery) :])
 
     @property
     def parameters(self) -> dict[str, Any]:
