@@ -246,7 +246,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
     """Patch sets of several places as one, in memory."""
     first = parts[0]
     for part in parts[1:]:
-        same = ("bands", "patch", "context", "resolution", "instances")
+        same = ("bands", "ranges", "patch", "context", "resolution", "instances")
         for name in same:
             if getattr(part, name) != getattr(first, name):
                 raise LabelError(

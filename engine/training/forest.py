@@ -10,7 +10,6 @@ import numpy.typing as npt
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from engine.errors import LabelError
 from engine.models.card import ModelCard
 from engine.models.forest import patch_features
 from engine.models.inputs import prepare_batch
@@ -60,10 +59,12 @@ def varied(features: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
     """Columns that are not the same everywhere.
 
     The others can split nothing, and would take the place of one that can among those that are
-    drawn at a split: a feature that is unknown everywhere would change a forest.
+    drawn at a split: a feature that is unknown everywhere would change a forest. Where all are the
+    same, they are all given.
     """
     low, high = features.min(axis=0, initial=np.inf), features.max(axis=0, initial=-np.inf)
-    return np.flatnonzero(low < high)
+    found = np.flatnonzero(low < high)
+    return found if len(found) else np.arange(features.shape[1])
 
 
 def plant(trees: int, balanced: bool, seed: int) -> RandomForestClassifier:
@@ -109,10 +110,6 @@ def grow(
     forest = plant(trees, balanced, seed)
     features = features_of(x, card, statistics, side)
     columns = varied(features)
-    if not len(columns):
-        raise LabelError(
-            "all patches look alike", got=f"{len(x)} patches, no band tells them apart"
-        )
     forest.fit(features[:, columns], y)
     grown = [tree.tree_ for tree in forest.estimators_]
     nodes = max(tree.node_count for tree in grown)
