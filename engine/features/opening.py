@@ -65,7 +65,8 @@ class Opened:
         if self.limits is None:
             return {}
         low, high = self.limits
-        return {"mean": (low, high), "max": (low, high), "std": (0.0, (high - low) / 2)}
+        levels = ("mean", "max", "p10", "p50", "p90")
+        return {**dict.fromkeys(levels, (low, high)), "std": (0.0, (high - low) / 2)}
 
     def stamp(self, bounds: Bounds) -> bytes:
         """Of the files that reach bounds."""

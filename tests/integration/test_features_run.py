@@ -199,7 +199,7 @@ def test_what_does_not_go_together_is_refused_before_work(country: Path, tmp_pat
     gone["features"][0]["path"] = "nowhere.tif"
     with pytest.raises(RecipeError, match="no such file"):
         engine.plan(gone, base=country)
-    with pytest.raises(RecipeError, match="add height.known"):
+    with pytest.raises(RecipeError, match=r"add height\.known"):
         train(country, "unmasked", [*TEN, "height.mean"], architecture="forest")
     with pytest.raises(LabelError, match="lacks features"):
         train(country, "strange", [*TEN, "canopy.mean", "canopy.known"], architecture="forest")
