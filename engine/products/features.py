@@ -43,9 +43,11 @@ class CellFeatures:
     Attributes
     ----------
     readers : of the features, in the recipe's order.
+    names : theirs.
     """
 
     readers: tuple[FeatureReader, ...] = ()
+    names: tuple[str, ...] = ()
 
     def beside(
         self, task: TileTask, vectors: npt.NDArray[np.float32], cell: float
@@ -56,13 +58,12 @@ class CellFeatures:
         """
         parts, empty = [vectors], []
         box = task.grid.tile_geobox(task.tile, cell)
-        for number, reader in enumerate(self.readers):
+        for name, reader in zip(self.names, self.readers, strict=True):
             values, known = reader.read(box, task.grid.anchor)
             parts += [np.where(np.isnan(values), np.float32(0.0), values), known[None]]
             if not known.any():
-                empty.append(str(number + 1))
-        note = f"nothing is known of feature {', '.join(empty)}" if empty else None
-        return np.concatenate(parts).astype(np.float32), note
+                empty.append(name)
+        return np.concatenate(parts).astype(np.float32), _note(empty)
 
 
 @dataclass(frozen=True)
@@ -72,24 +73,32 @@ class KeepFeatures:
     Attributes
     ----------
     readers : of the features.
+    names : theirs.
     ranges : of each band, the mask of each feature last.
     resolution : metres of a pixel.
     """
 
     readers: tuple[FeatureReader, ...]
+    names: tuple[str, ...]
     ranges: tuple[tuple[float, float], ...]
     resolution: float
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         box = task.grid.tile_geobox(task.tile, self.resolution)
         found = np.empty((len(self.ranges), *box.shape), np.uint16)
-        number = 0
-        for reader in self.readers:
+        number, empty = 0, []
+        for name, reader in zip(self.names, self.readers, strict=True):
             values, known = reader.read(box, task.grid.anchor)
+            if not known.any():
+                empty.append(name)
             for plane in (*values, known):
                 found[number] = encode_ground(plane, *self.ranges[number])
                 number += 1
-        yield Output({STORED: found})
+        yield Output({STORED: found}, note=_note(empty))
+
+
+def _note(empty: list[str]) -> str | None:
+    return f"nothing is known of feature {', '.join(empty)}" if empty else None
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,12 @@ class GroundSource:
     @property
     def cells(self) -> CellFeatures:
         """What a kernel makes vectors longer with."""
-        return CellFeatures(tuple(source.reader for source in self.sources))
+        return CellFeatures(*self._readers)
+
+    @property
+    def _readers(self) -> tuple[tuple[FeatureReader, ...], tuple[str, ...]]:
+        readers = tuple(source.reader for source in self.sources)
+        return readers, tuple(source.name for source in self.sources)
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
@@ -193,11 +207,7 @@ class GroundSource:
                 "ranges": {name: list(span) for name, span in ranges.items()},
             },
         )
-        kernel = KeepFeatures(
-            tuple(source.reader for source in self.sources),
-            tuple(ranges.values()),
-            choice.resolution,
-        )
+        kernel = KeepFeatures(*self._readers, tuple(ranges.values()), choice.resolution)
         return [
             Stage(
                 "features",
