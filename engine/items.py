@@ -8,6 +8,7 @@ catalogue's own fields again.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeAlias
@@ -24,7 +25,9 @@ __all__ = [
     "band_name",
     "common_name",
     "cube_band",
+    "is_ground",
     "of_period",
+    "require_order",
     "unsigned",
 ]
 
@@ -52,6 +55,8 @@ Moment: TypeAlias = datetime
 
 _SENTINEL = re.compile(r"G?S[1-6][A-D]_")
 """What ids and datatakes of the Copernicus Sentinels begin with."""
+
+_GROUND = re.compile(r"^[a-z][a-z0-9_]{0,30}\.[a-z][a-z0-9_]{0,30}$")
 
 _COMMON = {common: name for name, common in BANDS.items()}
 
@@ -109,6 +114,26 @@ def cube_band(name: str) -> str:
     """
     band, label = of_period(name)
     return band if label is None else f"{band}@{label}"
+
+
+def is_ground(name: str) -> bool:
+    """Whether a band is of a feature of the ground, as in ``height.mean``, and not of imagery."""
+    return _GROUND.match(name) is not None
+
+
+def require_order(names: Sequence[str]) -> None:
+    """Refuse bands of features that come before imagery's, or without their masks.
+
+    Raises
+    ------
+    ValueError
+    """
+    ground = [is_ground(name) for name in names]
+    if ground != sorted(ground):
+        raise ValueError("bands: those of features come after those of imagery")
+    wanted = {f"{name.partition('.')[0]}.known" for name in names if is_ground(name)}
+    if lacking := sorted(wanted - set(names)):
+        raise ValueError(f"bands: features go with their masks; add {', '.join(lacking)}")
 
 
 def common_name(name: str) -> str:

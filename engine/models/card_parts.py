@@ -3,33 +3,49 @@ probe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from engine.errors import RecipeError
-from engine.items import BANDS, cube_band, of_period
+from engine.errors import CardError, RecipeError
+from engine.items import BANDS, cube_band, is_ground, of_period, require_order
 from engine.recipes.base import Strict
 
-__all__ = ["DataFile", "Fusion", "Probe", "remedy_of_bands", "require_bands"]
+__all__ = [
+    "DataFile",
+    "Fusion",
+    "Probe",
+    "Ranges",
+    "remedy_of_bands",
+    "require_bands",
+    "require_ground",
+]
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Of features' bands: the values that the least and the greatest stored number stand for."""
 
 
-def require_bands(bands: Sequence[str]) -> None:
-    """Refuse bands that no cube has.
+def require_bands(bands: Sequence[str], ranges: Ranges) -> None:
+    """Refuse bands that a card cannot have.
 
     Raises
     ------
     ValueError
     """
-    if not bands or not all(map(_is_band, bands)):
+    ground = [band for band in bands if is_ground(band)]
+    imagery = bands[: len(bands) - len(ground)]
+    if not imagery or not all(map(_is_band, imagery)):
         raise ValueError(
             f"bands must be of {', '.join(BANDS)}, each with its period where the cube has some, "
-            f"as in B04@summer; got {bands}"
+            f"as in B04@summer, then those of features; got {bands}"
         )
     if len(set(bands)) != len(bands):
         raise ValueError(f"bands must be different; got {bands}")
-    if len({"@" in band for band in bands}) > 1:
+    if len({"@" in band for band in imagery}) > 1:
         raise ValueError(f"bands must all be of a period, or none of them; got {bands}")
+    require_order(bands)
+    if set(ranges) != set(ground) or any(not low < high for low, high in ranges.values()):
+        raise ValueError(f"ranges must be [low, high] of each feature's band; got {dict(ranges)}")
 
 
 def _is_band(name: str) -> bool:
@@ -51,6 +67,30 @@ def remedy_of_bands(wanted: Sequence[str], have: Sequence[str]) -> str:
     if mine == [None]:
         return "leave cube.periods out: the model takes one composite"
     return f"give cube.periods those of the model: {', '.join(map(str, mine))}"
+
+
+def require_ground(name: str, wanted: Ranges, have: Ranges) -> None:
+    """Refuse a recipe without the features that a model looks at, or that keeps them otherwise.
+
+    Raises
+    ------
+    CardError
+    """
+    if any(band not in have for band in wanted):
+        raise CardError(
+            f"model {name} needs features that the recipe lacks",
+            got=", ".join(have) or "no section features",
+            expected=", ".join(wanted),
+            remedy="describe them under features: as in the recipe it was trained with",
+        )
+    for band, span in wanted.items():
+        if tuple(have[band]) != tuple(span):
+            raise CardError(
+                f"model {name} was made for another range of {band}",
+                got=tuple(have[band]),
+                expected=tuple(span),
+                remedy=f"set range of feature {band.partition('.')[0]} as it was in training",
+            )
 
 
 class Fusion(Strict):

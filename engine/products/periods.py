@@ -83,6 +83,6 @@ def cube_bands(imagery: Imagery, cube: Cube, card: ModelCard | None) -> CubeBand
         )
     if asked is None:
         assert card is not None
-        asked = tuple(dict.fromkeys(of_period(band)[0] for band in card.bands))
+        asked = tuple(dict.fromkeys(of_period(band)[0] for band in card.imagery))
     every = tuple(f"{band}@{label}" for label in cube.labels for band in asked)
     return CubeBands(asked, every or asked)

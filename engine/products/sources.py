@@ -89,6 +89,12 @@ class SceneSource(_Source):
     periods : of the recipe's cube, by label; no scene of other days is looked at.
     """
 
+    @property
+    def year(self) -> int:
+        """Of the middle of the period that is searched."""
+        period = self._wanted.period
+        return (period.first + (period.last - period.first) / 2).year
+
     def find(
         self,
         area: Area,
