@@ -18,7 +18,7 @@ from engine.features.files import Bounds, RasterFile, check_raster, lattice_of, 
 from engine.features.polygons import PolygonReader
 from engine.features.rasters import Lookup, RasterReader
 from engine.features.slope import SlopeReader
-from engine.features.source import FeatureReader, FeatureSource, Origin
+from engine.features.source import HERE, FeatureReader, FeatureSource, Origin
 from engine.grid.area import Area
 from engine.recipes.features import (
     Classes,
@@ -193,9 +193,7 @@ def _raster(
             mode="json",
             exclude={"name", "path", "years", "licence", "attribution", "citation", "year"},
         ),
-        "year": chosen,
-        "pixel": lookup.pixel,
-        "nested": nested,
+        HERE: {"year": chosen, "pixel": lookup.pixel, "nested": nested},
     }
     if isinstance(reader, SlopeReader):
         parameters["resolution"] = reader.resolution
@@ -290,8 +288,10 @@ def _polygons(one: Polygons, base: Path, area: Area, year: int) -> Opened:
         "kind": one.kind,
         "field": one.field,
         "classes": {name: list(values) for name, values in classes},
-        "year": chosen,
-        "near": None if ground.extent is None else [round(v, 3) for v in ground.extent],
+        HERE: {
+            "year": chosen,
+            "near": None if ground.extent is None else [round(v, 3) for v in ground.extent],
+        },
     }
     return Opened(
         one.name,

@@ -357,7 +357,7 @@ PRODUCT = Product(
     "cover",
     CoverRecipe,
     _resolve,
-    ("images", "imagery"),
+    ("images", "imagery", "features"),
     _TEMPLATE,
     reference="classes",
     item="image",

@@ -241,8 +241,12 @@ class GroundSource:
 
     @property
     def notes(self) -> list[str]:
-        """What people should know."""
-        return [note for source in self.sources for note in source.notes]
+        """What people should know: files and their years, and what they lack."""
+        return [
+            note
+            for source in self.sources
+            for note in (*(_words(source.name, o) for o in source.origins), *source.notes)
+        ]
 
     def find(self) -> dict[str, SearchResult]:
         """The files as items, by the recipe's section: what a product is derived from."""
@@ -256,6 +260,17 @@ class GroundSource:
             for origin in source.origins
         ]
         return {"features": SearchResult(tuple(items), (), 0)}
+
+
+def _words(name: str, origin: Origin) -> str:
+    """A feature's files in a line: no folder of the machine, and a CRS without a code by name."""
+    crs = origin.crs if len(origin.crs) < 40 else "a CRS of its own"
+    files = f"{origin.files} files of " if origin.files > 1 else ""
+    year = "" if origin.year is None else f", of {origin.year}"
+    return (
+        f"{name}: {files}{Path(origin.place).name}, {origin.size} bytes, {crs}{year}, "
+        f"stamp {origin.stamp[:16]}"
+    )
 
 
 def _item(name: str, origin: Origin, area: Area) -> Item:
@@ -274,10 +289,7 @@ def _item(name: str, origin: Origin, area: Area) -> Item:
         stamp=origin.stamp,
         assets={name: Asset(origin.place, stated=False, crs=None)},
         suspect=False,
-        notes=(
-            f"{name}: {origin.files} file{'s' if origin.files > 1 else ''}, {origin.size} bytes, "
-            f"{origin.crs}, of {year}",
-        ),
+        notes=(_words(name, origin),),
         licence=origin.licence,
         attribution=origin.attribution,
         citation=origin.citation,

@@ -12,15 +12,18 @@ import rasterio
 import xarray as xr
 import yaml
 from affine import Affine
+from safetensors.torch import load_file
 from support import shared
 from support.ground import write_raster
 from support.worlds import SMALL, synthesize
 
 import engine
+from engine.datasets.embedded import open_embedded, require_one_embedding
 from engine.datasets.patches import open_patches
 from engine.errors import CardError, LabelError, RecipeError
 from engine.models.card import load_card
 from engine.models.coding import decode_ground
+from engine.recipes.propagating import EmbeddedCity
 
 pytestmark = pytest.mark.slow
 TEN = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
@@ -109,20 +112,20 @@ def test_features_are_kept_learnt_from_and_mapped_with(country: Path) -> None:
     assert seen > 100
     assert rows.size == cols.size
 
-    plain = train(country, "plain", TEN + HEIGHT, architecture="forest")
-    masked = train(country, "masked", TEN + HEIGHT + NONE, architecture="forest")
-    bare = train(country, "bare", TEN, architecture="forest")
-    assert plain.figures["oa"] == masked.figures["oa"]
-    assert plain.figures["oa"] > bare.figures["oa"]
+    train(country, "plain", TEN + HEIGHT, architecture="forest", parameters={"trees": 8})
+    train(country, "masked", TEN + HEIGHT + NONE, architecture="forest", parameters={"trees": 8})
+    asked = load_file(country / "plain" / "plain.safetensors")["feature"]
+    assert (asked >= 28).any()  # the heights are looked at
     card = load_card(country / "masked")
     assert card.ranges["height.std"] == (0.0, 655.34 / 2)
     assert open_patches(country / "masked-patches").ranges == card.ranges
-    one, other = scores_of(country, "plain", 160), scores_of(country, "masked", 160)
-    assert one.values.tobytes() == other.values.tobytes()  # an unknown column is a dropped one
-    wide = scores_of(country, "plain", 320).reindex_like(one)
+    # an unknown feature is a dropped one, and tiles leave no trace
+    one, other = scores_of(country, "plain", 160), scores_of(country, "masked", 320)
+    other = other.reindex_like(one)
     inside = np.isfinite(one.values)
-    assert inside.any()
-    np.testing.assert_array_equal(wide.values[inside], one.values[inside])
+    assert inside.sum() > 1000
+    np.testing.assert_array_equal(np.isfinite(other.values), inside)
+    np.testing.assert_array_equal(other.values[inside], one.values[inside])
 
 
 def test_a_network_learns_from_a_height(country: Path) -> None:
@@ -133,6 +136,40 @@ def test_a_network_learns_from_a_height(country: Path) -> None:
     assert card.std is not None
     assert card.std[10] > 1  # metres
     assert np.isfinite(scores_of(country, "net", 160).values).any()
+
+
+def test_a_segmenter_learns_from_a_height(country: Path) -> None:
+    with rasterio.open(country / "truth" / "truth-lcz.tif") as file:
+        codes = np.where(file.read(1) <= 10, 1, 2).astype(np.uint8)
+        write_raster(country / "labels.tif", codes, file.transform, file.crs.to_wkt())
+    bands = ["B02", "B08", "height.max", "height.known"]
+    told = {
+        "name": "pixels",
+        "product": "cover",
+        "classes": [
+            {"code": 1, "name": "built", "colour": "FF0000"},
+            {"code": 2, "name": "open", "colour": "00FF00"},
+        ],
+        "labels": [{"recipe": "recipe.yaml", "raster": "labels.tif"}],
+        "chips": "chips",
+        "side": 32,
+        "split": {"by": "block", "side": 640, "shares": [0.6, 0.2, 0.2]},
+        "model": {"architecture": "unet", "parameters": {"width": 4}, "bands": bands, "overlap": 8},
+        "training": {"epochs": 1, "batch": 8},
+        "out": "pixels",
+    }
+    card = engine.train(told, base=country).card
+    assert set(card.ranges) == set(bands[2:])
+    assert card.std is not None
+    assert card.std[2] > 1  # metres
+    with pytest.raises(RecipeError, match=r"add height\.known"):
+        engine.train({**told, "model": {"bands": bands[:3]}}, base=country)
+    wanted = recipe_of(
+        country, product="cover", model={"card": "pixels"}, store="cover", filter=None, mask=None
+    )
+    assert not shared.run(wanted, base=country).failed
+    classes = engine.open_store(country / "cover", decode=False)["map"]["classes"]
+    assert (classes.values > 0).sum() > 10_000
 
 
 def test_features_beside_an_embedding(country: Path) -> None:
@@ -178,6 +215,8 @@ def test_features_beside_an_embedding(country: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     text = json.dumps(report)
     assert "Those who measured" in text
+    assert f"height: h.tif, {(country / 'h.tif').stat().st_size} bytes" in text
+    assert str(country) not in text
     assert "covers no part" in text or "cover no part" in text
     assert "height.known" in (folder / "collection.json").read_text() + json.dumps(
         json.loads(next(folder.glob("*-embeddings.zarr/zarr.json")).read_text())
@@ -207,3 +246,31 @@ def test_what_does_not_go_together_is_refused_before_work(country: Path, tmp_pat
     with pytest.raises(RecipeError, match="one scale for a vector"):
         engine.plan(small, base=country)
     assert not (country / "refused").exists()
+
+
+def test_cities_with_files_of_their_own_are_of_one_embedding(tmp_path: Path) -> None:
+    """What is of one place alone (its year, its pixel) does not part two cities."""
+    rng = np.random.default_rng(3)
+    cities = []
+    for number, pixel in enumerate((5, 20)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        synthesize(SMALL, folder, tile=160)
+        told = recipe_of(
+            folder, name=f"city-{number}", product="embedding", store="s", model=None, filter=None,
+            mask=None, publish=None,
+        )  # fmt: skip
+        with rasterio.open(folder / "truth" / "truth-lcz.tif") as file:
+            at, crs = file.transform * Affine.scale(pixel / 100), file.crs.to_wkt()
+            shape = tuple(round(side * 100 / pixel) for side in file.shape)
+        heights = rng.uniform(0, 9, shape).astype(np.float32)
+        write_raster(folder / "h.tif", heights, at, crs)
+        year = 2020 + number
+        told["features"] = [{"name": "h", "kind": "heights", "path": "h.tif", "year": year}]
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(told))
+        assert not shared.run(folder / "recipe.yaml", until="embedding").failed
+        city = EmbeddedCity(recipe=str(folder / "recipe.yaml"))
+        cities.append(open_embedded(city, Path()))
+    require_one_embedding(cities)
+    assert cities[0].names[-1] == "h.known"
+    assert (cities[0].features[:, -1] == 1).any()
