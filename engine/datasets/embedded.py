@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from engine.errors import LabelError, RecipeError, StoreError
+from engine.features.osm import OsmSource, codes_of_cells, open_osm
 from engine.grid.area import reproject
 from engine.infer.vectors import decode_vectors
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
@@ -22,6 +23,8 @@ from engine.labels.training_areas import read_training_areas
 from engine.products.embedding import embedding_of
 from engine.products.registry import load_recipe
 from engine.products.vectors import SCALE, VECTORS
+from engine.propagation.guards import touching
+from engine.recipes.osm import OsmLabels
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.copying import grid_of
 from engine.store.ledger import Ledger, State
@@ -48,6 +51,9 @@ class Embedded:
     held : float64 (m, 4), left, bottom, right, top of ground that may not be labelled.
     snapshot : of the store.
     notes : for people.
+    osm : uint8 (n,), local climate zone that OpenStreetMap gives a cell, 0 for none and where the
+        cell is labelled or may not be; None: it was not asked.
+    source : the extract of OpenStreetMap.
     """
 
     name: str
@@ -61,6 +67,8 @@ class Embedded:
     held: npt.NDArray[np.float64]
     snapshot: str
     notes: tuple[str, ...]
+    osm: npt.NDArray[np.uint8] | None = None
+    source: OsmSource | None = None
 
     @property
     def side(self) -> float:
@@ -129,7 +137,7 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
     side = float(store.identity["arrays"][VECTORS]["resolution"])
     cells = grid_of(store).geobox(side)
     labels, notes = _labels(city, cells, base)
-    return Embedded(
+    found = Embedded(
         city.name or recipe.name,
         cells,
         rows.astype(np.int64),
@@ -142,6 +150,7 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
         reader.snapshot_id,
         tuple(notes),
     )
+    return found if city.osm is None else _with_osm(found, city.osm, base, grid_of(store).anchor)
 
 
 def require_one_embedding(cities: Sequence[Embedded]) -> None:
@@ -186,6 +195,26 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
             remedy="run it again",
         )
     return found[0]
+
+
+def _with_osm(
+    city: Embedded, wanted: OsmLabels, base: Path, anchor: tuple[float, float]
+) -> Embedded:
+    """The same with cells that OpenStreetMap labels; what a person labelled, or held, stays so."""
+    bounds = city.cells.boundingbox
+    source = open_osm(
+        base / wanted.path,
+        wanted.classes,
+        str(city.cells.crs),
+        (bounds.left, bounds.bottom, bounds.right, bounds.top),
+        extent=None if wanted.extent is None else base / wanted.extent,
+        year=wanted.year,
+    )
+    codes = codes_of_cells(source.reader, city.cells, anchor, wanted.least)[city.rows, city.cols]
+    codes[city.labelled()[0]] = 0
+    codes[touching(city.xy, city.side, city.held)] = 0
+    notes = (*city.notes, *source.notes)
+    return replace(city, osm=codes, source=source, notes=notes)
 
 
 def _labels(city: EmbeddedCity, cells: GeoBox, base: Path) -> tuple[Samples, list[str]]:

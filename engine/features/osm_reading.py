@@ -24,7 +24,7 @@ from engine.features.osm_classes import WATER, classes_of, width_of
 from engine.features.osm_opening import Box, open_extract, refusing
 from engine.files import scratch
 
-__all__ = ["Extract", "read_extract"]
+__all__ = ["CUT", "Extract", "read_extract"]
 
 _IN_MEMORY = 256 << 20  # bytes of a file whose nodes are kept in memory; of larger ones on disk
 _MOST_POINTS = 60_000_000  # of shapes that are kept: about 2 GB
@@ -35,7 +35,8 @@ _SILENT = {"type", "source", "created_by", "note", "comment", "attribution", "na
 CUT = "a node is missing (cut at the border, or out of range)"
 CROSSED = "its ring does not close, or crosses itself"
 PARTIAL = "a member is missing"
-OPEN = "a way with tags of an area does not close"
+EMPTY = "its members are no ways"
+OPEN = "a way with tags of an area is no ring"
 HUGE = f"a relation of more than {_MOST_MEMBERS} members"
 ROUND = "it goes round the Earth"
 
@@ -54,7 +55,7 @@ class Extract:
     roads : lines in degrees, with their widths in metres.
     coasts : runs of known nodes of coastlines.
     dropped : for each reason, ids of objects that are no shapes, as ``w123`` and ``r45``.
-    unknown : bounds in degrees of the known nodes of these.
+    unknown : of each of these, the reason, and bounds in degrees of the nodes that are known.
     """
 
     name: str
@@ -65,13 +66,13 @@ class Extract:
     roads: list[tuple[BaseGeometry, float]] = field(default_factory=list)
     coasts: list[Coast] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
-    unknown: list[Box] = field(default_factory=list)
+    unknown: list[tuple[str, Box]] = field(default_factory=list)
 
     def drop(self, reason: str, name: str, box: Box | None) -> None:
         """Count an object that is no shape."""
         self.dropped.setdefault(reason, []).append(name)
         if box is not None:
-            self.unknown.append(box)
+            self.unknown.append((reason, box))
 
 
 @dataclass
@@ -272,7 +273,9 @@ class _Reading:
             if not self._is_near(box):
                 continue
             reason = CROSSED
-            if len(there) < len(states):
+            if not states:
+                reason = EMPTY
+            elif len(there) < len(states):
                 reason = PARTIAL
             elif any(state.cut for state in there):
                 reason = CUT

@@ -19,6 +19,7 @@ import shapely
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
 from engine.datasets.pictures import StoredImage
 from engine.errors import LabelError
+from engine.features.osm import OsmSource
 from engine.files import whole_folder, write_whole
 from engine.grid.area import reproject
 from engine.legend import LCZ
@@ -118,7 +119,7 @@ def propagate_labels(
                 found.report.pseudo,
                 found.report.undetectable,
                 cards,
-                _notes(found.report, tuned, pool),
+                [*_notes(found.report, tuned, pool), *_terms(cities)],
             ),
         )
     return Made(out, found.report)
@@ -168,7 +169,12 @@ def _together(cities: Sequence[Embedded]) -> tuple[int, Labels, Cells]:
     ground, side = np.concatenate(xy), cities[0].side
     labels = Labels(whole[places], np.concatenate(codes), np.concatenate(own), ground[places], side)
     ids = np.arange(len(whole), dtype=np.int64)
-    return len(whole), labels, Cells(ids, whole, ground, held=np.concatenate(held), side=side)
+    osm = None
+    if any(city.osm is not None for city in cities):
+        own_osm = (np.zeros(len(c.rows), np.uint8) if c.osm is None else c.osm for c in cities)
+        osm = np.concatenate([*own_osm])
+    blocks = np.concatenate(held)
+    return len(whole), labels, Cells(ids, whole, ground, osm=osm, held=blocks, side=side)
 
 
 def _owner(cities: Sequence[Embedded], ids: npt.NDArray[np.int64]) -> tuple[Any, Any]:
@@ -254,6 +260,7 @@ def _told(
                 "labels": len(city.labelled()[1]),
                 "snapshot": city.snapshot,
                 "notes": list(city.notes),
+                "openstreetmap": None if city.source is None else _told_of(city.source),
             }
             for city in cities
         ],
@@ -271,6 +278,11 @@ def _told(
     }
     plain: dict[str, Any] = _without_nan(found)
     return plain
+
+
+def _told_of(source: OsmSource) -> dict[str, Any]:
+    """What labels of OpenStreetMap are made of, and under which terms."""
+    return {"origins": [asdict(origin) for origin in source.origins], **source.facts}
 
 
 def _without_nan(value: Any) -> Any:
@@ -297,6 +309,13 @@ def _notes(report: Report, tuned: Tuned, pool: int) -> list[str]:
             f"cells of these classes would not be told as novel if no label had them: {names}"
         )
     return [*notes, *tuned.notes]
+
+
+def _terms(cities: Sequence[Embedded]) -> list[str]:
+    """Whom to name, once each."""
+    sources = [city.source for city in cities if city.source is not None]
+    origins = [origin for source in sources for origin in source.origins]
+    return sorted({f"cells of source osm: {o.attribution}, licence {o.licence}" for o in origins})
 
 
 def _cards(
