@@ -118,7 +118,7 @@ def sea_of(coasts: Sequence[Coast], extent: BaseGeometry) -> Sea:
     parts = shapely.get_parts(shapely.polygonize([noded]))
     within = shapely.contains_properly(extent, shapely.point_on_surface(parts))
     faces = parts[within]
-    water, unknown, backward = _judged(drawn, faces)
+    water, unknown, backward = _judged(drawn, faces, extent)
     return Sea(
         water,
         unknown,
@@ -179,20 +179,11 @@ def _extend(line: _Line, end: int, to: tuple[float, float]) -> None:
 
 
 def _judged(
-    lines: Sequence[_Line], faces: npt.NDArray[Any]
+    lines: Sequence[_Line], faces: npt.NDArray[Any], extent: BaseGeometry
 ) -> tuple[list[BaseGeometry], list[BaseGeometry], tuple[int, ...]]:
     """Faces that are water, faces that nobody knows, and ways that say the opposite of a face."""
-    middles, sides, lengths, ways = [], [], [], []
-    for line in lines:
-        step = np.diff(line.xy, axis=0)
-        length = np.hypot(step[:, 0], step[:, 1])
-        kept = np.flatnonzero(length > 0)
-        middles.append((line.xy[kept] + line.xy[kept + 1]) / 2)
-        sides.append(np.stack([-step[kept, 1], step[kept, 0]], 1) / length[kept, None])
-        lengths.append(length[kept])
-        ways.append(line.ways[kept])
-    middle, left = np.concatenate(middles), np.concatenate(sides) * _ASIDE
-    length, way = np.concatenate(lengths), np.concatenate(ways)
+    segments = [_within(line, extent) for line in lines]
+    middle, left, length, way = (np.concatenate(parts) for parts in zip(*segments, strict=True))
     votes = np.zeros((len(faces), 2))
     asked: list[tuple[npt.NDArray[Any], npt.NDArray[Any], int]] = []
     for first in range(0, len(middle), _ASKED):
@@ -204,8 +195,35 @@ def _judged(
             asked.append((face, first + segment, side))
     sea = votes[:, 1] > votes[:, 0]
     unsure = votes.max(axis=1) < _SURE * votes.sum(axis=1)
+    # no coast along it: it is a part of the extent, or lies between coasts that cross each other
+    alone = shapely.area(shapely.get_parts(extent))
+    silent = votes.sum(axis=1) == 0
+    whole = np.isclose(shapely.area(faces)[:, None], alone, rtol=1e-9, atol=0).any(axis=1)
+    unsure |= silent & ~whole
     wrong: set[int] = set()
     for face, segment, side in asked:
         against = (sea[face] != (side == 1)) & ~unsure[face]
         wrong.update(way[segment[against]].tolist())
     return list(faces[sea & ~unsure]), list(faces[unsure]), tuple(sorted(wrong))
+
+
+def _within(line: _Line, extent: BaseGeometry) -> tuple[npt.NDArray[Any], ...]:
+    """Of the segments of a line, cut at the border: middle, what is on its left, length, way."""
+    ends = np.stack([line.xy[:-1], line.xy[1:]], axis=1)
+    ways = line.ways[:-1]
+    drawn = shapely.linestrings(ends)
+    leaves = ~shapely.covers(extent, drawn)
+    cut = np.flatnonzero(leaves)
+    parts, row = shapely.get_parts(shapely.intersection(drawn[cut], extent), return_index=True)
+    lines = (shapely.get_type_id(parts) == 1) & ~shapely.is_empty(parts)
+    parts, row = parts[lines], cut[row[lines]]
+    inner = np.stack(
+        [shapely.get_coordinates(shapely.get_point(parts, k)) for k in (0, -1)], axis=1
+    ).reshape(-1, 2, 2)
+    ends, ways = np.concatenate([ends[~leaves], inner]), np.concatenate([ways[~leaves], ways[row]])
+    step = ends[:, 1] - ends[:, 0]
+    length = np.hypot(step[:, 0], step[:, 1])
+    kept = length > 0
+    ends, step, length, ways = ends[kept], step[kept], length[kept], ways[kept]
+    left = np.stack([-step[:, 1], step[:, 0]], axis=1) / length[:, None] * _ASIDE
+    return ends.mean(axis=1), left, length, ways

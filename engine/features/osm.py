@@ -54,7 +54,7 @@ class OsmReader:
     path : absolute, of the extract.
     classes : whose shares are given, in this order.
     crs : of the grid.
-    near : the grid's ground in degrees.
+    bounds : of the grid, in metres.
     extent : absolute path of the polygon by which the extract was cut.
     stamp : of the files.
     """
@@ -62,7 +62,7 @@ class OsmReader:
     path: str
     classes: tuple[str, ...]
     crs: str
-    near: Box
+    bounds: Box
     extent: str | None
     stamp: bytes
 
@@ -164,7 +164,7 @@ def open_osm(
         str(path.absolute()),
         tuple(classes),
         crs,
-        degrees_of(bounds, crs),
+        bounds,
         None if extent is None else str(extent.absolute()),
         _stamp_of(files),
     )
@@ -242,9 +242,9 @@ def _opened(reader: OsmReader) -> Ground:
             remedy="run again",
         )
     shape = None if extent is None else extent_of_file(extent)
-    return ground_of(
-        read_extract(path, reader.classes, reader.near), shape, reader.crs, reader.near
-    )
+    near = degrees_of(reader.bounds, reader.crs)
+    extract = read_extract(path, reader.classes, near)
+    return ground_of(extract, shape, reader.crs, reader.bounds)
 
 
 def _stamp_of(files: Sequence[Path]) -> bytes:
@@ -290,6 +290,10 @@ def _notes(ground: Ground, year: int | None) -> tuple[str, ...]:
         notes.append(f"{name} does not say of which day it is")
     elif year is not None and when.year != year:
         notes.append(f"{name} is of {when.date()}, and {year} is wanted")
+    if not ground.relations:
+        notes.append(f"{name} holds no relation, so no area of several rings: is it cut short?")
+    if ground.covered < 1 - _HAIR:
+        notes.append(f"{name} covers {ground.covered:.1%} of the grid's ground: else not known")
     for reason, ids in ground.dropped.items():
         more = ", …" if len(ids) > _SHOWN else ""
         notes.append(

@@ -23,6 +23,7 @@ from engine.grid.moving import mend, move_of, polygons_of
 __all__ = ["Ground", "degrees_of", "ground_of"]
 
 _AROUND = 0.05  # degrees about the wanted ground within which shapes are kept
+_HALF = 180.0  # degrees
 _CURVE = 4  # segments of a quarter circle at the ends of roads
 
 
@@ -37,6 +38,7 @@ class Ground:
     timestamp : of the extract.
     sea : what its coastlines say; None where water was not asked for.
     dropped : for each reason, ids of objects that are no shapes.
+    relations : that the extract holds.
     covered : share of the wanted ground that the extract covers.
     """
 
@@ -45,6 +47,7 @@ class Ground:
     timestamp: datetime | None
     sea: Sea | None
     dropped: dict[str, list[str]]
+    relations: int
     covered: float
 
 
@@ -59,7 +62,12 @@ def degrees_of(bounds: tuple[float, float, float, float], crs: str) -> Box:
     )
 
 
-def ground_of(extract: Extract, extent: BaseGeometry | None, crs: str, near: Box) -> Ground:
+def ground_of(
+    extract: Extract,
+    extent: BaseGeometry | None,
+    crs: str,
+    bounds: tuple[float, float, float, float],
+) -> Ground:
     """Put an extract on a grid.
 
     Parameters
@@ -67,7 +75,7 @@ def ground_of(extract: Extract, extent: BaseGeometry | None, crs: str, near: Box
     extract : of the file.
     extent : polygons in degrees by which it was cut; None: the box that it says it covers.
     crs : of the grid.
-    near : the wanted ground in degrees; what lies elsewhere is left out.
+    bounds : of the grid, in metres; what lies elsewhere is left out.
 
     Raises
     ------
@@ -84,9 +92,19 @@ def ground_of(extract: Extract, extent: BaseGeometry | None, crs: str, near: Box
         )
     whole = extent or shapely.box(*(extract.box or ()))
     require_degrees(whole, extract.name)
-    wanted = shapely.box(*near)
-    here = shapely.intersection(whole, wanted)
-    if not here.area > 0:
+    if extent is None and whole.bounds[2] - whole.bounds[0] > _HALF:
+        # osmium takes the western end of a box for the lesser of its two numbers
+        raise RecipeError(
+            "an extract of OpenStreetMap goes over the 180th meridian, or about half the Earth",
+            got=f"{extract.name}: {_told(whole.bounds)}",
+            expected=f"at most {_HALF:g} degrees from west to east",
+            remedy="cut it to the area (osmium extract -b), or in two at 180 degrees",
+        )
+    near = degrees_of(bounds, crs)
+    here = shapely.intersection(whole, shapely.box(*near))
+    wanted = shapely.box(*bounds)
+    covered = [shapely.intersection(part, wanted).area for part in _moved([here], crs)]
+    if not sum(covered) > 0:
         raise RecipeError(
             "an extract of OpenStreetMap is of another place",
             got=f"{extract.name}: {_told(whole.bounds)}",
@@ -106,8 +124,16 @@ def ground_of(extract: Extract, extent: BaseGeometry | None, crs: str, near: Box
         drawn = shapely.buffer(_lines(lines, crs), np.array(widths) / 2, quad_segs=_CURVE)
         placed[extract.classes.index("road")] += list(drawn)
     layers = Layers([*placed, _moved([known], crs)])
-    share = float(here.area / wanted.area)
-    return Ground(extract.name, layers, extract.timestamp, sea, extract.dropped, share)
+    share = sum(covered) / wanted.area
+    return Ground(
+        extract.name,
+        layers,
+        extract.timestamp,
+        sea,
+        extract.dropped,
+        extract.relations,
+        share,
+    )
 
 
 def _told(box: Any) -> str:

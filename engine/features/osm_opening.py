@@ -48,27 +48,31 @@ def open_extract(path: Path) -> Opened:
     """
     osmium = _osmium()
     file = osmium.io.File(str(path.absolute()), _form_of(path))
-    with refusing(path), osmium.io.Reader(file, osmium.osm.NOTHING) as reader:
+    with refusing(path, osmium), osmium.io.Reader(file, osmium.osm.NOTHING) as reader:
         header = reader.header()
-    if header.has_multiple_object_versions:
-        raise RecipeError(
-            "a file of OpenStreetMap holds the history of its objects",
-            got=path.name,
-            expected="one version of each object",
-            remedy="take that of one day: osmium time-filter FILE 2017-06-01T00:00:00Z",
-        )
+    if header.has_multiple_object_versions or ".osh" in path.name:
+        raise _history(path.name)
     found = header.box()
     box = None
     if found.valid():
         one, two = found.bottom_left, found.top_right
         box = one.lon, one.lat, two.lon, two.lat
-        _require_one_side(box, path.name)
     times = [_time(header.get(k, "")) for k in ("osmosis_replication_timestamp", "timestamp")]
     return Opened(osmium, file, box, next((time for time in times if time), None))
 
 
+def _history(name: str) -> RecipeError:
+    """The refusal of a file that holds several versions of an object."""
+    return RecipeError(
+        "a file of OpenStreetMap holds the history of its objects",
+        got=name,
+        expected="one version of each object",
+        remedy="take that of one day: osmium time-filter FILE 2017-06-01T00:00:00Z",
+    )
+
+
 @contextmanager
-def refusing(path: Path) -> Iterator[None]:
+def refusing(path: Path, osmium: Any) -> Iterator[None]:
     """What osmium says of a damaged file, as natmap's error.
 
     Raises
@@ -77,7 +81,9 @@ def refusing(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (RuntimeError, ValueError, OSError) as error:
+    except (RuntimeError, ValueError, OSError, osmium.InvalidLocationError) as error:
+        if "ID twice" in str(error):
+            raise _history(path.name) from error
         raise refusal_of(error, ReadError) or ReadError(
             "an extract of OpenStreetMap cannot be read",
             got=f"{path.name}: {first_line(error)}",
@@ -135,14 +141,3 @@ def _time(text: str) -> datetime | None:
     except ValueError:
         return None
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _require_one_side(box: Box, name: str) -> None:
-    west, south, east, north = box
-    if west >= east or south >= north:
-        raise RecipeError(
-            "an extract of OpenStreetMap goes over the 180th meridian, or has no extent",
-            got=f"{name}: {west:g}, {south:g} to {east:g}, {north:g}",
-            expected="west < east and south < north, in degrees",
-            remedy="cut it in two at 180 degrees (osmium extract -b), and map each side",
-        )

@@ -55,6 +55,7 @@ class Extract:
     roads : lines in degrees, with their widths in metres.
     coasts : runs of known nodes of coastlines.
     dropped : for each reason, ids of objects that are no shapes, as ``w123`` and ``r45``.
+    relations : that the file holds, of any class.
     unknown : of each of these, the reason, and bounds in degrees of the nodes that are known.
     """
 
@@ -67,6 +68,7 @@ class Extract:
     coasts: list[Coast] = field(default_factory=list)
     dropped: dict[str, list[str]] = field(default_factory=dict)
     unknown: list[tuple[str, Box]] = field(default_factory=list)
+    relations: int = 0
 
     def drop(self, reason: str, name: str, box: Box | None) -> None:
         """Count an object that is no shape."""
@@ -131,7 +133,7 @@ class _Reading:
 
     def run(self) -> Extract:
         osmium, found = self.osmium, self.found
-        with refusing(self.path):
+        with refusing(self.path, osmium):
             self._look_at_relations()
             with scratch() as folder:
                 index = "flex_mem"
@@ -161,6 +163,7 @@ class _Reading:
         wanted = {*self.found.classes}
         file = self.osmium.FileProcessor(self.file, self.osmium.osm.RELATION)
         for relation in file.with_filter(self.osmium.filter.KeyFilter("type")):
+            self.found.relations += 1
             tags = dict(relation.tags)
             if tags["type"] not in ("multipolygon", "boundary"):
                 continue
