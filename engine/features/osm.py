@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from engine.errors import ReadError, RecipeError
 from engine.features.coverage import coverage, in_blocks
+from engine.features.files import stamp_of
 from engine.features.osm_classes import BUILT, CLASSES, LCZ_OF, WATER
 from engine.features.osm_extent import extent_of_file
 from engine.features.osm_ground import Ground, degrees_of, ground_of
@@ -166,7 +167,7 @@ def open_osm(
         crs,
         bounds,
         None if extent is None else str(extent.absolute()),
-        _stamp_of(files),
+        _stamp_of(path, extent),
     )
     ground = _opened(reader)
     when = ground.timestamp
@@ -231,11 +232,7 @@ def codes_of_cells(
 def _opened(reader: OsmReader) -> Ground:
     """An extract, once for a process and for as long as its files are the same."""
     path, extent = Path(reader.path), None if reader.extent is None else Path(reader.extent)
-    try:
-        stamp = _stamp_of([path, *([] if extent is None else [extent])])
-    except OSError as error:
-        raise ReadError("an extract of OpenStreetMap is gone", got=path) from error
-    if stamp != reader.stamp:
+    if _stamp_of(path, extent) != reader.stamp:
         raise ReadError(
             "an extract of OpenStreetMap has changed since the run began",
             got=path,
@@ -247,12 +244,8 @@ def _opened(reader: OsmReader) -> Ground:
     return ground_of(extract, shape, reader.crs, reader.bounds)
 
 
-def _stamp_of(files: Sequence[Path]) -> bytes:
-    known = hashlib.blake2b(digest_size=16)
-    for file in files:
-        status = file.stat()
-        known.update(f"{file.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return known.digest()
+def _stamp_of(path: Path, extent: Path | None) -> bytes:
+    return stamp_of([str(file) for file in (path, extent) if file is not None])
 
 
 def _rules() -> str:

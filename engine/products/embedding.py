@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
-
-from pydantic import Field, field_validator, model_validator
 
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
@@ -19,6 +16,7 @@ from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
+from engine.products.features import GroundSource
 from engine.products.lcz import LczRecipe
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.published import SHARE_OF_WATER, AggregatePublished, PublishedSource
@@ -34,53 +32,15 @@ from engine.products.vectors import (
     unit_of,
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
-from engine.recipes.embeddings import Embeddings
+from engine.recipes.embeddings import EmbeddingRecipe, Embeddings
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Cube, Imagery, ModelChoice
-from engine.runs.stage import Input, Stage
+from engine.recipes.sections import ModelChoice
+from engine.runs.stage import Input, Part, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PRODUCT", "EmbeddingRecipe", "embedding_of"]
+__all__ = ["PRODUCT", "embedding_of"]
 
 _SUFFIX = "-embedding"
-
-
-class EmbeddingRecipe(Recipe):
-    """What an embedding is told."""
-
-    product: Literal["embedding"]
-    imagery: Imagery | None = None
-    embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
-    cube: Cube = Cube()
-    model: ModelChoice | None = Field(
-        None, description="the network; without it cells have the statistics of their pixels"
-    )
-    cell: float = Field(320.0, gt=0, le=1e5, description="side of a cell, metres")
-    vectors: Literal["float32", "float16", "int8"] = Field(
-        "float16", description="how they are stored; int8 has a scale for each vector"
-    )
-
-    @field_validator("mask")
-    @classmethod
-    def _unmasked(cls, value: object) -> object:
-        if value is not None:
-            raise ValueError("an embedding is not masked; mask what is made of it")
-        return value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> EmbeddingRecipe:
-        if (self.imagery is None) == (self.embeddings is None):
-            raise ValueError("give exactly one of imagery, embeddings")
-        if self.embeddings is not None and self.model is not None:
-            raise ValueError("model: published embeddings are aggregated without one")
-        return self
-
-    @model_validator(mode="after")
-    def _whole(self) -> EmbeddingRecipe:
-        pixels = self.cell / self.grid.resolution
-        if not math.isclose(pixels, round(pixels)) or round(pixels) < 1:
-            raise ValueError(f"cell: {self.cell:g} m is not a multiple of grid.resolution")
-        return self
 
 
 def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
@@ -149,10 +109,14 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
     _require_cells(recipe)
     area, notes = find_area(recipe, base)
     scenes = SceneSource(recipe.imagery, base)
-    features = _features(card, [band_name(band) for band in bands])
+    period = recipe.imagery.period
+    middle = period.first + (period.last - period.first) / 2
+    ground = GroundSource(recipe.features, base, area, middle.year, choice)
+    features = _features(card, [band_name(band) for band in bands], ground)
     stages = composite_stages(recipe.cube, choice, bands, scenes)
-    stages += [_stage(recipe, card, bands, features), *_map_stages(recipe, features)]
+    stages += [_stage(recipe, card, bands, features, ground), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, choice, stages, recipe.cell, unit=recipe.cell)
+    ground.bind(grid)
     answer, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
     what = card.name if card else "statistics of " + ", ".join(map(band_name, bands))
     return Resolved(
@@ -160,10 +124,10 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
         grid,
         Support(area, grid, recipe.cell),
         bands,
-        {"imagery": answer},
+        {"imagery": answer, **ground.find()},
         tuple(stages),
         _form(recipe, card, features, what),
-        (*notes, *doubts),
+        (*notes, *doubts, *ground.notes),
         card,
     )
 
@@ -172,18 +136,20 @@ def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resol
     _require_cells(recipe)
     source = PublishedSource(wanted, base)
     area, notes = find_area(recipe, base)
-    features = _features(None, source.channels)
-    stages = [_published_stage(recipe, source, features), *_map_stages(recipe, features)]
+    ground = GroundSource(recipe.features, base, area, wanted.year, recipe.grid)
+    features = _features(None, source.channels, ground)
+    stages = [_published_stage(recipe, source, features, ground), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, recipe.grid, stages, recipe.cell, unit=recipe.cell)
+    ground.bind(grid)
     return Resolved(
         area,
         grid,
         Support(area, grid, recipe.cell),
         (),
-        {"embeddings": source.find(area)},
+        {"embeddings": source.find(area), **ground.find()},
         tuple(stages),
         _form(recipe, None, features, f"statistics of {Path(source.place).name}, {wanted.year}"),
-        tuple(notes),
+        (*notes, *ground.notes),
     )
 
 
@@ -199,10 +165,14 @@ def _require_cells(recipe: EmbeddingRecipe) -> None:
         )
 
 
-def _features(card: ModelCard | None, names: Sequence[str]) -> tuple[int | str, ...]:
-    if card is not None:
-        return tuple(range(card.features))
-    return aggregate_names(names)
+def _features(
+    card: ModelCard | None, names: Sequence[str], ground: GroundSource
+) -> tuple[int | str, ...]:
+    """Names of a vector's components; a network's are numbers."""
+    if card is None:
+        return (*aggregate_names(names), *ground.names)
+    numbers = range(card.features)
+    return (*map(str, numbers), *ground.names) if ground else tuple(numbers)
 
 
 def _outputs(recipe: EmbeddingRecipe, features: tuple[int | str, ...]) -> tuple[ArraySpec, ...]:
@@ -225,20 +195,22 @@ def _stage(
     card: ModelCard | None,
     bands: tuple[str, ...],
     features: tuple[int | str, ...],
+    ground: GroundSource,
 ) -> Stage:
     grid, cell, kind = recipe.grid, recipe.cell, recipe.vectors
     names = [band_name(band) for band in bands]
-    parameters: dict[str, object] = {"cell": cell, "dtype": kind}
+    parameters: dict[str, object] = {"cell": cell, "dtype": kind, **ground.parameters}
     if card is not None:
         assert recipe.model is not None
         order = tuple(names.index(band) for band in card.bands)
         embed: EmbedCells | AggregatePixels = EmbedCells(
-            card, order, recipe.model.device, recipe.model.precision, kind
+            card, order, recipe.model.device, recipe.model.precision, kind, ground.cells
         )
         parameters |= {"model": card.key, "precision": recipe.model.precision}
         halo, resource = card.halo * card.resolution, RESOURCES[recipe.model.device]
     else:
-        embed, halo, resource = AggregatePixels(round(cell / grid.resolution), kind), 0.0, "cpu"
+        side = round(cell / grid.resolution)
+        embed, halo, resource = AggregatePixels(side, kind, ground.cells), 0.0, "cpu"
         parameters["bands"] = names
     return Stage(
         "embedding",
@@ -246,13 +218,18 @@ def _stage(
         _outputs(recipe, features),
         (Input("composite", halo),),
         parameters=parameters,
+        parts=(lambda tile: [Part(0, ground.stamp(tile))]) if ground else None,
+        outside="feature",
         resource=resource,
         gigabytes=2.0 + 3 * len(bands) * grid.tile**2 * 8 / 1e9,
     )
 
 
 def _published_stage(
-    recipe: EmbeddingRecipe, source: PublishedSource, features: tuple[int | str, ...]
+    recipe: EmbeddingRecipe,
+    source: PublishedSource,
+    features: tuple[int | str, ...],
+    ground: GroundSource,
 ) -> Stage:
     grid, cell, wanted = recipe.grid, recipe.cell, source.wanted
     kernel = AggregatePublished(
@@ -264,6 +241,7 @@ def _published_stage(
         grid.resolution,
         round(cell / grid.resolution),
         recipe.vectors,
+        ground.cells,
     )
     water = ArraySpec(
         SHARE_OF_WATER,
@@ -283,8 +261,9 @@ def _published_stage(
             "year": wanted.year,
             "method": wanted.method,
             "channels": list(source.channels),
+            **ground.parameters,
         },
-        parts=lambda tile: source.parts(),
+        parts=lambda tile: [Part(0, source.stamp + ground.stamp(tile))],
         outside="source",
         gigabytes=3.0,  # a strip of vectors, its neighbours and what is aggregated of them
     )
@@ -381,6 +360,13 @@ model:                   # leave it out: mean, deviation and maximum of each ban
   card: ./sen2lcz        # folder of a model card
   device: auto           # cpu, cuda
 
+# features:              # of the ground: further components, each with its mask NAME.known
+#   - {name: height, kind: heights, path: ./heights.tif, year: 2022, licence: CC-BY-4.0}
+#   - {name: terrain, kind: elevation, path: [./dem-1.tif, ./dem-2.tif], year: 2015}
+#   - {name: slope, kind: slope, path: ./dem.tif, year: 2015}   # degrees, over the DEM's pixel
+#   - {name: cover, kind: classes, years: {2018: ./a.tif, 2021: ./b.tif}, classes: {built: [50]}}
+#   - {name: park, kind: polygons, path: ./parks.gpkg, year: 2023}
+
 # cell: 320              # metres
 # vectors: float16       # float32, or int8 with a scale for each vector
 
@@ -394,4 +380,6 @@ publish: ./my-city-embedding
 # price_per_worker_hour: 0.10
 """
 
-PRODUCT = Product("embedding", EmbeddingRecipe, _resolve, ("imagery", "embeddings"), _TEMPLATE)
+PRODUCT = Product(
+    "embedding", EmbeddingRecipe, _resolve, ("imagery", "embeddings", "features"), _TEMPLATE
+)

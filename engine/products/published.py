@@ -23,9 +23,10 @@ from engine.infer.vectors import vector_outputs
 from engine.items import Asset, Item
 from engine.legend import Reason
 from engine.maps.cells import cell_reason
+from engine.products.features import NO_FEATURES, CellFeatures
 from engine.products.vectors import VECTORS
 from engine.recipes.embeddings import Embeddings, Kind
-from engine.runs.stage import Output, Part
+from engine.runs.stage import Output
 from engine.runs.task import TileTask
 
 if TYPE_CHECKING:  # as in `sources`
@@ -67,10 +68,6 @@ class PublishedSource:
         found.require_year(wanted.year)
         self.channels = found.channels
         self.stamp = stamp_of(self.place)
-
-    def parts(self) -> list[Part]:
-        """The source as the one part of a tile."""
-        return [Part(0, self.stamp)]
 
     def find(self, area: Area) -> SearchResult:
         """The source as an item: what a product is derived from, and under which terms."""
@@ -118,6 +115,7 @@ class AggregatePublished:
     resolution: float
     side: int  # pixels along a cell
     kind: str
+    ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         source = _opened(self.place, self.form, self.stamp)
@@ -143,10 +141,12 @@ class AggregatePublished:
         if wanted is not None:
             found[:, ~wanted] = np.nan
             share[~wanted] = np.nan
+        found, note = self.ground.beside(task, found, task.outputs[0].resolution)
         yield Output(
             {
                 **vector_outputs(VECTORS, self.kind, found),
                 SHARE_OF_WATER: share,
                 "embedding/reason": np.concatenate(reasons),
-            }
+            },
+            note=note,
         )
