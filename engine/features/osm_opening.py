@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from engine.errors import ReadError, RecipeError, first_line, refusal_of
 
-__all__ = ["Box", "Opened", "open_extract", "refusing"]
+__all__ = ["Box", "Opened", "history", "open_extract", "refusing"]
 
 Box = tuple[float, float, float, float]
 """West, south, east, north, in degrees."""
@@ -51,7 +51,7 @@ def open_extract(path: Path) -> Opened:
     with refusing(path, osmium), osmium.io.Reader(file, osmium.osm.NOTHING) as reader:
         header = reader.header()
     if header.has_multiple_object_versions or ".osh" in path.name:
-        raise _history(path.name)
+        raise history(path.name)
     found = header.box()
     box = None
     if found.valid():
@@ -61,7 +61,7 @@ def open_extract(path: Path) -> Opened:
     return Opened(osmium, file, box, next((time for time in times if time), None))
 
 
-def _history(name: str) -> RecipeError:
+def history(name: str) -> RecipeError:
     """The refusal of a file that holds several versions of an object."""
     return RecipeError(
         "a file of OpenStreetMap holds the history of its objects",
@@ -83,7 +83,7 @@ def refusing(path: Path, osmium: Any) -> Iterator[None]:
         yield
     except (RuntimeError, ValueError, OSError, osmium.InvalidLocationError) as error:
         if "ID twice" in str(error):
-            raise _history(path.name) from error
+            raise history(path.name) from error
         raise refusal_of(error, ReadError) or ReadError(
             "an extract of OpenStreetMap cannot be read",
             got=f"{path.name}: {first_line(error)}",

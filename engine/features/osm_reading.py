@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from engine.errors import RecipeError
 from engine.features.coastline import Coast
 from engine.features.osm_classes import WATER, classes_of, width_of
-from engine.features.osm_opening import Box, open_extract, refusing
+from engine.features.osm_opening import Box, history, open_extract, refusing
 from engine.files import scratch
 
 __all__ = ["CUT", "Extract", "read_extract"]
@@ -162,8 +162,12 @@ class _Reading:
     def _look_at_relations(self) -> None:
         wanted = {*self.found.classes}
         file = self.osmium.FileProcessor(self.file, self.osmium.osm.RELATION)
+        last = None
         for relation in file.with_filter(self.osmium.filter.KeyFilter("type")):
             self.found.relations += 1
+            if relation.id == last:  # osmium tells of ways that come twice, and of ways alone
+                raise history(self.path.name)
+            last = relation.id
             tags = dict(relation.tags)
             if tags["type"] not in ("multipolygon", "boundary"):
                 continue

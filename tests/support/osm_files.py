@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -15,12 +16,18 @@ WEST, SOUTH = 500_000.0, 6_600_000.0
 SIDE = 3200.0  # metres of the box that an extract says it covers, about
 DAY = "2017-06-01T12:00:00Z"
 
-_BACK = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+Place = tuple[str, float, float]
 
 
-def degrees(x: float, y: float) -> tuple[float, float]:
-    """Metres from the south-western corner as degrees."""
-    lon, lat = _BACK.transform(WEST + x, SOUTH + y)
+@lru_cache
+def _back(crs: str) -> Transformer:
+    return Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+
+
+def degrees(x: float, y: float, place: Place = (CRS, WEST, SOUTH)) -> tuple[float, float]:
+    """Metres from the south-western corner of a place as degrees."""
+    crs, west, south = place
+    lon, lat = _back(crs).transform(west + x, south + y)
     return float(lon), float(lat)
 
 
@@ -35,11 +42,12 @@ class Osm:
     )
     bounds: tuple[float, float, float, float] | None = (0.0, 0.0, SIDE, SIDE)
     left_out: set[int] = field(default_factory=set)
+    place: Place = (CRS, WEST, SOUTH)
 
     def node(self, x: float, y: float) -> int:
         """A node at metres."""
         number = len(self.nodes) + 1
-        self.nodes[number] = degrees(x, y)
+        self.nodes[number] = degrees(x, y, self.place)
         return number
 
     def way(self, nodes: Sequence[int], **tags: str) -> int:
@@ -77,8 +85,8 @@ class Osm:
         """The file."""
         parts = ['<?xml version="1.0" encoding="UTF-8"?>\n<osm version="0.6">\n']
         if self.bounds is not None:
-            west, south = degrees(*self.bounds[:2])
-            east, north = degrees(*self.bounds[2:])
+            west, south = degrees(*self.bounds[:2], self.place)
+            east, north = degrees(*self.bounds[2:], self.place)
             parts.append(
                 f'<bounds minlon="{west:.7f}" minlat="{south:.7f}" maxlon="{east:.7f}" '
                 f'maxlat="{north:.7f}"/>\n'

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import shapely
 from odc.geo.geobox import GeoBox
+from pydantic import TypeAdapter, ValidationError
 from pyproj import Transformer
 from support.osm_files import CRS, SOUTH, WEST, Osm
 
 from engine.errors import ReadError, RecipeError
+from engine.features.opening import open_features
 from engine.features.osm import (
     ATTRIBUTION,
     LICENCE,
@@ -23,7 +25,12 @@ from engine.features.osm import (
     water_of_cells,
 )
 from engine.features.osm_reading import read_extract
-from engine.features.source import FeatureReader, FeatureSource
+from engine.features.source import FeatureReader, FeatureSource, band_names
+from engine.grid.area import Area
+from engine.products.features import GroundSource
+from engine.publishing.rights import rights_of
+from engine.recipes.features import Features
+from engine.recipes.sections import GridChoice
 
 BOUNDS = WEST, SOUTH, WEST + 3200, SOUTH + 3200
 ANCHOR = (WEST, SOUTH + 3200)
@@ -80,8 +87,8 @@ def test_helsinkis_sea_lies_right_of_its_coastlines(helsinki: OsmSource) -> None
         return float(values[0, int((CITY[3] - y) // 2), int((x - CITY[0]) // 2)])
 
     assert at(24.9440, 60.1780) == 1  # Kaisaniemenlahti
-    assert at(24.9505, 60.1757) == 1  # under Pitkäsilta, where it narrows
-    assert at(24.9532, 60.1657) == 1  # the South Harbour
+    assert at(24.9505, 60.1763) == 1  # under Pitkäsilta, where it narrows
+    assert at(24.9533, 60.1658) == 1  # the South Harbour
     assert at(24.9455, 60.1750) == 0  # Kaisaniemi park
     assert at(24.9500, 60.1785) == 0  # Siltasaari, north of the bay
     assert at(24.9414, 60.1710) == 0  # the central station
@@ -209,6 +216,26 @@ def test_a_cell_is_of_a_class_that_covers_four_fifths_of_it(tmp_path: Path) -> N
     assert not codes[:9].any()
     share = water_of_cells(source.reader, window(320), ANCHOR)
     np.testing.assert_allclose(share[9, :4], [255 / 320, 257 / 320, 0, 1], atol=2e-3)
+
+
+def test_a_recipe_has_it_as_a_kind_of_feature_and_products_name_it(tmp_path: Path) -> None:
+    made = Osm()
+    made.square(0, 0, 640, natural="water")
+    path = made.write(tmp_path)
+    told = {"name": "osm", "kind": "osm", "years": {2017: path.name, 2024: "none.osm"}}
+    (wanted,) = TypeAdapter(Features).validate_python([told | {"classes": ["water", "road"]}])
+    area = Area(shapely.box(*BOUNDS), CRS)
+    (source,) = open_features([wanted], tmp_path, area, 2018, anchor=ANCHOR, resolution=10.0)
+    values = source.reader.read(window(320), ANCHOR).values
+    assert band_names("osm", source.reader.channels) == ("osm.water", "osm.road", "osm.known")
+    np.testing.assert_allclose(values[0, 8:, :2], 1, atol=1e-3)
+    assert "osm: of 2017, wanted 2018, there is 2017, 2024" in source.notes
+    ground = GroundSource((wanted,), tmp_path, area, 2018, GridChoice(crs=CRS, origin=ANCHOR))
+    rights = rights_of("map", None, ground.find()["features"].items, None, {})
+    assert any("OpenStreetMap contributors, licence ODbL-1.0" in text for text in rights.credits)
+    for wrong in ({"classes": []}, {"classes": ["lava"]}, {"classes": ["water", "water"]}):
+        with pytest.raises(ValidationError):
+            TypeAdapter(Features).validate_python([told | wrong])
 
 
 def test_bad_input_is_refused_before_work(tmp_path: Path) -> None:
