@@ -8,13 +8,25 @@ catalogue's own fields again.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 from engine.errors import RecipeError
 
-__all__ = ["BANDS", "SCL", "Asset", "Item", "Sign", "band_name", "common_name", "unsigned"]
+__all__ = [
+    "BANDS",
+    "SCL",
+    "Asset",
+    "Item",
+    "Sign",
+    "band_name",
+    "common_name",
+    "is_ground",
+    "require_order",
+    "unsigned",
+]
 
 SCL = "SCL"
 """Name of the scene classification layer among an item's assets."""
@@ -41,6 +53,8 @@ Moment: TypeAlias = datetime
 _SENTINEL = re.compile(r"G?S[1-6][A-D]_")
 """What ids and datatakes of the Copernicus Sentinels begin with."""
 
+_GROUND = re.compile(r"^[a-z][a-z0-9_]{0,30}\.[a-z][a-z0-9_]{0,30}$")
+
 _COMMON = {common: name for name, common in BANDS.items()}
 
 
@@ -61,6 +75,26 @@ def band_name(name: str) -> str:
         got=name,
         expected=f"one of {', '.join(BANDS)} or {', '.join(_COMMON)}",
     )
+
+
+def is_ground(name: str) -> bool:
+    """Whether a band is of a feature of the ground, as in ``height.mean``, and not of imagery."""
+    return _GROUND.match(name) is not None
+
+
+def require_order(names: Sequence[str]) -> None:
+    """Refuse bands of features that come before imagery's, or without their masks.
+
+    Raises
+    ------
+    ValueError
+    """
+    ground = [is_ground(name) for name in names]
+    if ground != sorted(ground):
+        raise ValueError("bands: those of features come after those of imagery")
+    wanted = {f"{name.partition('.')[0]}.known" for name in names if is_ground(name)}
+    if lacking := sorted(wanted - set(names)):
+        raise ValueError(f"bands: features go with their masks; add {', '.join(lacking)}")
 
 
 def common_name(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from engine.errors import LabelError, RecipeError, StoreError
 from engine.features.osm import OsmSource, codes_of_cells, open_osm
+from engine.features.source import HERE
 from engine.grid.area import reproject
 from engine.infer.vectors import decode_vectors
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
@@ -185,9 +187,13 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
     """By what all vectors of a store were made; how they are stored decides nothing."""
     records = ledger.records("embedding")
     stamps = {str(r["settings"]) for _, _, r in records if r["state"] == State.DONE}
-    found = [dict(ledger.settings.get("embedding", {}).get(stamp, {})) for stamp in stamps]
+    found: list[dict[str, Any]] = [
+        dict(deepcopy(ledger.settings.get("embedding", {}).get(stamp, {}))) for stamp in stamps
+    ]
     for settings in found:
         settings.pop("dtype", None)
+        for told in settings.get("features", {}).values():
+            told.pop(HERE, None)
     if not found or any(settings != found[0] for settings in found):
         raise RecipeError(
             "tiles of the embedding were made with different settings",

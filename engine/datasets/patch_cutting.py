@@ -17,8 +17,10 @@ from odc.geo.geobox import GeoBox
 from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
 from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
 from engine.datasets.splits import UNUSED
+from engine.datasets.stored_ground import StoredGround
 from engine.errors import LabelError
 from engine.files import sweep
+from engine.items import is_ground
 from engine.labels.sampling import (
     Samples,
     areas_without_cells,
@@ -161,14 +163,16 @@ class _Source:
                 remedy=f"natmap run {path} --until composite",
             ) from None
         self.names = [str(band) for band in self.identity["band_names"]]
+        self.ground = StoredGround(root)
         self.nodes: Any = root.get("instances/nodes") if self.recipe.images else None
 
     def read(
-        self, rows: slice, cols: slice, wanted: list[int]
+        self, rows: slice, cols: slice, wanted: list[int], ground: tuple[str, ...]
     ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
         """Pixels of the composite, nothing valid beyond it."""
         height, width = self.seen.shape
-        values = np.zeros((len(wanted), rows.stop - rows.start, cols.stop - cols.start), np.uint16)
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        values = np.zeros((len(wanted) + len(ground), *shape), np.uint16)
         valid = np.zeros(values.shape[1:], bool)
         top, bottom = max(rows.start, 0), min(rows.stop, height)
         left, right = max(cols.start, 0), min(cols.stop, width)
@@ -177,7 +181,11 @@ class _Source:
                 top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
             ]
             part = self.bands[:, top:bottom, left:right]
-            values[:, *here] = part[wanted]
+            values[: len(wanted), *here] = part[wanted]
+            if ground:
+                values[len(wanted) :, *here] = self.ground.read(
+                    ground, slice(top, bottom), slice(left, right)
+                )
             valid[here] = self.seen[top:bottom, left:right] > 0
         return values, valid
 
@@ -207,21 +215,23 @@ class _Source:
 
     def cut(self, recipe: ClassifierRecipe, labelled: _Cells) -> tuple[PatchSet, list[str]]:
         """The patches about labelled cells, and notes of areas that lost all of theirs."""
-        missing = [band for band in recipe.model.bands if band not in self.names]
-        if missing:
+        ground = tuple(band for band in recipe.model.bands if is_ground(band))
+        self.ground.require(ground, self.name, str(self.base / self.label.recipe))
+        imagery = [band for band in recipe.model.bands if band not in ground]
+        if any(band not in self.names for band in imagery):
             raise LabelError(
                 f"the composite of {self.name} lacks bands of the model",
                 got=", ".join(self.names),
-                expected=", ".join(recipe.model.bands),
+                expected=", ".join(imagery),
             )
-        wanted = [self.names.index(band) for band in recipe.model.bands]
+        wanted = [self.names.index(band) for band in imagery]
         samples, cells = labelled.samples, labelled.cells
         step = round(_CELL / self.recipe.grid.resolution)
         x, good = cut(
-            lambda rows, cols: self.read(rows, cols, wanted),
+            lambda rows, cols: self.read(rows, cols, wanted, ground),
             samples["row"],
             samples["col"],
-            len(wanted),
+            len(recipe.model.bands),
             patch=recipe.patch,
             context=recipe.context,
             step=step,
@@ -256,6 +266,7 @@ class _Source:
             (place,),
             None if self.nodes is None else self._graphs(samples["row"], samples["col"]),
             None if self.nodes is None else self.recipe.instances.made,
+            self.ground.ranges_of(ground),
         )
         return found, notes
 

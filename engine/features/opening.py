@@ -19,7 +19,7 @@ from engine.features.osm import open_osm
 from engine.features.polygons import PolygonReader
 from engine.features.rasters import Lookup, RasterReader
 from engine.features.slope import SlopeReader
-from engine.features.source import FeatureReader, FeatureSource, Origin
+from engine.features.source import HERE, FeatureReader, FeatureSource, Origin
 from engine.grid.area import Area
 from engine.recipes.features import (
     Classes,
@@ -47,6 +47,7 @@ class Opened:
     files : rasters, that can be told apart by where they lie; none of polygons.
     whole : stamp of what cannot.
     margin : metres beyond a window that the reader looks at.
+    limits : (low, high) of its numbers; None: it has shares alone.
     """
 
     name: str
@@ -58,6 +59,16 @@ class Opened:
     files: tuple[RasterFile, ...] = ()
     whole: bytes = b""
     margin: float = 0.0
+    limits: tuple[float, float] | None = None
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Of the statistics of numbers within limits; shares are of 0 to 1."""
+        if self.limits is None:
+            return {}
+        low, high = self.limits
+        levels = ("mean", "max", "p10", "p50", "p90")
+        return {**dict.fromkeys(levels, (low, high)), "std": (0.0, (high - low) / 2)}
 
     def stamp(self, bounds: Bounds) -> bytes:
         """Of the files that reach bounds."""
@@ -187,9 +198,7 @@ def _raster(
             mode="json",
             exclude={"name", "path", "years", "licence", "attribution", "citation", "year"},
         ),
-        "year": chosen,
-        "pixel": lookup.pixel,
-        "nested": nested,
+        HERE: {"year": chosen, "pixel": lookup.pixel, "nested": nested},
     }
     if isinstance(reader, SlopeReader):
         parameters["resolution"] = reader.resolution
@@ -203,7 +212,12 @@ def _raster(
         crs,
         files,
         margin=margin,
+        limits=None if isinstance(one, Classes) else _limits(one),
     )
+
+
+def _limits(one: Values | Elevation | Heights | Slope) -> tuple[float, float]:
+    return (0.0, 90.0) if isinstance(one, Slope) else one.range
 
 
 def _over(one: Slope, pixel: float, resolution: float) -> float:
@@ -279,8 +293,10 @@ def _polygons(one: Polygons, base: Path, area: Area, year: int) -> Opened:
         "kind": one.kind,
         "field": one.field,
         "classes": {name: list(values) for name, values in classes},
-        "year": chosen,
-        "near": None if ground.extent is None else [round(v, 3) for v in ground.extent],
+        HERE: {
+            "year": chosen,
+            "near": None if ground.extent is None else [round(v, 3) for v in ground.extent],
+        },
     }
     return Opened(
         one.name,

@@ -114,6 +114,11 @@ class OsmSource:
         """What decides the result beside the files."""
         return {"osm": list(self.reader.classes), "rules": _rules()}
 
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """None: all channels are shares."""
+        return {}
+
     def stamp(self, bounds: tuple[float, float, float, float]) -> bytes:
         """Of the files; an extract has no parts that can be told apart."""
         return self.reader.stamp

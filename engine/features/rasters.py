@@ -176,15 +176,40 @@ class RasterReader:
         """Channels of pixels, and the share of each that is known, from its points."""
         there = ~np.isnan(points)
         found: list[npt.NDArray[np.float32]] = []
-        if self.statistics:
+        if any(name in STATISTICS for name in self.statistics):
             every = aggregate_cells(points[None], there, parts, 0.0)
-            found += [every[STATISTICS.index(name)] for name in self.statistics]
+        ordered = None
+        for name in self.statistics:
+            if name in STATISTICS:
+                found.append(every[STATISTICS.index(name)])
+                continue
+            ordered = in_order(points, parts) if ordered is None else ordered
+            found.append(percentile(ordered, int(name[1:])))
         if self.above is not None:
             with np.errstate(invalid="ignore"):
                 found.append(share_of(points > self.above, there, parts))
         for _, codes in self.classes:
             found.append(share_of(np.isin(points, codes), there, parts))
         return np.stack(found), share_of(there, np.ones_like(there), parts)
+
+
+def in_order(points: Values, parts: int) -> Values:
+    """Points of each pixel (y, x, parts * parts), ascending; those without a value last."""
+    height, width = (side // parts for side in points.shape)
+    cells = points.reshape(height, parts, width, parts).transpose(0, 2, 1, 3)
+    return np.sort(cells.reshape(height, width, parts * parts), axis=-1)
+
+
+def percentile(ordered: Values, percent: int) -> npt.NDArray[np.float32]:
+    """Of ordered points that have a value, linear between two; NaN where none has."""
+    count = np.count_nonzero(~np.isnan(ordered), axis=-1)
+    place = np.maximum(count - 1, 0) * (percent / 100)
+    low = np.floor(place).astype(np.intp)
+    high = np.minimum(low + 1, np.maximum(count - 1, 0))
+    first, second = (
+        np.take_along_axis(ordered, at[..., None], axis=-1)[..., 0] for at in (low, high)
+    )
+    return np.asarray(first + (second - first) * (place - low), np.float32)
 
 
 def share_of(

@@ -10,10 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
-__all__ = ["KNOWN", "FeatureReader", "FeatureSource", "Origin", "Read", "band_names"]
+__all__ = ["HERE", "KNOWN", "FeatureReader", "FeatureSource", "Origin", "Read", "band_names"]
 
 KNOWN = "known"
 """The channel of every feature that says how much of a pixel is known, 0 to 1: its mask."""
+
+
+HERE = "here"
+"""Key of a source's parameters for what is of one place alone."""
 
 
 class Read(NamedTuple):
@@ -88,7 +92,15 @@ class FeatureSource(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """JSON values that decide the result beside the files; part of the stage's fingerprint."""
+        """JSON values that decide the result beside the files; part of the stage's fingerprint.
+
+        What differs from place to place, as the year that is taken, lies under `HERE`: two cities
+        may differ in it and their features be alike.
+        """
+
+    @property
+    def ranges(self) -> Mapping[str, tuple[float, float]]:
+        """What values of a channel can be, where that is not 0 to 1: cubes keep steps of it."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -17,10 +17,17 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
-from engine.items import BANDS, band_name
+from engine.items import band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
 from engine.licences import one_line
-from engine.models.card_parts import DataFile, Fusion, Probe
+from engine.models.card_parts import (
+    DataFile,
+    Fusion,
+    Probe,
+    Ranges,
+    require_bands,
+    require_ground,
+)
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
@@ -46,6 +53,7 @@ SEGMENTERS = ("ugsnet", "unet")
 an ONNX file, of which `task` says it."""
 LATER = (
     "names",
+    "ranges",
     "ignored",
     "fusion",
     "attribution",
@@ -91,7 +99,8 @@ class ModelCard(Strict):
     architecture : key of the registry, or "onnx".
     task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
-    bands : B-names, in input order.
+    bands : B-names, in input order; then bands of features, as in ``height.mean``.
+    ranges : of features' bands, what their stored numbers stand for (`engine.models.coding`).
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
     fill : value of invalid pixels, after standardising.
@@ -125,6 +134,7 @@ class ModelCard(Strict):
     task: Literal["segment"] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...]
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     clip: tuple[float, float] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -155,10 +165,7 @@ class ModelCard(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelCard:
-        if not self.bands or any(b not in BANDS for b in self.bands):
-            raise ValueError(f"bands must be of {', '.join(BANDS)}; got {self.bands}")
-        if len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands must be different; got {self.bands}")
+        require_bands(self.bands, self.ranges)
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip must be [low, high]; got {self.clip}")
         for name in ("mean", "std"):
@@ -224,6 +231,11 @@ class ModelCard(Strict):
         return not self.classes
 
     @property
+    def imagery(self) -> tuple[str, ...]:
+        """Its bands that are of imagery; the others are of features, and follow them."""
+        return self.bands[: len(self.bands) - len(self.ranges)]
+
+    @property
     def legend(self) -> tuple[LandClass, ...]:
         """What its classes are of."""
         if self.names:
@@ -265,7 +277,7 @@ class ModelCard(Strict):
     @property
     def idle(self) -> set[str]:
         """Fields of `LATER` that say nothing."""
-        return {name for name in LATER if getattr(self, name) in (None, ())}
+        return {name for name in LATER if getattr(self, name) in (None, (), {})}
 
     @property
     def key(self) -> str:
@@ -301,27 +313,31 @@ class ModelCard(Strict):
                 remedy="leave model.precision out",
             )
 
-    def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:
+    def check_cube(
+        self, bands: tuple[str, ...], resolution: float, ground: Ranges | None = None
+    ) -> None:
         """Refuse a cube that the model was not made for.
 
         Parameters
         ----------
         bands : as the recipe names them.
         resolution : metres.
+        ground : bands of the recipe's features, and their ranges.
 
         Raises
         ------
         CardError
         """
         have = [band_name(band) for band in bands]
-        missing = [band for band in self.bands if band not in have]
+        missing = [band for band in self.imagery if band not in have]
         if missing:
             raise CardError(
                 f"model {self.name} needs bands that the cube lacks",
                 got=", ".join(have),
-                expected=", ".join(self.bands),
+                expected=", ".join(self.imagery),
                 remedy="leave imagery.bands out, or add " + ", ".join(missing),
             )
+        require_ground(self.name, self.ranges, ground or {})
         if not math.isclose(resolution, self.resolution):
             raise CardError(
                 f"model {self.name} was made for another resolution",

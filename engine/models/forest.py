@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -9,28 +10,36 @@ from torch import Tensor, nn
 
 __all__ = ["Forest", "patch_features"]
 
-_INDICES = 4
+_BANDS = 10
 
 
 def patch_features(
-    x: Tensor, statistics: Literal["mean", "mean-std"], side: int, fill: float = 0.0
+    x: Tensor,
+    statistics: Literal["mean", "mean-std"],
+    side: int,
+    fill: float = 0.0,
+    masks: Sequence[int] = (),
 ) -> Tensor:
     """Features of patches: statistics of bands and indices over the middle.
 
     Parameters
     ----------
-    x : float32 (n, 10, y, x)
+    x : float32 (n, 10 or more, y, x)
         Reflectance of the ten bands in the usual order; invalid pixels hold `fill` in all bands.
+        Then bands of features of the ground, of which `fill` is what is unknown.
     statistics : means, or means and standard deviations.
     side : pixels of the middle that count: 10 for a cell of 100 m, 32 for a patch of 320 m.
     fill : see `x`.
+    masks : for each band of a feature the position of its mask among these: pixels count by the
+        share of them that is known; a mask, which is its own, counts as it is.
 
     Returns
     -------
-    float32 (n, 14) or (n, 28): ten bands, NDVI, NDWI, NDBI, BSI
+    float32 (n, 14) or (n, 28): ten bands, NDVI, NDWI, NDBI, BSI; then the same of the features
     """
     rows, cols = ((size - side) // 2 for size in x.shape[-2:])
     x = x[..., rows : rows + side, cols : cols + side].float()
+    x, ground = x[:, :_BANDS], x[:, _BANDS:]
     valid = (x != fill).any(1, keepdim=True).float()
     blue, green, red, near, short = x[:, 0:1], x[:, 1:2], x[:, 2:3], x[:, 6:7], x[:, 8:9]
 
@@ -47,16 +56,27 @@ def patch_features(
         ],
         1,
     )
-    count = valid.sum((2, 3)).clamp_min(1.0)
-    mean = (x * valid).sum((2, 3)) / count
+    found = [_moments(x, valid, statistics)]
+    if masks:
+        own = torch.tensor([k == mask for k, mask in enumerate(masks)], device=x.device)
+        known = torch.where(own[None, :, None, None], 1.0, ground[:, list(masks)]) * valid
+        found.append(_moments(ground, known, statistics))
+    return torch.cat(found, 1)
+
+
+def _moments(x: Tensor, weights: Tensor, statistics: Literal["mean", "mean-std"]) -> Tensor:
+    """Weighted means, and deviations where they are asked for; 0 where nothing has a weight."""
+    count = weights.sum((2, 3))
+    count = torch.where(count > 0, count, 1.0)
+    mean = (x * weights).sum((2, 3)) / count
     if statistics == "mean":
         return mean
-    spread = ((x - mean[:, :, None, None]) ** 2 * valid).sum((2, 3)) / count
+    spread = ((x - mean[:, :, None, None]) ** 2 * weights).sum((2, 3)) / count
     return torch.cat([mean, spread.sqrt()], 1)
 
 
 class Forest(nn.Module):
-    """Patch classifier (n, 10, y, x) -> probabilities (n, classes), by trees grown elsewhere.
+    """Patch classifier (n, bands, y, x) -> probabilities (n, classes), by trees grown elsewhere.
 
     Parameters
     ----------
@@ -68,11 +88,13 @@ class Forest(nn.Module):
         Pixels of the middle that count.
     depth : int
         Of the deepest tree.
+    masks : of int
+        Of bands beyond ten, those of features: see `patch_features`.
 
     Raises
     ------
     ValueError
-        Where there are not ten bands: the indices need them.
+        Where there are not ten bands, and a mask for each further one: the indices need them.
     """
 
     def __init__(
@@ -84,14 +106,20 @@ class Forest(nn.Module):
         statistics: Literal["mean", "mean-std"] = "mean-std",
         side: int = 10,
         depth: int = 1,
+        masks: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if bands != 10:
-            raise ValueError(f"a forest needs the ten bands, got {bands}")
+        if bands != _BANDS + len(masks):
+            raise ValueError(
+                f"a forest needs the ten bands, and a mask for each further one, got {bands} and "
+                f"{len(masks)}"
+            )
+        if any(not 0 <= mask < len(masks) for mask in masks):
+            raise ValueError(f"masks must be positions of features' bands, got {list(masks)}")
         if statistics not in ("mean", "mean-std"):
             raise ValueError(f"statistics must be mean or mean-std, got {statistics}")
         self.statistics: Literal["mean", "mean-std"] = statistics
-        self.side, self.depth = side, depth
+        self.side, self.depth, self.masks = side, depth, tuple(masks)
         # of each node: feature asked, threshold, and where to go; a leaf goes to itself
         self.register_buffer("feature", torch.zeros(trees, nodes, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(trees, nodes, dtype=torch.float64))
@@ -109,7 +137,7 @@ class Forest(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean probabilities of the trees (n, classes), and the features (n, 14 or 28)."""
-        features = patch_features(x, self.statistics, self.side)
+        features = patch_features(x, self.statistics, self.side, masks=self.masks)
         trees = torch.arange(len(self.feature), device=x.device)[:, None]
         node = torch.zeros(len(self.feature), len(x), dtype=torch.long, device=x.device)
         wide = features.double().T

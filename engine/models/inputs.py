@@ -8,19 +8,23 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.models.card import ModelCard
+from engine.models.coding import decode_ground
 
-__all__ = ["prepare_batch", "prepare_image", "prepare_input"]
+__all__ = ["prepare_batch", "prepare_image", "prepare_input", "seen_in"]
 
 
 def prepare_input(
     stored: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], card: ModelCard
 ) -> npt.NDArray[np.float32]:
-    """Reflectance, clipped, standardised and filled as the card says.
+    """Reflectance, clipped, standardised and filled as the card says; then features, likewise.
+
+    What is not known of a feature is filled as a pixel without imagery is: its mask tells.
 
     Parameters
     ----------
     stored : uint16 (..., band, y, x)
-        Reflectance x 1e4 + 1000, bands in the card's order.
+        Reflectance x 1e4 + 1000, bands in the card's order; those of features as
+        `engine.models.coding` keeps them.
     valid : bool (..., y, x)
     card : ModelCard
 
@@ -31,7 +35,19 @@ def prepare_input(
     x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
         np.clip(x, *card.clip, out=x)
-    return _standardise(x, valid, card)
+    first = len(card.imagery)
+    for number, band in enumerate(card.bands[first:], first):
+        x[..., number, :, :] = decode_ground(stored[..., number, :, :], *card.ranges[band])
+    x = _standardise(x, valid, card)
+    if card.ranges:
+        ground = x[..., first:, :, :]
+        np.copyto(ground, np.float32(card.fill), where=np.isnan(ground))
+    return x
+
+
+def seen_in(stored: npt.NDArray[np.uint16], card: ModelCard) -> npt.NDArray[np.bool_]:
+    """Where stored examples (n, band, y, x) have imagery: none of its bands is 0."""
+    return np.asarray((stored[:, : len(card.imagery)] > 0).all(axis=1))
 
 
 def prepare_image(
@@ -67,7 +83,8 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored patches, valid where no band is 0; or, for a graph network,
+    x : uint16 (n, band, y, x), stored patches, valid where no band of
+        imagery is 0; or, for a graph network,
         packed graphs (n, 50, 5).
     card : ModelCard
 
@@ -77,4 +94,4 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
     """
     if x.ndim == 3:
         return x.astype(np.float32)
-    return prepare_input(x, np.asarray((x > 0).all(axis=1)), card)
+    return prepare_input(x, seen_in(x, card), card)

@@ -14,9 +14,11 @@ from engine.infer.cells import score_cells
 from engine.infer.vectors import VectorType, vector_arrays, vector_outputs
 from engine.items import band_name
 from engine.models.card import ModelCard
+from engine.models.card_parts import Ranges
 from engine.products.common import RESOURCES
+from engine.products.features import GroundSource, Stack
 from engine.recipes.sections import Device, GridChoice, ModelChoice
-from engine.runs.stage import Input, Output, Stage
+from engine.runs.stage import Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
@@ -38,7 +40,7 @@ class ScoreCells:
     """composite -> scores/probability and, in the same pass, scores/embedding."""
 
     card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    stack: Stack  # of the card's bands
     device: Device
     precision: str
     embedding: VectorType = None
@@ -48,7 +50,7 @@ class ScoreCells:
         from engine.infer.predict import get_predictor
 
         halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
+        stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
         predictor = get_predictor(self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
@@ -59,7 +61,9 @@ class ScoreCells:
         yield Output(out)
 
 
-def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+def require_classifier(
+    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], ground: Ranges
+) -> None:
     """Refuse a card or a grid with which cells cannot be scored.
 
     Raises
@@ -78,7 +82,7 @@ def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ..
             got=f"{card.name}: an encoder, with features alone",
             remedy="product: embedding (or natmap embed) is made with encoders",
         )
-    card.check_cube(bands, choice.resolution)
+    card.check_cube(bands, choice.resolution, ground)
     # whole inference blocks, so that no batch is cut by a tile's edge
     unit = card.block * card.step
     if choice.tile % unit:
@@ -91,7 +95,11 @@ def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ..
 
 
 def score_stages(
-    choice: CellModel, grid: GridChoice, card: ModelCard, bands: tuple[str, ...]
+    choice: CellModel,
+    grid: GridChoice,
+    card: ModelCard,
+    bands: tuple[str, ...],
+    ground: GroundSource,
 ) -> list[Stage]:
     """Scores of the composite's cells, and their embedding where it is asked for.
 
@@ -101,13 +109,13 @@ def score_stages(
     grid : of the recipe.
     card : of a classifier of patches.
     bands : of the cube, as named there.
+    ground : features beside it.
     """
     card.check_precision(choice.precision)
     names = [band_name(band) for band in bands]
-    order = tuple(names.index(band) for band in card.bands)
+    stack = Stack(tuple(names.index(band) for band in card.imagery), ground.places(card))
     cell, n = card.cell, round(grid.tile_metres / card.cell)
     codes = tuple(card.classes)
-    patch_input = Input("composite", card.halo * card.resolution)
     if choice.embedding is not None:
         card.check_features()
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
@@ -124,9 +132,9 @@ def score_stages(
     return [
         Stage(
             "scores",
-            ScoreCells(card, order, choice.device, choice.precision, choice.embedding),
+            ScoreCells(card, stack, choice.device, choice.precision, choice.embedding),
             (probability, *vectors),
-            (patch_input,),
+            stack.inputs(card.halo * card.resolution),
             version=3,
             parameters={
                 "model": card.key,

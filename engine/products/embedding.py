@@ -16,7 +16,7 @@ from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
-from engine.products.features import GroundSource
+from engine.products.features import GroundSource, Stack
 from engine.products.lcz import LczRecipe
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.published import SHARE_OF_WATER, AggregatePublished, PublishedSource
@@ -68,6 +68,7 @@ def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
         area=recipe.area,
         grid=recipe.grid,
         imagery=recipe.imagery,
+        features=recipe.features,
         cube=recipe.cube,
         model=ModelChoice(
             card=recipe.model.card, device=recipe.model.device, precision=recipe.model.precision
@@ -98,22 +99,21 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
     if recipe.embeddings is not None:
         return _published(recipe, recipe.embeddings, base)
     assert recipe.imagery is not None, "the recipe has one of both"
-    bands = recipe.imagery.bands or (card.bands if card else None)
+    bands = recipe.imagery.bands or (card.imagery if card else None)
     if bands is None:
         raise RecipeError(
             "the recipe names no bands and no model that would",
             expected="imagery.bands, or a model card",
         )
-    if card is not None:
-        card.check_cube(bands, recipe.grid.resolution)
     _require_cells(recipe)
     area, notes = find_area(recipe, base)
     scenes = SceneSource(recipe.imagery, base)
-    period = recipe.imagery.period
-    middle = period.first + (period.last - period.first) / 2
-    ground = GroundSource(recipe.features, base, area, middle.year, choice)
+    ground = GroundSource(recipe.features, base, area, scenes.year, choice)
+    if card is not None:
+        card.check_cube(bands, recipe.grid.resolution, ground.ranges)
     features = _features(card, [band_name(band) for band in bands], ground)
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    stages = ground.stages(choice) if card is not None and card.ranges else []
+    stages += composite_stages(recipe.cube, choice, bands, scenes)
     stages += [_stage(recipe, card, bands, features, ground), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, choice, stages, recipe.cell, unit=recipe.cell)
     ground.bind(grid)
@@ -202,21 +202,23 @@ def _stage(
     parameters: dict[str, object] = {"cell": cell, "dtype": kind, **ground.parameters}
     if card is not None:
         assert recipe.model is not None
-        order = tuple(names.index(band) for band in card.bands)
+        stack = Stack(tuple(names.index(band) for band in card.imagery), ground.places(card))
         embed: EmbedCells | AggregatePixels = EmbedCells(
-            card, order, recipe.model.device, recipe.model.precision, kind, ground.cells
+            card, stack, recipe.model.device, recipe.model.precision, kind, ground.cells
         )
+        read = stack.inputs(card.halo * card.resolution)
         parameters |= {"model": card.key, "precision": recipe.model.precision}
-        halo, resource = card.halo * card.resolution, RESOURCES[recipe.model.device]
+        resource = RESOURCES[recipe.model.device]
     else:
         side = round(cell / grid.resolution)
-        embed, halo, resource = AggregatePixels(side, kind, ground.cells), 0.0, "cpu"
+        embed, resource = AggregatePixels(side, kind, ground.cells), "cpu"
+        read = (Input("composite"),)
         parameters["bands"] = names
     return Stage(
         "embedding",
         embed,
         _outputs(recipe, features),
-        (Input("composite", halo),),
+        read,
         parameters=parameters,
         parts=(lambda tile: [Part(0, ground.stamp(tile))]) if ground else None,
         outside="feature",

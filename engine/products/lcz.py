@@ -29,6 +29,7 @@ from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.features import GroundSource
 from engine.products.instances import (
     fusion_stages,
     fusion_weight,
@@ -40,6 +41,7 @@ from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
+from engine.recipes.features import Features
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
 from engine.runs.stage import Input, Output, Stage
@@ -70,6 +72,9 @@ class LczRecipe(Recipe):
     product: Literal["lcz"]
     imagery: Imagery
     images: Images | None = Field(None, description="for a model that fuses both")
+    features: Features | None = Field(
+        None, description="of the ground: bands NAME.mean, NAME.known of a model beside imagery's"
+    )
     cube: Cube = Cube()
     instances: Instances = Instances()
     model: ZoneModel | None = None
@@ -144,18 +149,19 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     model = recipe.model
     card = load_card(find_card(model.card, base)) if model else None
-    bands = recipe.imagery.bands or (card.bands if card else None)
+    bands = recipe.imagery.bands or (card.imagery if card else None)
     if bands is None:
         raise RecipeError(
             "the recipe names no bands and no model that would",
             expected="imagery.bands, or a model card",
         )
-    if card is not None:
-        require_classifier(card, choice, bands)
-        examine_weights(card)
     area, notes = find_area(recipe, base)
     scenes, mask = SceneSource(recipe.imagery, base), Mask(recipe, base)
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    ground = GroundSource(recipe.features, base, area, scenes.year, choice)
+    if card is not None:
+        require_classifier(card, choice, bands, ground.ranges)
+        examine_weights(card)
+    stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, bands, scenes)]
     images = None
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (model is None or model.instances):
@@ -163,7 +169,7 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(instance_stage(recipe.instances, choice, base, images))
     more = []
     if card is not None and model is not None:
-        stages += score_stages(model, choice, card, bands)
+        stages += score_stages(model, choice, card, bands, ground)
         scores = "scores"
         if model.instances:
             graph = load_graph_card(model.instances, base, recipe.instances, card)
@@ -174,9 +180,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(_map_stage(recipe, card, mask, scores))
     cell = card.cell if card else float(GRAPH_CELL) if recipe.images else choice.resolution
     grid, reach = fit_grid(area, choice, stages, cell, unit=cell)
-    notes = [*notes, *mask.find(grid, area)]
+    ground.bind(grid)
+    notes = [*notes, *mask.find(grid, area), *ground.notes]
     found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
-    answers, notes = {"imagery": found}, [*notes, *doubts]
+    answers, notes = {"imagery": found, **ground.find()}, [*notes, *doubts]
     if images is not None:
         around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
         answers["images"], doubts = images.find(around, RGB, grid, tell=context.tell)
@@ -283,6 +290,10 @@ imagery:
 # instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
                                                   # and segmentation: per_window
 
+# features:              # bands of a model beside imagery's, as height.mean with height.known
+#   - {name: height, kind: heights, path: ./heights.tif, year: 2022}
+#   - {name: slope, kind: slope, path: ./dem.tif, year: 2015}
+
 cube:
   composite: median      # or mean, medoid
   keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
@@ -324,7 +335,7 @@ PRODUCT = Product(
     "lcz",
     LczRecipe,
     _resolve,
-    ("imagery", "images"),
+    ("imagery", "images", "features"),
     _TEMPLATE,
     _FORM,
     reference="cells",

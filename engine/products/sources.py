@@ -85,6 +85,12 @@ class SceneSource(_Source):
     base : folder of the recipe's relative paths.
     """
 
+    @property
+    def year(self) -> int:
+        """Of the middle of the period that is searched."""
+        period = self._wanted.period
+        return (period.first + (period.last - period.first) / 2).year
+
     def find(
         self,
         area: Area,

@@ -79,7 +79,7 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
             "product ugs is made at 1 m, of what is green and what is not",
             got=f"{card.name}: {card.resolution:g} m, classes {card.classes}",
         )
-    require_segmenter(card, choice, card.bands)
+    require_segmenter(card, choice, card.imagery)
     _require_cells(choice)
     examine_weights(card)
     area, notes = find_area(recipe, base)

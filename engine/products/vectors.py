@@ -15,7 +15,7 @@ from engine.infer.cells import score_cells
 from engine.infer.vectors import decode_vectors, vector_outputs
 from engine.maps.cells import cell_reason
 from engine.models.card import ModelCard
-from engine.products.features import NO_FEATURES, CellFeatures
+from engine.products.features import NO_FEATURES, CellFeatures, Stack
 from engine.recipes.sections import Device
 from engine.runs.fold import Fold
 from engine.runs.stage import Input, Output
@@ -45,7 +45,7 @@ class EmbedCells:
     """composite -> embedding/*: the features of the patch about the centre of each cell."""
 
     card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    stack: Stack  # of the card's bands
     device: Device
     precision: str
     kind: str
@@ -56,7 +56,7 @@ class EmbedCells:
         from engine.infer.predict import get_predictor
 
         halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
+        stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
         predictor = get_predictor(self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))

@@ -23,8 +23,10 @@ from engine.items import band_name
 from engine.legend import Reason
 from engine.maps.mask import inside
 from engine.models.card import SEGMENTERS, ModelCard
+from engine.models.card_parts import Ranges
 from engine.models.inputs import prepare_image, prepare_input
 from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
+from engine.products.features import GroundSource, Stack
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
 from engine.products.sources import ImageSource
@@ -208,7 +210,7 @@ class ScoreWindows(_Scored):
 class ScoreComposite(_Scored):
     """composite -> scores/probability, scores/reason."""
 
-    order: tuple[int, ...] = ()  # positions of the card's bands among the cube's
+    stack: Stack  # of the card's bands
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         area, boundary = task.parts[0].payload
@@ -222,7 +224,7 @@ class ScoreComposite(_Scored):
 
         def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
             down, across = self._part(task, rows, cols)
-            stored = task.read("composite/bands", halo, rows=down)[list(self.order)][:, :, across]
+            stored = self.stack.read(task, halo, down)[:, :, across]
             seen = task.read("composite/observations", halo, rows=down)[:, across] > 0
             return prepare_input(stored, seen, self.card), seen
 
@@ -252,7 +254,9 @@ def _state(image: Image) -> npt.NDArray[np.uint8]:
     return found
 
 
-def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+def require_segmenter(
+    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], ground: Ranges | None = None
+) -> None:
     """Refuse a card or a grid with which pixels cannot be scored.
 
     Parameters
@@ -260,6 +264,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
     card : of the model.
     choice : of the grid.
     bands : of what is looked at.
+    ground : bands of features beside it, and their ranges.
 
     Raises
     ------
@@ -271,7 +276,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
             got=f"{card.name}: {card.architecture}",
             expected=" or ".join(SEGMENTERS) + ", or onnx with task: segment",
         )
-    card.check_cube(bands, choice.resolution)
+    card.check_cube(bands, choice.resolution, ground)
     if card.patch * card.resolution > choice.tile_metres:
         raise RecipeError(
             "grid.tile is smaller than the model's window",
@@ -356,11 +361,7 @@ def window_stages(
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
             ),
             tuple(Input(stage.name, card.patch * metres) for stage in first),
-            parameters={
-                "model": card.key,
-                "precision": choice.precision,
-                "mask": mask.parameter,
-            },
+            parameters=_decides(card, choice, mask),
             parts=ground,
             outside="frame, boundary or area",
             resource=RESOURCES[choice.device],
@@ -375,6 +376,10 @@ def window_stages(
     ]
 
 
+def _decides(card: ModelCard, choice: ModelChoice, mask: Mask) -> dict[str, Any]:
+    return {"model": card.key, "precision": choice.precision, "mask": mask.parameter}
+
+
 def composite_window_stage(
     choice: ModelChoice,
     grid: GridChoice,
@@ -382,11 +387,12 @@ def composite_window_stage(
     bands: tuple[str, ...],
     area: Polygons,
     mask: Mask,
+    features: GroundSource,
 ) -> Stage:
     """Scores of a composite's pixels; parameters as of `window_stages`, `bands` of the cube."""
     card.check_precision(choice.precision)
     names = [band_name(band) for band in bands]
-    order = tuple(names.index(band) for band in card.bands)
+    stack = Stack(tuple(names.index(band) for band in card.imagery), features.places(card))
     metres, n = card.resolution, grid.tile
 
     def ground(tile: Tile) -> list[Part]:
@@ -398,17 +404,13 @@ def composite_window_stage(
     planes = len(bands) * (n + 2 * card.patch) * 3 * card.patch
     return Stage(
         "scores",
-        ScoreComposite(card, choice.device, choice.precision, order),
+        ScoreComposite(card, choice.device, choice.precision, stack),
         (
             spec("scores/probability", fill=NO_SCORE, attrs=PERCENT, leading=leading_of(card)),
             spec("scores/reason", fill=255, outside=int(Reason.OUTSIDE_AREA), attrs=REASON_ATTRS),
         ),
-        (Input("composite", card.patch * metres),),
-        parameters={
-            "model": card.key,
-            "precision": choice.precision,
-            "mask": mask.parameter,
-        },
+        stack.inputs(card.patch * metres),
+        parameters=_decides(card, choice, mask),
         parts=ground,
         outside="boundary or area",
         resource=RESOURCES[choice.device],

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from engine.items import is_ground, require_order
 from engine.recipes.base import CardOrPath, PathText, Strict, Words
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
@@ -240,6 +241,15 @@ class ClassifierRecipe(TrainingRecipe):
     split: ClassifierSplit = ClassifierSplit()
     model: ClassifierWanted = ClassifierWanted()
     training: ClassifierFitting = ClassifierFitting()
+
+    @model_validator(mode="after")
+    def _ground(self) -> ClassifierRecipe:
+        require_order(self.model.bands)
+        if self.model.architecture == "gcn" and any(map(is_ground, self.model.bands)):
+            raise ValueError("model.bands: a graph network looks at instances, not at features")
+        if not self.labels and any(map(is_ground, self.model.bands)):
+            raise ValueError("model.bands: an imported set of patches has no features")
+        return self
 
     @model_validator(mode="after")
     def _windows(self) -> ClassifierRecipe:

@@ -32,7 +32,7 @@ __all__ = [
     "Values",
 ]
 
-Statistic = Literal["mean", "std", "max"]
+Statistic = Literal["mean", "std", "max", "p10", "p50", "p90"]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")]
 Year = Annotated[int, Field(ge=1900, lt=2200)]
 Files = Annotated[

@@ -22,7 +22,7 @@ from engine.models.footprint import Footprint, Ground, read_footprint
 from engine.models.registry import Measured, carried_over, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
-from engine.training.fit import Batches, Settings, fit, statistics
+from engine.training.fit import Batches, Settings, fit, ground_statistics, statistics
 from engine.training.forest import Grown, grow, vote
 from engine.training.fusion import graph_form, weigh
 from engine.training.loop import Fitted
@@ -99,7 +99,14 @@ class PatchTask(Task):
         """By what the card standardises: the patches' statistics, or those it starts with."""
         if self.start is not None and not self.recipe.model.restandardise:
             return {n: getattr(self.start, n) for n in ("clip", "mean", "std", "fill")}
-        return dict(zip(("mean", "std"), statistics(x), strict=True))
+        ranges = self.patches.ranges
+        first = x.shape[1] - len(ranges)
+        found = [statistics(x[:, :first])]
+        found += [
+            ground_statistics(x[:, first + k], span) for k, span in enumerate(ranges.values())
+        ]
+        mean, std = (tuple(v for part in each for v in part) for each in zip(*found, strict=True))
+        return {"mean": mean, "std": std}
 
     def _card(self, x: npt.NDArray[Any], form: dict[str, Any]) -> ModelCard:
         recipe, patches = self.recipe, self.patches
@@ -110,6 +117,7 @@ class PatchTask(Task):
             architecture=recipe.model.architecture,
             parameters={},  # until they are known
             bands=recipe.model.bands,
+            ranges=dict(patches.ranges),
             clip=(0.0, 1.0),
             mean=None,
             std=None,
@@ -284,7 +292,8 @@ class ForestTask(PatchTask):
         return 0
 
     def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
-        return Measured(0, 14 if self.choice["statistics"] == "mean" else 28, "probability")
+        each = 1 if self.choice["statistics"] == "mean" else 2
+        return Measured(0, each * (14 + len(self.patches.ranges)), "probability")
 
     def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
         if self.start is None or self.recipe.model.restandardise:

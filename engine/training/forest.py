@@ -12,10 +12,10 @@ from sklearn.ensemble import RandomForestClassifier
 
 from engine.models.card import ModelCard
 from engine.models.forest import patch_features
-from engine.models.inputs import prepare_batch, prepare_input
+from engine.models.inputs import prepare_batch
 from engine.models.registry import build
 
-__all__ = ["Grown", "features_of", "grow", "plant", "vote"]
+__all__ = ["Grown", "features_of", "grow", "masks_of", "plant", "varied", "vote"]
 
 _AT_ONCE = 2048  # patches
 
@@ -44,9 +44,27 @@ def features_of(
     parts = []
     for first in range(0, len(x), _AT_ONCE):
         part = x[first : first + _AT_ONCE]
-        ready = torch.from_numpy(prepare_input(part, np.asarray((part > 0).all(1)), card))
-        parts.append(patch_features(ready, statistics, side).numpy())
+        ready = torch.from_numpy(prepare_batch(part, card))
+        parts.append(patch_features(ready, statistics, side, masks=masks_of(card)).numpy())
     return np.concatenate(parts)
+
+
+def masks_of(card: ModelCard) -> tuple[int, ...]:
+    """Of each band of a card's features, the position of its mask among them."""
+    ground = card.bands[len(card.imagery) :]
+    return tuple(ground.index(f"{band.partition('.')[0]}.known") for band in ground)
+
+
+def varied(features: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Columns that are not the same everywhere.
+
+    The others can split nothing, and would take the place of one that can among those that are
+    drawn at a split: a feature that is unknown everywhere would change a forest. Where all are the
+    same, they are all given.
+    """
+    low, high = features.min(axis=0, initial=np.inf), features.max(axis=0, initial=-np.inf)
+    found = np.flatnonzero(low < high)
+    return found if len(found) else np.arange(features.shape[1])
 
 
 def plant(trees: int, balanced: bool, seed: int) -> RandomForestClassifier:
@@ -90,7 +108,9 @@ def grow(
     seed : int
     """
     forest = plant(trees, balanced, seed)
-    forest.fit(features_of(x, card, statistics, side), y)
+    features = features_of(x, card, statistics, side)
+    columns = varied(features)
+    forest.fit(features[:, columns], y)
     grown = [tree.tree_ for tree in forest.estimators_]
     nodes = max(tree.node_count for tree in grown)
     weights = {
@@ -106,7 +126,7 @@ def grow(
         itself = np.arange(n)
         leaf = tree.children_left < 0
         arrays = {
-            "feature": np.where(leaf, 0, tree.feature),
+            "feature": np.where(leaf, 0, columns[tree.feature]),
             "threshold": np.where(leaf, 0.0, tree.threshold),
             "left": np.where(leaf, itself, tree.children_left),
             "right": np.where(leaf, itself, tree.children_right),
@@ -122,6 +142,8 @@ def grow(
         "side": side,
         "depth": max(tree.max_depth for tree in grown),
     }
+    if card.ranges:
+        parameters["masks"] = list(masks_of(card))
     return Grown(parameters, weights)
 
 

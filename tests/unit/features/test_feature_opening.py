@@ -38,10 +38,10 @@ def test_the_files_of_the_nearest_year_are_read_and_recorded(tmp_path: Path) -> 
     (origin,) = source.origins
     assert (origin.year, origin.place, origin.licence) == (2019, paths[2019], "CC0-1.0")
     assert origin.size == Path(paths[2019]).stat().st_size
-    assert source.parameters["year"] == 2019
+    assert source.parameters["here"]["year"] == 2019
     assert source.notes == ("h: of 2019, wanted 2018, there is 2015, 2019",)
     (other,) = opened(box, told, year=2016)
-    assert other.parameters["year"] == 2015
+    assert other.parameters["here"]["year"] == 2015
 
 
 def test_what_files_do_not_cover_is_said(tmp_path: Path) -> None:

@@ -188,6 +188,23 @@ def test_absent_is_said_and_never_guessed(tmp_path: Path) -> None:
     assert found.values[3, 0, :4].tolist() == [0, 1, 0, 1]
 
 
+def test_percentiles_are_those_of_numpy(tmp_path: Path) -> None:
+    values = RNG.uniform(0, 90, (60, 60))
+    values[RNG.random(values.shape) < 0.3] = np.nan
+    values[:10, :10] = np.nan
+    path = write_raster(tmp_path / "h.tif", values, Affine(2, 0, WEST, 0, -2, NORTH))
+    told = {"name": "h", "kind": "values", "path": str(path), "year": 2020, "range": [0, 100]}
+    box = cells(12, 12)
+    (source,) = opened(box, told | {"statistics": ["p90", "mean", "p10", "p50"]})
+    found = source.reader.read(box, ANCHOR).values
+    parts = values.reshape(12, 5, 12, 5).transpose(0, 2, 1, 3).reshape(12, 12, 25)
+    assert np.isnan(found[:, :2, :2]).all()
+    known = np.isfinite(parts).any(-1)
+    for plane, percent in zip(found[[0, 2, 3]], (90, 10, 50), strict=True):
+        wanted = np.nanpercentile(parts[known], percent, axis=-1)
+        np.testing.assert_allclose(plane[known], wanted, rtol=1e-6)
+
+
 def test_shares_of_classes(tmp_path: Path) -> None:
     box = cells(11, 13)
     at = Affine(2, 0, WEST, 0, -2, NORTH)

@@ -124,7 +124,7 @@ def test_an_encoder_gives_features_alone(tmp_path: Path) -> None:
     assert found.scores.shape == (0, 8, 8)
     assert np.isfinite(found.features).all()
     with pytest.raises(CardError, match="product: embedding"):
-        require_classifier(card, GridChoice(crs="EPSG:32633", tile=160), RGB)
+        require_classifier(card, GridChoice(crs="EPSG:32633", tile=160), RGB, {})
 
 
 def test_a_classifier_without_features_has_none_to_store(tmp_path: Path) -> None:
