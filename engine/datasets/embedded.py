@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from odc.geo.geobox import GeoBox
 
 from engine.datasets.stored_vectors import StoredVectors
 from engine.errors import LabelError, RecipeError, StoreError
+from engine.features.osm import OsmSource, codes_of_cells, open_osm
 from engine.features.source import HERE
 from engine.grid.area import reproject
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
@@ -26,6 +27,8 @@ from engine.products.embedding import embedding_of
 from engine.products.published import SHARE_OF_WATER
 from engine.products.registry import load_recipe
 from engine.products.vectors import POOL, SCALE, VECTORS
+from engine.propagation.guards import touching
+from engine.recipes.osm import OsmLabels
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.copying import grid_of
 from engine.store.ledger import Ledger, State
@@ -55,6 +58,9 @@ class Embedded:
     held : float64 (m, 4), left, bottom, right, top of ground that may not be labelled.
     snapshot : of the store.
     notes : for people.
+    osm : uint8 (n,), local climate zone that OpenStreetMap gives a cell, 0 for none and where the
+        cell is labelled or may not be; None: it was not asked.
+    source : the extract of OpenStreetMap.
     """
 
     name: str
@@ -70,6 +76,8 @@ class Embedded:
     held: npt.NDArray[np.float64]
     snapshot: str
     notes: tuple[str, ...]
+    osm: npt.NDArray[np.uint8] | None = None
+    source: OsmSource | None = None
 
     @property
     def side(self) -> float:
@@ -145,7 +153,7 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
     labels, more = _labels(city, cells, base, name)
     more += _notes_of(labels, known)
     scale = np.asarray(root[SCALE]) if SCALE in root else None
-    return Embedded(
+    found = Embedded(
         name,
         cells,
         rows.astype(np.int64),
@@ -160,6 +168,7 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
         reader.snapshot_id,
         (*notes, *more),
     )
+    return found if city.osm is None else _with_osm(found, city.osm, base, grid_of(store).anchor)
 
 
 def require_one_embedding(cities: Sequence[Embedded]) -> None:
@@ -243,6 +252,26 @@ def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
     if len(classes) == 1:
         notes.append(f"all its labels are of one class, LCZ {LCZ[classes[0] - 1].label}")
     return notes
+
+
+def _with_osm(
+    city: Embedded, wanted: OsmLabels, base: Path, anchor: tuple[float, float]
+) -> Embedded:
+    """The same with cells that OpenStreetMap labels; what a person labelled, or held, stays so."""
+    bounds = city.cells.boundingbox
+    source = open_osm(
+        base / wanted.path,
+        wanted.classes,
+        str(city.cells.crs),
+        (bounds.left, bounds.bottom, bounds.right, bounds.top),
+        extent=None if wanted.extent is None else base / wanted.extent,
+        year=wanted.year,
+    )
+    codes = codes_of_cells(source.reader, city.cells, anchor, wanted.least)[city.rows, city.cols]
+    codes[city.labelled()[0]] = 0
+    codes[touching(city.xy, city.side, city.held)] = 0
+    notes = (*city.notes, *source.notes)
+    return replace(city, osm=codes, source=source, notes=notes)
 
 
 def _labels(city: EmbeddedCity, cells: GeoBox, base: Path, name: str) -> tuple[Samples, list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import shapely
 from engine.cube.warp import crs_text
 from engine.errors import RecipeError
 from engine.features.files import Bounds, RasterFile, check_raster, lattice_of, stamp_of
+from engine.features.osm import open_osm
 from engine.features.polygons import PolygonReader
 from engine.features.rasters import Lookup, RasterReader
 from engine.features.slope import SlopeReader
@@ -25,6 +26,7 @@ from engine.recipes.features import (
     Elevation,
     Feature,
     Heights,
+    OpenStreetMap,
     Polygons,
     Slope,
     Values,
@@ -104,12 +106,15 @@ def open_features(
     RecipeError, ReadError
         Where a file is not there, or is not what it should be.
     """
-    return tuple(
-        _polygons(one, base, area, year)
-        if isinstance(one, Polygons)
-        else _raster(one, base, area, year, anchor, resolution)
-        for one in wanted
-    )
+    found: list[FeatureSource] = []
+    for one in wanted:
+        if isinstance(one, Polygons):
+            found.append(_polygons(one, base, area, year))
+        elif isinstance(one, OpenStreetMap):
+            found.append(_openstreetmap(one, base, area, year))
+        else:
+            found.append(_raster(one, base, area, year, anchor, resolution))
+    return tuple(found)
 
 
 def nearest_year(years: Sequence[int], wanted: int) -> int:
@@ -302,3 +307,27 @@ def _polygons(one: Polygons, base: Path, area: Area, year: int) -> Opened:
         str(area.crs),
         whole=reader.stamp,
     )
+
+
+# -- OpenStreetMap ------------------------------------------------------------------------------
+
+
+def _openstreetmap(one: OpenStreetMap, base: Path, area: Area, year: int) -> FeatureSource:
+    chosen, paths, notes = _chosen(one, base, year)
+    source = open_osm(
+        Path(paths[0]),
+        one.classes,
+        str(area.crs),
+        area.bounds(),
+        name=one.name,
+        extent=None if one.extent is None else base / one.extent,
+        year=chosen,
+    )
+    origin = replace(
+        source.origins[0],
+        licence=one.licence or source.origins[0].licence,
+        attribution=one.attribution or source.origins[0].attribution,
+        citation=one.citation,
+    )
+    told = tuple(f"{one.name}: {note}" for note in source.notes)
+    return replace(source, notes=(*notes, *told), origins=(origin,))

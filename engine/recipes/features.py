@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from engine.recipes.base import PathText, Strict, Words
+from engine.recipes.osm import AnyGround, Border, Once
 
 __all__ = [
     "Classes",
@@ -23,6 +24,7 @@ __all__ = [
     "Feature",
     "Features",
     "Heights",
+    "OpenStreetMap",
     "Polygons",
     "RasterFeature",
     "Slope",
@@ -206,7 +208,23 @@ class Polygons(FeatureBase):
         return self
 
 
-_KINDS = ("values", "elevation", "heights", "slope", "classes", "polygons")
+class OpenStreetMap(FeatureBase):
+    """An extract of OpenStreetMap: the share of ground that each class of its objects covers."""
+
+    kind: Literal["osm"]
+    classes: Annotated[tuple[AnyGround, ...], Once] = Field(
+        ("water",), min_length=1, description="each is a band: NAME.water"
+    )
+    extent: Border = None
+
+    @model_validator(mode="after")
+    def _single(self) -> OpenStreetMap:
+        if any(len(paths) > 1 for paths in self.by_year.values()):
+            raise ValueError("path: give one extract (osmium merge makes one of several)")
+        return self
+
+
+_KINDS = ("values", "elevation", "heights", "slope", "classes", "polygons", "osm")
 
 
 def _kind(value: Any) -> Any:
@@ -221,7 +239,8 @@ Feature = Annotated[
     | Annotated[Heights, Tag("heights")]
     | Annotated[Slope, Tag("slope")]
     | Annotated[Classes, Tag("classes")]
-    | Annotated[Polygons, Tag("polygons")],
+    | Annotated[Polygons, Tag("polygons")]
+    | Annotated[OpenStreetMap, Tag("osm")],
     Discriminator(
         _kind,
         custom_error_type="feature_kind",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from engine.recipes.base import PathText, Strict, read_recipe
+from engine.recipes.osm import OsmLabels
 from engine.recipes.run import NAME
 
 __all__ = ["EmbeddedCity", "PropagationRecipe", "load_propagation_recipe"]
@@ -27,6 +28,9 @@ class EmbeddedCity(Strict):
     within: PathText | None = Field(None, description="raster; only cells where it is not 0")
     held: PathText | None = Field(
         None, description="polygons in which nothing is labelled: they validate or test"
+    )
+    osm: OsmLabels | None = Field(
+        None, description="an extract of OpenStreetMap: cells that its water covers are labelled"
     )
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ import pyarrow as pa
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
 from engine.datasets.pictures import StoredImage
 from engine.errors import LabelError
+from engine.features.osm import OsmSource
 from engine.files import whole_folder, write_whole
 from engine.legend import LCZ
 from engine.products.embedding import embedding_of
@@ -120,7 +121,7 @@ def propagate_labels(
                 report.pseudo,
                 report.undetectable,
                 cards,
-                _notes(report, tuned, cities, pool.vectors),
+                [*_notes(report, tuned, cities, pool.vectors), *_terms(cities)],
             ),
         )
     return Made(out, report)
@@ -204,11 +205,16 @@ def _together(cities: Sequence[Embedded], recipe: PropagationRecipe) -> _Pool:
     if any(city.water is not None for city in cities):
         shares = [np.zeros(len(c.rows)) if c.water is None else c.water for c in cities]
         water = np.concatenate(shares)[others]
+    osm = None
+    if any(city.osm is not None for city in cities):
+        told = [np.zeros(len(c.rows), np.uint8) if c.osm is None else c.osm for c in cities]
+        osm = np.concatenate(told)[others]
     cells = Cells(
         others,
         taken(features, others),
         ground[others],
         water,
+        osm,
         held=np.concatenate(held),
         side=side,
     )
@@ -247,6 +253,7 @@ def _told(
                 "labels": len(city.labelled()[1]),
                 "snapshot": city.snapshot,
                 "notes": list(city.notes),
+                "openstreetmap": None if city.source is None else _told_of(city.source),
             }
             for city in cities
         ],
@@ -265,6 +272,11 @@ def _told(
     }
     plain: dict[str, Any] = _without_nan(found)
     return plain
+
+
+def _told_of(source: OsmSource) -> dict[str, Any]:
+    """What labels of OpenStreetMap are made of, and under which terms."""
+    return {"origins": [asdict(origin) for origin in source.origins], **source.facts}
 
 
 def _without_nan(value: Any) -> Any:
@@ -297,6 +309,13 @@ def _notes(report: Report, tuned: Tuned, cities: Sequence[Embedded], vectors: in
             f"whether cells of these classes would be told as novel could not be measured: {names}"
         )
     return [*notes, *tuned.notes]
+
+
+def _terms(cities: Sequence[Embedded]) -> list[str]:
+    """Whom to name, once each."""
+    sources = [city.source for city in cities if city.source is not None]
+    origins = [origin for source in sources for origin in source.origins]
+    return sorted({f"cells of source osm: {o.attribution}, licence {o.licence}" for o in origins})
 
 
 def _cards(

@@ -16,6 +16,7 @@ import yaml
 import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from support.osm_files import Osm
 from typer.testing import CliRunner
 
 from engine.cli.app import app
@@ -211,6 +212,41 @@ def test_the_notes_vote_and_guards_keep_off_labels_and_held_out_ground(
     assert page.count("class=card>") > 20
     assert "data:image/jpeg" in page
     assert "<script" not in page
+
+
+def test_water_of_openstreetmap_labels_cells_that_nobody_did(cities: Path, tmp_path: Path) -> None:
+    """A lake over the western tenth, a held block on it, and a label within it."""
+    side = SIDE * CELL
+    lake = Osm(bounds=(-900, -900, side + 900, side + 900), place=(CRS, 320_000.0, 5_120_000.0))
+    lake.ring([(0, 0), (4 * CELL, 0), (4 * CELL, side), (0, side)], natural="water")
+    path = lake.write(tmp_path, "lake.osm")
+    held = shapely.box(320_000, 5_120_000, 320_000 + 9 * CELL, 5_120_000 + 10 * CELL)
+    geopandas.GeoSeries([held], crs=CRS).to_crs("EPSG:4326").to_file(tmp_path / "held.geojson")
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    for entry in (wanted["cities"][0], wanted["cities"][-1]):
+        entry["osm"] = {"path": str(path)}
+    wanted["cities"][-1]["held"] = str(tmp_path / "held.geojson")
+    propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    found = frame[frame["source"] == "osm"]
+    assert set(found["code"]) == {17}
+    assert set(found["city"]) == {"a", "target"}
+    assert (found["cell"] % SIDE < 4).all()
+    west = frame[frame["cell"] % SIDE < 4]
+    one = west[west["city"] == "a"]
+    assert len(one) == 4 * SIDE - 1  # all but the cell without a vector
+    assert set(one["source"]) == {"osm", "label"}
+    target = west[west["city"] == "target"]
+    assert len(target) == 4 * (SIDE - 10 - 1) + 3  # less those that touch the held block
+    assert (target["cell"] // SIDE < SIDE - 10).all()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["direct"] == {"mask": 0, "osm": len(found)}
+    told = report["cities"][0]["openstreetmap"]
+    assert told["timestamp"] == "2017-06-01T12:00:00+00:00"
+    assert told["origins"][0]["licence"] == "ODbL-1.0"
+    assert report["cities"][1]["openstreetmap"] is None
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "© OpenStreetMap contributors, licence ODbL-1.0" in page
 
 
 def test_same_recipe_same_result_and_an_earlier_folder_is_replaced(
