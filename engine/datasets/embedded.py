@@ -239,7 +239,8 @@ def _require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
         )
     if not lost:
         return []
-    return [f"{lost} tiles of the embedding failed: their cells have no vector"]
+    tiles = "a tile" if lost == 1 else f"{lost} tiles"
+    return [f"{tiles} of the embedding failed: cells there have no vector"]
 
 
 def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
@@ -247,7 +248,7 @@ def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
     notes = []
     without = int((~known[labels["row"], labels["col"]]).sum())
     if without:
-        notes.append(f"{without} of {len(labels)} labelled cells have no vector, and teach nothing")
+        notes.append(f"{without} of {len(labels)} labelled cells have no vector, and take no part")
     classes = np.unique(labels["lcz"]).tolist()
     if len(classes) == 1:
         notes.append(f"all its labels are of one class, LCZ {LCZ[classes[0] - 1].label}")

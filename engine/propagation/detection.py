@@ -1,4 +1,4 @@
-"""Whether cells of a class that nobody labelled would be told as novel, by leaving it out."""
+"""Whether cells of a class without labels would be detected as novel: each is left out in turn."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Detection:
-    """How well cells of a class are told as novel, if no label has it.
+    """How well cells of a class are detected as novel, if no label has it.
 
     Attributes
     ----------
     cells : labels of it that were looked at.
-    auroc_distance, auroc_energy : against known cells: 1 always told, .5 by chance.
-    rejected_distance, rejected_energy, rejected : shares that are told where the share of known
-        cells that is lost is fixed; by one alone, and by both together.
+    auroc_distance, auroc_energy : against known cells: 1 perfect, .5 chance.
+    rejected_distance, rejected_energy, rejected : shares that are detected at a fixed loss of
+        known cells: by distance alone, by energy alone, and by both.
     """
 
     cells: int

@@ -43,7 +43,7 @@ def require_features(
         found = found.astype(np.float32)
     if found.ndim != 2 or found.shape[1] == 0:
         raise LabelError(
-            f"{what} are no table", got=found.shape, expected="(rows, columns), a column or more"
+            f"{what} are not a table", got=found.shape, expected="(rows, columns), a column or more"
         )
     if columns is not None and found.shape[1] != columns:
         raise LabelError(

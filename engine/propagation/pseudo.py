@@ -170,14 +170,15 @@ class Cells:
                     f"cells and their {what} do not go together", got=got, expected=expected
                 )
         if len(np.unique(self.ids)) != n:
-            raise LabelError("cells have no ids of their own", got=f"{n} cells, some ids twice")
+            raise LabelError("some cells have the same id", got=f"{n} cells, some ids twice")
         if not np.isfinite(self.xy).all() or not np.isfinite(self.held).all():
             raise LabelError(
-                "cells or held-out blocks lie nowhere", got="coordinates of NaN or inf"
+                "cells or held-out blocks have no finite coordinates",
+                got="coordinates of NaN or inf",
             )
         if self.water is not None and not ((self.water >= 0) & (self.water <= 1)).all():
             raise LabelError(
-                "shares of water are none",
+                "shares of water are not shares",
                 got=f"{np.nanmin(self.water):g} to {np.nanmax(self.water):g}",
                 expected="0 to 1",
             )
@@ -229,8 +230,8 @@ class Report:
 
     @property
     def undetectable(self) -> tuple[int, ...]:
-        """Classes of which less than half would be told as novel: if the area has such a class and
-        the labels do not, its cells get pseudo-labels of other classes."""
+        """Classes of which less than half would be detected as novel: if the area has such a class
+        and the labels do not, its cells get pseudo-labels of other classes."""
         return tuple(code for code, found in self.detection.items() if found.rejected < _TOLD)
 
     @property

@@ -73,13 +73,13 @@ class Settings:
         shares = (self.confidence, self.precision, self.loss, self.overlap)
         if not all(0 <= value <= 1 for value in shares) or self.loss == 1:
             raise LabelError(
-                "settings of a propagation are no shares",
+                "settings of a propagation are not shares",
                 got=f"confidence, precision, loss, overlap: {shares}",
                 expected="0 to 1 each, the loss below 1",
             )
         if min(self.k, self.most, self.rounds, self.sample) < 1 or min(self.times, self.least) < 0:
             raise LabelError(
-                "settings of a propagation are no counts",
+                "settings of a propagation are not valid counts",
                 got=f"k {self.k}, most {self.most}, rounds {self.rounds}, sample {self.sample}, "
                 f"times {self.times:g}, least {self.least}",
                 expected="the first four 1 or more, the others 0 or more",

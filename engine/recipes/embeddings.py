@@ -23,7 +23,8 @@ class Embeddings(Strict):
     """Where published vectors come from."""
 
     source: PathText = Field(
-        description="a folder (Zarr, Icechunk, tiles, files), AlphaEarth's index, or one file"
+        description="a folder (Zarr, Icechunk, tiles, files), the address of a Zarr store, "
+        "AlphaEarth's index, or one file"
     )
     year: int = Field(ge=1900, lt=2200, description="of the vectors")
     form: Kind | None = Field(None, description="by default what its files look like")

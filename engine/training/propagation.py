@@ -301,12 +301,13 @@ def _notes(report: Report, tuned: Tuned, cities: Sequence[Embedded], vectors: in
     if report.undetectable:
         names = ", ".join(LCZ[code - 1].label for code in report.undetectable)
         notes.append(
-            f"cells of these classes would not be told as novel if no label had them: {names}"
+            f"cells of these classes would not be detected as novel if no label had them: {names}"
         )
     if report.unknown:
         names = ", ".join(LCZ[code - 1].label for code in report.unknown)
         notes.append(
-            f"whether cells of these classes would be told as novel could not be measured: {names}"
+            "whether cells of these classes would be detected as novel could not be measured: "
+            f"{names}"
         )
     return [*notes, *tuned.notes]
 

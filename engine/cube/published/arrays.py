@@ -174,7 +174,7 @@ def cube_of(group: zarr.Group, name: Any, where: str) -> Cube:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ReadError(
-            f"{where} names an array that is none of its own",
+            f"{where} names an array that is not in its group",
             got=repr(name)[:120],
             expected="a plain name, as scales",
         )
@@ -185,7 +185,9 @@ def cube_of(group: zarr.Group, name: Any, where: str) -> Cube:
         raise ReadError(f"{where} has no array {name}")
     if str(array.dtype) not in _TYPES:
         raise ReadError(
-            f"{what} holds no numbers of vectors", got=array.dtype, expected=", ".join(_TYPES)
+            f"{what} is of a type that vectors cannot have",
+            got=array.dtype,
+            expected=", ".join(_TYPES),
         )
     names = dimensions_of(array)
     axes = {axis: k for axis, known in _AXES.items() for k, dim in enumerate(names) if dim in known}
@@ -280,7 +282,7 @@ def _year(value: Any, units: str, where: str) -> int:
             start = datetime.fromisoformat(since[2].strip()[:19])
             return (start + timedelta(seconds=int(value) * _SECONDS[since[1]])).year
     raise ReadError(
-        f"{where} has a time that is no year",
+        f"{where} has a time that gives no year",
         got=f"{value} {units}".strip()[:80],
         expected="a year, or units as 'days since 1970-01-01'",
     )

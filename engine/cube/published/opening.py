@@ -130,7 +130,7 @@ def _kind_of(path: Path) -> Kind:
     if suffixes & {*_TIFF, ".parquet"}:
         return "alphaearth"
     raise CatalogError(
-        "no published embeddings are known that look like this",
+        "published embeddings of this form are not known",
         got=path,
         expected="Zarr (zarr.json), Icechunk (repo), TESSERA's tiles (.npy) or AlphaEarth's files "
         "(.tiff, aef_index.parquet)",

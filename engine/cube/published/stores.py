@@ -100,7 +100,7 @@ def _published(title: str, groups: Sequence[_Group]) -> Published:
     for group in groups[1:]:
         if group.channels != channels:
             raise ReadError(
-                f"zones of {title} have other channels",
+                f"zones of {title} differ in their channels",
                 got=f"{group.piece.name}: {len(group.channels)}",
                 expected=f"{len(channels)} as {groups[0].piece.name}",
             )
@@ -168,7 +168,7 @@ def _require_said(said: Mapping[str, Any], cube: Cube, where: str, dimensions: A
             raise ReadError(
                 f"{where} is of another {what} than it says"
                 if what != "registration"
-                else f"{where} counts its places from the middle of pixels",
+                else f"{where} is registered to the centres of pixels",
                 got=got,
                 expected=expected,
             )
@@ -219,13 +219,15 @@ def _rule(
         numbers = [scale.get("scale", 1.0), scale.get("offset", 0.0)]
         if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
             raise ReadError(
-                f"{where} has a scale that is no number", got=numbers, expected="finite numbers"
+                f"{where} has a scale that is not a finite number",
+                got=numbers,
+                expected="finite numbers",
             )
         nodata = cube.array.attrs.get("_FillValue")
         none = float(nodata) if whole and isinstance(nodata, int | float) else None
         return Linear(float(numbers[0]), float(numbers[1]), none), None
     raise ReadError(
-        f"{where} does not say what its codes mean, or in a way that is not known",
+        f"{where} does not say in a known way what its codes mean",
         got=f"{cube.array.dtype}, method {method!r}, scale {scale.get('type')!r}"[:200],
         expected="geoemb:quantization with a scale of type scalar or array, or method "
         "signed_square; floats need none",
@@ -239,7 +241,7 @@ def _per_pixel(scale: Mapping[str, Any], zone: str | None, where: str) -> PerPix
         number = math.nan if nodata is None else float(nodata)
     except (TypeError, ValueError) as error:
         raise ReadError(
-            f"{where} has scales of no data that are no number",
+            f"{where} declares a nodata scale that is not a number",
             got=repr(nodata)[:80],
             expected="a number, NaN or +inf",
         ) from error

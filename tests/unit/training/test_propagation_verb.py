@@ -332,9 +332,9 @@ def test_what_is_odd_about_a_city_is_recorded(cities: Path, tmp_path: Path) -> N
     propagate_labels(load_propagation_recipe(wanted), base=cities, tell=heard.append)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["cities"][0]["notes"] == [
-        "1 tiles of the embedding failed: their cells have no vector",
+        "a tile of the embedding failed: cells there have no vector",
         *(
-            ["1 of 355 labelled cells have no vector, and teach nothing"]
+            ["1 of 355 labelled cells have no vector, and take no part"]
             if truth(0)[0, 0] == 6
             else []
         ),
