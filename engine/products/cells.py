@@ -70,7 +70,7 @@ def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ..
         raise CardError(
             "product lcz needs a classifier of patches",
             got=f"{card.name}: {card.architecture}",
-            remedy="product: ugs is made with segmenters",
+            remedy="products ugs and cover are made with segmenters of other classes than 1 to 17",
         )
     if card.encodes:
         raise CardError(

@@ -28,6 +28,7 @@ from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.composite_windows import pooled_stage, require_zones
 from engine.products.instances import (
     fusion_stages,
     fusion_weight,
@@ -153,7 +154,9 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     card = load_card(find_card(model.card, base)) if model else None
     read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     if card is not None:
-        require_classifier(card, choice, bands)
+        (require_zones if card.zones else require_classifier)(card, choice, bands)
+        if card.zones and model is not None and model.embedding is not None:
+            card.check_features()
         examine_weights(card)
     area, notes = find_area(recipe, base)
     scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
@@ -166,7 +169,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(instance_stage(recipe.instances, choice, base, images))
     more = []
     if card is not None and model is not None:
-        stages += score_stages(model, choice, card, bands)
+        if card.zones:
+            stages.append(pooled_stage(model, choice, card, bands, model.scores))
+        else:
+            stages += score_stages(model, choice, card, bands)
         scores = "scores"
         if model.instances:
             graph = load_graph_card(model.instances, base, recipe.instances, card)
