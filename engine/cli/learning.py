@@ -76,7 +76,7 @@ def evaluate(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     reference: Annotated[
         Path,
-        typer.Argument(help="raster of codes, training areas, or a sample", show_default=False),
+        typer.Argument(help="raster of codes, areas, a sample, or a patch set", show_default=False),
     ],
     within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
     layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",

@@ -28,11 +28,21 @@ from engine.legend import LCZ
 from engine.metrics import Accuracy, assess
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["RASTERS", "Evaluation", "evaluate", "meaning_of", "of_map", "values_at"]
+__all__ = [
+    "RASTERS",
+    "REPEATS",
+    "Evaluation",
+    "evaluate",
+    "meaning_of",
+    "of_map",
+    "values_at",
+    "write_evaluation",
+]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _READ = 2048  # cells down and across that are read at once
-_REPEATS = 200
+REPEATS = 200
+"""Draws of the groups for the quartiles of a figure."""
 _DISSENT = (0, 1, 10, 25)  # percent; where bins of accuracy by dissent begin
 _DAYS = 4096  # more days than any composite has
 _N = len(LCZ)
@@ -132,7 +142,7 @@ def evaluate(
     result = Evaluation(
         assess(counts),
         counts,
-        bootstrap(found.groups, _REPEATS),
+        bootstrap(found.groups, REPEATS),
         found.missed,
         found.groups.shape[0],
         _shares(found.strata.get("observations"), range(_DAYS)),
@@ -143,7 +153,7 @@ def evaluate(
     )
     if out is not None:
         with evaluation(out) as part:
-            _write(result, path, reference, part)
+            write_evaluation(result, path, reference, part)
     return result
 
 
@@ -320,7 +330,9 @@ def _shares(
     }
 
 
-def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
+def write_evaluation(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
+    """Write ``accuracy.json``, ``classes.csv`` and ``confusion.png`` into a folder."""
+
     def rows(parts: dict[int, tuple[int, float]]) -> dict[int, dict[str, float]]:
         return {k: {"cells": cells, "oa": oa} for k, (cells, oa) in parts.items()}
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.infer.pooling import pool_middle
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_batch
@@ -18,7 +19,11 @@ _BATCH = 256
 
 
 def score_examples(card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Probabilities (n, class) of stored patches with the card's context, or of packed graphs."""
+    """Probabilities (n, class) of stored patches with the card's context, or of packed graphs.
+
+    Of a segmenter of zones they are patches of any side, and what is scored is the cell in their
+    middle, as in a map.
+    """
     parts = (x[first : first + _BATCH] for first in range(0, len(x), _BATCH))
     none = np.zeros((0, len(card.classes)), np.float32)
     return np.concatenate([none, *score_parts(card, parts)])
@@ -30,4 +35,9 @@ def score_parts(
     """The same of some examples after the other, with the network loaded once."""
     predictor = Predictor(card, "cpu")
     for part in parts:
-        yield predictor(prepare_batch(part, card))[0]
+        if card.zones:
+            logits = predictor.segment(prepare_batch(part, card))
+            seen = np.asarray((part > 0).all(axis=1))
+            yield pool_middle(logits, seen, card.step).astype(np.float32)
+        else:
+            yield predictor(prepare_batch(part, card))[0]

@@ -112,8 +112,8 @@ class ModelCard(Strict):
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order; none of an encoder, which gives features alone.
-    names : what these are, of a segmenter with classes of its own; without it a segmenter gives
-        green space and what is not, any other model local climate zones.
+    names : what these are, of a segmenter with classes of its own; without it a segmenter of the
+        classes 0 and 1 gives green space and what is not, any other model local climate zones.
     ignored : codes of labels that say nothing; for the training of such a segmenter.
     features : length of the penultimate vector; 0 of a segmenter, and of an ONNX file that gives
         none.
@@ -228,6 +228,17 @@ class ModelCard(Strict):
         return self.architecture in SEGMENTERS or self.task == "segment"
 
     @property
+    def zones(self) -> bool:
+        """Whether it is a segmenter of local climate zones, whose pixels are pooled to cells."""
+        codes = tuple(c.code for c in LCZ)
+        return self.segments and not self.names and self.classes == codes
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a segmenter that scores each of several classes, not green alone."""
+        return bool(self.names) or self.zones
+
+    @property
     def encodes(self) -> bool:
         """Whether it has no classes, and gives features alone."""
         return not self.classes
@@ -247,7 +258,7 @@ class ModelCard(Strict):
                 )
                 for c in self.names
             )
-        return UGS if self.segments else LCZ
+        return UGS if self.segments and not self.zones else LCZ
 
     @property
     def step(self) -> int:

@@ -74,7 +74,7 @@ def require_classifier(
         raise CardError(
             "product lcz needs a classifier of patches",
             got=f"{card.name}: {card.architecture}",
-            remedy="product: ugs is made with segmenters",
+            remedy="products ugs and cover are made with segmenters of other classes than 1 to 17",
         )
     if card.encodes:
         raise CardError(

@@ -18,6 +18,7 @@ from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.composite_windows import composite_window_stage
 from engine.products.features import GroundSource
 from engine.products.periods import cube_bands
 from engine.products.product import (
@@ -30,12 +31,7 @@ from engine.products.product import (
     fit_grid,
 )
 from engine.products.sources import ImageSource, SceneSource
-from engine.products.windows import (
-    PERCENT,
-    composite_window_stage,
-    require_segmenter,
-    window_stages,
-)
+from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.features import Features
 from engine.recipes.periods import spanned
@@ -176,8 +172,9 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     if card.segments and not card.names:
         raise CardError(
             "product cover needs a model with classes of its own",
-            got=f"{card.name}: {card.architecture} of green space",
-            remedy="train one: natmap init train-cover",
+            got=f"{card.name}: {card.architecture} of "
+            + ("local climate zones" if card.zones else "green space"),
+            remedy="product: lcz" if card.zones else "train one: natmap init train-cover",
         )
     images = None if recipe.images is None else ImageSource(recipe.images, base)
     scenes, read, bands = None, card.bands, card.bands

@@ -28,6 +28,7 @@ from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.composite_windows import pooled_stage, require_zones
 from engine.products.features import GroundSource
 from engine.products.instances import (
     fusion_stages,
@@ -161,7 +162,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     scenes, mask = SceneSource(recipe.imagery, base, recipe.cube.labels), Mask(recipe, base)
     ground = GroundSource(recipe.features, base, area, scenes.year, choice)
     if card is not None:
-        require_classifier(card, choice, bands, ground.ranges)
+        require = require_zones if card.zones else require_classifier
+        require(card, choice, bands, ground.ranges)
+        if card.zones and model is not None and model.embedding is not None:
+            card.check_features()
         examine_weights(card)
     stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, read, scenes)]
     images = None
@@ -171,7 +175,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(instance_stage(recipe.instances, choice, base, images))
     more = []
     if card is not None and model is not None:
-        stages += score_stages(model, choice, card, bands, ground)
+        if card.zones:
+            stages.append(pooled_stage(model, choice, card, bands, model.scores, ground))
+        else:
+            stages += score_stages(model, choice, card, bands, ground)
         scores = "scores"
         if model.instances:
             graph = load_graph_card(model.instances, base, recipe.instances, card)

@@ -126,7 +126,7 @@ class PatchTask(Task):
             resolution=patches.resolution,
             inference_block=recipe.model.inference_block,
             classes=tuple(c.code for c in LCZ),
-            features=1,  # until it is measured
+            features=form["features"],
             licence=recipe.model.licence,
             attribution=recipe.model.attribution,
             citation=recipe.model.citation,
@@ -189,6 +189,11 @@ class PatchTask(Task):
         found: npt.NDArray[np.bool_] = self.patches.split == SPLITS.index("train")
         return found
 
+    @property
+    def _seen(self) -> int:
+        """Side of the ground that the model has seen of each patch, in pixels."""
+        return self.card.patch + 2 * self.card.context
+
     def footprint(self) -> Footprint | None:
         patches, card = self.patches, self.card
         trained = self.taught
@@ -198,7 +203,7 @@ class PatchTask(Task):
             Ground(place.crs, patches.xy[trained & (patches.place == number)])
             for number, place in enumerate(patches.places)
         ]
-        reach, whole = (card.patch + 2 * card.context) * card.resolution, True
+        reach, whole = self._seen * card.resolution, True
         if self.start is not None:
             before = read_footprint(self.start.folder)
             whole = before is not None and before.whole
