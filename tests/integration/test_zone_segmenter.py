@@ -34,7 +34,9 @@ BANDS = ("B04", "B03", "B08")
 def write_unet(folder: Path, overlap: int) -> ModelCard:
     folder.mkdir()
     torch.manual_seed(1)
-    state = UNet(3, 17, 4).state_dict()
+    network = UNet(3, 17, 4)
+    torch.nn.init.normal_(network.out.weight, std=100.0)  # else all cells are nearly alike
+    state = network.state_dict()
     save_file({k: v for k, v in state.items() if "num_batches" not in k}, folder / "w.safetensors")
     card = ModelCard(
         name="zones",
@@ -101,7 +103,8 @@ def test_the_map_is_the_same_in_every_layout(world: Path) -> None:
         theirs = other[name].reindex_like(mine, fill_value=none)
         assert mine.dtype == theirs.dtype
         assert mine.values[..., there].tobytes() == theirs.values[..., there].tobytes(), name
-    assert len(np.unique(one["map"]["unfiltered"].values[there])) > 1
+    scores = one["scores"]["probability"].values[:, there]
+    assert np.ptp(scores, axis=1).max() > 0.01
 
 
 def test_a_cell_has_the_mean_probability_of_its_pixels(world: Path) -> None:
@@ -134,7 +137,7 @@ def test_a_cell_has_the_mean_probability_of_its_pixels(world: Path) -> None:
     assert scored.sum() > 50
     assert (count[scored] >= 80).all()
     expected = cells / np.maximum(count, 1)
-    np.testing.assert_allclose(scores[:, scored], expected[:, scored], atol=1e-5)
+    np.testing.assert_allclose(scores[:, scored], expected[:, scored], atol=1e-4)
     few = (count < 80) & (tree["map"]["reason"].values != Reason.OUTSIDE_AREA)
     assert np.isnan(scores[:, few]).all()
 
