@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from engine.infer.vectors import decode_vectors
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
 from engine.labels.sampling import cells_of_raster as of_raster
 from engine.labels.training_areas import read_training_areas
-from engine.products.embedding import embedding_of
+from engine.products.embedding import EmbeddingRecipe, embedding_of
 from engine.products.registry import load_recipe
 from engine.products.vectors import SCALE, VECTORS
 from engine.recipes.propagating import EmbeddedCity
@@ -48,6 +50,7 @@ class Embedded:
     held : float64 (m, 4), left, bottom, right, top of ground that may not be labelled.
     snapshot : of the store.
     notes : for people.
+    recipe : of the embedding; folder : of its relative paths.
     """
 
     name: str
@@ -61,6 +64,13 @@ class Embedded:
     held: npt.NDArray[np.float64]
     snapshot: str
     notes: tuple[str, ...]
+    recipe: EmbeddingRecipe
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        """Of what made the vectors: pseudo-labels name it."""
+        return hashlib.sha256(json.dumps(self.made_by, sort_keys=True).encode()).hexdigest()
 
     @property
     def side(self) -> float:
@@ -81,12 +91,26 @@ class Embedded:
 
     def labelled(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions among the cells with a vector of those with a label, and their codes."""
-        place = self.labels["row"] * self.cells.shape[1] + self.labels["col"]
+        found = self.find(self.labels["row"] * self.cells.shape[1] + self.labels["col"])
+        there = found >= 0
+        return found[there], self.labels["lcz"][there].astype(np.int64)
+
+    def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Positions of cells among those with a vector, -1 where one has none."""
         order = np.argsort(self.ids)
-        found = np.searchsorted(self.ids, place, sorter=order)
+        found = np.searchsorted(self.ids, ids, sorter=order)
         there = found < len(order)
-        there[there] &= self.ids[order[found[there]]] == place[there]
-        return order[found[there]], self.labels["lcz"][there].astype(np.int64)
+        there[there] &= self.ids[order[found[there]]] == ids[there]
+        return np.where(there, order[np.where(there, found, 0)], -1)
+
+    def in_held(self, where: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which cells at positions share ground with what is held, (n,)."""
+        low, high = self.xy[where] - self.side / 2, self.xy[where] + self.side / 2
+        found = np.zeros(len(where), bool)
+        for left, bottom, right, top in self.held:
+            over = (low < (right, top)).all(axis=1) & (high > (left, bottom)).all(axis=1)
+            found |= over
+        return found
 
 
 def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
@@ -141,6 +165,8 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
         _held(city, cells, base),
         reader.snapshot_id,
         tuple(notes),
+        recipe,
+        path.parent,
     )
 
 

@@ -15,8 +15,9 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
-from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
+from engine.datasets.patches import BLOCK, PatchSet, Place, cut, join, open_patches, write_patches
 from engine.datasets.splits import UNUSED
+from engine.datasets.vector_pixels import VectorPixels
 from engine.errors import LabelError
 from engine.files import sweep
 from engine.labels.sampling import (
@@ -29,13 +30,15 @@ from engine.labels.sampling import (
 )
 from engine.labels.training_areas import TrainingArea, read_training_areas
 from engine.products.lcz import LczRecipe
+from engine.products.published import PublishedSource
 from engine.products.registry import load_recipe
 from engine.recipes.classifying import ClassifierRecipe, PatchLabels
+from engine.recipes.embeddings import Embeddings
 from engine.store.location import location_of
 from engine.store.repository import Store
 from engine.vectors.read import file_of, files_of
 
-__all__ = ["cut_patches"]
+__all__ = ["cut_patches", "with_channels"]
 
 _CELL = 100.0
 _FORM = 2  # of what is cut: raised where the same labels give other patches
@@ -85,7 +88,7 @@ def cut_patches(
     labelled = [source.labelled(recipe) for source in sources]
     for note in dict.fromkeys(note for each in labelled for note in each.notes):
         tell(f"note: {note}")
-    crs = tuple(str(source.identity["crs"]) for source in sources)
+    crs = tuple(str(source.crs) for source in sources)
     ahead = _together([each.as_labels for each in labelled], [s.name for s in sources], crs)
     reach = _reach(recipe, recipe.patch, _resolution(sources), sees)
     lacks = what_is_empty(recipe.split, ahead, split_labelled(recipe.split, ahead, reach), reach)
@@ -103,6 +106,32 @@ def cut_patches(
     told = {"natmap:notes": list(dict.fromkeys(notes)), "natmap:key": key}
     write_patches(where, found, **told)
     return replace(open_patches(where), split=found.split)
+
+
+def with_channels(recipe: ClassifierRecipe, base: Path) -> ClassifierRecipe:
+    """The recipe with all channels of the published vectors that it cuts, where it names no bands.
+
+    Raises
+    ------
+    NatmapError
+        Where they cannot be opened, or some labels are of vectors and some are not.
+    """
+    sources = [load_recipe(base / label.recipe) for label in recipe.labels]
+    kinds = {isinstance(s, LczRecipe) and s.embeddings is not None for s in sources}
+    if len(kinds) > 1:
+        raise LabelError(
+            "labels are of published embeddings, and of composites",
+            got=", ".join(source.name for source in sources),
+            expected="all of the one, or all of the other",
+        )
+    if kinds != {True} or "bands" in recipe.model.model_fields_set:
+        return recipe
+    first = sources[0]
+    assert isinstance(first, LczRecipe), "it has vectors"
+    assert first.embeddings is not None, "it has vectors"
+    found = PublishedSource(first.embeddings, (base / recipe.labels[0].recipe).parent)
+    model = recipe.model.model_copy(update={"bands": found.channels})
+    return recipe.model_copy(update={"model": model})
 
 
 class _Cells(NamedTuple):
@@ -140,6 +169,21 @@ class _Source:
             )
         self.recipe: LczRecipe = found
         self.name = label.place or self.recipe.name
+        self.nodes: Any = None
+        self.vectors = found.embeddings is not None
+        if found.embeddings is not None:
+            self._open_vectors(found.embeddings, path)
+        else:
+            self._open_composite(path)
+
+    def _open_vectors(self, wanted: Embeddings, path: Path) -> None:
+        """Published vectors, on the grid that a map of them has."""
+        self.pixels = VectorPixels(self.recipe, wanted, path.parent)
+        self.names = list(self.pixels.channels)
+        self.crs, self.bounds = self.recipe.grid.crs, self.pixels.bounds
+        self.stamp, self.period = self.pixels.stamp, str(wanted.year)
+
+    def _open_composite(self, path: Path) -> None:
         self.store = location_of(self.recipe.store, path.parent)
         if not Store.exists(self.store):
             raise LabelError(
@@ -148,9 +192,8 @@ class _Source:
                 remedy=f"natmap run {path} --until composite",
             )
         store = Store.open(self.store)
-        self.identity = store.identity
-        self.session = store.reader()
-        root = zarr.open_group(self.session.store, mode="r")
+        session = store.reader()
+        root = zarr.open_group(session.store, mode="r")
         try:
             self.bands: Any = root["composite/bands"]
             self.seen: Any = root["composite/observations"]
@@ -160,13 +203,18 @@ class _Source:
                 got=str(self.store),
                 remedy=f"natmap run {path} --until composite",
             ) from None
-        self.names = [str(band) for band in self.identity["band_names"]]
-        self.nodes: Any = root.get("instances/nodes") if self.recipe.images else None
+        assert self.recipe.imagery is not None, "it has imagery or embeddings"
+        self.names = [str(band) for band in store.identity["band_names"]]
+        self.nodes = root.get("instances/nodes") if self.recipe.images else None
+        self.crs, self.bounds = store.identity["crs"], tuple(store.identity["bounds"])
+        self.stamp, self.period = str(session.snapshot_id), str(self.recipe.imagery.period)
 
     def read(
         self, rows: slice, cols: slice, wanted: list[int]
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """Pixels of the composite, nothing valid beyond it."""
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Pixels of the composite, nothing valid beyond it; or of published vectors."""
+        if self.vectors:
+            return self.pixels.read(rows, cols, wanted)
         height, width = self.seen.shape
         values = np.zeros((len(wanted), rows.stop - rows.start, cols.stop - cols.start), np.uint16)
         valid = np.zeros(values.shape[1:], bool)
@@ -183,10 +231,7 @@ class _Source:
 
     def labelled(self, recipe: ClassifierRecipe) -> _Cells:
         """The cells that the labels name, and notes of those that name none."""
-        identity = self.identity
-        cells = GeoBox.from_bbox(
-            tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
-        )
+        cells = GeoBox.from_bbox(self.bounds, self.crs, resolution=_CELL, tight=True)
         label, notes = self.label, list[str]()
         areas: tuple[TrainingArea, ...] = ()
         if label.areas is not None:
@@ -210,7 +255,9 @@ class _Source:
         missing = [band for band in recipe.model.bands if band not in self.names]
         if missing:
             raise LabelError(
-                f"the composite of {self.name} lacks bands of the model",
+                f"the composite of {self.name} lacks bands of the model"
+                if not self.vectors
+                else f"the published vectors of {self.name} lack channels of the model",
                 got=", ".join(self.names),
                 expected=", ".join(recipe.model.bands),
             )
@@ -225,6 +272,8 @@ class _Source:
             patch=recipe.patch,
             context=recipe.context,
             step=step,
+            vectors=self.vectors,
+            block=self.pixels.block if self.vectors else BLOCK,
         )
         if not good.any():
             raise LabelError(
@@ -240,8 +289,7 @@ class _Source:
             notes = [note for note in after if note not in before]
         samples, x = samples[good], x[good]
         xy = labelled._replace(samples=samples).xy
-        period = self.recipe.imagery.period
-        place = Place(self.name, f"{period.first}/{period.last}", self.identity["crs"])
+        place = Place(self.name, self.period, self.crs)
         found = PatchSet(
             x,
             samples["lcz"],
@@ -329,7 +377,7 @@ def _key(recipe: ClassifierRecipe, sources: list[_Source]) -> str:
     digest.update(f"{_FORM} {recipe.split.seed}".encode())
     digest.update(json.dumps(recipe.model.bands).encode())
     for source in sources:
-        digest.update(str(source.session.snapshot_id).encode())
+        digest.update(source.stamp.encode())
         for name in (source.label.areas, source.label.raster, source.label.within):
             if name is not None:
                 path = source.base / name

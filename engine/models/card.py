@@ -17,10 +17,10 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
-from engine.items import BANDS, band_name
+from engine.items import band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
 from engine.licences import one_line
-from engine.models.card_parts import DataFile, Fusion, Probe
+from engine.models.card_parts import DataFile, Fusion, Probe, of_vectors, require_bands
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
@@ -91,7 +91,7 @@ class ModelCard(Strict):
     architecture : key of the registry, or "onnx".
     task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
-    bands : B-names, in input order.
+    bands : B-names, in input order; or channels of published vectors, taken as they are.
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
     fill : value of invalid pixels, after standardising.
@@ -155,10 +155,7 @@ class ModelCard(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelCard:
-        if not self.bands or any(b not in BANDS for b in self.bands):
-            raise ValueError(f"bands must be of {', '.join(BANDS)}; got {self.bands}")
-        if len(set(self.bands)) != len(self.bands):
-            raise ValueError(f"bands must be different; got {self.bands}")
+        require_bands(self.bands)
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip must be [low, high]; got {self.clip}")
         for name in ("mean", "std"):
@@ -217,6 +214,11 @@ class ModelCard(Strict):
     def segments(self) -> bool:
         """Whether it gives every pixel of a window a class."""
         return self.architecture in SEGMENTERS or self.task == "segment"
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it takes published vectors, and not reflectance or images."""
+        return of_vectors(self.bands)
 
     @property
     def encodes(self) -> bool:
@@ -301,26 +303,31 @@ class ModelCard(Strict):
                 remedy="leave model.precision out",
             )
 
-    def check_cube(self, bands: tuple[str, ...], resolution: float) -> None:
-        """Refuse a cube that the model was not made for.
+    def check_cube(self, bands: tuple[str, ...], resolution: float, vectors: bool = False) -> None:
+        """Refuse a cube, or published vectors, that the model was not made for.
 
-        Parameters
-        ----------
-        bands : as the recipe names them.
-        resolution : metres.
+        `bands` are as the recipe names them, or (`vectors`) channels of the source.
 
         Raises
         ------
         CardError
         """
-        have = [band_name(band) for band in bands]
-        missing = [band for band in self.bands if band not in have]
-        if missing:
+        if self.vectors != vectors:
+            takes = {False: "reflectance of scenes, or images", True: "published vectors"}
+            raise CardError(
+                f"model {self.name} takes {takes[self.vectors]}",
+                got=f"a recipe of {takes[vectors]}",
+                expected=", ".join(self.bands[:5]),
+                remedy=f"give {'embeddings' if self.vectors else 'imagery'} in the recipe",
+            )
+        have = list(bands) if vectors else [band_name(band) for band in bands]
+        if missing := [band for band in self.bands if band not in have]:
+            more = "leave imagery.bands out, or add " + ", ".join(missing)
             raise CardError(
                 f"model {self.name} needs bands that the cube lacks",
                 got=", ".join(have),
                 expected=", ".join(self.bands),
-                remedy="leave imagery.bands out, or add " + ", ".join(missing),
+                remedy="name another source in embeddings" if vectors else more,
             )
         if not math.isclose(resolution, self.resolution):
             raise CardError(

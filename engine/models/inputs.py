@@ -1,4 +1,4 @@
-"""From stored digital numbers to what a network is fed: one function for training and inference."""
+"""From stored numbers to what a network is fed: one function for training and inference."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy.typing as npt
 
 from engine.models.card import ModelCard
 
-__all__ = ["prepare_batch", "prepare_image", "prepare_input"]
+__all__ = ["is_valid", "prepare_batch", "prepare_image", "prepare_input"]
 
 
 def prepare_input(
-    stored: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], card: ModelCard
+    stored: npt.NDArray[Any], valid: npt.NDArray[np.bool_], card: ModelCard
 ) -> npt.NDArray[np.float32]:
-    """Reflectance, clipped, standardised and filled as the card says.
+    """Reflectance, or vectors as they are, clipped, standardised and filled as the card says.
 
     Parameters
     ----------
     stored : uint16 (..., band, y, x)
-        Reflectance x 1e4 + 1000, bands in the card's order.
+        Reflectance x 1e4 + 1000, bands in the card's order; float32 of published vectors.
     valid : bool (..., y, x)
     card : ModelCard
 
@@ -28,7 +28,9 @@ def prepare_input(
     -------
     float32 (..., band, y, x)
     """
-    x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
+    x = stored.astype(np.float32)
+    if not card.vectors:
+        x = (x - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
         np.clip(x, *card.clip, out=x)
     return _standardise(x, valid, card)
@@ -67,8 +69,8 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored patches, valid where no band is 0; or, for a graph network,
-        packed graphs (n, 50, 5).
+    x : uint16 (n, band, y, x), stored patches, valid where no band is 0; float32 of published
+        vectors, valid where none is NaN; or, for a graph network, packed graphs (n, 50, 5).
     card : ModelCard
 
     Returns
@@ -77,4 +79,9 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
     """
     if x.ndim == 3:
         return x.astype(np.float32)
-    return prepare_input(x, np.asarray((x > 0).all(axis=1)), card)
+    return prepare_input(x, np.asarray(is_valid(x).all(axis=1)), card)
+
+
+def is_valid(x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which stored numbers say something: of whole ones those over 0, of floats those not NaN."""
+    return np.asarray(~np.isnan(x) if x.dtype.kind == "f" else x > 0)

@@ -20,7 +20,7 @@ from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["CellModel", "ScoreCells", "require_classifier", "score_stages"]
+__all__ = ["CellModel", "ScoreCells", "require_classifier", "score_stages", "scores_of"]
 
 
 class CellModel(ModelChoice):
@@ -59,8 +59,12 @@ class ScoreCells:
         yield Output(out)
 
 
-def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+def require_classifier(
+    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], vectors: bool = False
+) -> None:
     """Refuse a card or a grid with which cells cannot be scored.
+
+    `bands` are a cube's, or (`vectors`) channels of published embeddings.
 
     Raises
     ------
@@ -78,7 +82,7 @@ def require_classifier(card: ModelCard, choice: GridChoice, bands: tuple[str, ..
             got=f"{card.name}: an encoder, with features alone",
             remedy="product: embedding (or natmap embed) is made with encoders",
         )
-    card.check_cube(bands, choice.resolution)
+    card.check_cube(bands, choice.resolution, vectors)
     # whole inference blocks, so that no batch is cut by a tile's edge
     unit = card.block * card.step
     if choice.tile % unit:
@@ -105,36 +109,43 @@ def score_stages(
     card.check_precision(choice.precision)
     names = [band_name(band) for band in bands]
     order = tuple(names.index(band) for band in card.bands)
-    cell, n = card.cell, round(grid.tile_metres / card.cell)
-    codes = tuple(card.classes)
     patch_input = Input("composite", card.halo * card.resolution)
-    if choice.embedding is not None:
-        card.check_features()
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
-
-    probability = ArraySpec(
-        "scores/probability", choice.scores, cell, n, math.nan, leading=(("class", codes),)
-    )
-    vectors: tuple[ArraySpec, ...] = ()
-    # absent unless asked for: scores made before there was such a thing stay as they are
-    asked = {} if choice.embedding is None else {"embedding": choice.embedding}
-    if choice.embedding is not None:
-        vectors = vector_arrays("scores/embedding", choice.embedding, range(card.features), cell, n)
+    outputs, parameters = scores_of(choice, grid, card)
     return [
         Stage(
             "scores",
             ScoreCells(card, order, choice.device, choice.precision, choice.embedding),
-            (probability, *vectors),
+            outputs,
             (patch_input,),
             version=3,
-            parameters={
-                "model": card.key,
-                "precision": choice.precision,
-                "dtype": choice.scores,
-                **asked,
-            },
+            parameters=parameters,
             resource=RESOURCES[choice.device],
             gigabytes=memory,
         )
     ]
+
+
+def scores_of(
+    choice: CellModel, grid: GridChoice, card: ModelCard
+) -> tuple[tuple[ArraySpec, ...], dict[str, object]]:
+    """Arrays of a stage `scores`, and what decides them beside its input."""
+    cell, n = card.cell, round(grid.tile_metres / card.cell)
+    codes, kind = tuple(card.classes), choice.embedding
+    outputs: tuple[ArraySpec, ...] = (
+        ArraySpec(
+            "scores/probability", choice.scores, cell, n, math.nan, leading=(("class", codes),)
+        ),
+    )
+    parameters: dict[str, object] = {
+        "model": card.key,
+        "precision": choice.precision,
+        "dtype": choice.scores,
+    }
+    if kind is not None:
+        card.check_features()
+        outputs += vector_arrays("scores/embedding", kind, range(card.features), cell, n)
+        # absent unless asked for: scores made before there was such a thing stay as they are
+        parameters["embedding"] = kind
+    return outputs, parameters

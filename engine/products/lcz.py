@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from engine.errors import RecipeError
@@ -36,10 +37,13 @@ from engine.products.instances import (
     load_graph_card,
 )
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
+from engine.products.published import PublishedSource
+from engine.products.published_cells import REASON, published_score_stage
 from engine.products.sources import RGB, ImageSource, SceneSource
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
+from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
 from engine.runs.stage import Input, Output, Stage
@@ -68,12 +72,21 @@ class LczRecipe(Recipe):
     """What a map of local climate zones is told."""
 
     product: Literal["lcz"]
-    imagery: Imagery
+    imagery: Imagery | None = None
+    embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
     images: Images | None = Field(None, description="for a model that fuses both")
     cube: Cube = Cube()
     instances: Instances = Instances()
     model: ZoneModel | None = None
     filter: Filter = Filter()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> LczRecipe:
+        if (self.imagery is None) == (self.embeddings is None):
+            raise ValueError("give exactly one of imagery, embeddings")
+        if self.embeddings is not None and self.images is not None:
+            raise ValueError("images: what is fused with them is made of imagery")
+        return self
 
     @model_validator(mode="after")
     def _streams(self) -> LczRecipe:
@@ -92,7 +105,10 @@ class LczTraining(ClassifierRecipe):
 
 @dataclass(frozen=True)
 class MakeMap:
-    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons."""
+    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons.
+
+    Of published vectors there is no composite: the scores bring their reasons along.
+    """
 
     codes: tuple[int, ...]
     cell: float
@@ -102,6 +118,7 @@ class MakeMap:
     radius: int
     masked: bool
     scores: str = "scores"  # stage whose scores make the map
+    composed: bool = True  # whether there is a composite
 
     @property
     def halo(self) -> int:
@@ -121,29 +138,34 @@ class MakeMap:
                 filtered = majority_filter(padded, self.radius)
             case _:
                 filtered = classes.copy()
-        reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        if self.composed:
+            reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        else:
+            reason = task.read(REASON)
         explained = reason.copy()
         if self.masked:
             product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
             filtered = np.where(product, filtered, 0).astype(np.uint8)
             explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
-        seen = task.read("composite/observations")
-        yield Output(
-            {
-                "map/unfiltered": classes,
-                "map/classes": filtered,
-                "map/confidence": confidence,
-                "map/observations": cell_observations(seen, self.factor),
-                "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
-                "map/reason": explained,
-            }
-        )
+        out: dict[str, npt.NDArray[Any]] = {
+            "map/unfiltered": classes,
+            "map/classes": filtered,
+            "map/confidence": confidence,
+            "map/reason": explained,
+        }
+        if self.composed:
+            seen = task.read("composite/observations")
+            out["map/observations"] = cell_observations(seen, self.factor)
+            out["map/dissent"] = cell_dissent(task.read("composite/dissent"), seen, self.factor)
+        yield Output(out)
 
 
 def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     model = recipe.model
     card = load_card(find_card(model.card, base)) if model else None
+    if recipe.imagery is None:
+        return _published(recipe, card, context)
     bands = recipe.imagery.bands or (card.bands if card else None)
     if bands is None:
         raise RecipeError(
@@ -187,8 +209,33 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     )
 
 
+def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> Resolved:
+    """From published vectors; without a model there is nothing to make of them."""
+    assert recipe.embeddings is not None, "the recipe has one of both"
+    if card is None or recipe.model is None:
+        raise RecipeError(
+            "published embeddings are mapped by a model",
+            got="no model",
+            expected="model: {card: ...}, trained on these embeddings",
+            remedy="train one first; it cuts its patches from the source itself",
+        )
+    source = PublishedSource(recipe.embeddings, context.base)
+    require_classifier(card, recipe.grid, source.channels, vectors=True)
+    examine_weights(card)
+    area, notes = find_area(recipe, context.base)
+    mask = Mask(recipe, context.base)
+    scored = published_score_stage(recipe.model, recipe.grid, card, source)
+    stages = (scored, _map_stage(recipe, card, mask, "scores"))
+    grid, _ = fit_grid(area, recipe.grid, stages, card.cell, unit=card.cell)
+    notes = [*notes, *mask.find(grid, area)]
+    found = {"embeddings": source.find(area)}
+    support = Support(area, grid, card.cell)
+    return Resolved(area, grid, support, (), found, stages, _FORM_OF_VECTORS, tuple(notes), card)
+
+
 def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> Stage:
     """The map of the scores of a stage."""
+    composed = recipe.imagery is not None
     cell, rules = card.cell, recipe.filter
     codes, n = tuple(card.classes), round(recipe.grid.tile_metres / cell)
     make = MakeMap(
@@ -200,6 +247,7 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
         rules.majority_radius,
         bool(mask),
         scores,
+        composed,
     )
     spec = partial(ArraySpec, resolution=cell, chunk=n)
     outside, legend = int(Reason.OUTSIDE_AREA), class_attrs(LCZ)
@@ -211,13 +259,19 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
             spec("map/classes", "uint8", fill=0, attrs=legend),
             spec("map/unfiltered", "uint8", fill=0, attrs=legend),
             spec("map/confidence", "uint8", fill=255, attrs=percent),
-            spec("map/observations", "uint16", fill=0),
-            spec("map/dissent", "uint8", fill=255, attrs=percent),
+            *(
+                (
+                    spec("map/observations", "uint16", fill=0),
+                    spec("map/dissent", "uint8", fill=255, attrs=percent),
+                )
+                if composed
+                else ()
+            ),
             spec("map/reason", "uint8", fill=255, outside=outside, attrs=REASON_ATTRS),
         ),
         (
             Input(scores, widest_halo(cell, rules.majority_radius) * cell),
-            Input("composite"),
+            *((Input("composite"),) if composed else ()),
         ),
         parameters={"filter": rules.model_dump(), "codes": codes, "mask": mask.parameter},
         parts=mask.parts,
@@ -279,6 +333,10 @@ imagery:
   max_cloud_cover: 40    # percent
   # bands: [B02, B03]    # by default the model's
 
+# embeddings:            # published ones, in place of imagery and cube; for a model of them
+#   source: ./tessera.zarr   # as in a recipe of product embedding
+#   year: 2023
+
 # images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
 # instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
                                                   # and segmentation: per_window
@@ -320,11 +378,18 @@ _FORM = Form(
     observed=True,
 )
 
+_FORM_OF_VECTORS = replace(
+    _FORM,
+    layers=tuple(x for x in _FORM.layers if x.key not in ("observations", "dissent")),
+    observed=False,
+)
+"""Nobody says of published vectors how often the ground was seen."""
+
 PRODUCT = Product(
     "lcz",
     LczRecipe,
     _resolve,
-    ("imagery", "images"),
+    ("imagery", "embeddings", "images"),
     _TEMPLATE,
     _FORM,
     reference="cells",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import shapely
 
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
 from engine.datasets.pictures import StoredImage
+from engine.datasets.pseudo_labels import LABELS
 from engine.errors import LabelError
 from engine.files import whole_folder, write_whole
 from engine.grid.area import reproject
@@ -36,9 +36,6 @@ from engine.runs.tables import add
 from engine.store.location import location_of
 
 __all__ = ["LABELS", "Made", "propagate_labels"]
-
-LABELS = "pseudo-labels.parquet"
-"""Of the recipe's folder."""
 
 _APART = 1e9  # metres between cities, so that their own guards never meet
 _SHOWN = 6  # pseudo-labels of a class and city on the page
@@ -205,14 +202,9 @@ def _rows(cities: Sequence[Embedded], number: Any, place: Any, more: pa.Table) -
     head = {
         "city": pa.array(names, pa.string()),
         "cell": pa.array(ids, pa.int64()),
-        "model": pa.array([_model(cities[0])] * len(names), pa.string()),
+        "model": pa.array([cities[0].digest] * len(names), pa.string()),
     }
     return pa.table({**head, **{name: more[name] for name in more.column_names}})
-
-
-def _model(city: Embedded) -> str:
-    """Digest of what made the vectors."""
-    return hashlib.sha256(json.dumps(city.made_by, sort_keys=True).encode()).hexdigest()
 
 
 def _write_parquet(table: pa.Table, cities: Sequence[Embedded], path: Path) -> None:
