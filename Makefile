@@ -59,10 +59,11 @@ mutations: $(STAMP)       ## mutated items, recipes, cards and areas; 15 minutes
 neighbours: $(STAMP)      ## exact neighbours of a million cells; half an hour of a core; resumes
 	$(BIN)/python benchmarks/neighbours.py
 
-propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; 15 CPU minutes; resumes
+propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; an hour of a core; resumes
 	$(BIN)/python benchmarks/propagation/worlds.py --work work/propagation
-	$(BIN)/python benchmarks/propagation/compare.py run --work work/propagation
-	$(BIN)/python benchmarks/propagation/compare.py report
+	$(BIN)/python benchmarks/propagation/compare.py --work work/propagation
+	$(BIN)/python benchmarks/propagation/networks.py --work work/propagation
+	$(BIN)/python benchmarks/propagation/report.py
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \

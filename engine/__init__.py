@@ -21,10 +21,17 @@ adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
 sample       cells of a map to look at
+landscape    how fragmented a map of classes is, by region, class and unit
 evaluate     a map against what is known
 beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
+
+The command's verb `compare` has another name here, since a room is called so:
+
+=============== ==================================================
+compare_systems several models or maps on the same examples
+=============== ==================================================
 
 In a notebook:
 
@@ -77,6 +84,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Python
     from engine.catalog.ingest import ingest
+    from engine.compare.comparison import compare_systems
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
@@ -116,6 +124,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.sites.landscape import landscape
     from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
@@ -153,6 +162,7 @@ __all__ = [
     "adapt",
     "areas",
     "beside",
+    "compare_systems",
     "composite",
     "convert",
     "diff",
@@ -161,6 +171,7 @@ __all__ = [
     "evaluate",
     "ingest",
     "init",
+    "landscape",
     "load_recipe",
     "migrate",
     "open_cube",
@@ -186,6 +197,7 @@ _HOMES = {
     "adapt": "engine.training.adapt.adapt",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
+    "compare_systems": "engine.compare.comparison.compare_systems",
     "composite": "engine.notebook.kernels.composite",
     "convert": "engine.models.convert.convert",
     "diff": "engine.compare.releases.diff",
@@ -194,6 +206,7 @@ _HOMES = {
     "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
+    "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
     "open_cube": "engine.notebook.cube.open_cube",

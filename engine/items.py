@@ -8,13 +8,28 @@ catalogue's own fields again.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any, Protocol, TypeAlias
 
 from engine.errors import RecipeError
 
-__all__ = ["BANDS", "SCL", "Asset", "Item", "Sign", "band_name", "common_name", "unsigned"]
+__all__ = [
+    "BANDS",
+    "PERIOD",
+    "SCL",
+    "Asset",
+    "Item",
+    "Sign",
+    "band_name",
+    "common_name",
+    "cube_band",
+    "is_ground",
+    "of_period",
+    "require_order",
+    "unsigned",
+]
 
 SCL = "SCL"
 """Name of the scene classification layer among an item's assets."""
@@ -41,6 +56,8 @@ Moment: TypeAlias = datetime
 _SENTINEL = re.compile(r"G?S[1-6][A-D]_")
 """What ids and datatakes of the Copernicus Sentinels begin with."""
 
+_GROUND = re.compile(r"^[a-z][a-z0-9_]{0,30}\.[a-z][a-z0-9_]{0,30}$")
+
 _COMMON = {common: name for name, common in BANDS.items()}
 
 
@@ -61,6 +78,62 @@ def band_name(name: str) -> str:
         got=name,
         expected=f"one of {', '.join(BANDS)} or {', '.join(_COMMON)}",
     )
+
+
+PERIOD = r"^[A-Za-z][A-Za-z0-9_]{0,31}$"
+"""What a period of a cube may be called; one without a name goes by its number, from 1."""
+
+_LABEL = re.compile(rf"{PERIOD}|^[1-9][0-9]{{0,2}}$")
+
+
+def of_period(name: str) -> tuple[str, str | None]:
+    """A cube's band as the band and its period: ``B04@summer`` is B04 of summer, ``B04`` of none.
+
+    Raises
+    ------
+    RecipeError
+        Where there is no such band, or what follows the @ is no period's name or number.
+    """
+    band, at, label = name.partition("@")
+    if at and not _LABEL.fullmatch(label):
+        raise RecipeError(
+            "a band's period is not a name or a number",
+            got=name,
+            expected="BAND@NAME, as in B04@summer, or BAND@NUMBER, as in B04@1",
+        )
+    return band_name(band), label if at else None
+
+
+def cube_band(name: str) -> str:
+    """The B-name of a cube's band, with the period that it is of: ``red@summer`` is B04@summer.
+
+    Raises
+    ------
+    RecipeError
+        As of `of_period`.
+    """
+    band, label = of_period(name)
+    return band if label is None else f"{band}@{label}"
+
+
+def is_ground(name: str) -> bool:
+    """Whether a band is of a feature of the ground, as in ``height.mean``, and not of imagery."""
+    return _GROUND.match(name) is not None
+
+
+def require_order(names: Sequence[str]) -> None:
+    """Refuse bands of features that come before imagery's, or without their masks.
+
+    Raises
+    ------
+    ValueError
+    """
+    ground = [is_ground(name) for name in names]
+    if ground != sorted(ground):
+        raise ValueError("bands: those of features come after those of imagery")
+    wanted = {f"{name.partition('.')[0]}.known" for name in names if is_ground(name)}
+    if lacking := sorted(wanted - set(names)):
+        raise ValueError(f"bands: features go with their masks; add {', '.join(lacking)}")
 
 
 def common_name(name: str) -> str:

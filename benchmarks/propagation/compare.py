@@ -1,16 +1,18 @@
 """Heads, guards and propagation on made-up cities that nobody labelled.
 
-    python benchmarks/propagation/compare.py run --work FOLDER [--seeds 5]   (resumes; a minute of a
-                                                                              core a piece)
-    python benchmarks/propagation/compare.py report
+    python benchmarks/propagation/compare.py --work FOLDER [--seeds 5] [--hours 2]
 
-FOLDER is that of worlds.py. A piece is a feature set, a number of labels and a seed, and a line of
-compare.jsonl. Three cities are labelled: so many cells of each class in each, drawn by the seed,
-three classes drawn to be missing in each. Three others are unseen: their cells are halved by
-blocks of 1.6 km, one half is offered for pseudo-labels beside the rest of the labelled cities, the
-other is judged by macro-F1, city by city. Whatever is chosen is chosen on labels alone. With ten
-labels propagation is tried as well: the notes' way; the default; the default without its proof;
-and the true classes of those same cells, which is what could be had at most.
+FOLDER is that of worlds.py. A piece is a feature set, a number of labels and a seed, takes a minute
+of a core at most, and is a line of compare.jsonl: a run that is broken off resumes, and one that
+reaches its hours stops. report.py makes tables of the lines.
+
+Three cities are labelled: so many cells of each class in each, drawn by the seed, three classes
+drawn to be missing in each. Three others are unseen: their cells are halved by blocks of 1.6 km,
+one half is offered for pseudo-labels beside the rest of the labelled cities, the other is judged by
+macro-F1, city by city. Whatever is chosen is chosen on labels alone. With ten labels three things
+are tried as well. Propagation: the notes' way; the default; the default without its proof; and the
+true classes of those same cells, which is what could be had at most. Guards: each class is taken
+from all labels in turn. Auxiliary sources (truth.py) beside the features.
 """
 
 from __future__ import annotations
@@ -24,20 +26,22 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from collections.abc import Mapping  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from itertools import product  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
-from scipy.stats import t as student  # noqa: E402
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
 
-from worlds import LABELLED, SETS, UNSEEN, load  # noqa: E402
+from worlds import AUXILIARY, LABELLED, SETS, UNSEEN, load  # noqa: E402
 
-from engine.propagation.guards import Novelty, held_out  # noqa: E402
+from engine.metrics import by_class, confusion  # noqa: E402
+from engine.propagation.guards import Novelty, held_out, threshold_for  # noqa: E402
 from engine.propagation.heads import CODES, ForestHead, KnnHead  # noqa: E402
 from engine.propagation.pool import moments, standard_of  # noqa: E402
 from engine.propagation.propagate import DEFAULT, NOTES, propagate  # noqa: E402
@@ -53,7 +57,10 @@ from engine.training.head_mlp import MlpHead  # noqa: E402
 
 COUNTS = (5, 10, 20)
 PROPAGATED = 10
+PROPAGATED_SETS = ("bands", "convolutions", "encoder")
+AUXILIARY_SETS = ("bands", "encoder")
 MISSING = 3  # classes of each labelled city
+COMPACT = tuple(range(1, 7))  # LCZ 1 to 6, which heights tell apart
 LOG = HERE / "compare.jsonl"
 BLOCK = 1_600  # metres
 
@@ -63,9 +70,8 @@ Array = np.ndarray
 class Task:
     """Labels, cells and test of a piece, on the pool's scale."""
 
-    def __init__(self, work: Path, features: str, count: int, seed: int) -> None:
+    def __init__(self, towns: Mapping[int, Any], features: str, count: int, seed: int) -> None:
         rng = np.random.default_rng([seed, count])
-        towns = {city: load(work, city) for city in (*LABELLED, *UNSEEN)}
         x = np.concatenate([town[features] for town in towns.values()])
         self.truth = np.concatenate([town["lcz"] for town in towns.values()])
         # each city in a place of its own, so that none lies on another
@@ -85,8 +91,15 @@ class Task:
                 labelled[rng.permutation(rows)[:count]] = True
         self.labelled = labelled
         self.offered = ~labelled & ~self.test
-        pool = moments(x[~self.test])
-        self.x = standard_of(pool).apply(x)
+        self.beside = {
+            name: np.concatenate([town[name] for town in towns.values()]) for name in AUXILIARY
+        }
+        self.features = x
+        self.x = self.scaled(x)
+
+    def scaled(self, x: Array) -> Array:
+        """On the scale of all but the test."""
+        return standard_of(moments(x[~self.test])).apply(x)
 
     @property
     def learnt(self) -> tuple[Array, Array, Array]:
@@ -98,6 +111,15 @@ class Task:
         for city in UNSEEN:
             here = self.test & (self.city == city)
             found.append(macro_f1(self.truth[here], scorer.predict(self.x[here]), CODES))
+        return [round(value, 4) for value in found]
+
+    def judge_compact(self, scorer: Any) -> list[float]:
+        """Mean F1 of those of LCZ 1 to 6 that an unseen city has, city by city."""
+        found = []
+        for city in UNSEEN:
+            here = self.test & (self.city == city)
+            counts = confusion(self.truth[here], scorer.predict(self.x[here]), CODES)
+            found.append(float(np.nanmean(by_class(counts)["f1"][: len(COMPACT)])))
         return [round(value, 4) for value in found]
 
 
@@ -114,7 +136,7 @@ def chosen_by(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def heads(task: Task, seed: int) -> tuple[dict[str, Any], Any, Any]:
+def heads(task: Task, seed: int) -> tuple[dict[str, Any], Any]:
     x, y, city = task.learnt
     found: dict[str, Any] = {}
     logistic = tune(x, y, city, logistic_candidates(), seed=seed)
@@ -129,7 +151,52 @@ def heads(task: Task, seed: int) -> tuple[dict[str, Any], Any, Any]:
     }.items():
         found[name] = task.judge(head.fit(x, y, None, seed))
     tuned = {"logistic": chosen_by(logistic), "knn": chosen_by(knn)}
-    return {"heads": found, "tuned": tuned}, logistic.head, knn.head
+    sure = coverage(task, logistic.head, seed)
+    return {"heads": found, "tuned": tuned, "sure": sure}, logistic.head
+
+
+def coverage(task: Task, linear: Any, seed: int) -> dict[str, Any]:
+    """What a target precision keeps of the unseen cities' test, and how much of that is right.
+
+    The threshold is the default's, of labels of cities that were left out; with and without the
+    standard error by which it must exceed the target. Cells of classes that no label has count as
+    wrong.
+    """
+    x, y, city = task.learnt
+    seen = held_out(x, y, city, KnnHead(DEFAULT.k), linear, seed)
+    right = (seen.predicted == seen.codes)[seen.known]
+    scores = linear.fit(x, y, None, seed).scores(task.x[task.test])
+    sure, codes = scores.max(1), np.array(CODES)[scores.argmax(1)]
+    found = {}
+    for errors in (1.0, 0.0):
+        limit = threshold_for(seen.confidence[seen.known], right, DEFAULT.precision, errors)
+        kept = np.zeros(len(sure), bool) if limit is None else sure >= limit
+        hits = (codes == task.truth[task.test])[kept]
+        found[f"{errors:g}"] = {
+            "limit": None if limit is None else round(limit, 4),
+            "coverage": round(float(kept.mean()), 4),
+            "precision": round(float(hits.mean()), 4) if len(hits) else None,
+        }
+    return found
+
+
+def auxiliary(task: Task, seed: int) -> dict[str, Any]:
+    """Macro-F1, and F1 of LCZ 1 to 6, with one source more than the features."""
+    plain, found = task.x, {}
+    for name in ("none", *AUXILIARY):
+        if name != "none":
+            task.x = task.scaled(np.concatenate([task.features, task.beside[name]], 1))
+        x, y, city = task.learnt
+        heads = {
+            "logistic": tune(x, y, city, logistic_candidates(), seed=seed).head,
+            "forest": ForestHead(),
+        }
+        found[name] = {}
+        for kind, head in heads.items():
+            scorer = head.fit(x, y, None, seed)
+            found[name][kind] = [task.judge(scorer), task.judge_compact(scorer)]
+    task.x = plain
+    return found
 
 
 def propagation(task: Task, linear: Any, seed: int) -> dict[str, Any]:
@@ -183,12 +250,17 @@ def summary(task: Task, result: Propagated, pseudo: Array, codes: Array) -> dict
         "unseen_precision": round(float(right[unseen].mean()), 4) if unseen.any() else None,
         "by_class": by_class,
         "limit": report.limit,
-        "left_out_precision": report.held_out_precision,
+        "left_out_precision": number(report.held_out_precision),
         "gains": list(report.gains),
         "reason": report.reason,
         "removed": dict(report.removed),
         "undetectable": list(report.undetectable),
     }
+
+
+def number(value: float) -> float | None:
+    """As JSON has it."""
+    return round(value, 4) if np.isfinite(value) else None
 
 
 def guards(task: Task, linear: Any, seed: int) -> dict[str, Any]:
@@ -223,25 +295,36 @@ def guards(task: Task, linear: Any, seed: int) -> dict[str, Any]:
             novelty = Novelty.of(first[known], energies, DEFAULT.loss, seen.predicted[known])
             told = novelty.novel(asked_first, asked_second, given)
             row[way] = [round(float(told[part].mean()), 3) for part in (new, old)]
+            # where the loss is that of these very cities, which nobody knows in use
+            rank = novelty.rank(asked_first, asked_second, given)
+            rank = {"distance": distance, "energy": energy}.get(way, rank)
+            fixed = rank > np.quantile(rank[old], 1 - DEFAULT.loss)
+            row[f"{way}, fixed"] = round(float(fixed[new].mean()), 3)
         found[code] = row
     return found
 
 
-def run(work: Path, seeds: int, sets: list[str]) -> None:
+def run(work: Path, seeds: int, sets: list[str], hours: float) -> None:
+    began_all = time.monotonic()
     done = {(row["set"], row["labels"], row["seed"]) for row in recorded()}
-    order = [(s, n, f) for n in (PROPAGATED, *COUNTS) for s in range(seeds) for f in sets]
-    for seed, count, features in dict.fromkeys(order):
+    counts = (PROPAGATED, *(n for n in COUNTS if n != PROPAGATED))
+    towns = {city: load(work, city) for city in (*LABELLED, *UNSEEN)}
+    for count, seed, features in product(counts, range(seeds), sets):
         if (features, count, seed) in done:
             continue
+        if time.monotonic() - began_all > hours * 3600:
+            sys.exit(f"{hours:g} hours are over; the same command goes on")
         began = time.process_time()
-        task = Task(work, features, count, seed)
+        task = Task(towns, features, count, seed)
         row: dict[str, Any] = {"set": features, "labels": count, "seed": seed}
         row["used"] = int(task.labelled.sum())
-        found, linear, _ = heads(task, seed)
+        found, linear = heads(task, seed)
         row |= found
-        if count == PROPAGATED:
+        if count == PROPAGATED and features in PROPAGATED_SETS:
             row["propagation"] = propagation(task, linear, seed)
             row["guards"] = guards(task, linear, seed)
+        if count == PROPAGATED and features in AUXILIARY_SETS:
+            row["auxiliary"] = auxiliary(task, seed)
         row["seconds"] = round(time.process_time() - began)
         with LOG.open("a") as log:
             log.write(json.dumps(row) + "\n")
@@ -253,79 +336,14 @@ def recorded() -> list[dict[str, Any]]:
     return [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
 
 
-def interval(values: list[float]) -> str:
-    """Mean and its 90 % interval over seeds."""
-    found = np.array(values)
-    if len(found) < 2:
-        return f"{found.mean():+.3f}"
-    half = student.ppf(0.95, len(found) - 1) * found.std(ddof=1) / len(found) ** 0.5
-    return f"{found.mean():+.3f} ({found.mean() - half:+.3f} to {found.mean() + half:+.3f})"
-
-
-def report() -> None:
-    rows = recorded()
-    print(
-        "| set | labels | seeds | logistic | knn | forest | mlp | logistic less knn |\n"
-        + "|---" * 8
-        + "|"
-    )
-    for features in SETS:
-        for count in COUNTS:
-            here = [r["heads"] for r in rows if (r["set"], r["labels"]) == (features, count)]
-            if not here:
-                continue
-            means = [
-                f"{np.mean([np.mean(r[name]) for r in here]):.3f}"
-                for name in ("logistic", "knn", "forest", "mlp")
-            ]
-            less = [float(np.mean(r["logistic"]) - np.mean(r["knn"])) for r in here]
-            print(
-                "|", " | ".join([features, str(count), str(len(here)), *means, interval(less)]), "|"
-            )
-    print(
-        "\n| set | way | coverage | precision | logistic | true | mlp | true |\n" + "|---" * 8 + "|"
-    )
-    for features in SETS:
-        here = [r["propagation"] for r in rows if r["set"] == features and "propagation" in r]
-        for way in ("notes", "default", "unproved") if here else ():
-            cells = [features, way]
-            for key in ("unseen_coverage", "unseen_precision"):
-                known = [r[way][key] for r in here if r[way][key] is not None]
-                cells.append(f"{np.mean(known):.2f}" if known else "-")
-            for name in ("logistic", "mlp"):
-                for kind in ("pseudo", "true"):
-                    change = [
-                        float(np.mean(r[way][f"{name}, {kind}"]) - np.mean(r["none"][name]))
-                        for r in here
-                    ]
-                    cells.append(interval(change))
-            print("|", " | ".join(cells), "|")
-    print(
-        "\n| set | class | AUROC distance | energy | rejected: distance | energy | both | known |\n"
-        + "|---" * 8
-        + "|"
-    )
-    for features in SETS:
-        here = [r["guards"] for r in rows if r["set"] == features and "guards" in r]
-        for code in sorted({int(c) for r in here for c in r}):
-            of = [r[str(code)] for r in here if str(code) in r]
-            values = [np.mean([r[k] for r in of]) for k in ("auroc_distance", "auroc_energy")]
-            values += [np.mean([r[k][0] for r in of]) for k in ("distance", "energy", "both")]
-            values.append(np.mean([r["both"][1] for r in of]))
-            print("|", " | ".join([features, str(code), *(f"{v:.2f}" for v in values)]), "|")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--work", type=Path, default=Path("work"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--hours", type=float, default=2.0)
     asked = parser.parse_args()
-    if asked.what == "run":
-        run(asked.work, asked.seeds, asked.sets)
-    else:
-        report()
+    run(asked.work, asked.seeds, asked.sets, asked.hours)
 
 
 if __name__ == "__main__":

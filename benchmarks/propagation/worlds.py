@@ -1,12 +1,16 @@
 """Made-up cities for the comparison of heads and of propagation: cells, features, truth.
 
-    python benchmarks/propagation/worlds.py --work FOLDER   (half a minute of a core each; resumes)
+    python benchmarks/propagation/worlds.py --work FOLDER   (a minute of a core each; resumes)
 
 A cell is a square of 320 m about every third cell of the truth, so that neighbours share 6 % of
 their ground; its class is that of `engine.synthetic.truth`, its pixels are those of one clear day.
-Feature sets: `bands`, ten bands, and `convolutions`, 64 channels of two layers of random filters
-over them; both as mean, spread and maximum of a cell. Cities are those of worlds.json: another
-hash of their classes and of a piece of their ground is refused.
+Feature sets: `bands`, ten bands; `convolutions`, 64 channels of two layers of random filters over
+them; `encoder`, the 64 channels of encoder.py; each as mean, spread and maximum of a cell. The
+encoder's again, as published: `int8`, vectors of cells with a scale each, as natmap stores them;
+`alphaearth` and `tessera`, pixels in those formats' codes, then aggregated. Beside them what other
+sources would say of the ground (truth.py), all that the truth was made from (`oracle`), and pixels.
+Cities are those of worlds.json: another hash of their classes and of a piece of their ground is
+refused.
 """
 
 from __future__ import annotations
@@ -16,66 +20,48 @@ import hashlib
 import json
 import sys
 import time
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pyproj import Transformer
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(HERE.parents[1]), str(HERE)]
+
+from encoder import FORMATS, encode, quantised  # noqa: E402
+from truth import SOURCES, sources  # noqa: E402
+from views import CLEAR, SIDE, STEP, SUMMER, centres, country, cut, scene  # noqa: E402
 
 from engine.infer.aggregate import aggregate_cells  # noqa: E402
-from engine.synthetic.country import AUTUMN, Country  # noqa: E402
-from engine.synthetic.districts import World  # noqa: E402
-from engine.synthetic.scene import CRS, Overpass, see  # noqa: E402
+from engine.infer.vectors import decode_vectors, encode_vectors  # noqa: E402
+from engine.synthetic.country import Country  # noqa: E402
 from engine.synthetic.surface import paint  # noqa: E402
 from engine.synthetic.truth import survey  # noqa: E402
 
-CLEAR = replace(AUTUMN[1], cover=0.0)
-SUMMER = Overpass(datetime(2021, 6, 23, 10, 10, tzinfo=UTC), "05.00", 0.0, 0.020)
 LABELLED, UNSEEN = (301, 302, 303), (304, 305, 306)
 DAYS = {306: SUMMER}
 """One of the unseen cities is seen in another season."""
 
-SETS = ("bands", "convolutions")
-STEP, ZONE = 3, 33
-SIDE = 32  # pixels of 10 m along a cell
+SETS = ("bands", "convolutions", "encoder", "int8", *FORMATS)
+AUXILIARY = (*SOURCES, "oracle")
 FROZEN = HERE / "worlds.json"
 
 
-def country(seed: int) -> Country:
-    return Country(World(seed), 8_000, 8_000, (DAYS.get(seed, CLEAR),), inset=1)
-
-
 def load(work: Path, seed: int) -> dict[str, Any]:
-    """A city: `lcz` int64 (n,), `xy` (n, 2) in metres, a table (n, columns) of each feature set."""
+    """A city: `lcz` int64 (n,), `xy` (n, 2) in metres, a table (n, columns) of each feature set and
+    of each auxiliary source, `pixels` float16 (n, 10, side, side)."""
     with np.load(work / f"{seed}.npz") as file:
         return dict(file)
 
 
-def pixels_of(place: Country) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Classes of cells, their centres, and their pixels, float32 (n, 10, side, side), scaled."""
+def truth(place: Country) -> tuple[np.ndarray, np.ndarray]:
+    """Classes of cells (n,), and what they were made from (n, 12)."""
     left, bottom, right, top = place.bounds
-    rows, cols = (top - bottom) // 100, (right - left) // 100
-    lcz = survey(place.world, left, top, rows, cols).lcz[2:-2:STEP, 2:-2:STEP]
-    y, x = np.mgrid[2 : rows - 2 : STEP, 2 : cols - 2 : STEP] * 100 + 50
-    xy = np.stack([left + x.ravel(), top - y.ravel()], 1)
-    there = Transformer.from_crs(CRS, f"EPSG:{32600 + ZONE}", always_xy=True)
-    ux, uy = there.transform(xy[:, 0], xy[:, 1])
-    west, north = int(ux.min() - 400) // 20 * 20, int(uy.max() + 400) // 20 * 20
-    tall, wide = int(north - uy.min() + 400) // 20 * 2, int(ux.max() - west + 400) // 20 * 2
-    [view] = see(place.world, ZONE, west, north, tall, wide, place.overpasses)
-    whole = np.concatenate([view.ten, view.twenty.repeat(2, 1).repeat(2, 2)]).astype(np.float32)
-    whole = (whole - place.overpasses[0].shift) / 10_000
-    first = np.rint((north - uy) / 10 - SIDE / 2).astype(int)
-    second = np.rint((ux - west) / 10 - SIDE / 2).astype(int)
-    cells = [whole[:, a : a + SIDE, b : b + SIDE] for a, b in zip(first, second, strict=True)]
-    return lcz.ravel().astype(np.int64), xy, np.stack(cells)
+    found = survey(place.world, left, top, (top - bottom) // 100, (right - left) // 100)
+    some = slice(2, -2, STEP)
+    of = found.features[:, some, some]
+    return found.lcz[some, some].ravel().astype(np.int64), of.reshape(len(of), -1).T.copy()
 
 
 def convolve(cells: np.ndarray) -> np.ndarray:
@@ -96,6 +82,20 @@ def table(cells: np.ndarray) -> np.ndarray:
     return np.stack([aggregate_cells(one, whole_cell, SIDE)[:, 0, 0] for one in cells])
 
 
+def tables_of(place: Country) -> dict[str, np.ndarray]:
+    """Feature sets, and pixels."""
+    whole, west, north = scene(place)
+    cells = cut(place, whole, west, north)
+    parts = [table(convolve(part)) for part in np.array_split(cells, 16)]
+    tables = {"bands": table(cells), "convolutions": np.concatenate(parts)}
+    vectors = encode(whole)
+    tables["encoder"] = table(cut(place, vectors, west, north))
+    tables["int8"] = decode_vectors(*encode_vectors(tables["encoder"].T, "int8")).T
+    for form in FORMATS:
+        tables[form] = table(cut(place, quantised(vectors, form), west, north))
+    return tables | {"pixels": cells.astype(np.float16)}
+
+
 def facts(place: Country, lcz: np.ndarray) -> dict[str, Any]:
     """Class counts of a city, and a hash of them and of a piece of its ground."""
     left, bottom, right, top = place.bounds
@@ -111,14 +111,14 @@ def make(work: Path) -> None:
     for seed in (*LABELLED, *UNSEEN):
         if (work / f"{seed}.npz").exists():
             continue
-        began, place = time.perf_counter(), country(seed)
-        lcz, xy, cells = pixels_of(place)
+        began, place = time.perf_counter(), country(seed, DAYS.get(seed, CLEAR))
+        lcz, oracle = truth(place)
         frozen = json.loads(FROZEN.read_text()) if FROZEN.exists() else {}
         if frozen.setdefault(str(seed), found := facts(place, lcz)) != found:
             sys.exit(f"{seed} is not the frozen world: the made-up worlds have changed")
         FROZEN.write_text(json.dumps(frozen, indent=1) + "\n")
-        parts = [table(convolve(part)) for part in np.array_split(cells, 16)]
-        tables = {"bands": table(cells), "convolutions": np.concatenate(parts)}
+        xy = centres(place)
+        tables = tables_of(place) | sources(place, xy) | {"oracle": oracle}
         partial = work / f"{seed}.partial.npz"
         np.savez(partial, lcz=lcz, xy=xy, **tables)
         partial.rename(work / f"{seed}.npz")

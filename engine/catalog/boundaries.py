@@ -18,7 +18,14 @@ from engine.recipes.sections import AreaChoice
 from engine.vectors.layers import Layer
 from engine.vectors.read import Box, file_of, read_vectors
 
-__all__ = ["read_boundaries", "read_mask", "read_polygons", "resolve_area"]
+__all__ = [
+    "bring_near",
+    "read_boundaries",
+    "read_mask",
+    "read_polygons",
+    "resolve_area",
+    "where_near",
+]
 
 _SEAM = 1e-6  # degrees
 _AROUND = 1000.0  # metres around an area in which boundaries are read
@@ -124,22 +131,35 @@ def read_boundaries(
             ) from error
         path = find_boundaries(card)
     around = shapely.box(*within.bounds).buffer(_AROUND)
-    polygons, notes = read_polygons(path, near=lambda source: _where(around, crs, source))
-    moved = []
-    for shapes, source in polygons:
-        # Only what is near is moved: a polygon of the other hemisphere may leave the CRS's domain.
-        boxes = _boxes(around, crs, source)
-        if boxes is not None:
-            near, reach = [shapely.box(*box) for box in boxes], _reach(boxes, source)
-            shapes = [
-                shape if reach.covers(shape) else shapely.intersection(shape, reach)
-                for shape in shapes
-                if any(box.intersects(shape) for box in near)
-            ]
-        for shape in shapes:
-            there = polygons_of(reproject(shape, source, crs))
-            moved += [part for part in there if part.intersects(within)]
+    polygons, notes = read_polygons(path, near=lambda source: where_near(around, crs, source))
+    moved = [
+        part
+        for shapes, source in polygons
+        for there in bring_near(shapes, source, crs, around)
+        for part in there
+        if part.intersects(within)
+    ]
     return moved, notes
+
+
+def bring_near(
+    shapes: Sequence[BaseGeometry], source: CRS, crs: str, around: BaseGeometry
+) -> list[list[BaseGeometry]]:
+    """What of each shape is near a part of the grid, as polygons in the grid's CRS.
+
+    Only what is near is moved: a polygon of the other hemisphere may leave the CRS's domain.
+    """
+    boxes = _boxes(around, crs, source)
+    if boxes is None:
+        return [polygons_of(reproject(shape, source, crs)) for shape in shapes]
+    near, reach = [shapely.box(*box) for box in boxes], _reach(boxes, source)
+    found: list[list[BaseGeometry]] = []
+    for shape in shapes:
+        found.append([])
+        if any(box.intersects(shape) for box in near):
+            kept = shape if reach.covers(shape) else shapely.intersection(shape, reach)
+            found[-1] = polygons_of(reproject(kept, source, crs))
+    return found
 
 
 def _reach(boxes: Sequence[Box], source: CRS) -> BaseGeometry:
@@ -148,7 +168,7 @@ def _reach(boxes: Sequence[Box], source: CRS) -> BaseGeometry:
     return shapely.union_all([shapely.box(*box).buffer(far, join_style="mitre") for box in boxes])
 
 
-def _where(around: BaseGeometry, crs: str, source: CRS) -> list[Box] | None:
+def where_near(around: BaseGeometry, crs: str, source: CRS) -> list[Box] | None:
     """Boxes in which a file is read: what jumps over 180 seems to lie about 0 to its index."""
     boxes = _boxes(around, crs, source)
     if boxes is None or not source.is_geographic:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from engine.catalog.versions import newest
 from engine.errors import AreaError, CatalogError, ItemError
 from engine.grid.area import Area, reproject
 from engine.items import BANDS, SCL, Item
-from engine.recipes.sections import Imagery
+from engine.recipes.periods import CubePeriod
+from engine.recipes.sections import Imagery, Period
 
 __all__ = ["SearchResult", "find_source", "open_hosts", "search"]
 
@@ -128,6 +130,7 @@ def search(
     imagery: Imagery,
     bands: Sequence[str],
     base: Path | None = None,
+    periods: Mapping[str, CubePeriod] | None = None,
 ) -> SearchResult:
     """Find the items of an area and period, decided and without duplicates.
 
@@ -141,19 +144,26 @@ def search(
     bands : B-names that an item must have.
     base : folder of the recipe's relative paths: a catalogue that one of them leads to may move
         together with it, and its items are the same ones there.
+    periods : of a cube, by label; days between them are not searched.
 
     Raises
     ------
     CatalogError
-        Where the catalogue does not answer as one should, or finds nothing.
+        Where the catalogue does not answer as one should, or finds nothing of a period.
     """
     collection = card.collection or imagery.collection
     documents = Documents(_listed(imagery) | (open_hosts(where, imagery) or frozenset()))
     raws: Iterable[tuple[Any, str]]
+    asked = [
+        imagery.model_copy(update={"period": Period(first=p.start, last=p.end)})
+        for p in (periods or {}).values()
+    ] or [imagery]
     if where.partition("?")[0].lower().endswith((".parquet", ".geoparquet", ".pq")):
-        raws = from_geoparquet(documents, where, area, imagery)
+        raws = chain.from_iterable(from_geoparquet(documents, where, area, one) for one in asked)
     elif is_api(documents, where):
-        raws = from_api(documents, where, collection, area, imagery)
+        raws = chain.from_iterable(
+            from_api(documents, where, collection, area, one) for one in asked
+        )
     else:
         raws = from_static(documents, where)
     items: dict[tuple[str, str], Item] = {}
@@ -173,7 +183,7 @@ def search(
             with_it = home is not None and _lies_in(Path(where), place)
             origin = Origin(place, documents.hosts, schemes, home if with_it else None)
             item = decide(raw, card, origin)
-            if not _wanted(item, imagery, footprint):
+            if not any(_wanted(item, one, footprint) for one in asked):
                 continue
             _require_usable(item, bands, area)
         except ItemError as error:
@@ -182,15 +192,19 @@ def search(
         known = items.setdefault((item.collection, item.id), item)
         if (item.baseline or "", item.stamp) > (known.baseline or "", known.stamp):
             items[item.collection, item.id] = item
+    if periods:
+        left_out = list(dict.fromkeys(left_out))  # several may be told of one item
     kept, dropped = newest(items.values())
-    if not kept:
+    for one in asked:
+        if any(_wanted(item, one, footprint) for item in kept):
+            continue
         raise CatalogError(
             "the search found nothing",
             got=f"{seen} items looked at, {len(left_out)} unusable" + _reasons(left_out),
             expected=f"items over the area {tuple(round(b, 2) for b in footprint.bounds)} "
-            f"in {imagery.period}, cloud cover up to {imagery.max_cloud_cover:g} %",
-            remedy="look at area, imagery.period and imagery.max_cloud_cover; "
-            "the area may lie outside the catalogue",
+            f"in {one.period}, cloud cover up to {imagery.max_cloud_cover:g} %",
+            remedy=f"look at area, {'cube.periods' if periods else 'imagery.period'} and "
+            "imagery.max_cloud_cover; the area may lie outside the catalogue",
         )
     kept = _with_names(kept)
     return SearchResult(

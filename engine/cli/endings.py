@@ -63,6 +63,7 @@ def carry_out(command: Callable[[], object]) -> None:
     code: object = 0
     broken = False
     try:
+        _require_folder()
         command()
     except SystemExit as end:
         code = end.code
@@ -80,6 +81,17 @@ def carry_out(command: Callable[[], object]) -> None:
         sys.stderr.flush()
         os._exit(_INTERRUPTED)
     sys.exit(cast("int | str | None", code))
+
+
+def _require_folder() -> None:
+    """Nearly every path is resolved from the current folder."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise NatmapError(
+            "the folder in which natmap was started no longer exists",
+            remedy="change to another folder first",
+        ) from error
 
 
 class Verbs(typer.core.TyperGroup):

@@ -1,4 +1,4 @@
-"""Verbs that learn, judge and compare: train, adapt, convert, propagate, evaluate, areas, …"""
+"""Verbs that learn, judge and compare: train, adapt, convert, propagate, evaluate, compare, …"""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
-from engine.errors import RecipeError
+from engine.cli.options import Json, RecipePath, Set, read_codes, read_overrides, read_source
 
 __all__ = ["VERBS"]
 
@@ -77,7 +76,7 @@ def evaluate(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     reference: Annotated[
         Path,
-        typer.Argument(help="raster of codes, training areas, or a sample", show_default=False),
+        typer.Argument(help="raster of codes, areas, a sample, or a patch set", show_default=False),
     ],
     within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
     layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
@@ -108,8 +107,8 @@ def evaluate(
         reference,
         within=within,
         layer=layer,
-        green=None if green is None else _codes("--green", green),
-        unknown=None if unknown is None else _codes("--unknown", unknown),
+        green=None if green is None else read_codes("--green", green),
+        unknown=None if unknown is None else read_codes("--unknown", unknown),
         land_cover=land_cover,
         field=field,
         out=out,
@@ -128,6 +127,59 @@ def evaluate(
         draw_classes(found)
     else:
         draw_green(found)
+
+
+def compare(
+    systems: Annotated[
+        list[str],
+        typer.Argument(
+            help="model cards (A+B together), product folders or maps; NAME= before one names it",
+            show_default=False,
+        ),
+    ],
+    reference: Annotated[
+        Path,
+        typer.Option("--on", help="patch set, raster of codes, training areas, or a sample"),
+    ],
+    against: Annotated[
+        str | None, typer.Option(help="the system to compare with; by default the first")
+    ] = None,
+    split: Annotated[str, typer.Option(help="of patches: train, validation, test, all")] = "test",
+    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
+    within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
+    unknown: Annotated[
+        str | None, typer.Option(help="codes of the reference raster that say nothing, beside 0")
+    ] = None,
+    field: Field = None,
+    repeats: Annotated[int, typer.Option(help="draws, for the intervals")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="of the draws")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder of tables and page")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare models, or finished maps, on the same examples: one table, differences, intervals."""
+    from engine.cli.render import draw_comparison, say
+    from engine.compare.comparison import compare_systems
+
+    found = compare_systems(
+        systems,
+        reference,
+        against=against,
+        split=split,
+        layer=layer,
+        within=within,
+        unknown=None if unknown is None else read_codes("--unknown", unknown),
+        field=field,
+        repeats=repeats,
+        seed=seed,
+        out=out,
+        tell=say,
+    )
+    for note in found.notes:
+        say(f"note: {note}")
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json(), indent=1) + "\n")
+    else:
+        draw_comparison(found)
 
 
 def areas(
@@ -224,12 +276,5 @@ def convert(
     sys.stdout.write(f"{folder / 'card.json'}: {card.name}\n")
 
 
-def _codes(option: str, text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text.strip() else []
-    except ValueError as error:
-        raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error
-
-
-VERBS = (train, adapt, convert, propagate, evaluate, areas, sample, beside)
+VERBS = (train, adapt, convert, propagate, evaluate, compare, areas, sample, beside)
 """In the order in which the command lists them."""

@@ -11,7 +11,7 @@ import typer
 
 from engine.errors import RecipeError
 
-__all__ = ["Json", "RecipePath", "Set", "read_overrides", "read_source"]
+__all__ = ["Json", "RecipePath", "Set", "read_codes", "read_overrides", "read_source"]
 
 RecipePath = Annotated[
     Path, typer.Argument(help="recipe file (YAML); - is standard input", show_default=False)
@@ -65,3 +65,16 @@ def read_overrides(overrides: list[str] | None) -> dict[str, Any]:
         except ValueError as error:
             raise RecipeError(f"--set {key} cannot be read", got=f"{value}: {error}") from error
     return values
+
+
+def read_codes(option: str, text: str) -> list[int]:
+    """Codes of an option, as in 10,20,30.
+
+    Raises
+    ------
+    RecipeError
+    """
+    try:
+        return [int(part) for part in text.split(",")] if text.strip() else []
+    except ValueError as error:
+        raise RecipeError(f"{option} takes codes", got=text, expected="as in 10,20,30") from error

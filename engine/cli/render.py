@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,6 +25,7 @@ from engine.legend import LCZ
 if TYPE_CHECKING:
     from engine.compare.cells import Evaluation
     from engine.compare.classes import ClassEvaluation
+    from engine.compare.comparison import Comparison
     from engine.compare.crosstab import Beside
     from engine.compare.pixels import GreenEvaluation
     from engine.compare.releases import Difference
@@ -309,6 +311,35 @@ def draw_zones(found: Beside) -> None:
     out.print(table)
     if found.folder is not None:
         say(f"picture and table: {found.folder}")
+
+
+def draw_comparison(found: Comparison) -> None:
+    """Figures of all systems, and their differences to one, on stdout."""
+    from engine.compare.comparison_files import COLUMNS, say_difference
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("system")
+    for title in COLUMNS.values():
+        table.add_column(title, justify="right")
+    pairs = list(zip(found.systems, found.ranked, strict=True))
+    for system, ranked in pairs:
+        values = [ranked.figures[name][0] for name in COLUMNS]
+        table.add_row(escape(system.name), *("-" if v != v else f"{v:.3f}" for v in values))
+    out.print(table)
+    for system, ranked in pairs:
+        if ranked.less is None:
+            continue
+        out.print(f"\n{system.name} less {found.against}, 95 %:", markup=False)
+        for name, title in COLUMNS.items():
+            out.print(f"  {title:<12} {say_difference(ranked.less.figures[name])}", markup=False)
+        mine, theirs = ranked.less.right
+        out.print(
+            f"  right alone: {mine} and {theirs} examples, McNemar's p {ranked.less.p:.2g}",
+            markup=False,
+        )
+    say(f"{found.examples} examples that all classify; intervals by drawing {found.drawn}")
+    if found.folder is not None:
+        say(f"tables and page: {found.folder}")
 
 
 def _duration(seconds: float) -> str:

@@ -28,15 +28,25 @@ from engine.legend import LCZ
 from engine.metrics import Accuracy, assess
 from engine.publishing.charts import draw_confusion
 
-__all__ = ["Evaluation", "evaluate", "of_map"]
+__all__ = [
+    "RASTERS",
+    "REPEATS",
+    "Evaluation",
+    "evaluate",
+    "meaning_of",
+    "of_map",
+    "values_at",
+    "write_evaluation",
+]
 
 _BLOCK = 20  # cells of a block of ground that is drawn as a whole
 _READ = 2048  # cells down and across that are read at once
-_REPEATS = 200
+REPEATS = 200
+"""Draws of the groups for the quartiles of a figure."""
 _DISSENT = (0, 1, 10, 25)  # percent; where bins of accuracy by dissent begin
 _DAYS = 4096  # more days than any composite has
 _N = len(LCZ)
-_RASTERS = (".tif", ".tiff", ".vrt", ".img")
+RASTERS = (".tif", ".tiff", ".vrt", ".img")
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ def evaluate(
     result = Evaluation(
         assess(counts),
         counts,
-        bootstrap(found.groups, _REPEATS),
+        bootstrap(found.groups, REPEATS),
         found.missed,
         found.groups.shape[0],
         _shares(found.strata.get("observations"), range(_DAYS)),
@@ -143,7 +153,7 @@ def evaluate(
     )
     if out is not None:
         with evaluation(out) as part:
-            _write(result, path, reference, part)
+            write_evaluation(result, path, reference, part)
     return result
 
 
@@ -161,7 +171,7 @@ def _count(
     ------
     MetricError, LabelError
     """
-    if reference.suffix.lower() in _RASTERS:
+    if reference.suffix.lower() in RASTERS:
         return _count_raster(path, reference, within, (0, *(unknown or ())), strata)
     if unknown is not None:
         raise MetricError(
@@ -172,7 +182,8 @@ def _count(
     return _count_areas(path, reference, within, field, strata)
 
 
-def _codes(silent: Sequence[float], whose: str) -> Positions:
+def meaning_of(silent: Sequence[float], whose: str) -> Positions:
+    """Positions of the local climate zones that values stand for; `whose` is for the message."""
     codes = [*(zone.code for zone in LCZ), *range(101, 108)]  # 101 to 107 stand for 11 to 17
 
     def positions(values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -184,7 +195,7 @@ def _codes(silent: Sequence[float], whose: str) -> Positions:
 
 def of_map(file: rasterio.DatasetReader) -> Positions:
     """What a map's values mean: positions of classes; 0 is none, whatever its nodata is."""
-    return _codes((0,) if file.nodata is None else (0, file.nodata), "the map")
+    return meaning_of((0,) if file.nodata is None else (0, file.nodata), "the map")
 
 
 def _count_raster(
@@ -201,7 +212,7 @@ def _count_raster(
         within,
         _N,
         of_map,
-        lambda file: _codes(silent, "the reference"),
+        lambda file: meaning_of(silent, "the reference"),
         cells=_BLOCK,
         strata=strata,
     )
@@ -229,13 +240,13 @@ def _count_areas(
             if within is not None:
                 with rasterio.open(within) as places, onto(file, places) as view:
                     require_plain(places, MetricError)
-                    values = _values_at(view, samples)
+                    values = values_at(view, samples)
                     samples = samples[np.isfinite(values) & (values != 0)]
-            found = of_map(file)(_values_at(file, samples))
+            found = of_map(file)(values_at(file, samples))
         strata = {}
         for name, each in layers.items():
             with rasterio.open(each.path) as file:
-                strata[name] = each.of(file)(_values_at(file, samples))
+                strata[name] = each.of(file)(values_at(file, samples))
     except rasterio.errors.RasterioError as error:
         raise MetricError("a raster cannot be read", got=error) from error
     truth, mapped = samples["lcz"].astype(np.int64) - 1, found >= 0
@@ -257,7 +268,7 @@ def _count_areas(
     return _Counted(groups, int((~mapped).sum()), told, tuple(notes))
 
 
-def _values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
+def values_at(file: Any, samples: Samples) -> npt.NDArray[Any]:
     """Values of a raster's first band at cells, NaN where it is masked; read by blocks."""
     block = samples["row"] // _READ * (file.width // _READ + 1) + samples["col"] // _READ
     order = np.argsort(block, kind="stable")
@@ -319,7 +330,9 @@ def _shares(
     }
 
 
-def _write(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
+def write_evaluation(found: Evaluation, path: Path, reference: Path, out: Path) -> None:
+    """Write ``accuracy.json``, ``classes.csv`` and ``confusion.png`` into a folder."""
+
     def rows(parts: dict[int, tuple[int, float]]) -> dict[int, dict[str, float]]:
         return {k: {"cells": cells, "oa": oa} for k, (cells, oa) in parts.items()}
 

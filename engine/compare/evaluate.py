@@ -9,6 +9,7 @@ from engine.compare.cells import Evaluation
 from engine.compare.cells import evaluate as compare
 from engine.compare.classes import ClassEvaluation, evaluate_classes
 from engine.compare.folder import read_folder
+from engine.compare.patches import evaluate_patches, is_patch_set
 from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, is_sample, judge
 from engine.errors import MetricError
@@ -37,7 +38,9 @@ def evaluate(
     Parameters
     ----------
     product : a product folder of natmap, or a raster of codes: 1 to 17; of green space 1, 0, 255.
-    reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), or a sample's folder.
+        With a patch set, the folder of a model's card.
+    reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), a sample's folder, or the
+        folder of a patch set: its test patches are scored by the model.
     within : raster, optional; only where it is not 0. Not of a sample.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of local climate zones.
     green, land_cover : of green space, as `engine.compare.pixels` takes them; a raster that is not
@@ -57,6 +60,11 @@ def evaluate(
         Where map or reference cannot be read, or share no ground.
     """
     product, reference = Path(product), Path(reference)
+    if is_patch_set(reference):
+        told = {"within": within, "green": green, "unknown": unknown, "field": field}
+        if others := [name for name, value in told.items() if value is not None]:
+            raise MetricError("patches are scored as they are", got=", ".join(others))
+        return evaluate_patches(product, reference, out=out)
     folder = read_folder(product)
     judged = "cells" if folder is None else folder.product.reference
     if judged is None:

@@ -27,7 +27,7 @@ from engine.runs.tables import Block, Column, Table
 from engine.store.repository import Store
 from engine.tables import html_table
 
-__all__ = ["Difference", "diff"]
+__all__ = ["Difference", "ReleaseMap", "diff"]
 
 _WIDE = 16_384  # cells across that are compared at once
 _SHOWN = 15  # changes that a notebook shows
@@ -112,7 +112,7 @@ def diff(
         Where a release has no map, or `out` cannot be written.
     """
     opened = Store.open(store)
-    maps = [_Map(opened, tag) for tag in (old, new)]
+    maps = [ReleaseMap(opened, tag) for tag in (old, new)]
     box, legend = maps[0].box, maps[0].legend
     cells = fold_layers(_changes(len(legend) + 1), {"old": maps[0], "new": maps[1]})["cells"]
     folder = None if out is None else Path(out)
@@ -152,7 +152,7 @@ def _changes(n: int) -> Fold:
     )
 
 
-def _moved(maps: Sequence[_Map], sheet: Sheet, rows: slice) -> npt.NDArray[np.uint16]:
+def _moved(maps: Sequence[ReleaseMap], sheet: Sheet, rows: slice) -> npt.NDArray[np.uint16]:
     """Rows of a sheet's raster, made in parts: both maps of all its width are a gigabyte."""
     down = slice(sheet.rows.start + rows.start, sheet.rows.start + rows.stop)
     found = np.zeros((rows.stop - rows.start, sheet.cols.stop - sheet.cols.start), np.uint16)
@@ -184,11 +184,30 @@ def _legend_of(attrs: Mapping[str, Any]) -> tuple[LandClass, ...]:
     )
 
 
-class _Map:
-    """A release's map, its classes counted from 1."""
+class ReleaseMap:
+    """A release's map, its classes counted from 1.
+
+    Parameters
+    ----------
+    store : Store
+    tag : of the release; None: what was committed last.
+
+    Attributes
+    ----------
+    legend : its classes.
+    box : GeoBox
+    snapshot : id of the store's state that is read.
+
+    Raises
+    ------
+    PublishError
+        Where it has no map of classes.
+    """
 
     def __init__(self, store: Store, tag: str | None) -> None:
-        root: Any = zarr.open_group(store.reader(tag).store, mode="r")
+        reader = store.reader(tag)
+        self.snapshot = reader.snapshot_id
+        root: Any = zarr.open_group(reader.store, mode="r")
         # the final map; in stores of version 1 that of zones was called otherwise
         path = next((p for p in ("map/filtered", "map/classes") if p in root), None)
         if path is None:
@@ -232,7 +251,7 @@ class _Map:
         return found
 
 
-def _write(found: Difference, maps: list[_Map], box: GeoBox, folder: Path) -> None:
+def _write(found: Difference, maps: list[ReleaseMap], box: GeoBox, folder: Path) -> None:
     sheets = cut_sheets("changes", box)
     for sheet in sheets:
         path = folder / f"{sheet.name}.tif"

@@ -27,7 +27,7 @@ from engine.labels.rasters import read_shown, require_plain
 from engine.legend import LCZ, parse_class
 from engine.maps.shares import NO_GREEN
 
-__all__ = ["Judged", "is_sample", "judge", "sample"]
+__all__ = ["Filled", "Judged", "is_sample", "judge", "read_sample", "sample"]
 
 _CELLS, _DESIGN = "sample.geojson", "design.json"
 
@@ -76,6 +76,22 @@ class Judged:
             }
         )
         return told
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A sample that was filled in.
+
+    Attributes
+    ----------
+    design : as `sample` wrote it.
+    reference : int64 (n,), code of each cell, in the design's order.
+    features : of GeoJSON, in any order.
+    """
+
+    design: dict[str, Any]
+    reference: npt.NDArray[np.int64]
+    features: tuple[Any, ...]
 
 
 def sample(
@@ -176,6 +192,42 @@ def judge(
         Where the sample was drawn on another map.
     """
     folder = Path(folder)
+    filled = read_sample(folder)
+    design, reference = filled.design, filled.reference
+    path, *_ = _read(product, layer)
+    if _hash(path) != design["sha256"]:
+        raise MetricError(
+            "the sample was drawn on another map",
+            got=path.name,
+            expected=f"{design['map']} as it was then",
+            remedy="judge that one, or draw a new sample; labels can be copied by place",
+        )
+    mapped = np.array(design["mapped"])
+    strata = sorted(map(int, design["cells"]))
+    classes = sorted(set(strata) | set(reference.tolist()))
+    position = {code: k for k, code in enumerate(classes)}
+    counts = np.zeros((len(classes), len(classes)), np.int64)
+    for row, col in zip(mapped.tolist(), reference.tolist(), strict=True):
+        counts[position[row], position[col]] += 1
+    areas = np.array([design["cells"].get(str(c), 0) * design["cell_km2"] for c in classes])
+    sizes, cells = design["sizes"], design["cells"]
+    whole = [sizes.get(str(c), 0) == cells.get(str(c)) for c in classes]
+    notes = _overlap(Path(product), path, design.get("at"), reference == mapped)
+    found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas, tuple(notes))
+    if out is not None:
+        with together(Path(out)) as part:
+            write_json(part / "estimates.json", found.to_json())
+    return found
+
+
+def read_sample(folder: Path) -> Filled:
+    """A sample that was filled in.
+
+    Raises
+    ------
+    LabelError
+        Where it cannot be read, or cells are missing, empty, or hold what is not a class.
+    """
     try:
         design: dict[str, Any] = json.loads((folder / _DESIGN).read_text(encoding="utf-8"))
         features = json.loads((folder / _CELLS).read_text(encoding="utf-8"))["features"]
@@ -186,14 +238,6 @@ def judge(
             got=f"{folder}: {type(error).__name__}: {error}",
             expected=f"{_CELLS} and {_DESIGN}, as `natmap sample --for accuracy` writes them",
         ) from error
-    path, *_ = _read(product, layer)
-    if _hash(path) != design["sha256"]:
-        raise MetricError(
-            "the sample was drawn on another map",
-            got=path.name,
-            expected=f"{design['map']} as it was then",
-            remedy="judge that one, or draw a new sample; labels can be copied by place",
-        )
     reference = np.zeros(len(design["mapped"]), np.int64)
     empty = 0
     for number in range(1, len(reference) + 1):
@@ -216,22 +260,7 @@ def judge(
             remedy=f"fill in `lcz` in {folder / _CELLS}; leaving the hard ones out would flatter "
             "the map",
         )
-    mapped = np.array(design["mapped"])
-    strata = sorted(map(int, design["cells"]))
-    classes = sorted(set(strata) | set(reference.tolist()))
-    position = {code: k for k, code in enumerate(classes)}
-    counts = np.zeros((len(classes), len(classes)), np.int64)
-    for row, col in zip(mapped.tolist(), reference.tolist(), strict=True):
-        counts[position[row], position[col]] += 1
-    areas = np.array([design["cells"].get(str(c), 0) * design["cell_km2"] for c in classes])
-    sizes, cells = design["sizes"], design["cells"]
-    whole = [sizes.get(str(c), 0) == cells.get(str(c)) for c in classes]
-    notes = _overlap(Path(product), path, design.get("at"), reference == mapped)
-    found = Judged(tuple(classes), counts, stratified(counts, areas, whole), areas, tuple(notes))
-    if out is not None:
-        with together(Path(out)) as part:
-            write_json(part / "estimates.json", found.to_json())
-    return found
+    return Filled(design, reference, tuple(features))
 
 
 def _overlap(product: Path, path: Path, at: Any, right: npt.NDArray[np.bool_]) -> list[str]:

@@ -17,7 +17,7 @@ from dask.array.overlap import ensure_minimum_chunksize
 from engine.cube.radiometry import ATTRS
 from engine.errors import GridError, RecipeError
 from engine.grid.grid import grid_mapping
-from engine.items import band_name
+from engine.items import cube_band
 
 __all__ = [
     "Place",
@@ -159,7 +159,7 @@ def names_of(bands: xr.DataArray) -> list[str]:
     """
     if "band" not in bands.coords:
         raise RecipeError("the bands have no names", expected="a coordinate band: B02 or blue")
-    return [band_name(str(name)) for name in bands["band"].values]
+    return [cube_band(str(name)) for name in bands["band"].values]
 
 
 def days_of(data: xr.Dataset) -> tuple[tuple[int, ...], ...]:

@@ -28,7 +28,7 @@ from engine.cube.warp import Frame, blocks_of, crs_text, extent
 from engine.errors import ReadError
 from engine.items import SCL, Asset, Item
 
-__all__ = ["Raster", "Source", "open_source"]
+__all__ = ["Raster", "Source", "drivers_of", "open_source"]
 
 # Files without a georeference are settled below, from the item; the filter is the process's own,
 # because `catch_warnings` is not safe in the reader's threads.
@@ -68,7 +68,7 @@ class Source:
         at = self.transform
         return Frame(
             crs_text(self.crs), (at.a, at.e), (at.c, at.f), self.file.shape,
-            self.crs.is_projected, self._unit,
+            self.crs.is_projected, self._unit, (at.b, at.d),
         )  # fmt: skip
 
     @property
@@ -222,7 +222,7 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
         states, it lies elsewhere than the item says, or its blocks are too large to be decoded.
     """
     asset = item.assets[name]
-    with DatasetReader(href, driver=_drivers(href)) as file:
+    with DatasetReader(href, driver=drivers_of(href)) as file:
         if not 1 <= asset.index <= file.count:
             raise ReadError(
                 f"{item.id} has no such band", got=asset.index, expected=f"1 to {file.count}"
@@ -253,7 +253,7 @@ def open_source(href: str, name: str, item: Item) -> Iterator[Source]:
         yield source
 
 
-def _drivers(href: str) -> list[str]:
+def drivers_of(href: str) -> list[str]:
     """GDAL's formats that may be opened: none that names other files, but for a user's own .vrt."""
     own = "://" not in href and not href.startswith("/vsi") and href.lower().endswith(".vrt")
     return [*_PLAIN, "VRT"] if own else [*_PLAIN]

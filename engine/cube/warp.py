@@ -78,6 +78,8 @@ class Frame:
         Whether a step is a length, so that it compares with the grid's.
     unit : float
         Metres of such a length of 1: CRSs of the United States have feet.
+    turn : (x, y)
+        What a row down adds to x, and a column across to y; 0 but in rotated files.
     """
 
     crs: str
@@ -86,6 +88,12 @@ class Frame:
     shape: tuple[int, int]
     projected: bool
     unit: float = 1.0
+    turn: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def sides(self) -> tuple[float, float]:
+        """Lengths of a pixel's sides across and down, in units of the CRS."""
+        return math.hypot(self.step[0], self.turn[1]), math.hypot(self.turn[0], self.step[1])
 
     def radius(self, resolution: float) -> tuple[float, float]:
         """Radius of the bilinear kernel in source pixels, by column and row.
@@ -95,7 +103,7 @@ class Frame:
         """
         if not self.projected:
             return 1.0, 1.0
-        across, down = (resolution / (abs(step) * self.unit) for step in self.step)
+        across, down = (resolution / (side * self.unit) for side in self.sides)
         return max(across, 1.0), max(down, 1.0)
 
 
@@ -220,14 +228,18 @@ def extent(block: Block, frame: Frame) -> tuple[float, float, float, float] | No
 
 def _interpolates(error: tuple[float, float], frame: Frame) -> bool:
     """Whether interpolation between nodes is exact enough; not so where any error is nan."""
-    return error[0] <= _TOLERANCE * abs(frame.step[0]) and error[1] <= _TOLERANCE * abs(
-        frame.step[1]
-    )
+    sides = frame.sides if frame.turn == (0.0, 0.0) else (min(frame.sides),) * 2
+    return error[0] <= _TOLERANCE * sides[0] and error[1] <= _TOLERANCE * sides[1]
 
 
 def _in_pixels(x: Floats, y: Floats, frame: Frame) -> tuple[Floats, Floats]:
-    column = (x - frame.corner[0]) / frame.step[0]
-    row = (y - frame.corner[1]) / frame.step[1]
+    across, down = x - frame.corner[0], y - frame.corner[1]
+    if frame.turn == (0.0, 0.0):
+        column, row = across / frame.step[0], down / frame.step[1]
+    else:
+        area = frame.step[0] * frame.step[1] - frame.turn[0] * frame.turn[1]
+        column = (across * frame.step[1] - down * frame.turn[0]) / area
+        row = (down * frame.step[0] - across * frame.turn[1]) / area
     lost = ~(np.isfinite(column) & np.isfinite(row))
     if lost.any():
         column, row = np.where(lost, -2 * _FAR, column), np.where(lost, -2 * _FAR, row)

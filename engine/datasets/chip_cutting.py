@@ -79,6 +79,12 @@ def cut_chips(
             got=", ".join(map(str, sorted(sides))),
             remedy="set side to that of the imported set",
         )
+    if any(part.ranges != parts[0].ranges for part in parts):
+        raise LabelError(
+            "features of two places have other ranges",
+            got=", ".join(str(dict(part.ranges)) for part in parts),
+            remedy="give them one range in both recipes",
+        )
     _require_classes(recipe, parts)
     codes = split_chips(recipe.split, parts, [source.crs for source in sources])
     parts = [replace(part, split=found) for part, found in zip(parts, codes, strict=True)]
@@ -183,6 +189,7 @@ class _Source:
             (self.name,),
             np.stack(seen),
             self._city.metres,
+            dict(self._city.ranges),
         )
 
     def _masks(self, city: Ground) -> Iterator[tuple[Window, npt.NDArray[np.uint8]]]:

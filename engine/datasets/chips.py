@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import zarr
 from engine.datasets.splits import SPLITS, UNUSED
 from engine.errors import LabelError
 from engine.files import whole_folder
+from engine.models.card_parts import Ranges
 
 __all__ = [
     "UNKNOWN",
@@ -59,6 +60,7 @@ class ChipSet:
     places : tuple of str
     seen : bool (n, side, side), where x has data; None: everywhere, as in sets of older versions.
     resolution : metres of a pixel.
+    ranges : of bands of features, what their stored numbers stand for.
     """
 
     x: Any
@@ -70,6 +72,7 @@ class ChipSet:
     places: tuple[str, ...]
     seen: Any = None
     resolution: float = 1.0
+    ranges: Ranges = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -139,7 +142,13 @@ def _write(group: Any, parts: Sequence[ChipSet], attrs: dict[str, object]) -> No
     for name, values in small.items():
         group.create_array(name, data=values)
     places = [name for part in parts for name in part.places]
-    told = {"bands": list(parts[0].bands), "places": places, "resolution": parts[0].resolution}
+    ranges = {band: list(span) for band, span in parts[0].ranges.items()}
+    told = {
+        "bands": list(parts[0].bands),
+        "ranges": ranges,
+        "places": places,
+        "resolution": parts[0].resolution,
+    }
     group.attrs.update({**told, **attrs})
 
 
@@ -163,6 +172,7 @@ def open_chips(path: str | Path) -> ChipSet:
             places=places,
             seen=seen,
             resolution=metres,
+            ranges={k: (low, high) for k, (low, high) in group.attrs.get("ranges", {}).items()},
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the chip set cannot be read", got=f"{path}: {error}") from error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,22 @@ import shapely
 import zarr
 from odc.geo.geobox import GeoBox
 
+from engine.datasets.stored_vectors import StoredVectors
 from engine.errors import LabelError, RecipeError, StoreError
+from engine.features.osm import OsmSource, codes_of_cells, open_osm
+from engine.features.source import HERE
 from engine.grid.area import reproject
-from engine.infer.vectors import decode_vectors
 from engine.labels.sampling import SAMPLE, Samples, areas_without_cells, cells_of_areas
 from engine.labels.sampling import cells_of_raster as of_raster
 from engine.labels.training_areas import read_training_areas
-from engine.products.embedding import EmbeddingRecipe, embedding_of
+from engine.legend import LCZ, Reason
+from engine.products.embedding import embedding_of
+from engine.products.published import SHARE_OF_WATER
 from engine.products.registry import load_recipe
-from engine.products.vectors import SCALE, VECTORS
+from engine.products.vectors import POOL, SCALE, VECTORS
+from engine.propagation.guards import touching
+from engine.recipes.embeddings import EmbeddingRecipe
+from engine.recipes.osm import OsmLabels
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.copying import grid_of
 from engine.store.ledger import Ledger, State
@@ -36,14 +44,17 @@ __all__ = ["Embedded", "open_embedded", "require_one_embedding"]
 
 @dataclass(frozen=True)
 class Embedded:
-    """The cells of a city that have a vector.
+    """The cells of a city that have a vector, or are water without one.
 
     Attributes
     ----------
     name : of the city.
     cells : all of the store's, GeoBox.
-    rows, cols : int64 (n,), of the cells with a vector.
-    features : float32 (n, features)
+    rows, cols : int64 (n,), of these cells, row by row.
+    features : float32 (n, features), read when they are asked for; NaN of cells without a vector.
+    there : bool (n,), whether a cell has a vector.
+    water : float64 (n,), share of a cell's pixels that a published embedding calls water; None: its
+        source does not say.
     names : of the features.
     made_by : settings of the stage that made the vectors: of one model, with one cell.
     labels : SAMPLE array of its labelled cells; its `row` and `col` are of `cells`.
@@ -51,13 +62,18 @@ class Embedded:
     snapshot : of the store.
     notes : for people.
     recipe : of the embedding; folder : of its relative paths.
+    osm : uint8 (n,), local climate zone that OpenStreetMap gives a cell, 0 for none and where the
+        cell is labelled or may not be; None: it was not asked.
+    source : the extract of OpenStreetMap.
     """
 
     name: str
     cells: GeoBox
     rows: npt.NDArray[np.int64]
     cols: npt.NDArray[np.int64]
-    features: npt.NDArray[np.float32]
+    features: StoredVectors
+    there: npt.NDArray[np.bool_]
+    water: npt.NDArray[np.float64] | None
     names: tuple[str, ...]
     made_by: dict[str, Any]
     labels: Samples
@@ -66,6 +82,8 @@ class Embedded:
     notes: tuple[str, ...]
     recipe: EmbeddingRecipe
     folder: Path
+    osm: npt.NDArray[np.uint8] | None = None
+    source: OsmSource | None = None
 
     @property
     def digest(self) -> str:
@@ -90,43 +108,39 @@ class Embedded:
         return np.stack([x, corner.f - (self.rows + 0.5) * side], axis=1)
 
     def labelled(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Positions among the cells with a vector of those with a label, and their codes."""
+        """Positions among the cells of those with a label, and their codes."""
         found = self.find(self.labels["row"] * self.cells.shape[1] + self.labels["col"])
-        there = found >= 0
-        return found[there], self.labels["lcz"][there].astype(np.int64)
+        here = found >= 0
+        return found[here], self.labels["lcz"][here].astype(np.int64)
 
     def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Positions of cells among those with a vector, -1 where one has none."""
-        order = np.argsort(self.ids)
-        found = np.searchsorted(self.ids, ids, sorter=order)
-        there = found < len(order)
-        there[there] &= self.ids[order[found[there]]] == ids[there]
-        return np.where(there, order[np.where(there, found, 0)], -1)
+        """Positions of cells by their ids, -1 where one is not among these."""
+        mine = self.ids  # ascending: the cells go row by row
+        place = np.searchsorted(mine, ids)
+        here = place < len(mine)
+        here[here] &= mine[place[here]] == ids[here]
+        return np.where(here, place, -1)
 
     def in_held(self, where: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which cells at positions share ground with what is held, (n,)."""
-        low, high = self.xy[where] - self.side / 2, self.xy[where] + self.side / 2
-        found = np.zeros(len(where), bool)
-        for left, bottom, right, top in self.held:
-            over = (low < (right, top)).all(axis=1) & (high > (left, bottom)).all(axis=1)
-            found |= over
-        return found
+        return touching(self.xy[where], self.side, self.held)
 
 
-def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
-    """Read a city's vectors, and find the cells that its labels are of.
+def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) -> Embedded:
+    """Open a city's vectors, and find the cells that its labels are of.
 
     Parameters
     ----------
     city : entry of a recipe.
     base : folder of its relative paths.
+    water : share of water from which on a cell is kept that has no vector; None: none is.
 
     Raises
     ------
     RecipeError, StoreError
-        Where there is no embedding, or not of one model.
+        Where there is no embedding, not of one model, or not a whole one.
     LabelError
-        Where labels cannot be read.
+        Where labels cannot be read, or name no cell.
     """
     path = base / city.recipe
     recipe = embedding_of(load_recipe(path))
@@ -139,12 +153,15 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
             got=str(store.place),
             remedy=f"natmap embed {city.recipe}",
         )
-    array = root[VECTORS]
-    scale = np.asarray(root[SCALE]) if SCALE in root else None
-    vectors = decode_vectors(np.asarray(array), scale)
-    known = (np.asarray(root["embedding/reason"]) == 0) & ~np.isnan(vectors).any(axis=0)
-    rows, cols = np.nonzero(known)
-    if not len(rows):
+    ledger = Ledger.of(reader)
+    notes = _require_whole(ledger, store, city.recipe)
+    known = np.asarray(root["embedding/reason"]) == Reason.DATA
+    kept, share = known, None
+    if water is not None and SHARE_OF_WATER in root:
+        share = np.nan_to_num(np.asarray(root[SHARE_OF_WATER], np.float64))
+        kept = known | (share >= water)
+    rows, cols = np.nonzero(kept)
+    if not known.any():
         raise StoreError(
             "no cell of the embedding has a vector",
             got=str(store.place),
@@ -152,22 +169,28 @@ def open_embedded(city: EmbeddedCity, base: Path) -> Embedded:
         )
     side = float(store.identity["arrays"][VECTORS]["resolution"])
     cells = grid_of(store).geobox(side)
-    labels, notes = _labels(city, cells, base)
-    return Embedded(
-        city.name or recipe.name,
+    name = city.name or recipe.name
+    labels, more = _labels(city, cells, base, name)
+    more += _notes_of(labels, known)
+    scale = np.asarray(root[SCALE]) if SCALE in root else None
+    found = Embedded(
+        name,
         cells,
         rows.astype(np.int64),
         cols.astype(np.int64),
-        np.ascontiguousarray(vectors[:, known].T),
+        StoredVectors(root[VECTORS], scale, rows, cols),
+        known[rows, cols],
+        None if share is None else share[rows, cols],
         tuple(map(str, store.identity["arrays"][VECTORS]["labels"]["feature"])),
-        _settings(Ledger.of(reader), store),
+        _settings(ledger, store),
         labels,
         _held(city, cells, base),
         reader.snapshot_id,
-        tuple(notes),
+        (*notes, *more),
         recipe,
         path.parent,
     )
+    return found if city.osm is None else _with_osm(found, city.osm, base, grid_of(store).anchor)
 
 
 def require_one_embedding(cities: Sequence[Embedded]) -> None:
@@ -202,9 +225,13 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
     """By what all vectors of a store were made; how they are stored decides nothing."""
     records = ledger.records("embedding")
     stamps = {str(r["settings"]) for _, _, r in records if r["state"] == State.DONE}
-    found = [dict(ledger.settings.get("embedding", {}).get(stamp, {})) for stamp in stamps]
+    found: list[dict[str, Any]] = [
+        dict(deepcopy(ledger.settings.get("embedding", {}).get(stamp, {}))) for stamp in stamps
+    ]
     for settings in found:
         settings.pop("dtype", None)
+        for told in settings.get("features", {}).values():
+            told.pop(HERE, None)
     if not found or any(settings != found[0] for settings in found):
         raise RecipeError(
             "tiles of the embedding were made with different settings",
@@ -214,11 +241,74 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
     return found[0]
 
 
-def _labels(city: EmbeddedCity, cells: GeoBox, base: Path) -> tuple[Samples, list[str]]:
+def _require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
+    """Refuse an embedding whose run was broken off; note tiles that failed.
+
+    The run is over when its last stage but one, the mean of all vectors, is done.
+    """
+    counts = dict.fromkeys(State, 0)
+    for _, _, record in ledger.records("embedding"):
+        counts[State(int(record["state"]))] += 1
+    over = [r for _, _, r in ledger.records(POOL) if r["state"] == State.DONE]
+    lost = counts[State.FAILED] + counts[State.BLOCKED]
+    if not over:
+        raise StoreError(
+            "the embedding is not whole",
+            got=f"{store.place}: {counts[State.DONE]} tiles are done, {lost} failed, and the run "
+            "has not come to its end",
+            expected="an embedding whose run has ended",
+            remedy=f"natmap embed {recipe}, which goes on where it stopped",
+        )
+    if not lost:
+        return []
+    tiles = "a tile" if lost == 1 else f"{lost} tiles"
+    return [f"{tiles} of the embedding failed: cells there have no vector"]
+
+
+def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
+    """What is odd about a city's labels."""
+    notes = []
+    without = int((~known[labels["row"], labels["col"]]).sum())
+    if without:
+        notes.append(f"{without} of {len(labels)} labelled cells have no vector, and take no part")
+    classes = np.unique(labels["lcz"]).tolist()
+    if len(classes) == 1:
+        notes.append(f"all its labels are of one class, LCZ {LCZ[classes[0] - 1].label}")
+    return notes
+
+
+def _with_osm(
+    city: Embedded, wanted: OsmLabels, base: Path, anchor: tuple[float, float]
+) -> Embedded:
+    """The same with cells that OpenStreetMap labels; what a person labelled, or held, stays so."""
+    bounds = city.cells.boundingbox
+    source = open_osm(
+        base / wanted.path,
+        wanted.classes,
+        str(city.cells.crs),
+        (bounds.left, bounds.bottom, bounds.right, bounds.top),
+        extent=None if wanted.extent is None else base / wanted.extent,
+        year=wanted.year,
+    )
+    codes = codes_of_cells(source.reader, city.cells, anchor, wanted.least)[city.rows, city.cols]
+    codes[city.labelled()[0]] = 0
+    codes[city.in_held(np.arange(len(codes)))] = 0
+    notes = (*city.notes, *source.notes)
+    return replace(city, osm=codes, source=source, notes=notes)
+
+
+def _labels(city: EmbeddedCity, cells: GeoBox, base: Path, name: str) -> tuple[Samples, list[str]]:
     if city.areas is not None:
         found = read_training_areas(base / city.areas, field=city.field)
         samples = cells_of_areas(found.areas, cells)
-        return samples, [*found.notes, *areas_without_cells(found.areas, samples, cells)]
+        notes = areas_without_cells(found.areas, samples, cells)
+        if not len(samples):
+            raise LabelError(
+                f"the training areas of {name} label no cell of its embedding",
+                got=f"{city.areas}: {'; '.join(notes)}"[:300],
+                remedy="check that they are those of this city",
+            )
+        return samples, [*found.notes, *notes]
     if city.raster is not None:
         within = None if city.within is None else base / city.within
         return of_raster(base / city.raster, cells, within=within), []

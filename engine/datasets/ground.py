@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -19,9 +20,12 @@ from shapely.geometry.base import BaseGeometry
 from engine.catalog.boundaries import read_mask, resolve_area
 from engine.cube.images import in_order, read_image
 from engine.datasets.chips import Images
+from engine.datasets.stored_ground import StoredGround
 from engine.errors import LabelError, RecipeError, StoreError
 from engine.grid.area import Area, reproject
 from engine.grid.grid import Grid
+from engine.items import is_ground
+from engine.models.card_parts import Ranges
 from engine.products.registry import load_recipe
 from engine.products.sources import ImageSource
 from engine.recipes.sections import Images as ImagesChoice
@@ -43,6 +47,7 @@ class Ground(Protocol):
 
     name: str
     bands: tuple[str, ...]
+    ranges: Ranges
     area: Area
     grid: Grid
     metres: float
@@ -66,6 +71,7 @@ class _Lattice:
 
     grid: Grid
     metres: float = 1.0
+    ranges: Ranges = MappingProxyType({})
 
     def windows(self, within: BaseGeometry, side: int) -> list[Window]:
         """Windows of a lattice of `side` pixels that lie in a shape by half or more."""
@@ -199,7 +205,7 @@ class Composite(_Lattice):
     Parameters
     ----------
     path : of the recipe.
-    bands : B-names, in the order wanted.
+    bands : B-names, in the order wanted, then those of features.
 
     Raises
     ------
@@ -224,13 +230,18 @@ class Composite(_Lattice):
                 remedy=f"natmap run {path} --until composite",
             ) from error
         known = [str(name) for name in store.identity["band_names"]]
-        if missing := set(bands) - set(known):
+        features = tuple(name for name in bands if is_ground(name))
+        imagery = [name for name in bands if name not in features]
+        if missing := set(imagery) - set(known):
             raise LabelError(
                 f"the composite of {self.name} lacks bands of the model",
                 got=", ".join(known),
                 expected=", ".join(sorted(missing)),
             )
-        self._wanted = [known.index(name) for name in bands]
+        self._wanted = [known.index(name) for name in imagery]
+        self._ground, self._features = StoredGround(root), features
+        self._ground.require(features, self.name, str(path))
+        self.ranges = self._ground.ranges_of(features)
         self.area = resolve_area(recipe.area, recipe.grid.crs, path.parent)[0]
         self.grid = Grid.fit(
             tuple(store.identity["bounds"]),
@@ -259,7 +270,10 @@ class Composite(_Lattice):
         cols = slice(max(left, 0), max(min(left + side, width), 0))
         if rows.start < rows.stop and cols.start < cols.stop:
             here = np.s_[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
-            bands[:, *here] = self._bands[:, rows, cols][self._wanted]
+            count = len(self._wanted)
+            bands[:count, *here] = self._bands[:, rows, cols][self._wanted]
+            if self._features:
+                bands[count:, *here] = self._ground.read(self._features, rows, cols)
             valid[here] = self._seen[rows, cols] > 0
         return Pixels(bands, valid)
 
@@ -280,6 +294,12 @@ def open_ground(path: Path, bands: Sequence[str]) -> Ground:
     """
     recipe = load_recipe(path)
     images = getattr(recipe, "images", None) is not None and recipe.grid.resolution == 1.0
+    if images and any(map(is_ground, bands)):
+        raise RecipeError(
+            "a model of images of 1 m looks at no features",
+            got=", ".join(filter(is_ground, bands)),
+            remedy="leave them out of model.bands",
+        )
     return City(path, bands) if images else Composite(path, bands)
 
 

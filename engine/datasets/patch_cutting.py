@@ -17,9 +17,11 @@ from odc.geo.geobox import GeoBox
 from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
 from engine.datasets.patches import BLOCK, PatchSet, Place, cut, join, open_patches, write_patches
 from engine.datasets.splits import UNUSED
+from engine.datasets.stored_ground import StoredGround
 from engine.datasets.vector_pixels import VectorPixels
 from engine.errors import LabelError
 from engine.files import sweep
+from engine.items import is_ground
 from engine.labels.sampling import (
     Samples,
     areas_without_cells,
@@ -29,6 +31,7 @@ from engine.labels.sampling import (
     thin,
 )
 from engine.labels.training_areas import TrainingArea, read_training_areas
+from engine.models.card_parts import of_vectors
 from engine.products.lcz import LczRecipe
 from engine.products.published import PublishedSource
 from engine.products.registry import load_recipe
@@ -124,6 +127,12 @@ def with_channels(recipe: ClassifierRecipe, base: Path) -> ClassifierRecipe:
             got=", ".join(source.name for source in sources),
             expected="all of the one, or all of the other",
         )
+    if kinds == {True} and recipe.model.architecture == "unet":
+        raise LabelError(
+            "a segmenter of zones learns from composites",
+            got="labels of published embeddings",
+            expected="a network of patches, or a forest",
+        )
     if kinds != {True} or "bands" in recipe.model.model_fields_set:
         return recipe
     first = sources[0]
@@ -179,7 +188,13 @@ class _Source:
     def _open_vectors(self, wanted: Embeddings, path: Path) -> None:
         """Published vectors, on the grid that a map of them has."""
         self.pixels = VectorPixels(self.recipe, wanted, path.parent)
-        self.names = list(self.pixels.channels)
+        self.names, self.ground = list(self.pixels.channels), StoredGround(None)
+        if not of_vectors(self.names):
+            raise LabelError(
+                f"the published vectors of {self.name} are called as bands of imagery are",
+                got=", ".join(self.names[:5]),
+                expected="channels with names of their own, as A00",
+            )
         self.crs, self.bounds = self.recipe.grid.crs, self.pixels.bounds
         self.stamp, self.period = self.pixels.stamp, str(wanted.year)
 
@@ -205,18 +220,23 @@ class _Source:
             ) from None
         assert self.recipe.imagery is not None, "it has imagery or embeddings"
         self.names = [str(band) for band in store.identity["band_names"]]
+        self.ground = StoredGround(root)
         self.nodes = root.get("instances/nodes") if self.recipe.images else None
         self.crs, self.bounds = store.identity["crs"], tuple(store.identity["bounds"])
-        self.stamp, self.period = str(session.snapshot_id), str(self.recipe.imagery.period)
+        labels = self.recipe.cube.labels
+        told = ", ".join(f"{label} {period}" for label, period in labels.items())
+        self.stamp = str(session.snapshot_id)
+        self.period = told or str(self.recipe.imagery.period)
 
     def read(
-        self, rows: slice, cols: slice, wanted: list[int]
+        self, rows: slice, cols: slice, wanted: list[int], ground: tuple[str, ...]
     ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
         """Pixels of the composite, nothing valid beyond it; or of published vectors."""
         if self.vectors:
             return self.pixels.read(rows, cols, wanted)
         height, width = self.seen.shape
-        values = np.zeros((len(wanted), rows.stop - rows.start, cols.stop - cols.start), np.uint16)
+        shape = rows.stop - rows.start, cols.stop - cols.start
+        values = np.zeros((len(wanted) + len(ground), *shape), np.uint16)
         valid = np.zeros(values.shape[1:], bool)
         top, bottom = max(rows.start, 0), min(rows.stop, height)
         left, right = max(cols.start, 0), min(cols.stop, width)
@@ -225,7 +245,11 @@ class _Source:
                 top - rows.start : bottom - rows.start, left - cols.start : right - cols.start
             ]
             part = self.bands[:, top:bottom, left:right]
-            values[:, *here] = part[wanted]
+            values[: len(wanted), *here] = part[wanted]
+            if ground:
+                values[len(wanted) :, *here] = self.ground.read(
+                    ground, slice(top, bottom), slice(left, right)
+                )
             valid[here] = self.seen[top:bottom, left:right] > 0
         return values, valid
 
@@ -252,23 +276,25 @@ class _Source:
 
     def cut(self, recipe: ClassifierRecipe, labelled: _Cells) -> tuple[PatchSet, list[str]]:
         """The patches about labelled cells, and notes of areas that lost all of theirs."""
-        missing = [band for band in recipe.model.bands if band not in self.names]
-        if missing:
+        ground = tuple(band for band in recipe.model.bands if is_ground(band))
+        self.ground.require(ground, self.name, str(self.base / self.label.recipe))
+        imagery = [band for band in recipe.model.bands if band not in ground]
+        if any(band not in self.names for band in imagery):
             raise LabelError(
                 f"the composite of {self.name} lacks bands of the model"
                 if not self.vectors
                 else f"the published vectors of {self.name} lack channels of the model",
                 got=", ".join(self.names),
-                expected=", ".join(recipe.model.bands),
+                expected=", ".join(imagery),
             )
-        wanted = [self.names.index(band) for band in recipe.model.bands]
+        wanted = [self.names.index(band) for band in imagery]
         samples, cells = labelled.samples, labelled.cells
         step = round(_CELL / self.recipe.grid.resolution)
         x, good = cut(
-            lambda rows, cols: self.read(rows, cols, wanted),
+            lambda rows, cols: self.read(rows, cols, wanted, ground),
             samples["row"],
             samples["col"],
-            len(wanted),
+            len(recipe.model.bands),
             patch=recipe.patch,
             context=recipe.context,
             step=step,
@@ -304,6 +330,7 @@ class _Source:
             (place,),
             None if self.nodes is None else self._graphs(samples["row"], samples["col"]),
             None if self.nodes is None else self.recipe.instances.made,
+            self.ground.ranges_of(ground),
         )
         return found, notes
 

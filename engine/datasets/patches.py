@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import zarr
 
 from engine.errors import LabelError
 from engine.files import whole_folder
+from engine.models.card_parts import Ranges
 
 __all__ = [
     "BANDS",
@@ -78,6 +79,7 @@ class PatchSet:
         Packed graph of each patch's window, where 1 m images are beside the composites.
     instances : dict, optional
         How the graphs' instances were made.
+    ranges : of bands of features, what their stored numbers stand for.
     """
 
     x: Any
@@ -93,6 +95,7 @@ class PatchSet:
     places: tuple[Place, ...]
     nodes: Any = None
     instances: dict[str, str] | None = None
+    ranges: Ranges = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -211,6 +214,7 @@ def _write(group: zarr.Group, found: PatchSet) -> None:
         {
             "instances": found.instances,
             "bands": list(found.bands),
+            "ranges": {band: list(span) for band, span in found.ranges.items()},
             "patch": found.patch,
             "context": found.context,
             "resolution": found.resolution,
@@ -239,6 +243,7 @@ def open_patches(path: str | Path) -> PatchSet:
             context=int(attrs["context"]),
             resolution=float(attrs["resolution"]),
             places=tuple(Place(**place) for place in attrs["places"]),
+            ranges={band: (low, high) for band, (low, high) in attrs.get("ranges", {}).items()},
             nodes=group.get("nodes"),
             instances=attrs.get("instances"),
         )
@@ -250,7 +255,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
     """Patch sets of several places as one, in memory."""
     first = parts[0]
     for part in parts[1:]:
-        same = ("bands", "patch", "context", "resolution", "instances")
+        same = ("bands", "ranges", "patch", "context", "resolution", "instances")
         for name in same:
             if getattr(part, name) != getattr(first, name):
                 raise LabelError(
@@ -275,6 +280,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
         tuple(place for part in parts for place in part.places),
         None if first.nodes is None else np.concatenate([part.nodes[:] for part in parts]),
         first.instances,
+        first.ranges,
     )
 
 

@@ -11,7 +11,7 @@ import zarr
 from shapely.geometry.base import BaseGeometry
 
 from engine.errors import LabelError
-from engine.items import band_name
+from engine.items import of_period
 from engine.store.location import Location
 from engine.store.repository import Store
 
@@ -48,7 +48,8 @@ class StoredImage:
         known = store.identity
         self.crs: str = known["crs"]
         self._bands: Any = root["composite/bands"]
-        names = [band_name(name) for name in known["band_names"]]
+        # of a cube with periods the first is shown
+        names = [of_period(name)[0] for name in known["band_names"]]
         wanted = [n for n in ("B04", "B03", "B02") if n in names] or names[:1]
         self._shown = [names.index(name) for name in (wanted * 3)[:3]]
         west, _, _, north = known["bounds"]

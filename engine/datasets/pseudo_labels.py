@@ -30,6 +30,7 @@ _COLUMNS = {
     "model": pa.types.is_string,
 }
 _SOURCES = ("label", "pseudo", "mask", "osm")
+_TOLD = ("mask", "osm")  # by a mask or a map, whatever the vectors say
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,23 @@ class Pseudo:
     place : int64 (n,), of the cell among those of its city that have a vector.
     codes : int64 (n,)
     weights : float64 (n,), the confidence; 1 of what a mask or a map says.
+    without : cells more that a mask or a map labels, and that have no vector to learn from.
     """
 
     city: npt.NDArray[np.int64]
     place: npt.NDArray[np.int64]
     codes: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
+    without: int = 0
 
     def __len__(self) -> int:
         return len(self.codes)
 
     def take(self, rows: npt.NDArray[Any]) -> Pseudo:
         """Some of them."""
-        return Pseudo(self.city[rows], self.place[rows], self.codes[rows], self.weights[rows])
+        return Pseudo(
+            self.city[rows], self.place[rows], self.codes[rows], self.weights[rows], self.without
+        )
 
 
 def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
@@ -96,6 +101,11 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
     place = np.full(len(wanted), -1, np.int64)
     for number, city in enumerate(cities):
         place[own == number] = city.find(cells[own == number])
+    # water that the source tells has no vector, and a map gives it its class without a head
+    told = np.array([columns["source"][k] in _TOLD for k in wanted], bool)
+    there = np.flatnonzero((place >= 0) | ~told)
+    without, own, cells, place = len(wanted) - len(there), own[there], cells[there], place[there]
+    wanted = [wanted[k] for k in there.tolist()]
     if (place < 0).any():
         first = int(np.flatnonzero(place < 0)[0])
         raise LabelError(
@@ -112,6 +122,7 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
         place,
         np.array([columns["code"][k] for k in wanted], np.int64),
         np.array([1.0 if weight is None else weight for weight in weights], np.float64),
+        without,
     )
 
 

@@ -22,19 +22,23 @@ def aggregate_names(channels: Sequence[str]) -> tuple[str, ...]:
 
 
 def aggregate_cells(
-    values: npt.NDArray[Any], valid: npt.NDArray[np.bool_], side: int
+    values: npt.NDArray[Any],
+    valid: npt.NDArray[np.bool_],
+    side: int,
+    least: float = _LEAST_VALID,
 ) -> npt.NDArray[np.float32]:
     """Mean, standard deviation and maximum of each channel over the valid pixels of each cell.
 
     The deviation is that of the pixels themselves (divided by n). Sums are of float64, and a cell
-    sees its own pixels alone, so tiles leave no trace. A cell with fewer than 90 % of valid pixels
-    has no vector.
+    sees its own pixels alone, so tiles leave no trace. A cell without a valid pixel, or with a
+    smaller share of them than `least`, has no vector.
 
     Parameters
     ----------
     values : (channel, y * side, x * side)
     valid : bool (y * side, x * side)
     side : pixels along a cell.
+    least : share of a cell's pixels.
 
     Returns
     -------
@@ -45,7 +49,7 @@ def aggregate_cells(
     out = np.full((len(STATISTICS) * channels, rows, cols), np.nan, np.float32)
     inside = _cells(valid, side)
     count = inside.sum(axis=-1)
-    enough = count >= _LEAST_VALID * side * side
+    enough = count >= max(least * side * side, 1)
     here = inside[enough]
     for channel in range(channels):
         pixels = _cells(values[channel], side)[enough].astype(np.float64)

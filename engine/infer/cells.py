@@ -13,9 +13,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_input
 
-__all__ = ["Predict", "Scored", "score_cells"]
+__all__ = ["MOST_INVALID", "Predict", "Scored", "score_cells"]
 
-_MOST_INVALID = 0.2  # share of a patch
+MOST_INVALID = 0.2
+"""Share of a patch, or of a cell whose pixels are pooled, that may lack data."""
 
 Found = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -79,7 +80,7 @@ def score_cells(
     first = card.halo - card.before + card.context
     good = sliding_window_view(valid, (card.patch, card.patch))[first::step, first::step]
     invalid = 1.0 - good[:rows, :cols].mean(axis=(2, 3))
-    scored = invalid <= _MOST_INVALID
+    scored = invalid <= MOST_INVALID
     if wanted is not None:
         scored &= wanted
     scores = np.full((len(card.classes), rows, cols), np.nan, np.float32)

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.infer.pooling import pool_middle
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_batch
+from engine.models.inputs import prepare_batch, seen_in
 
-__all__ = ["score_examples"]
+__all__ = ["score_examples", "score_parts"]
 
 _BATCH = 256
 
 
 def score_examples(card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Probabilities (n, class) of stored patches with the card's context, or of packed graphs."""
-    predictor = Predictor(card, "cpu")
+    """Probabilities (n, class) of stored patches with the card's context, or of packed graphs.
+
+    Of a segmenter of zones they are patches of any side, and what is scored is the cell in their
+    middle, as in a map.
+    """
     parts = (x[first : first + _BATCH] for first in range(0, len(x), _BATCH))
     none = np.zeros((0, len(card.classes)), np.float32)
-    return np.concatenate([none, *(predictor(prepare_batch(part, card))[0] for part in parts)])
+    return np.concatenate([none, *score_parts(card, parts)])
+
+
+def score_parts(
+    card: ModelCard, parts: Iterable[npt.NDArray[Any]]
+) -> Iterator[npt.NDArray[np.float32]]:
+    """The same of some examples after the other, with the network loaded once."""
+    predictor = Predictor(card, "cpu")
+    for part in parts:
+        if card.zones:
+            logits = predictor.segment(prepare_batch(part, card))
+            yield pool_middle(logits, seen_in(part, card), card.step).astype(np.float32)
+        else:
+            yield predictor(prepare_batch(part, card))[0]

@@ -214,7 +214,7 @@ class Predictor:
                 batch = np.zeros((size, *part.shape[1:]), np.float32)
                 batch[: len(part)] = part
             logits = self._apply(self.model, batch).float()
-            if not self.card.names:
+            if not self.card.several:
                 logits = logits[:, 1] - logits[:, 0]
             found: npt.NDArray[np.float32] = logits.cpu().numpy()
             return found[: len(part)]

@@ -11,16 +11,24 @@ import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
-from engine.items import band_name
 from engine.legend import LCZ, UGS, LandClass, NamedClass
-from engine.licences import one_line
-from engine.models.card_parts import DataFile, Fusion, Probe, of_vectors, require_bands
+from engine.models.card_parts import (
+    DataFile,
+    Fusion,
+    Probe,
+    Ranges,
+    Terms,
+    of_vectors,
+    require_bands,
+    require_ground,
+    require_inputs,
+)
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
 from engine.recipes.documents import read_document, read_json
@@ -46,6 +54,7 @@ SEGMENTERS = ("ugsnet", "unet")
 an ONNX file, of which `task` says it."""
 LATER = (
     "names",
+    "ranges",
     "ignored",
     "fusion",
     "attribution",
@@ -72,17 +81,6 @@ ABOUT = {
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
-def _shown(text: str) -> str:
-    """Words of a card as they can be shown; not without a word less than it states."""
-    found = one_line(text)
-    if text.strip() and not found:
-        raise ValueError("it has no sign that could be shown")
-    return found
-
-
-_Terms = Annotated[str, AfterValidator(_shown)]
-
-
 class ModelCard(Strict):
     """A model, described.
 
@@ -91,7 +89,10 @@ class ModelCard(Strict):
     architecture : key of the registry, or "onnx".
     task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
-    bands : B-names, in input order; or channels of published vectors, taken as they are.
+    bands : B-names, in input order, of a cube with periods each with its own, as in B04@summer;
+        then bands of features, as in ``height.mean``. Or channels of published vectors, taken as
+        they are.
+    ranges : of features' bands, what their stored numbers stand for (`engine.models.coding`).
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
     fill : value of invalid pixels, after standardising.
@@ -101,8 +102,8 @@ class ModelCard(Strict):
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order; none of an encoder, which gives features alone.
-    names : what these are, of a segmenter with classes of its own; without it a segmenter gives
-        green space and what is not, any other model local climate zones.
+    names : what these are, of a segmenter with classes of its own; without it a segmenter of the
+        classes 0 and 1 gives green space and what is not, any other model local climate zones.
     ignored : codes of labels that say nothing; for the training of such a segmenter.
     features : length of the penultimate vector; 0 of a segmenter, and of an ONNX file that gives
         none.
@@ -125,6 +126,7 @@ class ModelCard(Strict):
     task: Literal["segment"] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...]
+    ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     clip: tuple[float, float] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -141,9 +143,9 @@ class ModelCard(Strict):
     features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
     fusion: Fusion | None = None
-    licence: _Terms = "unknown"
-    attribution: _Terms | None = None
-    citation: _Terms | None = None
+    licence: Terms = "unknown"
+    attribution: Terms | None = None
+    citation: Terms | None = None
     address: str | None = None
     shareable: bool | None = None
     provenance: str = ""
@@ -155,7 +157,7 @@ class ModelCard(Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelCard:
-        require_bands(self.bands)
+        require_bands(self.bands, self.ranges)
         if self.clip is not None and self.clip[0] >= self.clip[1]:
             raise ValueError(f"clip must be [low, high]; got {self.clip}")
         for name in ("mean", "std"):
@@ -221,9 +223,25 @@ class ModelCard(Strict):
         return of_vectors(self.bands)
 
     @property
+    def zones(self) -> bool:
+        """Whether it is a segmenter of local climate zones, whose pixels are pooled to cells."""
+        codes = tuple(c.code for c in LCZ)
+        return self.segments and not self.names and self.classes == codes
+
+    @property
+    def several(self) -> bool:
+        """Whether it is a segmenter that scores each of several classes, not green alone."""
+        return bool(self.names) or self.zones
+
+    @property
     def encodes(self) -> bool:
         """Whether it has no classes, and gives features alone."""
         return not self.classes
+
+    @property
+    def imagery(self) -> tuple[str, ...]:
+        """Its bands that are of imagery; the others are of features, and follow them."""
+        return self.bands[: len(self.bands) - len(self.ranges)]
 
     @property
     def legend(self) -> tuple[LandClass, ...]:
@@ -235,7 +253,7 @@ class ModelCard(Strict):
                 )
                 for c in self.names
             )
-        return UGS if self.segments else LCZ
+        return UGS if self.segments and not self.zones else LCZ
 
     @property
     def step(self) -> int:
@@ -267,7 +285,7 @@ class ModelCard(Strict):
     @property
     def idle(self) -> set[str]:
         """Fields of `LATER` that say nothing."""
-        return {name for name in LATER if getattr(self, name) in (None, ())}
+        return {name for name in LATER if getattr(self, name) in (None, (), {})}
 
     @property
     def key(self) -> str:
@@ -303,32 +321,28 @@ class ModelCard(Strict):
                 remedy="leave model.precision out",
             )
 
-    def check_cube(self, bands: tuple[str, ...], resolution: float, vectors: bool = False) -> None:
+    def check_cube(
+        self,
+        bands: tuple[str, ...],
+        resolution: float,
+        ground: Ranges | None = None,
+        vectors: bool = False,
+    ) -> None:
         """Refuse a cube, or published vectors, that the model was not made for.
 
-        `bands` are as the recipe names them, or (`vectors`) channels of the source.
+        Parameters
+        ----------
+        bands : as the recipe names them, or (`vectors`) channels of the source.
+        resolution : metres.
+        ground : bands of the recipe's features, and their ranges.
+        vectors : whether the recipe has published embeddings in place of imagery.
 
         Raises
         ------
         CardError
         """
-        if self.vectors != vectors:
-            takes = {False: "reflectance of scenes, or images", True: "published vectors"}
-            raise CardError(
-                f"model {self.name} takes {takes[self.vectors]}",
-                got=f"a recipe of {takes[vectors]}",
-                expected=", ".join(self.bands[:5]),
-                remedy=f"give {'embeddings' if self.vectors else 'imagery'} in the recipe",
-            )
-        have = list(bands) if vectors else [band_name(band) for band in bands]
-        if missing := [band for band in self.bands if band not in have]:
-            more = "leave imagery.bands out, or add " + ", ".join(missing)
-            raise CardError(
-                f"model {self.name} needs bands that the cube lacks",
-                got=", ".join(have),
-                expected=", ".join(self.bands),
-                remedy="name another source in embeddings" if vectors else more,
-            )
+        require_inputs(self.name, self.imagery, bands, vectors)
+        require_ground(self.name, self.ranges, ground or {})
         if not math.isclose(resolution, self.resolution):
             raise CardError(
                 f"model {self.name} was made for another resolution",

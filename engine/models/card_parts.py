@@ -1,28 +1,59 @@
-"""Parts of a model card: its bands, the stream it was fused with, files beside its weights, its
-probe."""
+"""Parts of a model card: its bands, its terms, the stream it was fused with, files beside its
+weights, its probe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from engine.items import BANDS
+from engine.errors import CardError, RecipeError
+from engine.items import BANDS, cube_band, is_ground, of_period, require_order
+from engine.licences import one_line
 from engine.recipes.base import Strict
 
-__all__ = ["DataFile", "Fusion", "Probe", "of_vectors", "require_bands"]
+__all__ = [
+    "DataFile",
+    "Fusion",
+    "Probe",
+    "Ranges",
+    "Terms",
+    "of_vectors",
+    "require_bands",
+    "require_ground",
+    "require_inputs",
+]
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Of features' bands: the values that the least and the greatest stored number stand for."""
 
 _MOST_BANDS = 4096
 _LONGEST = 100  # letters of a channel's name
 
 
+def _shown(text: str) -> str:
+    """Words of a card as they can be shown; not without a word less than it states."""
+    found = one_line(text)
+    if text.strip() and not found:
+        raise ValueError("it has no sign that could be shown")
+    return found
+
+
+Terms = Annotated[str, AfterValidator(_shown)]
+"""Under which terms something may be used, and who is to be named."""
+
+
 def of_vectors(bands: Sequence[str]) -> bool:
     """Whether bands are channels of published vectors, as A00 and T000, and not of a cube."""
-    return bands[0] not in BANDS
+    return not any(_is_band(band) or is_ground(band) for band in bands)
 
 
-def require_bands(bands: Sequence[str]) -> None:
-    """Refuse bands that are neither all of a cube nor all channels of published vectors.
+def require_bands(bands: Sequence[str], ranges: Ranges) -> None:
+    """Refuse bands that a card cannot have.
+
+    They are of a cube, then of features, each of these with its range; or all are channels of
+    published vectors, without ranges.
 
     Raises
     ------
@@ -33,13 +64,98 @@ def require_bands(bands: Sequence[str]) -> None:
     some = list(bands)[:20]
     if len(set(bands)) != len(bands):
         raise ValueError(f"bands must be different; got {some}")
-    if len({band in BANDS for band in bands}) > 1:
+    ground = [] if of_vectors(bands) else [band for band in bands if is_ground(band)]
+    imagery = bands[: len(bands) - len(ground)]
+    if of_vectors(bands):
+        if any(
+            not b.strip() or len(b) > _LONGEST or "@" in b or not b.isprintable() for b in bands
+        ):
+            raise ValueError(
+                "bands that are channels of published vectors must have names that can be shown, "
+                f"without @, of {_LONGEST} signs or fewer; got {some}"
+            )
+    elif not imagery or not all(map(_is_band, imagery)):
         raise ValueError(
-            f"bands must all be of {', '.join(BANDS)}, or all be channels of published vectors; "
+            f"bands must be of {', '.join(BANDS)}, each with its period where the cube has some, "
+            "as in B04@summer, then those of features; or all be channels of published vectors; "
             f"got {some}"
         )
-    if any(not b.strip() or len(b) > _LONGEST or "@" in b or not b.isprintable() for b in bands):
-        raise ValueError(f"bands must have names of letters; got {some}")
+    if len({"@" in band for band in imagery}) > 1:
+        raise ValueError(f"bands must all be of a period, or none of them; got {some}")
+    require_order(bands)
+    if set(ranges) != set(ground) or any(not low < high for low, high in ranges.values()):
+        raise ValueError(f"ranges must be [low, high] of each feature's band; got {dict(ranges)}")
+
+
+def _is_band(name: str) -> bool:
+    """Whether it is a cube's band, called by its B-name."""
+    try:
+        return cube_band(name) == name
+    except RecipeError:
+        return False
+
+
+def require_inputs(name: str, wanted: Sequence[str], bands: Sequence[str], vectors: bool) -> None:
+    """Refuse bands of a cube, or (`vectors`) of a source, without those that a model looks at.
+
+    Raises
+    ------
+    CardError
+    """
+    if of_vectors(wanted) != vectors:
+        takes = {False: "reflectance of scenes, or images", True: "published vectors"}
+        raise CardError(
+            f"model {name} takes {takes[not vectors]}",
+            got=f"a recipe of {takes[vectors]}",
+            expected=", ".join(wanted[:5]),
+            remedy=f"give {'imagery' if vectors else 'embeddings'} in the recipe",
+        )
+    have = list(bands) if vectors else [cube_band(band) for band in bands]
+    if any(band not in have for band in wanted):
+        other = "name another source in embeddings"
+        raise CardError(
+            f"model {name} needs bands that the {'source' if vectors else 'cube'} lacks",
+            got=", ".join(have),
+            expected=", ".join(wanted),
+            remedy=other if vectors else _remedy_of_bands(wanted, have),
+        )
+
+
+def _remedy_of_bands(wanted: Sequence[str], have: Sequence[str]) -> str:
+    """What to change where a cube lacks bands that are wanted."""
+    mine, theirs = (
+        list(dict.fromkeys(of_period(band)[1] for band in bands)) for bands in (wanted, have)
+    )
+    if set(mine) <= set(theirs):
+        missing = ", ".join(band for band in wanted if band not in have)
+        return f"leave imagery.bands out, or add {missing}"
+    if mine == [None]:
+        return "leave cube.periods out: the model takes one composite"
+    return f"give cube.periods those of the model: {', '.join(map(str, mine))}"
+
+
+def require_ground(name: str, wanted: Ranges, have: Ranges) -> None:
+    """Refuse a recipe without the features that a model looks at, or that keeps them otherwise.
+
+    Raises
+    ------
+    CardError
+    """
+    if any(band not in have for band in wanted):
+        raise CardError(
+            f"model {name} needs features that the recipe lacks",
+            got=", ".join(have) or "no section features",
+            expected=", ".join(wanted),
+            remedy="describe them under features: as in the recipe it was trained with",
+        )
+    for band, span in wanted.items():
+        if tuple(have[band]) != tuple(span):
+            raise CardError(
+                f"model {name} was made for another range of {band}",
+                got=tuple(have[band]),
+                expected=tuple(span),
+                remedy=f"set range of feature {band.partition('.')[0]} as it was in training",
+            )
 
 
 class Fusion(Strict):

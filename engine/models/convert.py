@@ -103,14 +103,14 @@ def _card(fields: Mapping[str, Any]) -> ModelCard:
     for name in ("architecture", "bands"):
         if not fields.get(name):
             raise CardError(
-                "a card cannot be made without it",
+                "a card cannot be made without this field",
                 got=f"no {name}",
-                remedy="say --architecture and --bands, as in --bands B04,B03,B02",
+                remedy="give --architecture and --bands, as in --bands B04,B03,B02",
             )
     try:
         return ModelCard.model_validate(fields)
     except ValidationError as error:
-        raise CardError("the card would be wrong", got=explain(error, ModelCard)) from error
+        raise CardError("the card would not be valid", got=explain(error, ModelCard)) from error
 
 
 def _from_state(source: Path, folder: Path, fields: dict[str, Any]) -> ModelCard:
@@ -302,7 +302,7 @@ def _read_beside(source: Path, name: str) -> bytes:
     path = source.parent / name
     if path.is_symlink() or not path.is_file():
         raise WeightsError(
-            "data of the network is not beside it",
+            "data of the network does not lie in its folder",
             got=name,
             expected=f"a file in the folder of {source.name}, and no link",
         )

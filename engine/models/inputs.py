@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.models.card import ModelCard
+from engine.models.coding import decode_ground
 
-__all__ = ["is_valid", "prepare_batch", "prepare_image", "prepare_input"]
+__all__ = ["is_valid", "prepare_batch", "prepare_image", "prepare_input", "seen_in"]
 
 
 def prepare_input(
@@ -17,10 +18,14 @@ def prepare_input(
 ) -> npt.NDArray[np.float32]:
     """Reflectance, or vectors as they are, clipped, standardised and filled as the card says.
 
+    Features beside reflectance likewise. What is not known of one is filled as a pixel without
+    imagery is: its mask tells.
+
     Parameters
     ----------
-    stored : uint16 (..., band, y, x)
-        Reflectance x 1e4 + 1000, bands in the card's order; float32 of published vectors.
+    stored : (..., band, y, x)
+        Reflectance x 1e4 + 1000 (uint16), bands in the card's order; those of features as
+        `engine.models.coding` keeps them. Or float32 of published vectors.
     valid : bool (..., y, x)
     card : ModelCard
 
@@ -33,7 +38,19 @@ def prepare_input(
         x = (x - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
         np.clip(x, *card.clip, out=x)
-    return _standardise(x, valid, card)
+    first = len(card.imagery)
+    for number, band in enumerate(card.bands[first:], first):
+        x[..., number, :, :] = decode_ground(stored[..., number, :, :], *card.ranges[band])
+    x = _standardise(x, valid, card)
+    if card.ranges:
+        ground = x[..., first:, :, :]
+        np.copyto(ground, np.float32(card.fill), where=np.isnan(ground))
+    return x
+
+
+def seen_in(stored: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.bool_]:
+    """Where stored examples (n, band, y, x) have all imagery, or published vectors, of the card."""
+    return np.asarray(is_valid(stored[:, : len(card.imagery)]).all(axis=1))
 
 
 def prepare_image(
@@ -69,8 +86,9 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored patches, valid where no band is 0; float32 of published
-        vectors, valid where none is NaN; or, for a graph network, packed graphs (n, 50, 5).
+    x : uint16 (n, band, y, x), stored patches, valid where no band of imagery is 0; float32 of
+        published vectors, valid where none is NaN; or, for a graph network, packed graphs
+        (n, 50, 5).
     card : ModelCard
 
     Returns
@@ -79,7 +97,7 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
     """
     if x.ndim == 3:
         return x.astype(np.float32)
-    return prepare_input(x, np.asarray(is_valid(x).all(axis=1)), card)
+    return prepare_input(x, seen_in(x, card), card)
 
 
 def is_valid(x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:

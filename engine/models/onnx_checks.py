@@ -31,7 +31,7 @@ __all__ = [
 
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _REFUSED = {
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "steers what is computed"),
+    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), "controls the flow of the computation"),
     **dict.fromkeys(
         ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial"),
         "draws random numbers",
@@ -103,7 +103,7 @@ def require_package(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise WeightsError(
-            "the model is an ONNX file, and what reads these is not installed",
+            "the model is an ONNX file, and the packages that read such files are not installed",
             got=f"no package {name}",
             expected="onnx and onnxruntime",
             remedy='pip install "natmap[onnx]", on workers too',
@@ -204,8 +204,8 @@ def _check_operators(model: Any, onnx: Any) -> None:
         raise WeightsError(
             "the network brings functions or a training of its own",
             got=", ".join(f.name for f in model.functions[:5]) or "training_info",
-            expected="operators of ONNX alone",
-            remedy="write them out first: onnx.inliner.inline_local_functions",
+            expected="operators of the ONNX standard alone",
+            remedy="inline the functions first: onnx.inliner.inline_local_functions",
         )
     if len(model.graph.node) > _MOST_NODES:
         raise WeightsError(
@@ -217,11 +217,11 @@ def _check_operators(model: Any, onnx: Any) -> None:
     for domain in (*versions, *{node.domain for node in model.graph.node}):
         if domain not in _DOMAINS:
             raise WeightsError(
-                "the network needs operators that are not of ONNX",
+                "the network needs operators that are not part of ONNX",
                 got=f"domain {domain}",
                 expected="ai.onnx or ai.onnx.ml",
-                remedy="export it without optimisations of one runtime, and without operators "
-                "of its own",
+                remedy="export it without the optimisations of one runtime, and without custom "
+                "operators",
             )
     kinds = onnx.AttributeProto
     for node in model.graph.node:
@@ -231,14 +231,14 @@ def _check_operators(model: Any, onnx: Any) -> None:
             onnx.defs.get_schema(node.op_type, max(version, 1), domain)
         except Exception as error:
             raise WeightsError(
-                "the network needs an operator that is not of ONNX",
+                "the network needs an operator that is not part of ONNX",
                 got=f"{node.op_type} of opset {version}",
             ) from error
         why = _REFUSED.get(node.op_type)
         if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
             why = "may draw random numbers"
         if any(a.type in (kinds.GRAPH, kinds.GRAPHS) or a.ref_attr_name for a in node.attribute):
-            why = why or "holds a network of its own"
+            why = why or "contains a subgraph"
         if why:
             raise WeightsError(
                 "the network needs an operator that natmap does not run",
@@ -278,7 +278,7 @@ def _fix_input(graph: Any, form: Form, onnx: Any) -> tuple[str, int, int]:
     if kind.elem_type != onnx.TensorProto.FLOAT or len(given) != 4:
         name = onnx.TensorProto.DataType.keys()[kind.elem_type] if kind.elem_type < 17 else "?"
         raise WeightsError(
-            "the network's input is another one",
+            "the network's input has the wrong type or number of axes",
             got=f"{name} of {len(given)} axes",
             expected=wanted,
             remedy="export it with the bands as second axis",
@@ -287,7 +287,8 @@ def _fix_input(graph: Any, form: Form, onnx: Any) -> tuple[str, int, int]:
     side = form.side or given[2]
     if side is None:
         raise WeightsError(
-            "the network's file does not say the side of its input", remedy="say it: --set patch=32"
+            "the network's file does not give the side of its input",
+            remedy="say it: --set patch=32",
         )
     shape = (batch, form.bands, side, side)
     if not 0 < batch <= _MOST_BATCH or any(
@@ -321,9 +322,9 @@ def _infer(model: Any, onnx: Any) -> dict[str, tuple[int, ...]]:
         onnx.checker.check_model(found)
     except Exception as error:  # of onnx, in C++, several kinds
         raise WeightsError(
-            "the network does not hold together",
+            "the shapes of the network contradict each other",
             got=str(error).strip(),
-            remedy="look at it with onnx.checker.check_model; a batch that was fixed at export in "
+            remedy="check it with onnx.checker.check_model; a batch that was fixed at export in "
             "some places must be fixed at the input too",
         ) from error
     del graph.output[:]
@@ -343,7 +344,7 @@ def _infer(model: Any, onnx: Any) -> dict[str, tuple[int, ...]]:
     ]
     if open_ended:
         raise WeightsError(
-            "shapes within the network cannot be told before it runs",
+            "the shapes within the network are not known before it runs",
             got=", ".join(open_ended[:3]),
             remedy="export it with a fixed batch and a fixed side",
         )

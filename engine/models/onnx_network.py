@@ -150,7 +150,7 @@ def _open(content: bytes, device: str) -> Any:
         session = ort.InferenceSession(content, options, providers=providers)
     except Exception as error:  # of onnxruntime, in C++, several kinds
         raise WeightsError(
-            "onnxruntime does not take the network",
+            "onnxruntime cannot load the network",
             got=str(error).strip(),
             remedy="export it for an older opset, or install a newer onnxruntime",
         ) from error
@@ -158,6 +158,6 @@ def _open(content: bytes, device: str) -> Any:
         raise RunError(
             "onnxruntime's CUDA does not work here",
             got="device: cuda",
-            remedy="look at its versions of CUDA and cuDNN, or set device to cpu",
+            remedy="check the versions of CUDA and cuDNN, or set device to cpu",
         )
     return session

@@ -52,7 +52,7 @@ def located(tensor: Any) -> tuple[str, int, int | None]:
     name = told.get("location", "")
     if not name or name.startswith(".") or any(c in name for c in "/\\:\0"):
         raise WeightsError(
-            "the network's data does not lie beside it",
+            "the network's data does not lie in its folder",
             got=name,
             expected="the name of a file in its folder",
             remedy="save it again: onnx.save(..., save_as_external_data=True, location='data.bin')",
@@ -61,9 +61,13 @@ def located(tensor: Any) -> tuple[str, int, int | None]:
         first, length = int(told.get("offset", "0")), told.get("length")
         found = None if length is None else int(length)
     except ValueError as error:
-        raise WeightsError("a tensor's place is no number", got=str(error)) from error
+        raise WeightsError(
+            "the offset or length of a tensor is not a number", got=str(error)
+        ) from error
     if first < 0 or (found is not None and found < 0):
-        raise WeightsError("a tensor's place is no place", got=f"{tensor.name}: {first}, {found}")
+        raise WeightsError(
+            "the offset or length of a tensor is not valid", got=f"{tensor.name}: {first}, {found}"
+        )
     return name, first, found
 
 

@@ -35,7 +35,7 @@ from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
 from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Images
+from engine.recipes.sections import Cube, Images
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
 from engine.store.location import Bucket, location_of
 from engine.store.repository import Store
@@ -72,7 +72,7 @@ def examine(target: str | None = None) -> Iterator[Finding]:
     if target.endswith((".yaml", ".yml")):
         yield from _recipe(Path(target))
     else:
-        yield _checked("store", lambda: _store(target, None))
+        yield _checked("store", lambda: _own_store(target))
 
 
 def _checked(name: str, look: Callable[[], Finding | str]) -> Finding:
@@ -232,6 +232,19 @@ def _recipe(path: Path) -> Iterator[Finding]:
     yield _checked("plan", lambda: _plan(recipe, path.parent))
 
 
+def _own_store(address: str) -> Finding | str:
+    """A store that is named itself: it is there, or the name is wrong."""
+    place = location_of(address, None)
+    if Store.exists(place):
+        return _store(address, None)
+    raise StoreError(
+        "there is no store",
+        got=place,
+        expected="a store, or a recipe that ends in .yaml or .yml",
+        remedy="look at the spelling; a recipe's store is made by its first run",
+    )
+
+
 def _store(address: str, base: Path | None) -> Finding | str:
     place = location_of(address, base)
     if isinstance(place, Bucket):
@@ -291,7 +304,8 @@ def _catalogue(recipe: Recipe, base: Path) -> str:
     card, where = find_source(imagery, base)
     area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
     names = [band_name(band) for band in imagery.bands or ()]
-    found = search(card, where, area, imagery, names)
+    cube = getattr(recipe, "cube", Cube())
+    found = search(card, where, area, imagery, names, base, cube.labels)
     item = found.items[-1]
     name = next(name for name in (*names, *BANDS) if name in item.assets)
     access = Access(make_signer(card), hosts=open_hosts(where, imagery))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -17,6 +17,8 @@ from engine.models.card import ModelCard
 from engine.models.mlm import mlm_fields
 from engine.pipeline.made_from import items_by_tile, tiles_before
 from engine.pipeline.prepare import Prepared
+from engine.recipes.periods import CubePeriod
+from engine.recipes.sections import Cube
 from engine.runs.schedule import Schedule, Status
 from engine.runs.why import Why
 from engine.store.ledger import State
@@ -41,8 +43,8 @@ class Made:
     Attributes
     ----------
     runs : that made the map's tiles; number 0 is one that the store knows nothing of.
-    recipe, software, model, period : of the newest of them; where the store knows of none, the
-        recipe at hand, and no software.
+    recipe, software, model, period, periods : of the newest of them; where the store knows of
+        none, the recipe at hand, and no software.
     card : of the model, None where the one at hand is another.
     items : that the map was made from.
     notes : where that is not what the recipe at hand says.
@@ -56,6 +58,7 @@ class Made:
     period: tuple[date, date]
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
+    periods: Mapping[str, CubePeriod] = field(default_factory=dict)
 
 
 def made_of(
@@ -136,6 +139,7 @@ def made_of(
         _period(told, prepared, made_from),
         made_from,
         tuple(notes),
+        _periods(told, prepared),
     )
 
 
@@ -172,9 +176,18 @@ def _period(
 ) -> tuple[date, date]:
     """First and last day of imagery: as asked for of the main source, or else as found."""
     section = told.get(prepared.product.main(prepared.recipe)) or {}
+    if periods := _periods(told, prepared):
+        return min(p.start for p in periods.values()), max(p.end for p in periods.values())
     if asked := section.get("period"):
         return date.fromisoformat(asked["first"]), date.fromisoformat(asked["last"])
     if year := section.get("year"):
         return date(year, 1, 1), date(year, 12, 31)
     days = sorted(item.solar_day for item in items)
     return days[0], days[-1]
+
+
+def _periods(told: Mapping[str, Any], prepared: Prepared) -> dict[str, CubePeriod]:
+    """Periods of a cube, by label; none where it has one composite."""
+    if not isinstance(getattr(prepared.recipe, "cube", None), Cube):
+        return {}
+    return Cube.model_validate(told.get("cube") or {}).labels

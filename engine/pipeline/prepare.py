@@ -13,7 +13,7 @@ from engine.catalog.snapshot import read_snapshot, write_snapshot
 from engine.environment import require_numbers
 from engine.errors import CatalogError
 from engine.grid.grid import Grid, Tile
-from engine.items import band_name
+from engine.items import cube_band
 from engine.products.product import SNAPSHOT, Context, Product, Resolved
 from engine.products.registry import find_product
 from engine.recipes.run import Recipe
@@ -55,7 +55,7 @@ class Prepared:
     @property
     def band_names(self) -> list[str]:
         """B-names of the bands: part of the store's identity, so that `blue` equals `B02`."""
-        return [band_name(band) for band in self.resolved.bands]
+        return [cube_band(band) for band in self.resolved.bands]
 
     def open_store(self) -> Store:
         """The store, made if it is new.

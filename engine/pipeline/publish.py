@@ -150,6 +150,7 @@ def _publish(
     facts = Facts(
         name=recipe.name,
         period=made.period,
+        periods=tuple((label, p.start, p.end) for label, p in made.periods.items()),
         sources=sources_of(made.items),
         software=made.software,
         model=made.model,

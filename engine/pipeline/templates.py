@@ -164,6 +164,8 @@ cities:                           # embedded by one model, with one cell
 # neighbours: 5
 # rounds: 1
 # most: 500                       # labels of each class and city that take part
+# center: city                    # remove each city's mean vector first
+# water: 0.8                      # share of published water that makes a cell LCZ G; null: never
 out: ./pseudo-labels
 """,
     "train-head": """\

@@ -12,11 +12,13 @@ from pydantic import Field
 from engine.errors import CardError, RecipeError
 from engine.infer.cells import score_cells
 from engine.infer.vectors import VectorType, vector_arrays, vector_outputs
-from engine.items import band_name
+from engine.items import cube_band
 from engine.models.card import ModelCard
+from engine.models.card_parts import Ranges
 from engine.products.common import RESOURCES
+from engine.products.features import GroundSource, Stack
 from engine.recipes.sections import Device, GridChoice, ModelChoice
-from engine.runs.stage import Input, Output, Stage
+from engine.runs.stage import Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
@@ -38,7 +40,7 @@ class ScoreCells:
     """composite -> scores/probability and, in the same pass, scores/embedding."""
 
     card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    stack: Stack  # of the card's bands
     device: Device
     precision: str
     embedding: VectorType = None
@@ -48,7 +50,7 @@ class ScoreCells:
         from engine.infer.predict import get_predictor
 
         halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
+        stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
         predictor = get_predictor(self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
@@ -60,11 +62,16 @@ class ScoreCells:
 
 
 def require_classifier(
-    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], vectors: bool = False
+    card: ModelCard,
+    choice: GridChoice,
+    bands: tuple[str, ...],
+    ground: Ranges | None = None,
+    vectors: bool = False,
 ) -> None:
     """Refuse a card or a grid with which cells cannot be scored.
 
-    `bands` are a cube's, or (`vectors`) channels of published embeddings.
+    `bands` are a cube's, beside features of the ranges `ground`; or (`vectors`) channels of
+    published embeddings.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def require_classifier(
         raise CardError(
             "product lcz needs a classifier of patches",
             got=f"{card.name}: {card.architecture}",
-            remedy="product: ugs is made with segmenters",
+            remedy="products ugs and cover are made with segmenters of other classes than 1 to 17",
         )
     if card.encodes:
         raise CardError(
@@ -82,7 +89,7 @@ def require_classifier(
             got=f"{card.name}: an encoder, with features alone",
             remedy="product: embedding (or natmap embed) is made with encoders",
         )
-    card.check_cube(bands, choice.resolution, vectors)
+    card.check_cube(bands, choice.resolution, ground, vectors)
     # whole inference blocks, so that no batch is cut by a tile's edge
     unit = card.block * card.step
     if choice.tile % unit:
@@ -95,7 +102,11 @@ def require_classifier(
 
 
 def score_stages(
-    choice: CellModel, grid: GridChoice, card: ModelCard, bands: tuple[str, ...]
+    choice: CellModel,
+    grid: GridChoice,
+    card: ModelCard,
+    bands: tuple[str, ...],
+    ground: GroundSource,
 ) -> list[Stage]:
     """Scores of the composite's cells, and their embedding where it is asked for.
 
@@ -105,20 +116,20 @@ def score_stages(
     grid : of the recipe.
     card : of a classifier of patches.
     bands : of the cube, as named there.
+    ground : features beside it.
     """
     card.check_precision(choice.precision)
-    names = [band_name(band) for band in bands]
-    order = tuple(names.index(band) for band in card.bands)
-    patch_input = Input("composite", card.halo * card.resolution)
+    names = [cube_band(band) for band in bands]
+    stack = Stack(tuple(names.index(band) for band in card.imagery), ground.places(card))
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
     outputs, parameters = scores_of(choice, grid, card)
     return [
         Stage(
             "scores",
-            ScoreCells(card, order, choice.device, choice.precision, choice.embedding),
+            ScoreCells(card, stack, choice.device, choice.precision, choice.embedding),
             outputs,
-            (patch_input,),
+            stack.inputs(card.halo * card.resolution),
             version=3,
             parameters=parameters,
             resource=RESOURCES[choice.device],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,13 +21,21 @@ from engine.items import band_name
 from engine.legend import Reason
 from engine.prefetch import ahead
 from engine.products.common import REASON_ATTRS, gaps_of
+from engine.products.periods import StackPeriods
 from engine.products.sources import SceneSource
+from engine.recipes.periods import CubePeriod
 from engine.recipes.sections import Cube, GridChoice
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
-from engine.store.arrays import ArraySpec
+from engine.store.arrays import ArraySpec, day_index
 
-__all__ = ["SEASON", "ComposeScenes", "ComposeUnread", "ReadScenes", "composite_stages"]
+__all__ = [
+    "SEASON",
+    "ComposeScenes",
+    "ComposeUnread",
+    "ReadScenes",
+    "composite_stages",
+]
 
 SEASON = 40
 """Days that a composite is planned for: a strip of all of them is held at once."""
@@ -71,6 +80,7 @@ class Composer:
     snow: bool
     strip: int  # rows at once
     blue: int = 0  # position of the band that shows missed clouds best
+    group: str = "composite"  # that it writes
 
     @property
     def halo(self) -> int:
@@ -94,12 +104,12 @@ class Composer:
         h = self.halo
         core = scl[:, h : scl.shape[1] - h, h : scl.shape[2] - h]
         reduced = reduce_days(self.method, bands, usable)
-        out["composite/bands"][:, rows] = reduced
-        out["composite/observations"][rows] = seen
+        out[f"{self.group}/bands"][:, rows] = reduced
+        out[f"{self.group}/observations"][rows] = seen
         blue = self.blue
-        out["composite/dissent"][rows] = count_dissent(bands[:, blue], usable, reduced[blue])
+        out[f"{self.group}/dissent"][rows] = count_dissent(bands[:, blue], usable, reduced[blue])
         inside = None if suspect is None else suspect[rows]
-        out["composite/reason"][rows] = explain(seen, core, inside)
+        out[f"{self.group}/reason"][rows] = explain(seen, core, inside)
 
     def blank(self, task: TileTask, suspects: tuple[bytes, ...]) -> tuple[Any, Any]:
         """Arrays of a tile without any day, and where suspect items were left out."""
@@ -109,10 +119,10 @@ class Composer:
         none = np.zeros((0, n, n), np.uint8)
         seen = np.zeros((n, n), np.uint16)
         out = {
-            "composite/bands": np.zeros((*spec.lead_shape, n, n), np.uint16),
-            "composite/observations": seen,
-            "composite/dissent": np.zeros((n, n), np.uint8),
-            "composite/reason": explain(seen, none, suspect),
+            f"{self.group}/bands": np.zeros((*spec.lead_shape, n, n), np.uint16),
+            f"{self.group}/observations": seen,
+            f"{self.group}/dissent": np.zeros((n, n), np.uint8),
+            f"{self.group}/reason": explain(seen, none, suspect),
         }
         return out, suspect
 
@@ -191,59 +201,70 @@ def composite_stages(
 ) -> list[Stage]:
     """The stages that end in a composite.
 
+    Of a cube with periods each has a composite of its own, `composite-LABEL`, which is stale where
+    one of its own days is; `composite` puts them one behind the other.
+
     Parameters
     ----------
     cube : how scenes become a composite.
     choice : of the grid.
-    bands : as the recipe or the model names them; coordinates of the store.
+    bands : of the scenes, as the recipe or the model names them; coordinates of the store.
     scenes : what is read; its index may follow, before the first part is asked for.
     """
-    access = scenes.access
-    names = tuple(band_name(band) for band in bands)
-    resolution, chunk = choice.resolution, choice.chunk_pixels
+    found = [_scene_stage(choice, bands, scenes)] if cube.keep_scenes else []
+    if not cube.periods:
+        return [*found, _composite_stage("composite", None, cube, choice, bands, scenes)]
+    groups = {label: f"composite-{label}" for label in cube.labels}
+    found += [
+        _composite_stage(groups[label], period, cube, choice, bands, scenes)
+        for label, period in cube.labels.items()
+    ]
+    every = tuple(f"{band}@{label}" for label in cube.labels for band in bands)
+    found.append(
+        Stage(
+            "composite",
+            StackPeriods(tuple(groups.values())),
+            _arrays("composite", choice, every),
+            tuple(Input(group) for group in groups.values()),
+            parameters={"periods": list(groups)},
+            gigabytes=1.0 + 3 * len(every) * choice.tile**2 * 2 / 1e9,
+            guess=0.01,
+        )
+    )
+    return found
+
+
+def _spec(choice: GridChoice, path: str, dtype: str, fill: int, **more: Any) -> ArraySpec:
+    return ArraySpec(path, dtype, choice.resolution, choice.chunk_pixels, fill, **more)
+
+
+def _arrays(group: str, choice: GridChoice, bands: tuple[str, ...]) -> tuple[ArraySpec, ...]:
+    """What a composite consists of."""
+    spec = partial(_spec, choice)
     labels = (("band", bands),)
-    n = choice.tile
-
-    def spec(path: str, dtype: str, fill: int, **more: object) -> ArraySpec:
-        return ArraySpec(path, dtype, resolution, chunk, fill, **more)  # type: ignore[arg-type]
-
-    composite = (
-        spec("composite/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
-        spec("composite/observations", "uint16", 0, attrs={"long_name": "usable days"}),
-        spec("composite/dissent", "uint8", 0, attrs={"long_name": _DISSENT}),
+    return (
+        spec(f"{group}/bands", "uint16", 0, leading=labels, attrs=ATTRS, codec="lz4"),
+        spec(f"{group}/observations", "uint16", 0, attrs={"long_name": "usable days"}),
+        spec(f"{group}/dissent", "uint8", 0, attrs={"long_name": _DISSENT}),
         spec(
-            "composite/reason",
+            f"{group}/reason",
             "uint8",
             int(Reason.NOT_COMPUTED),
             outside=int(Reason.OUTSIDE_AREA),
             attrs=REASON_ATTRS,
         ),
     )
-    parameters = {
-        "bands": names,
-        "method": cube.composite,
-        "cloud_dilation": cube.cloud_dilation,
-        "mask_snow": cube.mask_snow,
-    }
-    # absent unless asked for: scenes read before there was such a thing stay as they are
-    checked = {"verify": True} if access.verify else {}
-    blue = names.index("B02") if "B02" in names else 0
-    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue)
-    strip = SEASON * len(bands) * n * chunk * 2 * 2.5 / 1e9
-    if not cube.keep_scenes:
-        unread = ComposeUnread(*how, bands=names, access=access)
-        return [
-            Stage(
-                "composite",
-                unread,
-                composite,
-                version=2,
-                parameters=parameters | checked,
-                parts=lambda tile: scenes.index.whole(tile),
-                gigabytes=1.0 + 2 * strip,
-            )
-        ]
-    compose = ComposeScenes(*how)
+
+
+def _checked(scenes: SceneSource) -> dict[str, bool]:
+    """Absent unless asked for: scenes read before there was such a thing stay as they are."""
+    return {"verify": True} if scenes.access.verify else {}
+
+
+def _scene_stage(choice: GridChoice, bands: tuple[str, ...], scenes: SceneSource) -> Stage:
+    names = tuple(band_name(band) for band in bands)
+    spec = partial(_spec, choice)
+    labels = (("band", bands),)
     stored = (
         spec("scenes/bands", "uint16", 0, daily=True, leading=labels, attrs=ATTRS, codec="lz4"),
         spec("scenes/scl", "uint8", 0, daily=True, attrs=_SCL_ATTRS, codec="lz4"),
@@ -256,24 +277,61 @@ def composite_stages(
             codec="lz4",
         ),
     )
-    return [
-        Stage(
-            "scenes",
-            ReadScenes(names, resolution, access),
-            stored,
-            parameters={"bands": names, **checked},
-            parts=lambda tile: scenes.index.days(tile),
-            daily=True,
-            gigabytes=1.0 + 6 * len(bands) * n * n * 2 / 1e9,
-        ),
-        Stage(
-            "composite",
-            compose,
-            composite,
-            (Input("scenes", widest_dilation(cube.cloud_dilation, resolution) * resolution),),
-            parameters=parameters,
-            parts=lambda tile: scenes.index.suspects(tile),
-            upstream="withdrawn item",
-            gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
-        ),
-    ]
+    return Stage(
+        "scenes",
+        ReadScenes(names, choice.resolution, scenes.access),
+        stored,
+        parameters={"bands": names, **_checked(scenes)},
+        parts=lambda tile: scenes.index.days(tile),
+        daily=True,
+        gigabytes=1.0 + 6 * len(bands) * choice.tile**2 * 2 / 1e9,
+    )
+
+
+def _composite_stage(
+    name: str,
+    period: CubePeriod | None,
+    cube: Cube,
+    choice: GridChoice,
+    bands: tuple[str, ...],
+    scenes: SceneSource,
+) -> Stage:
+    """A composite of a period's days; None: of all."""
+    names = tuple(band_name(band) for band in bands)
+    resolution, chunk = choice.resolution, choice.chunk_pixels
+    parameters = {
+        "bands": names,
+        "method": cube.composite,
+        "cloud_dilation": cube.cloud_dilation,
+        "mask_snow": cube.mask_snow,
+    }
+    blue = names.index("B02") if "B02" in names else 0
+    how = (cube.composite, resolution, cube.cloud_dilation, cube.mask_snow, chunk, blue, name)
+    strip = SEASON * len(bands) * choice.tile * chunk * 2 * 2.5 / 1e9
+    outputs = _arrays(name, choice, bands)
+    holds: dict[str, Any] = {} if period is None else {"holds": period.holds}
+    guess = None if period is None else 0.02  # seconds, as of a composite of all days
+    if not cube.keep_scenes:
+        return Stage(
+            name,
+            ComposeUnread(*how, bands=names, access=scenes.access),
+            outputs,
+            version=2,
+            parameters=parameters | _checked(scenes),
+            parts=lambda tile: scenes.index.whole(tile, **holds),
+            gigabytes=1.0 + 2 * strip,
+            guess=guess,
+        )
+    halo = widest_dilation(cube.cloud_dilation, resolution) * resolution
+    days = None if period is None else (day_index(period.start), day_index(period.end))
+    return Stage(
+        name,
+        ComposeScenes(*how),
+        outputs,
+        (Input("scenes", halo, days=days),),
+        parameters=parameters,
+        parts=lambda tile: scenes.index.suspects(tile, **holds),
+        upstream="withdrawn item",
+        gigabytes=1.0 + 1.5 * strip,  # one strip is read while another is sorted
+        guess=guess,
+    )

@@ -18,6 +18,9 @@ from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.composite_windows import composite_window_stage
+from engine.products.features import GroundSource
+from engine.products.periods import cube_bands
 from engine.products.product import (
     Context,
     Mask,
@@ -28,13 +31,10 @@ from engine.products.product import (
     fit_grid,
 )
 from engine.products.sources import ImageSource, SceneSource
-from engine.products.windows import (
-    PERCENT,
-    composite_window_stage,
-    require_segmenter,
-    window_stages,
-)
+from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
+from engine.recipes.features import Features
+from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
@@ -55,6 +55,9 @@ class CoverRecipe(Recipe):
     product: Literal["cover"]
     images: Images | None = Field(None, description="of 1 m; or imagery")
     imagery: Imagery | None = Field(None, description="scenes, for a map at their resolution")
+    features: Features | None = Field(
+        None, description="of the ground: bands of a model beside those of imagery"
+    )
     cube: Cube = Cube()
     model: ModelChoice
 
@@ -62,7 +65,7 @@ class CoverRecipe(Recipe):
     @classmethod
     def _at_one_metre(cls, values: Any) -> Any:
         of_images = isinstance(values, Mapping) and values.get("images") is not None
-        return at_one_metre(values) if of_images else values
+        return at_one_metre(values) if of_images else spanned(values)
 
     @model_validator(mode="after")
     def _one(self) -> CoverRecipe:
@@ -70,6 +73,10 @@ class CoverRecipe(Recipe):
             raise ValueError("give images, or imagery: land cover is made of one of the two")
         if self.images is not None and self.cube != Cube():
             raise ValueError("cube: goes with imagery; images are not composed")
+        if self.imagery is not None:
+            self.cube.require_within(self.imagery.period)
+        if self.images is not None and self.features is not None:
+            raise ValueError("features: goes with imagery; a model of images looks at no others")
         return self
 
 
@@ -165,36 +172,40 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     if card.segments and not card.names:
         raise CardError(
             "product cover needs a model with classes of its own",
-            got=f"{card.name}: {card.architecture} of green space",
-            remedy="train one: natmap init train-cover",
+            got=f"{card.name}: {card.architecture} of "
+            + ("local climate zones" if card.zones else "green space"),
+            remedy="product: lcz" if card.zones else "train one: natmap init train-cover",
         )
     images = None if recipe.images is None else ImageSource(recipe.images, base)
-    scenes = None if recipe.imagery is None else SceneSource(recipe.imagery, base)
-    asked = recipe.imagery.bands if recipe.imagery else None
-    bands = asked or card.bands
-    require_segmenter(card, choice, bands)
+    scenes, read, bands = None, card.bands, card.bands
+    if recipe.imagery is not None:
+        scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
+        read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     _require_cells(choice)
     examine_weights(card)
     area, notes = find_area(recipe, base)
+    ground = GroundSource(recipe.features, base, area, scenes.year if scenes else 0, choice)
+    require_segmenter(card, choice, bands, ground.ranges)
     mask, own = Mask(recipe, base), Polygons()
     if images is not None:
         stages = window_stages(recipe.model, choice, card, images, own, mask)
     else:
         assert scenes is not None
-        stages = composite_stages(recipe.cube, choice, bands, scenes)
-        stages.append(composite_window_stage(recipe.model, choice, card, bands, own, mask))
+        stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, read, scenes)]
+        stages.append(composite_window_stage(recipe.model, choice, card, bands, own, mask, ground))
     stages += _map_stages(choice, card)
     grid, _ = fit_grid(area, choice, stages, float(CELL), unit=card.resolution)
     own.bind([area.geometry], grid)
-    notes += mask.find(grid, area)
+    ground.bind(grid)
+    notes += [*mask.find(grid, area), *ground.notes]
     if images is not None:
         around = area.grown(card.patch * card.resolution)
         found, doubts = images.find(around, card.bands, grid, tell=context.tell)
         answers = {"images": found}
     else:
         assert scenes is not None
-        found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
-        answers = {"imagery": found}
+        found, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
+        answers = {"imagery": found, **ground.find()}
     # in cells of the shares; the kernel cuts its pixels by the area itself
     support = Support(area.grown(0.75 * CELL), grid, float(CELL))
     return Resolved(
@@ -343,7 +354,7 @@ PRODUCT = Product(
     "cover",
     CoverRecipe,
     _resolve,
-    ("images", "imagery"),
+    ("images", "imagery", "features"),
     _TEMPLATE,
     reference="classes",
     item="image",

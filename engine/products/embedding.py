@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
-
+from engine.cube.published.opening import name_of
 from engine.errors import CardError, RecipeError
 from engine.grid.area import Support
 from engine.infer.aggregate import aggregate_names
 from engine.infer.vectors import vector_arrays
-from engine.items import band_name
+from engine.items import cube_band
 from engine.legend import Reason, Scale
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.composite import composite_stages
+from engine.products.features import GroundSource, Stack
 from engine.products.lcz import LczRecipe
+from engine.products.periods import cube_bands
 from engine.products.product import Context, Product, Resolved, find_area, fit_grid
 from engine.products.published import SHARE_OF_WATER, AggregatePublished, PublishedSource
 from engine.products.sources import SceneSource
@@ -34,54 +34,16 @@ from engine.products.vectors import (
     unit_of,
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
-from engine.recipes.embeddings import Embeddings
+from engine.recipes.embeddings import EmbeddingRecipe, Embeddings
 from engine.recipes.heads import HeadRecipe
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Cube, Imagery, ModelChoice
-from engine.runs.stage import Input, Stage
+from engine.recipes.sections import ModelChoice
+from engine.runs.stage import Input, Part, Stage
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PRODUCT", "EmbeddingRecipe", "embedding_of"]
+__all__ = ["PRODUCT", "embedding_of"]
 
 _SUFFIX = "-embedding"
-
-
-class EmbeddingRecipe(Recipe):
-    """What an embedding is told."""
-
-    product: Literal["embedding"]
-    imagery: Imagery | None = None
-    embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
-    cube: Cube = Cube()
-    model: ModelChoice | None = Field(
-        None, description="the network; without it cells have the statistics of their pixels"
-    )
-    cell: float = Field(320.0, gt=0, le=1e5, description="side of a cell, metres")
-    vectors: Literal["float32", "float16", "int8"] = Field(
-        "float16", description="how they are stored; int8 has a scale for each vector"
-    )
-
-    @field_validator("mask")
-    @classmethod
-    def _unmasked(cls, value: object) -> object:
-        if value is not None:
-            raise ValueError("an embedding is not masked; mask what is made of it")
-        return value
-
-    @model_validator(mode="after")
-    def _one_source(self) -> EmbeddingRecipe:
-        if (self.imagery is None) == (self.embeddings is None):
-            raise ValueError("give exactly one of imagery, embeddings")
-        if self.embeddings is not None and self.model is not None:
-            raise ValueError("model: published embeddings are aggregated without one")
-        return self
-
-    @model_validator(mode="after")
-    def _whole(self) -> EmbeddingRecipe:
-        pixels = self.cell / self.grid.resolution
-        if not math.isclose(pixels, round(pixels)) or round(pixels) < 1:
-            raise ValueError(f"cell: {self.cell:g} m is not a multiple of grid.resolution")
-        return self
 
 
 def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
@@ -112,6 +74,7 @@ def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
         grid=recipe.grid,
         imagery=recipe.imagery,
         embeddings=recipe.embeddings,
+        features=recipe.features,
         cube=recipe.cube,
         model=None if published else ModelChoice(**chosen),
         vectors=recipe.model.embedding or "float16",
@@ -140,32 +103,30 @@ def _resolve(recipe: EmbeddingRecipe, context: Context) -> Resolved:
     if recipe.embeddings is not None:
         return _published(recipe, recipe.embeddings, base)
     assert recipe.imagery is not None, "the recipe has one of both"
-    bands = recipe.imagery.bands or (card.bands if card else None)
-    if bands is None:
-        raise RecipeError(
-            "the recipe names no bands and no model that would",
-            expected="imagery.bands, or a model card",
-        )
-    if card is not None:
-        card.check_cube(bands, recipe.grid.resolution)
+    read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     _require_cells(recipe)
     area, notes = find_area(recipe, base)
-    scenes = SceneSource(recipe.imagery, base)
-    features = _features(card, [band_name(band) for band in bands])
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
-    stages += [_stage(recipe, card, bands, features), *_map_stages(recipe, features)]
+    scenes = SceneSource(recipe.imagery, base, recipe.cube.labels)
+    ground = GroundSource(recipe.features, base, area, scenes.year, choice)
+    if card is not None:
+        card.check_cube(bands, recipe.grid.resolution, ground.ranges)
+    features = _features(card, [cube_band(band) for band in bands], ground)
+    stages = ground.stages(choice) if card is not None and card.ranges else []
+    stages += composite_stages(recipe.cube, choice, read, scenes)
+    stages += [_stage(recipe, card, bands, features, ground), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, choice, stages, recipe.cell, unit=recipe.cell)
-    answer, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
-    what = card.name if card else "statistics of " + ", ".join(map(band_name, bands))
+    ground.bind(grid)
+    answer, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
+    what = card.name if card else "statistics of " + ", ".join(map(cube_band, bands))
     return Resolved(
         area,
         grid,
         Support(area, grid, recipe.cell),
         bands,
-        {"imagery": answer},
+        {"imagery": answer, **ground.find()},
         tuple(stages),
         _form(recipe, card, features, what),
-        (*notes, *doubts),
+        (*notes, *doubts, *ground.notes),
         card,
     )
 
@@ -174,18 +135,20 @@ def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resol
     _require_cells(recipe)
     source = PublishedSource(wanted, base)
     area, notes = find_area(recipe, base)
-    features = _features(None, source.channels)
-    stages = [_published_stage(recipe, source, features), *_map_stages(recipe, features)]
+    ground = GroundSource(recipe.features, base, area, wanted.year, recipe.grid)
+    features = _features(None, source.channels, ground)
+    stages = [_published_stage(recipe, source, features, ground), *_map_stages(recipe, features)]
     grid, _ = fit_grid(area, recipe.grid, stages, recipe.cell, unit=recipe.cell)
+    ground.bind(grid)
     return Resolved(
         area,
         grid,
         Support(area, grid, recipe.cell),
         (),
-        {"embeddings": source.find(area)},
+        {"embeddings": source.find(area), **ground.find()},
         tuple(stages),
-        _form(recipe, None, features, f"statistics of {Path(source.place).name}, {wanted.year}"),
-        tuple(notes),
+        _form(recipe, None, features, f"statistics of {name_of(source.place)}, {wanted.year}"),
+        (*notes, *ground.notes),
     )
 
 
@@ -201,10 +164,14 @@ def _require_cells(recipe: EmbeddingRecipe) -> None:
         )
 
 
-def _features(card: ModelCard | None, names: Sequence[str]) -> tuple[int | str, ...]:
-    if card is not None:
-        return tuple(range(card.features))
-    return aggregate_names(names)
+def _features(
+    card: ModelCard | None, names: Sequence[str], ground: GroundSource
+) -> tuple[int | str, ...]:
+    """Names of a vector's components; a network's are numbers."""
+    if card is None:
+        return (*aggregate_names(names), *ground.names)
+    numbers = range(card.features)
+    return (*map(str, numbers), *ground.names) if ground else tuple(numbers)
 
 
 def _outputs(recipe: EmbeddingRecipe, features: tuple[int | str, ...]) -> tuple[ArraySpec, ...]:
@@ -227,34 +194,43 @@ def _stage(
     card: ModelCard | None,
     bands: tuple[str, ...],
     features: tuple[int | str, ...],
+    ground: GroundSource,
 ) -> Stage:
     grid, cell, kind = recipe.grid, recipe.cell, recipe.vectors
-    names = [band_name(band) for band in bands]
-    parameters: dict[str, object] = {"cell": cell, "dtype": kind}
+    names = [cube_band(band) for band in bands]
+    parameters: dict[str, object] = {"cell": cell, "dtype": kind, **ground.parameters}
     if card is not None:
         assert recipe.model is not None
-        order = tuple(names.index(band) for band in card.bands)
+        stack = Stack(tuple(names.index(band) for band in card.imagery), ground.places(card))
         embed: EmbedCells | AggregatePixels = EmbedCells(
-            card, order, recipe.model.device, recipe.model.precision, kind
+            card, stack, recipe.model.device, recipe.model.precision, kind, ground.cells
         )
+        read = stack.inputs(card.halo * card.resolution)
         parameters |= {"model": card.key, "precision": recipe.model.precision}
-        halo, resource = card.halo * card.resolution, RESOURCES[recipe.model.device]
+        resource = RESOURCES[recipe.model.device]
     else:
-        embed, halo, resource = AggregatePixels(round(cell / grid.resolution), kind), 0.0, "cpu"
+        side = round(cell / grid.resolution)
+        embed, resource = AggregatePixels(side, kind, ground.cells), "cpu"
+        read = (Input("composite"),)
         parameters["bands"] = names
     return Stage(
         "embedding",
         embed,
         _outputs(recipe, features),
-        (Input("composite", halo),),
+        read,
         parameters=parameters,
+        parts=(lambda tile: [Part(0, ground.stamp(tile))]) if ground else None,
+        outside="feature",
         resource=resource,
         gigabytes=2.0 + 3 * len(bands) * grid.tile**2 * 8 / 1e9,
     )
 
 
 def _published_stage(
-    recipe: EmbeddingRecipe, source: PublishedSource, features: tuple[int | str, ...]
+    recipe: EmbeddingRecipe,
+    source: PublishedSource,
+    features: tuple[int | str, ...],
+    ground: GroundSource,
 ) -> Stage:
     grid, cell, wanted = recipe.grid, recipe.cell, source.wanted
     kernel = AggregatePublished(
@@ -266,6 +242,7 @@ def _published_stage(
         grid.resolution,
         round(cell / grid.resolution),
         recipe.vectors,
+        ground.cells,
     )
     water = ArraySpec(
         SHARE_OF_WATER,
@@ -285,8 +262,9 @@ def _published_stage(
             "year": wanted.year,
             "method": wanted.method,
             "channels": list(source.channels),
+            **ground.parameters,
         },
-        parts=lambda tile: source.parts(),
+        parts=lambda tile: [Part(0, source.stamp + ground.stamp(tile))],
         outside="source",
         gigabytes=3.0,  # a strip of vectors, its neighbours and what is aggregated of them
     )
@@ -383,6 +361,13 @@ model:                   # leave it out: mean, deviation and maximum of each ban
   card: ./sen2lcz        # folder of a model card
   device: auto           # cpu, cuda
 
+# features:              # of the ground: further components, each with its mask NAME.known
+#   - {name: height, kind: heights, path: ./heights.tif, year: 2022, licence: CC-BY-4.0}
+#   - {name: terrain, kind: elevation, path: [./dem-1.tif, ./dem-2.tif], year: 2015}
+#   - {name: slope, kind: slope, path: ./dem.tif, year: 2015}   # degrees, over the DEM's pixel
+#   - {name: cover, kind: classes, years: {2018: ./a.tif, 2021: ./b.tif}, classes: {built: [50]}}
+#   - {name: park, kind: polygons, path: ./parks.gpkg, year: 2023}
+
 # cell: 320              # metres
 # vectors: float16       # float32, or int8 with a scale for each vector
 
@@ -396,5 +381,5 @@ publish: ./my-city-embedding
 # price_per_worker_hour: 0.10
 """
 
-_SOURCES = ("imagery", "embeddings")
+_SOURCES = ("imagery", "embeddings", "features")
 PRODUCT = Product("embedding", EmbeddingRecipe, _resolve, _SOURCES, _TEMPLATE, training=HeadRecipe)

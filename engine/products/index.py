@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from datetime import date
 
 import shapely
 from shapely.geometry import shape
@@ -21,6 +22,14 @@ __all__ = ["SLACK", "Frames", "ItemIndex", "frames_in"]
 
 Frames = tuple[tuple[Item, tuple[float, ...]], ...]
 """Items, the best first, each with its extent's bounds; as `ItemIndex.about` hands them on."""
+
+
+Holds = Callable[[date], bool]
+"""Whether a solar day counts."""
+
+
+def _always(day: date) -> bool:
+    return True
 
 
 def frames_in(frames: Frames, bounds: tuple[float, ...]) -> list[Item]:
@@ -58,23 +67,24 @@ class ItemIndex:
         self._tree = shapely.STRtree(self._extents)
         self._stamps = [self._stamp(item) for item in self.items]
 
-    def days(self, tile: Tile) -> list[Part]:
-        """One part for each solar day with items that may reach the tile."""
+    def days(self, tile: Tile, holds: Holds = _always) -> list[Part]:
+        """One part for each solar day that counts, with items that may reach the tile."""
         days: dict[int, list[int]] = {}
         for position in self._near(tile):
-            if not self.items[position].suspect:
-                day = day_index(self.items[position].solar_day)
-                days.setdefault(day, []).append(position)
+            item = self.items[position]
+            if not item.suspect and holds(item.solar_day):
+                days.setdefault(day_index(item.solar_day), []).append(position)
         return [
             Part(day, self._digest(found), tuple(self.items[i] for i in found))
             for day, found in sorted(days.items())
         ]
 
-    def whole(self, tile: Tile) -> list[Part]:
-        """All items that may reach the tile, as one part; for composites without scenes."""
-        days = self.days(tile)
+    def whole(self, tile: Tile, holds: Holds = _always) -> list[Part]:
+        """All items of days that count that may reach the tile, as one part; for composites
+        without scenes."""
+        days = self.days(tile, holds)
         text = b"".join(part.index.to_bytes(4, "little") + part.fingerprint for part in days)
-        suspects = self.suspects(tile)[0]
+        suspects = self.suspects(tile, holds)[0]
         payload = (tuple(part.payload for part in days), suspects.payload)
         return [Part(0, text + suspects.fingerprint, payload)]
 
@@ -94,9 +104,10 @@ class ItemIndex:
         """Items that may show something within `reach` metres of a tile."""
         return [self.items[i] for i in self._near(tile, reach)]
 
-    def suspects(self, tile: Tile) -> list[Part]:
+    def suspects(self, tile: Tile, holds: Holds = _always) -> list[Part]:
         """Extents (WKB) of items that the radiometry guard left out near a tile, as one part."""
-        found = [i for i in self._near(tile) if self.items[i].suspect]
+        near = ((i, self.items[i]) for i in self._near(tile))
+        found = [i for i, item in near if item.suspect and holds(item.solar_day)]
         if not found:
             return [Part()]
         payload = tuple(shapely.to_wkb(self._extents[i]) for i in found)

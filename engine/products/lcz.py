@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -30,20 +30,25 @@ from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
+from engine.products.composite_windows import pooled_stage, require_zones
+from engine.products.features import GroundSource
 from engine.products.instances import (
     fusion_stages,
     fusion_weight,
     instance_stage,
     load_graph_card,
 )
+from engine.products.lcz_form import FORM, FORM_OF_VECTORS
+from engine.products.periods import cube_bands
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
 from engine.products.published import PublishedSource
 from engine.products.published_cells import REASON, published_score_stage
 from engine.products.sources import RGB, ImageSource, SceneSource
-from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
 from engine.recipes.embeddings import Embeddings
+from engine.recipes.features import Features
+from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Filter, Imagery, Images, Instances
 from engine.runs.stage import Input, Output, Stage
@@ -75,10 +80,18 @@ class LczRecipe(Recipe):
     imagery: Imagery | None = None
     embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
     images: Images | None = Field(None, description="for a model that fuses both")
+    features: Features | None = Field(
+        None, description="of the ground: bands NAME.mean, NAME.known of a model beside imagery's"
+    )
     cube: Cube = Cube()
     instances: Instances = Instances()
     model: ZoneModel | None = None
     filter: Filter = Filter()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spanned(cls, values: Any) -> Any:
+        return spanned(values)
 
     @model_validator(mode="after")
     def _one_source(self) -> LczRecipe:
@@ -86,6 +99,12 @@ class LczRecipe(Recipe):
             raise ValueError("give exactly one of imagery, embeddings")
         if self.embeddings is not None and self.images is not None:
             raise ValueError("images: what is fused with them is made of imagery")
+        if self.embeddings is not None and self.features is not None:
+            raise ValueError("features: they are bands beside imagery's, not beside vectors")
+        if self.imagery is not None:
+            self.cube.require_within(self.imagery.period)
+        elif self.cube.periods:
+            raise ValueError("cube.periods goes with imagery")
         return self
 
     @model_validator(mode="after")
@@ -166,18 +185,17 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     card = load_card(find_card(model.card, base)) if model else None
     if recipe.imagery is None:
         return _published(recipe, card, context)
-    bands = recipe.imagery.bands or (card.bands if card else None)
-    if bands is None:
-        raise RecipeError(
-            "the recipe names no bands and no model that would",
-            expected="imagery.bands, or a model card",
-        )
-    if card is not None:
-        require_classifier(card, choice, bands)
-        examine_weights(card)
+    read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     area, notes = find_area(recipe, base)
-    scenes, mask = SceneSource(recipe.imagery, base), Mask(recipe, base)
-    stages = composite_stages(recipe.cube, choice, bands, scenes)
+    scenes, mask = SceneSource(recipe.imagery, base, recipe.cube.labels), Mask(recipe, base)
+    ground = GroundSource(recipe.features, base, area, scenes.year, choice)
+    if card is not None:
+        require = require_zones if card.zones else require_classifier
+        require(card, choice, bands, ground.ranges)
+        if card.zones and model is not None and model.embedding is not None:
+            card.check_features()
+        examine_weights(card)
+    stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, read, scenes)]
     images = None
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (model is None or model.instances):
@@ -185,7 +203,10 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(instance_stage(recipe.instances, choice, base, images))
     more = []
     if card is not None and model is not None:
-        stages += score_stages(model, choice, card, bands)
+        if card.zones:
+            stages.append(pooled_stage(model, choice, card, bands, model.scores, ground))
+        else:
+            stages += score_stages(model, choice, card, bands, ground)
         scores = "scores"
         if model.instances:
             graph = load_graph_card(model.instances, base, recipe.instances, card)
@@ -196,17 +217,16 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         stages.append(_map_stage(recipe, card, mask, scores))
     cell = card.cell if card else float(GRAPH_CELL) if recipe.images else choice.resolution
     grid, reach = fit_grid(area, choice, stages, cell, unit=cell)
-    notes = [*notes, *mask.find(grid, area)]
-    found, doubts = scenes.find(area, bands, grid, known=context.judged, tell=context.tell)
-    answers, notes = {"imagery": found}, [*notes, *doubts]
+    ground.bind(grid)
+    notes = [*notes, *mask.find(grid, area), *ground.notes]
+    found, doubts = scenes.find(area, read, grid, known=context.judged, tell=context.tell)
+    answers, notes = {"imagery": found, **ground.find()}, [*notes, *doubts]
     if images is not None:
         around = area.grown(reach + BLOCK + RIM)  # of the blocks of all cells wanted
         answers["images"], doubts = images.find(around, RGB, grid, tell=context.tell)
         notes += doubts
     support = Support(area, grid, cell)
-    return Resolved(
-        area, grid, support, bands, answers, tuple(stages), _FORM, (*notes, *more), card
-    )
+    return Resolved(area, grid, support, bands, answers, tuple(stages), FORM, (*notes, *more), card)
 
 
 def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> Resolved:
@@ -230,7 +250,7 @@ def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> R
     notes = [*notes, *mask.find(grid, area)]
     found = {"embeddings": source.find(area)}
     support = Support(area, grid, card.cell)
-    return Resolved(area, grid, support, (), found, stages, _FORM_OF_VECTORS, tuple(notes), card)
+    return Resolved(area, grid, support, (), found, stages, FORM_OF_VECTORS, tuple(notes), card)
 
 
 def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> Stage:
@@ -279,37 +299,6 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
     )
 
 
-def _layers() -> Sequence[Layer]:
-    zones = partial(Layer, dtype="uint8", nodata=0, overview="mode", classes=LCZ)
-    return (
-        zones("map", "", "Local climate zones, filtered and masked", array="map/classes"),
-        zones("classes", "-classes", "Local climate zones, unfiltered", array="map/unfiltered"),
-        Layer(
-            "confidence",
-            "-confidence",
-            "Confidence, percent",
-            "uint8",
-            255,
-            "average",
-            "map/confidence",
-            scale=PERCENTAGES,
-        ),
-        Layer(
-            "observations", "-observations", "Clear days", "uint16", None, array="map/observations"
-        ),
-        Layer(
-            "dissent",
-            "-dissent",
-            "Days that depart from the others, percent",
-            "uint8",
-            255,
-            array="map/dissent",
-            scale=PERCENTAGES,
-        ),
-        reason_layer("map/reason"),
-    )
-
-
 _TEMPLATE = """\
 # Local climate zones at 100 m. Lines that begin with # may be uncommented.
 name: my-city-lcz-2023
@@ -341,11 +330,18 @@ imagery:
 # instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
                                                   # and segmentation: per_window
 
+# features:              # bands of a model beside imagery's, as height.mean with height.known
+#   - {name: height, kind: heights, path: ./heights.tif, year: 2022}
+#   - {name: slope, kind: slope, path: ./dem.tif, year: 2015}
+
 cube:
   composite: median      # or mean, medoid
   keep_scenes: true      # false: no stored scenes, cheaper to keep, dearer to update
   cloud_dilation: 60     # metres around cloud and shadow
   # mask_snow: false
+  # periods:             # several composites in one cube; a model's bands are then B04@spring
+  #   - {name: spring, start: 2023-03-01, end: 2023-04-30}
+  #   - {name: summer, start: 2023-05-01, end: 2023-06-30}
 
 model:
   card: ./sen2lcz        # folder of a model card
@@ -369,29 +365,13 @@ publish: ./my-city-product
 # price_per_worker_hour: 0.10
 """
 
-_FORM = Form(
-    "Local climate zones",
-    "local climate zones",
-    ("local climate zones", "land cover", "urban climate"),
-    tuple(_layers()),
-    LCZ,
-    observed=True,
-)
-
-_FORM_OF_VECTORS = replace(
-    _FORM,
-    layers=tuple(x for x in _FORM.layers if x.key not in ("observations", "dissent")),
-    observed=False,
-)
-"""Nobody says of published vectors how often the ground was seen."""
-
 PRODUCT = Product(
     "lcz",
     LczRecipe,
     _resolve,
-    ("imagery", "embeddings", "images"),
+    ("imagery", "embeddings", "images", "features"),
     _TEMPLATE,
-    _FORM,
+    FORM,
     reference="cells",
     training=LczTraining,
     before={

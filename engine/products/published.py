@@ -13,7 +13,7 @@ import numpy as np
 from shapely.geometry import box, mapping
 
 from engine.addresses import is_http
-from engine.cube.published.opening import open_published, stamp_of
+from engine.cube.published.opening import name_of, open_published, stamp_of
 from engine.cube.published.reader import Published
 from engine.cube.published.rules import NODATA, VALID, WATER
 from engine.cube.published.sheet import Method
@@ -23,9 +23,10 @@ from engine.infer.vectors import vector_outputs
 from engine.items import Asset, Item
 from engine.legend import Reason
 from engine.maps.cells import cell_reason
+from engine.products.features import NO_FEATURES, CellFeatures
 from engine.products.vectors import VECTORS
 from engine.recipes.embeddings import Embeddings, Kind
-from engine.runs.stage import Output, Part
+from engine.runs.stage import Output
 from engine.runs.task import TileTask
 
 if TYPE_CHECKING:  # as in `sources`
@@ -70,10 +71,6 @@ class PublishedSource:
         self.channels = found.channels
         self.stamp = stamp_of(self.place)
 
-    def parts(self) -> list[Part]:
-        """The source as the one part of a tile."""
-        return [Part(0, self.stamp)]
-
     def find(self, area: Area) -> SearchResult:
         """The source as an item: what a product is derived from, and under which terms."""
         from engine.catalog.search import SearchResult
@@ -84,7 +81,7 @@ class PublishedSource:
         if self.channels[0] == "A00":  # its terms ask for this sentence
             licence, attribution = licence or _ALPHAEARTH[0], attribution or _ALPHAEARTH[1]
         item = Item(
-            id=f"{Path(place).name}-{wanted.year}",
+            id=f"{name_of(place)}-{wanted.year}",
             collection="embeddings",
             source="embeddings",
             datetime=datetime(wanted.year, 1, 1, 12, tzinfo=UTC),
@@ -120,6 +117,7 @@ class AggregatePublished:
     resolution: float
     side: int  # pixels along a cell
     kind: str
+    ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         source = opened(self.place, self.form, self.stamp)
@@ -145,10 +143,12 @@ class AggregatePublished:
         if wanted is not None:
             found[:, ~wanted] = np.nan
             share[~wanted] = np.nan
+        found, note = self.ground.beside(task, found, task.outputs[0].resolution)
         yield Output(
             {
                 **vector_outputs(VECTORS, self.kind, found),
                 SHARE_OF_WATER: share,
                 "embedding/reason": np.concatenate(reasons),
-            }
+            },
+            note=note,
         )

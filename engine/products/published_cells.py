@@ -20,7 +20,7 @@ from engine.products.common import REASON_ATTRS, RESOURCES
 from engine.products.published import STRIP, PublishedSource, opened
 from engine.recipes.embeddings import Kind
 from engine.recipes.sections import Device, GridChoice
-from engine.runs.stage import Output, Stage
+from engine.runs.stage import Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
@@ -151,7 +151,7 @@ def published_score_stage(
         kernel,
         (*outputs, reason),
         parameters=parameters | {"year": wanted.year, "method": wanted.method},
-        parts=lambda tile: source.parts(),
+        parts=lambda tile: [Part(0, source.stamp)],
         outside="source",
         resource=RESOURCES[choice.device],
         gigabytes=2.0

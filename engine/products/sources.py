@@ -17,6 +17,7 @@ from engine.grid.area import Area
 from engine.grid.grid import Grid
 from engine.items import SCL, Item, band_name
 from engine.products.index import ItemIndex
+from engine.recipes.periods import CubePeriod
 from engine.recipes.sections import Imagery, Images
 
 if TYPE_CHECKING:  # workers import this for their kernels and search nothing: 100 MB each
@@ -42,11 +43,13 @@ class _Source:
     access : how files are opened.
     """
 
-    def __init__(self, wanted: Imagery, base: Path) -> None:
+    def __init__(
+        self, wanted: Imagery, base: Path, periods: Mapping[str, CubePeriod] | None = None
+    ) -> None:
         from engine.catalog.search import find_source, open_hosts
         from engine.catalog.signing import make_signer
 
-        self._wanted, self._base = wanted, base
+        self._wanted, self._base, self._periods = wanted, base, periods or {}
         self._card, self._where = find_source(wanted, base)
         self._index: ItemIndex | None = None
         hosts = open_hosts(self._where, wanted)
@@ -64,7 +67,7 @@ class _Source:
         from engine.catalog.search import search
 
         tell(f"searching {self._card.name}: {public_address(self._where)}")
-        return search(self._card, self._where, area, self._wanted, bands, self._base)
+        return search(self._card, self._where, area, self._wanted, bands, self._base, self._periods)
 
     def _unverifiable(self, items: Iterable[Item], names: Sequence[str]) -> list[str]:
         if not self.access.verify:
@@ -83,7 +86,14 @@ class SceneSource(_Source):
     ----------
     wanted : section `imagery` of a recipe.
     base : folder of the recipe's relative paths.
+    periods : of the recipe's cube, by label; no scene of other days is looked at.
     """
+
+    @property
+    def year(self) -> int:
+        """Of the middle of the period that is searched."""
+        period = self._wanted.period
+        return (period.first + (period.last - period.first) / 2).year
 
     def find(
         self,
@@ -127,13 +137,25 @@ class SceneSource(_Source):
         undecided = [item.id for item in items if item.suspect is None]
         if undecided:
             notes.append(f"radiometry not judged yet, unreadable today: {', '.join(undecided)}")
-        if len(suspects) == len(items):
-            raise CatalogError(
-                "all items found have a suspect radiometry", got=", ".join(suspects[:5])
-            )
+        for label, mine in self._of_periods(items).items():
+            if all(item.suspect for item in mine):
+                of = "" if label is None else f" of period {label}"
+                raise CatalogError(
+                    f"all items found{of} have a suspect radiometry",
+                    got=", ".join(item.id for item in mine[:5]) or "none of its own days",
+                )
         notes += self._unverifiable(items, [*names, SCL])
         self._index = ItemIndex(items, names, grid)
         return replace(found, items=items), notes
+
+    def _of_periods(self, items: Sequence[Item]) -> Mapping[str | None, Sequence[Item]]:
+        """Items by the period that they are of; all of them where there are no periods."""
+        if not self._periods:
+            return {None: items}
+        return {
+            label: [item for item in items if period.holds(item.solar_day)]
+            for label, period in self._periods.items()
+        }
 
 
 class ImageSource(_Source):

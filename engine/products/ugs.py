@@ -74,12 +74,12 @@ class ShareCells:
 def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     card = load_card(find_card(recipe.model.card, base))
-    if card.segments and (card.resolution != 1.0 or card.names):
+    if card.segments and (card.resolution != 1.0 or card.several):
         raise CardError(
             "product ugs is made at 1 m, of what is green and what is not",
             got=f"{card.name}: {card.resolution:g} m, classes {card.classes}",
         )
-    require_segmenter(card, choice, card.bands)
+    require_segmenter(card, choice, card.imagery)
     _require_cells(choice)
     examine_weights(card)
     area, notes = find_area(recipe, base)

@@ -15,6 +15,7 @@ from engine.infer.cells import score_cells
 from engine.infer.vectors import decode_vectors, vector_outputs
 from engine.maps.cells import cell_reason
 from engine.models.card import ModelCard
+from engine.products.features import NO_FEATURES, CellFeatures, Stack
 from engine.recipes.sections import Device
 from engine.runs.fold import Fold
 from engine.runs.stage import Input, Output
@@ -22,6 +23,7 @@ from engine.runs.tables import Block, Column, Table
 from engine.runs.task import TileTask
 
 __all__ = [
+    "POOL",
     "SCALE",
     "VECTORS",
     "AggregatePixels",
@@ -35,6 +37,9 @@ __all__ = [
 VECTORS, SCALE = "embedding/vectors", "embedding/vectors_scale"
 """Arrays of the store; the scales are those of int8."""
 
+POOL = "pool"
+"""The fold over all vectors; it is done when all of them are."""
+
 _LEAST_SPREAD = 1e-6
 _UNIT = 1600  # metres: a whole number of them makes a tile, and of cells most sides in use
 
@@ -44,21 +49,22 @@ class EmbedCells:
     """composite -> embedding/*: the features of the patch about the centre of each cell."""
 
     card: ModelCard
-    order: tuple[int, ...]  # positions of the card's bands among the cube's
+    stack: Stack  # of the card's bands
     device: Device
     precision: str
     kind: str
+    ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         # torch costs a process a second and 150 MB: the driver and readers do without
         from engine.infer.predict import get_predictor
 
         halo = self.card.halo
-        stored = task.read("composite/bands", halo)[list(self.order)]
+        stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
         predictor = get_predictor(self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
-        yield _embedded(task, found.features, self.card.step, self.kind)
+        yield _embedded(task, found.features, self.card.step, self.kind, self.ground)
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ class AggregatePixels:
 
     side: int  # pixels along a cell
     kind: str
+    ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         stored = task.read("composite/bands")
@@ -76,13 +83,21 @@ class AggregatePixels:
         wanted = task.defined(task.outputs[0].resolution)
         if wanted is not None:
             found[:, ~wanted] = np.nan
-        yield _embedded(task, found, self.side, self.kind)
+        yield _embedded(task, found, self.side, self.kind, self.ground)
 
 
-def _embedded(task: TileTask, vectors: npt.NDArray[np.float32], side: int, kind: str) -> Output:
+def _embedded(
+    task: TileTask,
+    vectors: npt.NDArray[np.float32],
+    side: int,
+    kind: str,
+    ground: CellFeatures,
+) -> Output:
     there = np.logical_not(np.isnan(vectors).any(axis=0)).astype(np.uint8)
     reason = cell_reason(there, task.read("composite/reason"), side)
-    return Output({**vector_outputs(VECTORS, kind, vectors), "embedding/reason": reason})
+    vectors, note = ground.beside(task, vectors, task.outputs[0].resolution)
+    found = {**vector_outputs(VECTORS, kind, vectors), "embedding/reason": reason}
+    return Output(found, note=note)
 
 
 @dataclass(frozen=True)
@@ -149,7 +164,7 @@ def pool_of(features: tuple[int | str, ...], scaled: bool, leaf: float) -> Fold:
         Column("departures", "float64", dims),
     )
     return Fold(
-        "pool",
+        POOL,
         (Input("embedding"),),
         tables,
         Pool(scaled),

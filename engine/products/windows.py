@@ -19,11 +19,11 @@ from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
 from engine.infer.windows import NO_SCORE, Lattice, Read, segment_image, to_percent, to_percents
-from engine.items import band_name
 from engine.legend import Reason
 from engine.maps.mask import inside
 from engine.models.card import SEGMENTERS, ModelCard
-from engine.models.inputs import prepare_image, prepare_input
+from engine.models.card_parts import Ranges
+from engine.models.inputs import prepare_image
 from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
@@ -33,7 +33,7 @@ from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["PERCENT", "composite_window_stage", "leading_of", "require_segmenter", "window_stages"]
+__all__ = ["PERCENT", "Windowed", "leading_of", "require_segmenter", "window_stages"]
 
 PERCENT: Mapping[str, Any] = {"units": "percent", "valid_max": 100}
 """CF attributes of an array of percent."""
@@ -73,7 +73,7 @@ class KeepImages:
         bands, state = np.zeros((len(self.bands), n, n), np.uint8), np.zeros((n, n), np.uint8)
         failures: list[Failure] = []
         fetched = 0
-        top, left = _corner(task, self.resolution)
+        top, left = corner(task, self.resolution)
         for first in range(0, n if frames else 0, self.strip):
             rows = slice(first, min(first + self.strip, n))
             box = _box(
@@ -93,7 +93,7 @@ class KeepImages:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class Windowed:
     """What both ways to scores of pixels share.
 
     Windows lie on multiples of their stride from the grid's anchor and run where they meet a
@@ -108,30 +108,36 @@ class _Scored:
         self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Percent (y, x) or (class, y, x), 255 none; and which pixels have them."""
+        n = task.grid.pixels(self.card.resolution)
+        several = len(self.card.classes) if self.card.several else 0
+        percent = np.full(((several, n, n) if several else (n, n)), NO_SCORE, np.uint8)
+        known = np.zeros((n, n), bool)
+        percents = to_percents if several else to_percent
+        for rows, logits, scored in self._strips(task, wanted, read):
+            percent[..., rows, :] = percents(logits, scored)
+            known[rows] = scored
+        return percent, known
+
+    def _strips(
+        self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
+    ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
+        """Blended logits of the tile, as `segment_image` yields them; none where none is wanted."""
+        if not wanted.any():
+            return iter(())
         # torch costs a process a second and 150 MB: the driver and readers do without
         from engine.infer.predict import get_predictor
 
         n = task.grid.pixels(self.card.resolution)
-        several = len(self.card.classes) if self.card.names else 0
-        percent = np.full(((several, n, n) if several else (n, n)), NO_SCORE, np.uint8)
-        known = np.zeros((n, n), bool)
-        if not wanted.any():
-            return percent, known
-        top, left = _corner(task, self.card.resolution)
-        strips = segment_image(
+        top, left = corner(task, self.card.resolution)
+        return segment_image(
             read,
             slice(top, top + n),
             slice(left, left + n),
             wanted,
             get_predictor(self.card, self.device, self.precision).segment,
             Lattice(self.card.patch, self.card.overlap),
-            classes=several,
+            classes=len(self.card.classes) if self.card.several else 0,
         )
-        percents = to_percents if several else to_percent
-        for rows, logits, scored in strips:
-            percent[..., rows, :] = percents(logits, scored)
-            known[rows] = scored
-        return percent, known
 
     def _places(
         self, task: TileTask, area: tuple[bytes, ...], boundary: tuple[bytes, ...] | None
@@ -149,7 +155,7 @@ class _Scored:
     def _part(self, task: TileTask, rows: slice, cols: slice) -> tuple[slice, slice]:
         """Rows and columns of a window in what is read with a halo of a window's side."""
         halo = self.card.patch
-        top, left = _corner(task, self.card.resolution)
+        top, left = corner(task, self.card.resolution)
         return (
             slice(rows.start - top + halo, rows.stop - top + halo),
             slice(cols.start - left + halo, cols.stop - left + halo),
@@ -157,7 +163,7 @@ class _Scored:
 
 
 @dataclass(frozen=True)
-class ScoreWindows(_Scored):
+class ScoreWindows(Windowed):
     """1 m images -> scores/probability, scores/reason.
 
     Images are read from their files and not stored, or, without an access, from the stage before.
@@ -176,7 +182,7 @@ class ScoreWindows(_Scored):
         wanted = mine & within
         failures: list[Failure] = []
         fetched = 0
-        top, left = _corner(task, metres)
+        top, left = corner(task, metres)
 
         def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
             nonlocal fetched
@@ -204,34 +210,7 @@ class ScoreWindows(_Scored):
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
 
-@dataclass(frozen=True)
-class ScoreComposite(_Scored):
-    """composite -> scores/probability, scores/reason."""
-
-    order: tuple[int, ...] = ()  # positions of the card's bands among the cube's
-
-    def __call__(self, task: TileTask) -> Iterator[Output]:
-        area, boundary = task.parts[0].payload
-        halo = self.card.patch
-        reason = task.read("composite/reason").copy()
-        mine, within = self._places(task, area, boundary)
-        # the mask explains a pixel only where nothing else does (`legend.PRECEDENCE`)
-        reason[~within & (reason == Reason.DATA)] = Reason.OUTSIDE_MASK
-        reason[~mine] = Reason.OUTSIDE_AREA
-        wanted = mine & within
-
-        def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-            down, across = self._part(task, rows, cols)
-            stored = task.read("composite/bands", halo, rows=down)[list(self.order)][:, :, across]
-            seen = task.read("composite/observations", halo, rows=down)[:, across] > 0
-            return prepare_input(stored, seen, self.card), seen
-
-        percent, known = self._percent(task, wanted, read)
-        reason[known] = Reason.DATA
-        yield Output({"scores/probability": percent, "scores/reason": reason})
-
-
-def _corner(task: TileTask, metres: float) -> tuple[int, int]:
+def corner(task: TileTask, metres: float) -> tuple[int, int]:
     """First row and column of a tile, in pixels from the grid's anchor."""
     west, _, _, north = task.grid.tile_bounds(task.tile)
     x0, y0 = task.grid.anchor
@@ -252,7 +231,9 @@ def _state(image: Image) -> npt.NDArray[np.uint8]:
     return found
 
 
-def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...]) -> None:
+def require_segmenter(
+    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], ground: Ranges | None = None
+) -> None:
     """Refuse a card or a grid with which pixels cannot be scored.
 
     Parameters
@@ -260,6 +241,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
     card : of the model.
     choice : of the grid.
     bands : of what is looked at.
+    ground : bands of features beside it, and their ranges.
 
     Raises
     ------
@@ -271,7 +253,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
             got=f"{card.name}: {card.architecture}",
             expected=" or ".join(SEGMENTERS) + ", or onnx with task: segment",
         )
-    card.check_cube(bands, choice.resolution)
+    card.check_cube(bands, choice.resolution, ground)
     if card.patch * card.resolution > choice.tile_metres:
         raise RecipeError(
             "grid.tile is smaller than the model's window",
@@ -282,7 +264,7 @@ def require_segmenter(card: ModelCard, choice: GridChoice, bands: tuple[str, ...
 
 def leading_of(card: ModelCard) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """The dim of a segmenter's classes, () of one that gives a single probability."""
-    return (("class", card.classes),) if card.names else ()
+    return (("class", card.classes),) if card.several else ()
 
 
 def window_stages(
@@ -373,45 +355,3 @@ def window_stages(
             reads=0.0 if keep else _READ,
         ),
     ]
-
-
-def composite_window_stage(
-    choice: ModelChoice,
-    grid: GridChoice,
-    card: ModelCard,
-    bands: tuple[str, ...],
-    area: Polygons,
-    mask: Mask,
-) -> Stage:
-    """Scores of a composite's pixels; parameters as of `window_stages`, `bands` of the cube."""
-    card.check_precision(choice.precision)
-    names = [band_name(band) for band in bands]
-    order = tuple(names.index(band) for band in card.bands)
-    metres, n = card.resolution, grid.tile
-
-    def ground(tile: Tile) -> list[Part]:
-        near, inner = area.near(tile)
-        polygons, outer = mask.near(tile)
-        return [Part(0, inner + outer, (near or (), polygons))]
-
-    spec = partial(ArraySpec, dtype="uint8", resolution=metres, chunk=grid.chunk_pixels)
-    planes = len(bands) * (n + 2 * card.patch) * 3 * card.patch
-    return Stage(
-        "scores",
-        ScoreComposite(card, choice.device, choice.precision, order),
-        (
-            spec("scores/probability", fill=NO_SCORE, attrs=PERCENT, leading=leading_of(card)),
-            spec("scores/reason", fill=255, outside=int(Reason.OUTSIDE_AREA), attrs=REASON_ATTRS),
-        ),
-        (Input("composite", card.patch * metres),),
-        parameters={
-            "model": card.key,
-            "precision": choice.precision,
-            "mask": mask.parameter,
-        },
-        parts=ground,
-        outside="boundary or area",
-        resource=RESOURCES[choice.device],
-        gigabytes=1.5 + 2 * card.patch**2 * 4 * 256 / 1e9 + 6 * planes / 1e9 + 8 * n * n / 1e9,
-        guess=1.0,
-    )

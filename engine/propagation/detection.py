@@ -1,4 +1,4 @@
-"""Whether cells of a class that nobody labelled would be told as novel, by leaving it out."""
+"""Whether cells of a class without labels would be detected as novel: each is left out in turn."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from engine.propagation.tuning import leave_out
 
 __all__ = ["Detection", "detect"]
 
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Detection:
-    """How well cells of a class are told as novel, if no label has it.
+    """How well cells of a class are detected as novel, if no label has it.
 
     Attributes
     ----------
     cells : labels of it that were looked at.
-    auroc_distance, auroc_energy : against known cells: 1 always told, .5 by chance.
-    rejected_distance, rejected_energy, rejected : shares that are told where the share of known
-        cells that is lost is fixed; by one alone, and by both together.
+    auroc_distance, auroc_energy : against known cells: 1 perfect, .5 chance.
+    rejected_distance, rejected_energy, rejected : shares that are detected at a fixed loss of
+        known cells: by distance alone, by energy alone, and by both.
     """
 
     cells: int
@@ -43,7 +44,7 @@ def detect(
     codes: Ints,
     city: npt.NDArray[Any],
     knn: KnnHead,
-    linear: LogisticHead,
+    linear: LogisticHead | None,
     loss: float = 0.05,
     most: int = 50,
     seed: int = 0,
@@ -53,7 +54,8 @@ def detect(
     Parameters
     ----------
     features, codes, city : of the labels.
-    knn, linear : the heads of a propagation.
+    knn, linear : the heads of a propagation; None: its guard goes by distance alone, whatever the
+        class that a cell is given, as the notes have it.
     loss : share of known cells that may be lost.
     most : labels of a class and city that are looked at: there are as many fits as classes times
         cities.
@@ -76,10 +78,11 @@ def detect(
             if len(classes) < 2 or not asked.any():
                 continue
             distance = knn.fit(x[learnt], y[learnt]).votes(x[asked])[2]
-            scorer = linear.fit(x[learnt], y[learnt], None, seed)
-            parts.append(
-                (y[asked] == code, distance, scorer.energy(x[asked]), scorer.predict(x[asked]))
-            )
+            energy, predicted = np.full(len(distance), np.nan), np.zeros(len(distance), np.int64)
+            if linear is not None:
+                scorer = linear.fit(x[learnt], y[learnt], None, seed)
+                energy, predicted = scorer.energy(x[asked]), scorer.predict(x[asked])
+            parts.append((y[asked] == code, distance, energy, predicted))
         if not parts:
             continue
         new, distance, energy, predicted = (
@@ -87,18 +90,28 @@ def detect(
         )
         if not new.any() or new.all():
             continue
-        rejected = []
-        for first, second in ((distance, None), (energy, None), (distance, energy)):
-            old = None if second is None else second[~new]
-            novelty = Novelty.of(first[~new], old, loss, predicted[~new])
-            told = novelty.novel(
-                first[new], None if second is None else second[new], predicted[new]
-            )
-            rejected.append(float(told.mean()))
+        alone = _rejected(new, predicted, loss, distance)
         found[code] = Detection(
             int(new.sum()),
             float(roc_auc_score(new, distance)),
-            float(roc_auc_score(new, energy)),
-            *rejected,
+            float("nan") if linear is None else float(roc_auc_score(new, energy)),
+            alone,
+            float("nan") if linear is None else _rejected(new, predicted, loss, energy),
+            alone if linear is None else _rejected(new, predicted, loss, distance, energy),
         )
     return found
+
+
+def _rejected(
+    new: npt.NDArray[np.bool_],
+    predicted: Ints,
+    loss: float,
+    first: Floats,
+    second: Floats | None = None,
+) -> float:
+    """Share of new cells that are told where so many of the others may be lost."""
+    novelty = Novelty.of(
+        first[~new], None if second is None else second[~new], loss, predicted[~new]
+    )
+    told = novelty.novel(first[new], None if second is None else second[new], predicted[new])
+    return float(told.mean())

@@ -44,7 +44,7 @@ def require_range(values: npt.NDArray[Any], what: str) -> None:
     )
     if most >= LIMIT:
         raise LabelError(
-            f"{what} are beyond all measure",
+            f"{what} are too large to be summed",
             got=f"{most:g}",
             expected=f"numbers between -{LIMIT:g} and {LIMIT:g}",
             remedy="look for a wrong scale or an undeclared nodata value; scale them down if meant",

@@ -251,7 +251,7 @@ class KnnHead:
         """As of `Head`; one class is enough, nothing is drawn."""
         x, y, w = learnt_from(features, codes, weights, self.classes, least=1)
         if self.k < 1:
-            raise LabelError("somebody must vote", got=f"k={self.k}", expected="1 or more")
+            raise LabelError("no neighbour would vote", got=f"k={self.k}", expected="1 or more")
         whole = np.ones(len(y)) if w is None else w
         places = np.searchsorted(self.classes, y)
         index = Index(x, self.metric)

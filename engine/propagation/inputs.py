@@ -14,7 +14,12 @@ __all__ = ["require_features", "require_labels"]
 
 
 def require_features(
-    features: npt.ArrayLike, what: str, columns: int | None = None, *, masked: bool = False
+    features: npt.ArrayLike,
+    what: str,
+    columns: int | None = None,
+    *,
+    masked: bool = False,
+    first: int = 0,
 ) -> npt.NDArray[Any]:
     """Features as float32 or float64 (n, columns), whole and finite.
 
@@ -24,6 +29,7 @@ def require_features(
     what : they are called in errors, such as "labelled features".
     columns : that they must have; by default any number but none.
     masked : whether NaN may stand for what is missing.
+    first : row of a larger table at which they begin, for errors.
 
     Raises
     ------
@@ -37,7 +43,7 @@ def require_features(
         found = found.astype(np.float32)
     if found.ndim != 2 or found.shape[1] == 0:
         raise LabelError(
-            f"{what} are no table", got=found.shape, expected="(rows, columns), a column or more"
+            f"{what} are not a table", got=found.shape, expected="(rows, columns), a column or more"
         )
     if columns is not None and found.shape[1] != columns:
         raise LabelError(
@@ -48,7 +54,7 @@ def require_features(
         )
     wrong = np.isinf(found) if masked else ~np.isfinite(found)
     if wrong.any():
-        rows = np.flatnonzero(wrong.any(1))
+        rows = first + np.flatnonzero(wrong.any(1))
         raise LabelError(
             f"{what} are not finite",
             got=f"{int(wrong.sum())} values in {len(rows)} rows, the first of them row {rows[0]}",

@@ -63,7 +63,9 @@ class Index:
     def __init__(self, features: npt.ArrayLike, metric: Metric = "euclidean") -> None:
         self._labels = np.ascontiguousarray(require_features(features, "labelled features"))
         if not len(self._labels):
-            raise LabelError("there are no labels to be neighbours", got=0, expected="one or more")
+            raise LabelError(
+                "there are no labels that could be neighbours", got=0, expected="one or more"
+            )
         if metric not in ("euclidean", "cosine"):
             raise LabelError("there is no such metric", got=metric, expected="euclidean or cosine")
         self.metric: Metric = metric
@@ -132,7 +134,9 @@ class Index:
         """
         if not 1 <= k <= len(self):
             raise LabelError(
-                "there are not so many neighbours", got=f"k={k}", expected=f"1 to {len(self)}"
+                "there are fewer labels than neighbours asked for",
+                got=f"k={k}",
+                expected=f"1 to {len(self)}",
             )
         for array in [queries] if isinstance(queries, np.ndarray) else queries:
             values = np.asanyarray(array)

@@ -65,7 +65,7 @@ def moments(features: npt.ArrayLike) -> Table:
     Raises
     ------
     LabelError
-        Where they are no table, or a number is beyond all measure.
+        Where they are not a table, or a number is beyond all measure.
     """
     values = np.ascontiguousarray(require_features(features, "features of the pool", masked=True))
     require_range(values, "features of the pool")

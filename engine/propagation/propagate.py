@@ -68,33 +68,30 @@ def propagate(
     labels.check(head.classes)
     cells.check(labels.features.shape[1], head.classes)
     direct, source = _direct(cells, settings)
+    cells.require_features(direct == 0)
     kept = cap_pool(labels.codes, labels.city, settings.most, seed)
     pool = labels.take(kept)
     report = replace(
         empty_report(),
         labels=len(labels),
         used=len(pool),
+        labelled=tuple(pool.counts),
         cells=len(cells),
         direct={name: int((source == name).sum()) for name in ("mask", "osm")},
     )
     open_cells = np.flatnonzero(direct == 0)
     offered = cells.take(open_cells)
-    offered.require_features()
     work = Selection(settings, head, KnnHead(settings.k, classes=head.classes), seed)
     report, reason = _proof(work, pool, offered, report, tell)
-    if settings.by == "linear":
-        report = replace(
-            report,
-            detection=detect(
-                pool.features, pool.codes, pool.city, work.knn, head, settings.loss, seed=seed
-            ),
-        )
+    guard = head if settings.by == "linear" else None
+    found = detect(pool.features, pool.codes, pool.city, work.knn, guard, settings.loss, seed=seed)
+    report = replace(report, detection=found)
     if reason:
         tell(f"no pseudo-labels: {reason}")
         return Propagated(in_table(cells, direct, source, None, head.classes), report)
     tell(f"{len(offered)} cells are looked at")
-    found, report = work.select(pool, offered, report)
-    whole = found.spread(len(cells), open_cells)
+    chosen, report = work.select(pool, offered, report)
+    whole = chosen.spread(len(cells), open_cells)
     return Propagated(in_table(cells, direct, source, whole, head.classes), report)
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from engine.errors import LabelError
 from engine.propagation.detection import Detection
+from engine.propagation.features import Features, blocks_of, taken
 from engine.propagation.inputs import require_features, require_labels
 
 __all__ = ["Cells", "Found", "Labels", "Propagated", "Report", "empty_report", "in_table"]
@@ -89,8 +90,8 @@ class Cells:
     Attributes
     ----------
     ids : int64 (n,), each once.
-    features : float32 (n, columns), on the pool's scale; may be NaN in cells that are known to be
-        water or of OpenStreetMap.
+    features : float32 (n, columns), on the pool's scale, read block by block; may be NaN in cells
+        that are known to be water or of OpenStreetMap.
     xy : float64 (n, 2), centres in metres.
     water : float64 (n,), share of a cell's pixels in the state water; None: not known.
     osm : integers (n,), class that OpenStreetMap gives a cell, 0 for none; None: not asked.
@@ -99,7 +100,7 @@ class Cells:
     """
 
     ids: Ints
-    features: npt.NDArray[Any]
+    features: Features
     xy: Floats
     water: Floats | None = None
     osm: npt.NDArray[Any] | None = None
@@ -114,20 +115,32 @@ class Cells:
         return replace(
             self,
             ids=self.ids[rows],
-            features=self.features[rows],
+            features=taken(self.features, rows),
             xy=self.xy[rows],
             water=None if self.water is None else self.water[rows],
             osm=None if self.osm is None else self.osm[rows],
         )
 
-    def require_features(self) -> None:
-        """Refuse cells whose features are not finite.
+    def held_in_memory(self) -> Cells:
+        """The same with all features read."""
+        return replace(self, features=self.features[:])
+
+    def require_features(self, asked: npt.NDArray[np.bool_]) -> None:
+        """Refuse infinite features, and missing ones of cells that a head is asked about.
+
+        Parameters
+        ----------
+        asked : bool (n,)
 
         Raises
         ------
         LabelError
         """
-        require_features(self.features, "features of cells")
+        for rows in blocks_of(self.features):
+            block = self.features[rows]
+            left_out = np.isnan(block) & ~asked[rows, None]
+            shown = np.where(left_out, 0, block)
+            require_features(shown, "features of cells", first=rows.start)
 
     def check(self, columns: int, classes: Sequence[int]) -> None:
         """Refuse cells that labels of so many columns cannot be propagated to.
@@ -136,31 +149,36 @@ class Cells:
         ------
         LabelError
         """
-        require_features(self.features, "features of cells", columns, masked=True)
+        if len(self.features.shape) == 2:
+            require_features(self.features[:0], "features of cells", columns)
         n = len(self.ids)
         parts: dict[str, tuple[Any, tuple[int, ...]]] = {
-            "features": (self.features, (n, columns)),
             "centres": (self.xy, (n, 2)),
             "shares of water": (self.water, (n,)),
             "classes of OpenStreetMap": (self.osm, (n,)),
             "held-out blocks": (self.held, (len(self.held), 4)),
         }
-        for what, (values, expected) in parts.items():
-            if values is not None and np.shape(values) != expected:
+        shapes = {
+            what: (np.shape(values), expected)
+            for what, (values, expected) in parts.items()
+            if values is not None
+        }
+        shapes["features"] = (self.features.shape, (n, columns))
+        for what, (got, expected) in shapes.items():
+            if got != expected:
                 raise LabelError(
-                    f"cells and their {what} do not go together",
-                    got=np.shape(values),
-                    expected=expected,
+                    f"cells and their {what} do not go together", got=got, expected=expected
                 )
         if len(np.unique(self.ids)) != n:
-            raise LabelError("cells have no ids of their own", got=f"{n} cells, some ids twice")
+            raise LabelError("some cells have the same id", got=f"{n} cells, some ids twice")
         if not np.isfinite(self.xy).all() or not np.isfinite(self.held).all():
             raise LabelError(
-                "cells or held-out blocks lie nowhere", got="coordinates of NaN or inf"
+                "cells or held-out blocks have no finite coordinates",
+                got="coordinates of NaN or inf",
             )
         if self.water is not None and not ((self.water >= 0) & (self.water <= 1)).all():
             raise LabelError(
-                "shares of water are none",
+                "shares of water are not shares",
                 got=f"{np.nanmin(self.water):g} to {np.nanmax(self.water):g}",
                 expected="0 to 1",
             )
@@ -181,6 +199,7 @@ class Report:
     Attributes
     ----------
     labels, used : labels given, and those that took part after the cap by class and city.
+    labelled : classes that have labels.
     cells : that were to be labelled.
     direct : cells labelled by `mask` and by `osm`.
     reason : why there are no pseudo-labels; empty where they were asked of the head.
@@ -195,6 +214,7 @@ class Report:
 
     labels: int
     used: int
+    labelled: tuple[int, ...]
     cells: int
     direct: Mapping[str, int]
     reason: str
@@ -210,15 +230,20 @@ class Report:
 
     @property
     def undetectable(self) -> tuple[int, ...]:
-        """Classes of which less than half would be told as novel: if the area has such a class and
-        the labels do not, its cells get pseudo-labels of other classes."""
+        """Classes of which less than half would be detected as novel: if the area has such a class
+        and the labels do not, its cells get pseudo-labels of other classes."""
         return tuple(code for code, found in self.detection.items() if found.rejected < _TOLD)
+
+    @property
+    def unknown(self) -> tuple[int, ...]:
+        """Classes with labels of which nothing can be said: too few cities or classes beside."""
+        return tuple(code for code in self.labelled if code not in self.detection)
 
 
 def empty_report() -> Report:
     """A report of nothing yet."""
     nan = float("nan")
-    return Report(0, 0, 0, {}, "", (), nan, nan, None, nan, {}, {}, (), {})
+    return Report(0, 0, (), 0, {}, "", (), nan, nan, None, nan, {}, {}, (), {})
 
 
 @dataclass(frozen=True)
@@ -246,24 +271,25 @@ class Found:
     ----------
     codes : int64 (n,), 0 where it has no pseudo-label.
     confidence : float64 (n,), the head's.
-    votes : float64 (n, classes), shares of the nearest labels.
+    votes : float32 (cells with a pseudo-label, classes), shares of the nearest labels.
     distance : float64 (n,), their mean.
     energy : float64 (n,), NaN without a linear head.
     """
 
     codes: Ints
     confidence: Floats
-    votes: Floats
+    votes: npt.NDArray[np.float32]
     distance: Floats
     energy: Floats
 
     def spread(self, count: int, rows: Ints) -> Found:
-        """The same as these rows of a longer table."""
-        whole = []
-        for values in vars(self).values():
-            whole.append(np.zeros((count, *values.shape[1:]), values.dtype))
-            whole[-1][rows] = values
-        return Found(*whole)
+        """The same as these rows, ascending, of a longer table."""
+        whole = {}
+        for name in ("codes", "confidence", "distance", "energy"):
+            values = getattr(self, name)
+            whole[name] = np.zeros(count, values.dtype)
+            whole[name][rows] = values
+        return replace(self, **whole)
 
 
 def in_table(
@@ -292,10 +318,10 @@ def in_table(
         values = np.zeros(len(rows)) if found is None else getattr(found, name)[rows]
         return pa.array(values, kind, mask=~here | np.isnan(values))
 
-    votes = [None] * len(rows)
+    votes: list[Any] = [None] * len(rows)
     if found is not None:
-        shares = found.votes[rows]
-        votes = [share if told else None for share, told in zip(shares, here, strict=True)]
+        for row, shares in zip(np.flatnonzero(here).tolist(), found.votes, strict=True):
+            votes[row] = shares
     return pa.table(
         {
             "cell": pa.array(cells.ids[rows], pa.int64()),

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import LabelError
+from engine.propagation.features import blocks_of
 from engine.propagation.guards import (
     HeldOut,
     Novelty,
@@ -29,7 +30,6 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-_AT_ONCE = 2**16  # cells that are scored
 _HAIR = 1e-9  # four of five votes are .8
 
 
@@ -73,13 +73,13 @@ class Settings:
         shares = (self.confidence, self.precision, self.loss, self.overlap)
         if not all(0 <= value <= 1 for value in shares) or self.loss == 1:
             raise LabelError(
-                "settings of a propagation are no shares",
+                "settings of a propagation are not shares",
                 got=f"confidence, precision, loss, overlap: {shares}",
                 expected="0 to 1 each, the loss below 1",
             )
         if min(self.k, self.most, self.rounds, self.sample) < 1 or min(self.times, self.least) < 0:
             raise LabelError(
-                "settings of a propagation are no counts",
+                "settings of a propagation are not valid counts",
                 got=f"k {self.k}, most {self.most}, rounds {self.rounds}, sample {self.sample}, "
                 f"times {self.times:g}, least {self.least}",
                 expected="the first four 1 or more, the others 0 or more",
@@ -106,13 +106,7 @@ class Selection:
         seen = held_out(
             pool.features, pool.codes, pool.city, self.knn, self.head if linear else None, self.seed
         )
-        votes, distance = self._look(pool, cells)
-        energy, first = np.full(len(cells), np.nan), np.zeros(len(cells), np.int64)
-        if linear:
-            scorer = self.head.fit(pool.features, pool.codes, None, self.seed)
-            for part in _parts(len(cells)):
-                energy[part] = scorer.energy(cells.features[part])
-                first[part] = scorer.predict(cells.features[part])
+        distance, energy, first = self._look(pool, cells)
         novelty = self._novelty(seen, pool)
         new = np.zeros(len(cells), bool)
         if novelty is not None:
@@ -148,6 +142,7 @@ class Selection:
             chosen = np.zeros(len(cells), np.int64)
             chosen[rows[fit]] = codes[rows[fit]]
         given = np.unique(chosen[chosen > 0]).tolist()
+        votes = self._votes(pool, cells.take(np.flatnonzero(chosen)))
         return Found(chosen, confidence, votes, distance, energy), replace(
             report,
             limit=limit,
@@ -157,13 +152,29 @@ class Selection:
             barren=tuple(code for code in pool.counts if code not in given),
         )
 
-    def _look(self, pool: Labels, cells: Cells) -> tuple[Floats, Floats]:
-        """Votes of the nearest labels, and their mean distance."""
-        scorer = self.knn.fit(pool.features, pool.codes)
-        votes, distance = np.zeros((len(cells), len(self.knn.classes))), np.zeros(len(cells))
-        for part in _parts(len(cells)):
-            votes[part], _, distance[part] = scorer.votes(cells.features[part])
-        return votes, distance
+    def _look(self, pool: Labels, cells: Cells) -> tuple[Floats, Floats, Ints]:
+        """Mean distance of the nearest labels; energy and class by the linear head, if asked."""
+        knn = self.knn.fit(pool.features, pool.codes)
+        linear = None
+        if self.settings.by == "linear":
+            linear = self.head.fit(pool.features, pool.codes, None, self.seed)
+        n = len(cells)
+        distance, energy, first = np.zeros(n), np.full(n, np.nan), np.zeros(n, np.int64)
+        for part in blocks_of(cells.features):
+            block = cells.features[part]
+            _, _, distance[part] = knn.votes(block)
+            if linear is not None:
+                energy[part], first[part] = linear.energy(block), linear.predict(block)
+        return distance, energy, first
+
+    def _votes(self, pool: Labels, cells: Cells) -> npt.NDArray[np.float32]:
+        """Votes of the nearest labels for cells that got a pseudo-label: a few of all."""
+        votes = np.zeros((len(cells), len(self.knn.classes)), np.float32)
+        if len(cells):
+            scorer = self.knn.fit(pool.features, pool.codes)
+            for part in blocks_of(cells.features):
+                votes[part], _, _ = scorer.votes(cells.features[part])
+        return votes
 
     def _ask(
         self, pool: Labels, cells: Cells, codes: Ints, confidence: Floats
@@ -173,12 +184,12 @@ class Selection:
         found, sure = np.zeros(len(cells), np.int64), np.zeros(len(cells))
         if self.settings.by == "votes":
             voters = self.knn.fit(x, y, w)
-            for part in _parts(len(cells)):
+            for part in blocks_of(cells.features):
                 shares, found[part], _ = voters.votes(cells.features[part])
                 sure[part] = shares.max(1)
             return found, sure
         scorer = self.head.fit(x, y, w, self.seed)
-        for part in _parts(len(cells)):
+        for part in blocks_of(cells.features):
             scores = scorer.scores(cells.features[part])
             found[part] = np.array(self.head.classes)[scores.argmax(1)]
             sure[part] = scores.max(1)
@@ -221,6 +232,7 @@ class Selection:
         most = self.settings.sample
         if len(cells) > most:
             cells = cells.take(np.sort(rng.choice(len(cells), most, replace=False)))
+        cells = cells.held_in_memory()
         head: Head = self.head if self.settings.by == "linear" else self.knn
         found = []
         for name, rest, _, known in leave_out(pool.codes, pool.city):
@@ -273,7 +285,3 @@ def _precision(seen: HeldOut, novelty: Novelty | None, limit: float | None) -> f
         return float("nan")
     kept = _offered(seen, novelty) & (seen.confidence >= limit)
     return float((seen.predicted == seen.codes)[kept].mean()) if kept.any() else float("nan")
-
-
-def _parts(count: int) -> list[slice]:
-    return [slice(first, min(first + _AT_ONCE, count)) for first in range(0, count, _AT_ONCE)]

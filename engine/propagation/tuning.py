@@ -159,10 +159,11 @@ def tune(
     passed = sorted(set(np.unique(own).tolist()) - {name for name, *_ in folds})
     if passed:
         notes.append(
-            f"cities {passed} judge nothing: the others have no class of theirs, or only one class"
+            f"cities {passed} cannot be used for tuning: the others share no class with them, or "
+            "have only one"
         )
     if len(folds) < CITIES:
-        notes.append(f"{len(folds)} cities are too few to choose by: the settings are the prior's")
+        notes.append(f"{len(folds)} cities are too few to tune on: the prior settings are kept")
         nothing = np.full((len(candidates), 0), np.nan)
         cities = tuple(name for name, *_ in folds)
         return Tuned(candidates[0], candidates[0], cities, nothing, np.nan, np.nan, tuple(notes))

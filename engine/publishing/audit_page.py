@@ -29,7 +29,7 @@ class PseudoCard:
     votes : share of the nearest labels for its class.
     distance : mean distance of the nearest labels.
     picture : uint8 (y, x, 3) of twice the cell's width, None where no imagery is known.
-    doubts : what a reviewer should look at.
+    doubts : reasons to check it.
     """
 
     city: str
@@ -57,13 +57,13 @@ def audit_page(
     ----------
     title : of the propagation.
     labels, pseudo : how many of each class.
-    undetectable : classes whose cells would not be told as novel if no label had them.
+    undetectable : classes whose cells would not be detected as novel if no label had them.
     cards : in any order.
     notes : about the whole.
     """
     rows = []
     for zone in LCZ:
-        told = "<span class=doubt>not told apart</span>" if zone.code in undetectable else ""
+        told = "<span class=doubt>not detectable</span>" if zone.code in undetectable else ""
         many = labels.get(zone.code, 0), pseudo.get(zone.code, 0)
         if any(many):
             rows.append(f"<tr><td>{class_name(zone.code)}<td>{many[0]}<td>{many[1]}<td>{told}")
@@ -74,10 +74,10 @@ def audit_page(
     ]
     if notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-        body.append(f"<h2>About it</h2><ul>{items}</ul>")
+        body.append(f"<h2>Notes</h2><ul>{items}</ul>")
     doubtful = [c for c in cards if c.doubts]
     fine = [c for c in cards if not c.doubts]
-    for name, some in (("To look at", doubtful), ("Drawn by chance", fine)):
+    for name, some in (("To check", doubtful), ("Random sample", fine)):
         if some:
             order = sorted(some, key=lambda c: (c.code, -c.confidence))
             body.append(f"<h2>{name}</h2><div class=cards>{''.join(map(_card, order))}</div>")

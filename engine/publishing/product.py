@@ -59,6 +59,7 @@ class Facts:
     item : what one of the sources is called.
     runs : what made it: of each run its number, its tiles, and what it was told.
     footprint : file that tells where the model was trained, kept as it is.
+    periods : of a cube with several composites: what each is called, its first and last day.
     """
 
     name: str
@@ -75,6 +76,13 @@ class Facts:
     item: str = "scene"
     runs: Sequence[Mapping[str, Any]] = ()
     footprint: Path | None = None
+    periods: Sequence[tuple[str, date, date]] = ()
+
+    @property
+    def told_periods(self) -> dict[str, list[dict[str, str]]]:
+        """The periods as report and items have them; nothing where there are none."""
+        told = [{"name": n, "start": str(a), "end": str(b)} for n, a, b in self.periods]
+        return {"natmap:periods": told} if told else {}
 
 
 def write_product(
@@ -161,6 +169,7 @@ def _fill(
         runs=facts.runs,
         files=rasters.found,
     )
+    report |= facts.told_periods
     if facts.footprint is not None:
         shutil.copyfile(facts.footprint, folder / facts.footprint.name)
     _draw(folder / "preview.png", form, box, read, facts)
@@ -179,6 +188,7 @@ def _fill(
         rights=facts.rights,
         checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
         embedded=embedded,
+        told=facts.told_periods,
     )
     written = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder).as_posix() for path in written} | {"report.json"}

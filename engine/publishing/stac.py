@@ -50,6 +50,7 @@ def write_stac(
     rights: Rights,
     checksums: Mapping[str, str],
     embedded: Embedded | None = None,
+    told: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``collection.json`` and an item for each sheet, ``items/NAME.json``, by the rasters.
 
@@ -71,6 +72,7 @@ def write_stac(
     rights : terms of use, and who is to be named.
     checksums : SHA-256 of each raster, by the name of its file.
     embedded : of a product of embeddings, what its extension says.
+    told : more properties of the items.
     """
     crs = CRS.from_user_input(str(box.crs))
     start, end = (
@@ -109,6 +111,7 @@ def write_stac(
                 "version": version,
                 **_without_bands(model),
                 **(embedded.item if embedded is not None else {}),
+                **(told or {}),
             },
             "links": [
                 {"rel": "root", "href": "../collection.json", "type": "application/json"},

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from engine.items import is_ground, require_order
 from engine.recipes.base import CardOrPath, PathText, Strict, Words
 from engine.recipes.training import Fitting, Split, TrainingRecipe
 
@@ -70,6 +71,7 @@ class ClassifierWanted(Strict):
         "msmla",
         "gcn",
         "forest",
+        "unet",
     ] = "mscnn"
     start: CardOrPath | None = Field(
         None, description="a model card to start from: its weights wherever they fit"
@@ -95,6 +97,16 @@ class ClassifierWanted(Strict):
     inference_block: int | None = Field(
         None, gt=0, le=128, description="cells down and across that are evaluated together"
     )
+    window: int | None = Field(
+        None,
+        ge=16,
+        multiple_of=16,
+        description="of a unet: side of a map's window, px; by "
+        "default that of what it learns from, a patch with its context",
+    )
+    overlap: int | None = Field(
+        None, ge=0, description="of a unet's windows, px; by default half of them"
+    )
     licence: Words = "unknown"
     attribution: Words | None = Field(None, description="who made the model, and is to be named")
     citation: Words | None = Field(None, description="how the model is cited")
@@ -106,6 +118,11 @@ class ClassifierWanted(Strict):
             raise ValueError("beside goes with architecture: gcn")
         if self.frozen and (self.start is None or self.architecture in ("gcn", "forest")):
             raise ValueError("frozen goes with start, and with a network of convolutions")
+        if self.architecture == "unet":
+            if self.frozen or self.inference_block is not None:
+                raise ValueError("frozen and inference_block go with classifiers of patches")
+        elif self.window is not None or self.overlap is not None:
+            raise ValueError("window and overlap go with architecture: unet")
         return self
 
     @model_validator(mode="after")
@@ -179,6 +196,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "resnet50": {"width": 16},
     "densenet": {"growth": 8, "layers": 4, "width": 32, "between": 16},
     "msmla": {"depth": 18, "widths": [8, 16, 32]},
+    "unet": {"width": 16},
 }
 """Parameters of each network that a CPU can train, for comparisons; the code is the same."""
 
@@ -242,6 +260,15 @@ class ClassifierRecipe(TrainingRecipe):
     training: ClassifierFitting = ClassifierFitting()
 
     @model_validator(mode="after")
+    def _ground(self) -> ClassifierRecipe:
+        require_order(self.model.bands)
+        if self.model.architecture == "gcn" and any(map(is_ground, self.model.bands)):
+            raise ValueError("model.bands: a graph network looks at instances, not at features")
+        if not self.labels and any(map(is_ground, self.model.bands)):
+            raise ValueError("model.bands: an imported set of patches has no features")
+        return self
+
+    @model_validator(mode="after")
     def _windows(self) -> ClassifierRecipe:
         if self.model.architecture == "gcn" and self.patch != 32:
             raise ValueError("patch: a graph network is given windows of 320 m")
@@ -277,4 +304,14 @@ class ClassifierRecipe(TrainingRecipe):
             raise ValueError("training: bootstraps and final go with architecture: forest")
         if name == "gcn" and training.angles:
             raise ValueError("training: angles goes with patches; a graph has no pixels to turn")
+        others = sorted(training.model_fields_set - _OF_UNET)
+        if name == "unet" and others:
+            raise ValueError(
+                f"training: a unet has no {', '.join(others)}; it takes "
+                + ", ".join(sorted(_OF_UNET))
+            )
         return self
+
+
+_OF_UNET = {"epochs", "batch", "rate", "augment", "precision", "seed", "device", "devices"}
+"""Of a training's settings, those that a segmenter of pixels has."""

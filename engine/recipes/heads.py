@@ -74,6 +74,10 @@ class HeadRecipe(TrainingRecipe):
     def _labelled(self) -> HeadRecipe:
         if not any(city.areas or city.raster for city in self.cities):
             raise ValueError("cities: none has labels; give one areas or raster")
+        if any(city.osm for city in self.cities):
+            raise ValueError(
+                "cities: osm labels cells in natmap propagate; name its folder under pseudo"
+            )
         told, usual = self.training.model_dump(), Fitting().model_dump()
         if said := [name for name in told if name != "seed" and told[name] != usual[name]]:
             raise ValueError(f"training: a head is told its seed alone, not {', '.join(said)}")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from engine.recipes.base import PathText, Strict, read_recipe
+from engine.recipes.osm import OsmLabels
 from engine.recipes.run import NAME
 
 __all__ = ["EmbeddedCity", "PropagationRecipe", "load_propagation_recipe"]
@@ -27,6 +28,9 @@ class EmbeddedCity(Strict):
     within: PathText | None = Field(None, description="raster; only cells where it is not 0")
     held: PathText | None = Field(
         None, description="polygons in which nothing is labelled: they validate or test"
+    )
+    osm: OsmLabels | None = Field(
+        None, description="an extract of OpenStreetMap: cells that its water covers are labelled"
     )
 
     @model_validator(mode="after")
@@ -56,6 +60,16 @@ class PropagationRecipe(Strict):
     neighbours: int = Field(5, gt=0, le=1000, description="labels that vote")
     rounds: int = Field(1, gt=0, le=10)
     most: int = Field(500, gt=0, description="labels of each class and city that take part")
+    center: Literal["city"] | None = Field(
+        None, description="city: the mean vector of each city is removed from its cells first"
+    )
+    water: float | None = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="share of water from which on a cell is LCZ G, where the embedding is a "
+        "published one that tells water; null: never",
+    )
     seed: int = Field(0, ge=0)
     out: PathText = Field(description="folder of the pseudo-labels")
 

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BeforeValidator,
     Field,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -18,6 +20,7 @@ from engine.errors import RecipeError
 from engine.grid.grid import projected_crs
 from engine.items import band_name
 from engine.recipes.base import CardOrPath, PathText, Strict, Words
+from engine.recipes.periods import CubePeriod, labelled, require_apart
 
 __all__ = [
     "AreaChoice",
@@ -227,6 +230,39 @@ class Cube(Strict):
     keep_scenes: bool = Field(True, description="false: composites without stored scenes")
     cloud_dilation: float = Field(60.0, ge=0, le=1000, description="metres around cloud and shadow")
     mask_snow: bool = False
+    periods: tuple[CubePeriod, ...] = Field(
+        (),
+        min_length=1,
+        max_length=24,
+        description="several composites in one cube, for models that want dates or seasons",
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> Cube:
+        require_apart(self.periods)
+        return self
+
+    @model_serializer(mode="wrap")
+    def _told(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without periods where there are none: recipes of before there were any stay the same."""
+        told: dict[str, Any] = dump(self)
+        if not self.periods:
+            told.pop("periods", None)
+        return told
+
+    @property
+    def labels(self) -> dict[str, CubePeriod]:
+        """The periods by what follows the @ of their bands."""
+        return labelled(self.periods)
+
+    def require_within(self, period: Period) -> None:
+        """Refuse imagery of which a period would be cut."""
+        for label, mine in self.labels.items():
+            if mine.start < period.first or mine.end > period.last:
+                raise ValueError(
+                    f"imagery.period ({period}) does not hold period {label} ({mine}); leave it "
+                    "out, and it is from the first of cube.periods to the last"
+                )
 
 
 class ModelChoice(Strict):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from engine.items import require_order
 from engine.legend import NamedClass
 from engine.recipes.base import CardOrPath, PathText, Strict, Words
 from engine.recipes.training import Fitting, Split, TrainingRecipe
@@ -140,6 +141,11 @@ class SegmenterRecipe(TrainingRecipe):
     def codes(self) -> tuple[int, ...]:
         """Of the classes, ascending: the order of a network's outputs."""
         return tuple(c.code for c in self.named) or (0, 1)
+
+    @model_validator(mode="after")
+    def _ground(self) -> SegmenterRecipe:
+        require_order(self.model.bands)
+        return self
 
     @model_validator(mode="after")
     def _fill(self) -> SegmenterRecipe:

@@ -322,7 +322,7 @@ class Schedule:
             if source.scope == "area":
                 found.update(self._digest(source.stage, WHOLE, 0, "digest"))
                 continue
-            for part in self._indices(source.stage, tile):
+            for part in self._indices(source, tile):
                 found.update(self._digest(source.stage, tile, part, "digest"))
                 for other in self.grid.neighbours(tile) if source.halo else ():
                     found.update(self._digest(source.stage, other, part, _side(tile, other)))
@@ -350,10 +350,12 @@ class Schedule:
     def _parts_of(self, stage: str, tile: Tile) -> tuple[Part, ...]:
         return self.stages[stage].parts_of(tile)
 
-    def _indices(self, stage: str, tile: Tile) -> tuple[int, ...]:
-        if not self.stages[stage].daily:
+    def _indices(self, source: Input, tile: Tile) -> tuple[int, ...]:
+        """The parts of an upstream stage that are read."""
+        if not self.stages[source.stage].daily:
             return (0,)
-        return tuple(part.index for part in self._parts(stage, tile))
+        parts = self._parts(source.stage, tile)
+        return tuple(part.index for part in parts if source.reads(part.index))
 
     # -- tasks --------------------------------------------------------------------------------
 
@@ -386,7 +388,7 @@ class Schedule:
             parts=tuple(part for part, _, _ in stale),
             marks=tuple(mark for _, mark, _ in stale),
             attempt=attempt,
-            input_parts={s: self._indices(s, work.tile) for s in reads},
+            input_parts={s.stage: self._indices(s, work.tile) for s in stage.inputs},
             blank={s: tiles for s, tiles in blank.items() if tiles},
             forms={path: spec for path, spec in self.forms.items() if spec.group in reads},
             support=support.packed(work.tile, self.links.reach[work.stage]),

@@ -63,11 +63,18 @@ class Input:
     scope : {"tile", "area"}
         Area: the result of a stage of all of the area, for which the reader waits; or, read by
         such a stage, all tiles.
+    days : (int, int), optional
+        Of a daily stage, the first and the last index that is read; by default all days are.
     """
 
     stage: str
     halo: float = 0.0
     scope: Literal["tile", "area"] = "tile"
+    days: tuple[int, int] | None = None
+
+    def reads(self, index: int) -> bool:
+        """Whether a part of the upstream stage is read."""
+        return self.days is None or self.days[0] <= index <= self.days[1]
 
 
 @dataclass(frozen=True)

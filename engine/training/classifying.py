@@ -24,7 +24,7 @@ from engine.models.head import NOTHING
 from engine.models.registry import Measured, carried_over, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
-from engine.training.fit import Batches, Settings, fit, statistics
+from engine.training.fit import Batches, Settings, fit, ground_statistics, statistics
 from engine.training.forest import Grown, grow, vote
 from engine.training.fusion import graph_form, weigh
 from engine.training.loop import Fitted
@@ -101,7 +101,14 @@ class PatchTask(Task):
         """By what the card standardises: the patches' statistics, or those it starts with."""
         if self.start is not None and not self.recipe.model.restandardise:
             return {n: getattr(self.start, n) for n in ("clip", "mean", "std", "fill")}
-        return dict(zip(("mean", "std"), statistics(x), strict=True))
+        ranges = self.patches.ranges
+        first = x.shape[1] - len(ranges)
+        found = [statistics(x[:, :first])]
+        found += [
+            ground_statistics(x[:, first + k], span) for k, span in enumerate(ranges.values())
+        ]
+        mean, std = (tuple(v for part in each for v in part) for each in zip(*found, strict=True))
+        return {"mean": mean, "std": std}
 
     def _card(self, x: npt.NDArray[Any], form: dict[str, Any]) -> ModelCard:
         recipe, patches = self.recipe, self.patches
@@ -112,6 +119,7 @@ class PatchTask(Task):
             architecture=recipe.model.architecture,
             parameters={},  # until they are known
             bands=recipe.model.bands,
+            ranges=dict(patches.ranges),
             clip=None if of_vectors(recipe.model.bands) else (0.0, 1.0),
             mean=None,
             std=None,
@@ -120,7 +128,7 @@ class PatchTask(Task):
             resolution=patches.resolution,
             inference_block=recipe.model.inference_block,
             classes=tuple(c.code for c in LCZ),
-            features=1,  # until it is measured
+            features=form["features"],
             licence=recipe.model.licence,
             attribution=recipe.model.attribution,
             citation=recipe.model.citation,
@@ -183,6 +191,11 @@ class PatchTask(Task):
         found: npt.NDArray[np.bool_] = self.patches.split == SPLITS.index("train")
         return found
 
+    @property
+    def _seen(self) -> int:
+        """Side of the ground that the model has seen of each patch, in pixels."""
+        return self.card.patch + 2 * self.card.context
+
     def footprint(self) -> Footprint | None:
         patches, card = self.patches, self.card
         trained = self.taught
@@ -192,7 +205,7 @@ class PatchTask(Task):
             Ground(place.crs, patches.xy[trained & (patches.place == number)])
             for number, place in enumerate(patches.places)
         ]
-        reach, whole = (card.patch + 2 * card.context) * card.resolution, True
+        reach, whole = self._seen * card.resolution, True
         if self.start is not None:
             before = read_footprint(self.start.folder)
             whole = before is not None and before.whole
@@ -286,10 +299,9 @@ class ForestTask(PatchTask):
         return 0
 
     def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
-        columns = bands if of_vectors(self.recipe.model.bands) else 14
-        return Measured(
-            0, columns * (1 if self.choice["statistics"] == "mean" else 2), "probability"
-        )
+        columns = bands if of_vectors(self.recipe.model.bands) else 14 + len(self.patches.ranges)
+        each = 1 if self.choice["statistics"] == "mean" else 2
+        return Measured(0, each * columns, "probability")
 
     def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
         if self.start is None or self.recipe.model.restandardise:

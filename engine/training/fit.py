@@ -70,6 +70,23 @@ def statistics(
     return tuple(means), tuple(deviations)
 
 
+def ground_statistics(
+    x: npt.NDArray[np.uint16], span: tuple[float, float]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of a feature's band (n, y, x) where it is known.
+
+    One that is the same everywhere, or unknown, is not spread: it teaches nothing.
+    """
+    counts = np.bincount(x.ravel(), minlength=65_536)
+    counts[0] = 0
+    if not counts.any():
+        return (0.0,), (1.0,)
+    level = span[0] + (np.arange(len(counts)) - 1.0) / 65_534 * (span[1] - span[0])
+    mean = float((counts * level).sum() / counts.sum())
+    deviation = float((counts * (level - mean) ** 2).sum() / counts.sum()) ** 0.5
+    return (round(mean, 6),), (round(deviation, 6) if deviation > 1e-6 else 1.0,)
+
+
 def fit(
     card: ModelCard,
     train: Batches,

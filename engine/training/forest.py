@@ -16,7 +16,7 @@ from engine.models.forest import patch_features
 from engine.models.inputs import prepare_batch
 from engine.models.registry import build
 
-__all__ = ["Grown", "arrays_of", "features_of", "grow", "plant", "vote"]
+__all__ = ["Grown", "arrays_of", "features_of", "grow", "masks_of", "plant", "varied", "vote"]
 
 _AT_ONCE = 2048  # patches
 
@@ -45,9 +45,29 @@ def features_of(
     parts = []
     for first in range(0, len(x), _AT_ONCE):
         ready = torch.from_numpy(prepare_batch(x[first : first + _AT_ONCE], card))
-        found = patch_features(ready, statistics, side, card.fill, not card.vectors)
+        found = patch_features(
+            ready, statistics, side, card.fill, masks_of(card), indices=not card.vectors
+        )
         parts.append(found.numpy())
     return np.concatenate(parts)
+
+
+def masks_of(card: ModelCard) -> tuple[int, ...]:
+    """Of each band of a card's features, the position of its mask among them."""
+    ground = card.bands[len(card.imagery) :]
+    return tuple(ground.index(f"{band.partition('.')[0]}.known") for band in ground)
+
+
+def varied(features: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Columns that are not the same everywhere.
+
+    The others can split nothing, and would take the place of one that can among those that are
+    drawn at a split: a feature that is unknown everywhere would change a forest. Where all are the
+    same, they are all given.
+    """
+    low, high = features.min(axis=0, initial=np.inf), features.max(axis=0, initial=-np.inf)
+    found = np.flatnonzero(low < high)
+    return found if len(found) else np.arange(features.shape[1])
 
 
 def plant(trees: int, balanced: bool, seed: int) -> RandomForestClassifier:
@@ -91,18 +111,26 @@ def grow(
     seed : int
     """
     forest = plant(trees, balanced, seed)
-    forest.fit(features_of(x, card, statistics, side), y)
-    shape, weights = arrays_of(
-        forest, [card.classes.index(int(c)) for c in forest.classes_], len(card.classes)
-    )
+    features = features_of(x, card, statistics, side)
+    columns = varied(features)
+    forest.fit(features[:, columns], y)
+    column = [card.classes.index(int(code)) for code in forest.classes_]
+    shape, weights = arrays_of(forest, column, len(card.classes), columns)
     parameters: dict[str, Any] = {**shape, "statistics": statistics, "side": side}
+    if card.ranges:
+        parameters["masks"] = list(masks_of(card))
     if card.vectors:
-        parameters |= {"indices": False, "fill": card.fill}
+        parameters["indices"] = False
+    if card.fill:
+        parameters["fill"] = card.fill
     return Grown(parameters, weights)
 
 
 def arrays_of(
-    forest: RandomForestClassifier, column: Sequence[int] | None = None, classes: int = 0
+    forest: RandomForestClassifier,
+    column: Sequence[int] | None = None,
+    classes: int = 0,
+    asked: npt.NDArray[np.intp] | None = None,
 ) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
     """A forest's trees as `engine.models.forest.Trees` keeps them: its shape, and its arrays.
 
@@ -111,6 +139,7 @@ def arrays_of(
     forest : that has grown.
     column : of each of its classes among the scores; by default its own.
     classes : number of columns, with `column`.
+    asked : of each feature that it was given the position among all; None: it was given all.
     """
     grown = [tree.tree_ for tree in forest.estimators_]
     trees, nodes = len(grown), max(tree.node_count for tree in grown)
@@ -126,8 +155,9 @@ def arrays_of(
         n = tree.node_count
         itself = np.arange(n)
         leaf = tree.children_left < 0
+        feature = tree.feature if asked is None else asked[tree.feature]
         arrays = {
-            "feature": np.where(leaf, 0, tree.feature),
+            "feature": np.where(leaf, 0, feature),
             "threshold": np.where(leaf, 0.0, tree.threshold),
             "left": np.where(leaf, itself, tree.children_left),
             "right": np.where(leaf, itself, tree.children_right),

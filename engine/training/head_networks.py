@@ -87,7 +87,7 @@ def bands_of(city: Embedded) -> tuple[str, ...]:
             "the features of the embedding are no statistics of bands",
             got=", ".join(city.names[:5]),
             expected=", ".join(aggregate_names(bands)[:5]),
-            remedy="natmap embed the recipe again",
+            remedy="embed without features, and natmap embed the recipe again",
         )
     return bands
 

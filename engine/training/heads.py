@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,10 @@ from engine.models.footprint import Footprint, Ground
 from engine.models.head import NOTHING
 from engine.models.registry import HEAD, load_model
 from engine.products.vectors import at_cells
+from engine.propagation.features import moments_of
 from engine.propagation.guards import cap_pool
 from engine.propagation.heads import CODES
-from engine.propagation.pool import Standard, moments, standard_of
+from engine.propagation.pool import Standard, standard_of
 from engine.propagation.tuning import Tuned, tune
 from engine.publishing.charts import draw_confusion
 from engine.publishing.model import why_not
@@ -160,7 +161,10 @@ class HeadTask(Task):
             why[mine[city.in_held(place)]] = "held out"
             if city.name in self.recipe.split.test:
                 why[mine] = "of a city that tests"
-        return pseudo.take(np.flatnonzero(why == "")), Counter(w for w in why.tolist() if w)
+        left = Counter(w for w in why.tolist() if w)
+        if pseudo.without:
+            left["without a vector"] = pseudo.without
+        return pseudo.take(np.flatnonzero(why == "")), left
 
     def _by_tests(
         self, city: Embedded, place: npt.NDArray[np.int64], reach: float
@@ -196,10 +200,7 @@ class HeadTask(Task):
     def standard(self) -> Standard:
         """The scale of all cells of the cities that train, labelled or not."""
         cities = [city for city in self.cities if city.name not in self.recipe.split.test]
-        table = moments(cities[0].features)
-        for city in cities[1:]:
-            table = add(table, moments(city.features))
-        return standard_of(table)
+        return standard_of(reduce(add, [moments_of(city.features) for city in cities]))
 
     def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
         seed = self.recipe.training.seed

@@ -6,26 +6,27 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import geopandas
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import shapely
 
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
 from engine.datasets.pictures import StoredImage
 from engine.datasets.pseudo_labels import LABELS
 from engine.errors import LabelError
+from engine.features.osm import OsmSource
 from engine.files import whole_folder, write_whole
-from engine.grid.area import reproject
 from engine.legend import LCZ
 from engine.products.embedding import embedding_of
 from engine.products.registry import load_recipe
+from engine.propagation.features import Pooled, moments_of, taken
+from engine.propagation.guards import cap_pool
 from engine.propagation.heads import KnnHead, LogisticHead
-from engine.propagation.pool import moments, standard_of
+from engine.propagation.pool import standard_of
 from engine.propagation.propagate import DEFAULT, NOTES, propagate
 from engine.propagation.pseudo import Cells, Labels, Report
 from engine.propagation.selection import Settings
@@ -34,6 +35,7 @@ from engine.publishing.audit_page import PseudoCard, audit_page
 from engine.recipes.propagating import PropagationRecipe
 from engine.runs.tables import add
 from engine.store.location import location_of
+from engine.training.pseudo_table import corner_of, in_one_table, owners_of, write_parquet
 
 __all__ = ["LABELS", "Made", "propagate_labels"]
 
@@ -87,11 +89,13 @@ def propagate_labels(
     cities = []
     for city in recipe.cities:
         tell(f"reading {city.name or city.recipe}")
-        cities.append(open_embedded(city, base))
+        cities.append(open_embedded(city, base, recipe.water))
         for note in cities[-1].notes:
             tell(f"note: {note}")
     require_one_embedding(cities)
-    pool, labels, cells = _together(cities)
+    pool = _together(cities, recipe)
+    labels = pool.labels
+    labels.check(LogisticHead().classes)
     tuned = tune(
         labels.features, labels.codes, labels.city, logistic_candidates(), seed=recipe.seed
     )
@@ -100,25 +104,25 @@ def propagate_labels(
     for note in tuned.notes:
         tell(f"note: {note}")
     settings = _settings(recipe)
-    found = propagate(labels, cells, settings, linear=head, seed=recipe.seed, tell=tell)
+    found = propagate(labels, pool.cells, settings, linear=head, seed=recipe.seed, tell=tell)
+    report = replace(found.report, labels=pool.given)
     with whole_folder(out) as folder:
-        table = _table(found.table, cities, labels)
-        _write_parquet(table, cities, folder / LABELS)
-        told = _told(recipe, cities, settings, tuned, found.report)
+        write_parquet(in_one_table(found.table, cities), cities, folder / LABELS)
+        told = _told(recipe, cities, settings, tuned, report)
         write_whole(folder / _REPORT, json.dumps(told, indent=1) + "\n")
-        cards = _cards(recipe, base, cities, labels, cells, found.table)
+        cards = _cards(recipe, base, cities, pool, found.table)
         write_whole(
             folder / _PAGE,
             audit_page(
                 f"Pseudo-labels: {recipe.name}",
                 labels.counts,
-                found.report.pseudo,
-                found.report.undetectable,
+                report.pseudo,
+                report.undetectable,
                 cards,
-                _notes(found.report, tuned, pool),
+                [*_notes(report, tuned, cities, pool.vectors), *_terms(cities)],
             ),
         )
-    return Made(out, found.report)
+    return Made(out, report)
 
 
 def _require_own(out: Path) -> None:
@@ -140,90 +144,90 @@ def _settings(recipe: PropagationRecipe) -> Settings:
         k=recipe.neighbours,
         rounds=recipe.rounds,
         most=recipe.most,
+        water=recipe.water,
     )
 
 
-def _together(cities: Sequence[Embedded]) -> tuple[int, Labels, Cells]:
-    """Cells in the pool, and labels and cells of all cities on the pool's scale, far apart."""
-    table = moments(cities[0].features)
-    for city in cities[1:]:
-        table = add(table, moments(city.features))
-    standard = standard_of(table)
-    features, xy, codes, own, where, held = [], [], [], [], [], []
+@dataclass(frozen=True)
+class _Pool:
+    """All cities on one scale: what is known, what is to be labelled, and the features of both.
+
+    Attributes
+    ----------
+    vectors : cells that have one.
+    features : of all cells, city after city, read block by block.
+    labels : that take part, of each class and city no more than the recipe allows.
+    given : labels that there are, those without a vector among them.
+    cells : all others.
+    """
+
+    vectors: int
+    features: Pooled
+    labels: Labels
+    given: int
+    cells: Cells
+
+
+def _together(cities: Sequence[Embedded], recipe: PropagationRecipe) -> _Pool:
+    """The pool of all cities, which lie far apart in it."""
+    own = [moments_of(city.features) for city in cities]
+    means = own if recipe.center == "city" else []
+    tables = [
+        moments_of(city.features, table, number)
+        for number, (city, table) in enumerate(zip(cities, means, strict=False))
+    ]
+    standard = standard_of(reduce(add, tables or own))
+    features = Pooled([city.features for city in cities], standard, means)
+    xy, codes, number, where, held = [], [], [], [], []
+    labelled = np.zeros(len(features), bool)
     first = 0
-    for number, city in enumerate(cities):
-        apart = np.array([number * _APART, 0.0])
+    for k, city in enumerate(cities):
+        apart = np.array([k * _APART, 0.0])
         place, code = city.labelled()
-        features.append(standard.apply(city.features))
+        labelled[first + place] = True
+        there = city.there[place]
         xy.append(city.xy + apart)
         held.append(city.held + np.tile(apart, 2))
-        where.append(first + place)
-        codes.append(code)
-        own.append(np.full(len(place), number))
+        where.append(first + place[there])
+        codes.append(code[there])
+        number.append(np.full(int(there.sum()), k))
         first += len(city.rows)
-    whole, places = np.concatenate(features), np.concatenate(where)
     ground, side = np.concatenate(xy), cities[0].side
-    labels = Labels(whole[places], np.concatenate(codes), np.concatenate(own), ground[places], side)
-    ids = np.arange(len(whole), dtype=np.int64)
-    return len(whole), labels, Cells(ids, whole, ground, held=np.concatenate(held), side=side)
+    code, city_of, places = map(np.concatenate, (codes, number, where))
+    _require_some(code)
+    kept = cap_pool(code, city_of, recipe.most, recipe.seed)
+    rows = places[kept]
+    labels = Labels(features[rows], code[kept], city_of[kept], ground[rows], side)
+    others = np.flatnonzero(~labelled)
+    water = None
+    if any(city.water is not None for city in cities):
+        shares = [np.zeros(len(c.rows)) if c.water is None else c.water for c in cities]
+        water = np.concatenate(shares)[others]
+    osm = None
+    if any(city.osm is not None for city in cities):
+        told = [np.zeros(len(c.rows), np.uint8) if c.osm is None else c.osm for c in cities]
+        osm = np.concatenate(told)[others]
+    cells = Cells(
+        others,
+        taken(features, others),
+        ground[others],
+        water,
+        osm,
+        held=np.concatenate(held),
+        side=side,
+    )
+    vectors = sum(int(city.there.sum()) for city in cities)
+    return _Pool(vectors, features, labels, int(labelled.sum()), cells)
 
 
-def _owner(cities: Sequence[Embedded], ids: npt.NDArray[np.int64]) -> tuple[Any, Any]:
-    """City and position among its cells of cells of the pool."""
-    firsts = np.cumsum([0, *(len(city.rows) for city in cities)])
-    number = np.searchsorted(firsts, ids, side="right") - 1
-    return number, ids - firsts[number]
-
-
-def _table(found: pa.Table, cities: Sequence[Embedded], labels: Labels) -> pa.Table:
-    """Labels and pseudo-labels with their cities; `cell` is the city's own."""
-    number, place = _owner(cities, found["cell"].to_numpy())
-    rows = [_rows(cities, number, place, found.drop_columns("cell"))]
-    for k, city in enumerate(cities):
-        position, codes = city.labelled()
-        n = len(codes)
-        given = pa.table(
-            {
-                "code": pa.array(codes, pa.uint8()),
-                "confidence": pa.array(np.ones(n), pa.float32()),
-                "votes": pa.nulls(n, found.schema.field("votes").type),
-                "distance": pa.nulls(n, pa.float64()),
-                "energy": pa.nulls(n, pa.float64()),
-                "source": pa.array(["label"] * n, pa.string()),
-            }
+def _require_some(codes: npt.NDArray[np.int64]) -> None:
+    if not len(codes):
+        raise LabelError(
+            "no labelled cell has a vector",
+            got="labels of all cities lie on cells without one",
+            expected="a labelled cell with a vector, of each of two classes",
+            remedy="look at the reasons of the embedding: cloud, or ground outside of its area",
         )
-        rows.append(_rows(cities, np.full(n, k), position, given))
-    return pa.concat_tables(rows)
-
-
-def _rows(cities: Sequence[Embedded], number: Any, place: Any, more: pa.Table) -> pa.Table:
-    names = [cities[k].name for k in number.tolist()]
-    ids = [int(cities[k].ids[p]) for k, p in zip(number.tolist(), place.tolist(), strict=True)]
-    head = {
-        "city": pa.array(names, pa.string()),
-        "cell": pa.array(ids, pa.int64()),
-        "model": pa.array([cities[0].digest] * len(names), pa.string()),
-    }
-    return pa.table({**head, **{name: more[name] for name in more.column_names}})
-
-
-def _write_parquet(table: pa.Table, cities: Sequence[Embedded], path: Path) -> None:
-    known = {city.name: city for city in cities}
-    shapes = []
-    names, ids = table["city"].to_pylist(), table["cell"].to_numpy()
-    for name, cell in zip(names, ids.tolist(), strict=True):
-        city = known[name]
-        row, col = divmod(cell, city.cells.shape[1])
-        west, north = _corner(city, row, col)
-        square = shapely.box(west, north - city.side, west + city.side, north)
-        shapes.append(reproject(square, str(city.cells.crs), "EPSG:4326"))
-    frame = geopandas.GeoDataFrame(table.to_pandas(), geometry=shapes, crs="EPSG:4326")
-    frame.to_parquet(path)
-
-
-def _corner(city: Embedded, row: int, col: int) -> tuple[float, float]:
-    corner = city.cells.transform
-    return corner.c + col * city.side, corner.f - row * city.side
 
 
 def _told(
@@ -239,13 +243,15 @@ def _told(
         "name": recipe.name,
         "preset": recipe.preset,
         "settings": asdict(settings),
+        "center": recipe.center,
         "cities": [
             {
                 "name": city.name,
-                "cells": len(city.rows),
+                "cells": int(city.there.sum()),
                 "labels": len(city.labelled()[1]),
                 "snapshot": city.snapshot,
                 "notes": list(city.notes),
+                "openstreetmap": None if city.source is None else _told_of(city.source),
             }
             for city in cities
         ],
@@ -260,9 +266,15 @@ def _told(
         **{k: v for k, v in asdict(report).items() if k != "detection"},
         "detection": {str(code): asdict(d) for code, d in report.detection.items()},
         "undetectable": list(report.undetectable),
+        "unknown": list(report.unknown),
     }
     plain: dict[str, Any] = _without_nan(found)
     return plain
+
+
+def _told_of(source: OsmSource) -> dict[str, Any]:
+    """What labels of OpenStreetMap are made of, and under which terms."""
+    return {"origins": [asdict(origin) for origin in source.origins], **source.facts}
 
 
 def _without_nan(value: Any) -> Any:
@@ -274,8 +286,9 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _notes(report: Report, tuned: Tuned, pool: int) -> list[str]:
-    notes = [f"{pool} cells have a vector; {report.used} of {report.labels} labels took part"]
+def _notes(report: Report, tuned: Tuned, cities: Sequence[Embedded], vectors: int) -> list[str]:
+    notes = [f"{vectors} cells have a vector; {report.used} of {report.labels} labels took part"]
+    notes += [f"{city.name}: {note}" for city in cities for note in city.notes]
     if report.reason:
         notes.append(f"no pseudo-labels: {report.reason}")
     for name, count in report.removed.items():
@@ -286,17 +299,29 @@ def _notes(report: Report, tuned: Tuned, pool: int) -> list[str]:
     if report.undetectable:
         names = ", ".join(LCZ[code - 1].label for code in report.undetectable)
         notes.append(
-            f"cells of these classes would not be told as novel if no label had them: {names}"
+            f"cells of these classes would not be detected as novel if no label had them: {names}"
+        )
+    if report.unknown:
+        names = ", ".join(LCZ[code - 1].label for code in report.unknown)
+        notes.append(
+            "whether cells of these classes would be detected as novel could not be measured: "
+            f"{names}"
         )
     return [*notes, *tuned.notes]
+
+
+def _terms(cities: Sequence[Embedded]) -> list[str]:
+    """Whom to name, once each."""
+    sources = [city.source for city in cities if city.source is not None]
+    origins = [origin for source in sources for origin in source.origins]
+    return sorted({f"cells of source osm: {o.attribution}, licence {o.licence}" for o in origins})
 
 
 def _cards(
     recipe: PropagationRecipe,
     base: Path,
     cities: Sequence[Embedded],
-    labels: Labels,
-    cells: Cells,
+    pool: _Pool,
     table: pa.Table,
 ) -> list[PseudoCard]:
     """Some pseudo-labels of each class and city, drawn by chance, with pictures."""
@@ -304,20 +329,20 @@ def _cards(
     if not len(rows):
         return []
     ids, codes = table["cell"].to_numpy(), table["code"].to_numpy()
-    number, place = _owner(cities, ids)
+    number, place = owners_of(cities, ids)
     rng = np.random.default_rng(recipe.seed)
     picked: list[int] = []
     for city in range(len(cities)):
         for code in np.unique(codes[rows]).tolist():
             mine = rows[(number[rows] == city) & (codes[rows] == code)]
             picked += rng.permutation(mine)[:_SHOWN].tolist()
-    scorer = KnnHead(1).fit(labels.features, labels.codes)
-    nearest = scorer.predict(cells.features[ids[picked]])
+    scorer = KnnHead(1).fit(pool.labels.features, pool.labels.codes)
+    nearest = scorer.predict(pool.features[ids[picked]])
     images = [_image(entry.recipe, base) for entry in recipe.cities]
     found = []
     for row, neighbour in zip(picked, nearest.tolist(), strict=True):
         city, code = cities[number[row]], int(codes[row])
-        west, north = _corner(city, *divmod(int(city.ids[place[row]]), city.cells.shape[1]))
+        west, north = corner_of(city, *divmod(int(city.ids[place[row]]), city.cells.shape[1]))
         image, half = images[number[row]], city.side / 2
         around = west - half, north + half, 2 * city.side
         votes = float(table["votes"][row].as_py()[code - 1])

@@ -13,7 +13,7 @@ from engine.datasets.patches import PatchSet
 from engine.errors import LabelError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
-from engine.training.forest import features_of, plant
+from engine.training.forest import features_of, plant, varied
 
 __all__ = ["Repeats", "repeat", "split_areas"]
 
@@ -107,6 +107,7 @@ def repeat(
     lcz = np.zeros(names.shape[1], np.uint8)
     lcz[area] = patches.y
     features = features_of(patches.take(np.arange(len(patches))), card, statistics, side)
+    features = features[:, varied(features)]
     rng = np.random.default_rng(seed)
     found: list[dict[str, float]] = []
     for number in range(count):

@@ -54,7 +54,7 @@ class Chips:
     ) -> tuple[Tensor, Tensor]:
         """Some of them, image and mask, as a network and `green_loss` take them."""
         seen = None if self.seen is None else self.seen[where]
-        codes = card.classes if card.names else ()
+        codes = card.classes if card.several else ()
         return prepare_chips(self.x[where], card, seen), as_mask(self.y[where], codes)
 
 
@@ -200,12 +200,12 @@ class _Segment(Lesson):
         small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
         known = ~small.isnan()
         right = float((found.coarse.argmax(1) == small)[known].sum())
-        loss = cover_loss if self.card.names else green_loss
+        loss = cover_loss if self.card.several else green_loss
         return Learned(loss(found, mask), right, float(known.sum()))
 
     def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
         counts, loss = count_pixels(network, fabric, self.card, self.validation)
-        figures = several(counts) if self.card.names else binary(counts)
+        figures = several(counts) if self.card.several else binary(counts)
         return loss, figures["oa"], float(np.nan_to_num(figures["f1"]))
 
     def score(self, entry: Epoch) -> float:

@@ -19,6 +19,7 @@ from engine.models.card import ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.registry import carried_over, load_model
 from engine.recipes.segmenting import SegmenterRecipe
+from engine.training.fit import ground_statistics
 from engine.training.loop import Fitted
 from engine.training.segmenters import Chips, SegmenterSettings, count_pixels, fit_segmenter
 from engine.training.task import Judged, Listener, Task, find_start
@@ -108,14 +109,23 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
             got=", ".join(chips.bands),
             expected=", ".join(model.bands),
         )
-    mean, std = MEAN, STD
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
     composite = chips.x.dtype == np.uint16
     if model.bands != ("B04", "B03", "B02") or composite:  # of what ImageNet says nothing
         x, _, seen = chips.of("train")
+        first = x.shape[1] - len(chips.ranges)
+        ground = [
+            ground_statistics(x[:, k].astype(np.uint16), span)
+            for k, span in enumerate(chips.ranges.values(), first)
+        ]
+        x = x[:, :first]
         part = (x - np.float32(1000)) / np.float32(10_000) if composite else x / np.float32(255)
         where = True if seen is None else seen[:, None]
-        mean = tuple(round(float(v), 4) for v in part.mean((0, 2, 3), where=where))  # type: ignore[assignment]
-        std = tuple(round(float(v), 4) for v in part.std((0, 2, 3), where=where))  # type: ignore[assignment]
+        mean = tuple(round(float(v), 4) for v in part.mean((0, 2, 3), where=where))
+        std = tuple(round(float(v), 4) for v in part.std((0, 2, 3), where=where))
+        mean = (*mean, *(v for values, _ in ground for v in values))
+        std = (*std, *(v for _, values in ground for v in values))
     learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
     places = ", ".join(name for k, name in enumerate(chips.places) if k in learnt)
     window = model.window or chips.side
@@ -124,6 +134,7 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         architecture=model.architecture,
         parameters=model.parameters,
         bands=model.bands,
+        ranges=dict(chips.ranges),
         mean=mean,
         std=std,
         patch=window,

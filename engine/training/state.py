@@ -36,12 +36,14 @@ def resume(path: Path, key: str) -> dict[str, Any] | None:
 
 def keep(path: Path, fabric: Fabric, key: str, state: dict[str, Any]) -> None:
     """Write a training's state, whole or not at all; `key` says whose it is."""
-    part = path.with_suffix(".part")
-    try:
-        fabric.save(part, {"key": key, **state})
-    except BaseException:
-        part.unlink(missing_ok=True)  # half of it, on a disk that may be full
-        raise
     if fabric.is_global_zero:
+        part = path.with_suffix(".part")
+        try:
+            # Fabric's own writes into the system's temporary folder first, where a process that
+            # is killed leaves it
+            torch.save({"key": key, **state}, part)
+        except BaseException:
+            part.unlink(missing_ok=True)  # half of it, on a disk that may be full
+            raise
         os.replace(part, path)
     fabric.barrier()

@@ -25,6 +25,7 @@ from engine.training.heads import HeadTask
 from engine.training.loop import Epoch
 from engine.training.segmenting import SegmenterTask
 from engine.training.task import Listener, Task, write_report
+from engine.training.zones import ZoneTask
 
 __all__ = ["Trained", "train"]
 
@@ -120,5 +121,6 @@ def _task(recipe: TrainingRecipe, base: Path, hear: Listener) -> Task:
     if isinstance(recipe, HeadRecipe):
         return HeadTask(recipe, base, hear)
     assert isinstance(recipe, ClassifierRecipe)
-    others = {"forest": ForestTask, "gcn": GraphTask}
+    others: dict[str, type[PatchTask]]
+    others = {"forest": ForestTask, "gcn": GraphTask, "unet": ZoneTask}
     return others.get(recipe.model.architecture, PatchTask)(recipe, base, hear)

@@ -73,6 +73,13 @@ def test_few_open_files_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "ulimit -n 4096" in found.text
 
 
+def test_a_store_that_is_named_is_there(tmp_path: Path) -> None:
+    found = findings(str(tmp_path / "typo"))["store"]
+    assert not found.ok
+    assert "there is no store" in found.text
+    assert not (tmp_path / "typo").exists()
+
+
 def test_all_that_a_recipe_needs_is_tried(recipe: dict[str, Any], tmp_path: Path) -> None:
     found = findings(written(tmp_path, recipe))
     assert [found[name].ok for name in ("recipe", "store", "model", "catalogue")] == [True] * 4

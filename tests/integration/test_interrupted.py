@@ -188,6 +188,7 @@ def resume(said: str) -> str:
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",  # as `Forks` has it: another number rounds another way
     }
     done = subprocess.run(
         ["bash", "-c", found[1]], cwd="/", env=environment, capture_output=True, text=True

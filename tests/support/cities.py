@@ -39,10 +39,16 @@ def embed(
     model: str = "m",
     bands: tuple[str, ...] = (),
     west: float = WEST,
+    *,
+    ended: bool = True,
+    failed: bool = False,
+    lake: bool = False,
+    moved: float = 0.0,
 ) -> Path:
     """A store of an embedding with its recipe, as a run would have left it.
 
-    Its 12 features are a model's, or the statistics of four bands.
+    Its 12 features are a model's, or the statistics of four bands. `lake`: the source tells water,
+    and cells 1 to 4 of the first row are that. `moved`: all vectors are off by so much.
     """
     bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
     grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
@@ -53,13 +59,15 @@ def embed(
         ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
         *vector_arrays("embedding/vectors", kind, names, CELL, n),
         ArraySpec("embedding/reason", "uint8", CELL, n, 255),
+        *([ArraySpec("embedding/water", "float32", CELL, n, np.nan)] if lake else ()),
     ]
     store = Store.create(folder / f"{name}-store", grid, specs, band_names=["B04"])
     rng = np.random.default_rng(seed + 100)
     places = np.searchsorted(CODES, truth(seed))
     shift = rng.standard_normal(12) * 0.3
     vectors = CENTRES[places] + shift + rng.standard_normal((SIDE, SIDE, 12)) * 0.6
-    vectors[0, 0] = np.nan
+    vectors = vectors + moved
+    vectors[0, 0 : 5 if lake else 1] = np.nan
     values, scale = encode_vectors(np.moveaxis(vectors, -1, 0).astype(np.float32), kind)
     session = store.writer()
     root: Any = zarr.open_group(session.store, mode="r+")
@@ -67,14 +75,24 @@ def embed(
     if scale is not None:
         root["embedding/vectors_scale"][:] = scale
     root["embedding/reason"][:] = np.where(np.isnan(vectors[..., 0]), 6, 0)
+    if lake:
+        water = np.full((SIDE, SIDE), 0.05, np.float32)
+        water[0, :5] = 0.5, 1.0, 0.8, 1.0, 1.0
+        root["embedding/water"][:] = water
     root["composite/bands"][:] = 2000
-    ledger = Ledger(grid.shape, {"embedding": False})
+    ledger = Ledger(grid.shape, {"embedding": False, "pool": False})
     ledger.create(root)
     record = np.zeros((), RECORD)
     record["state"], record["settings"] = State.DONE, 7
     for row in range(grid.n_rows):
         for col in range(grid.n_cols):
             ledger.put("embedding", Tile(row, col), record[()])
+    if failed:
+        lost = record.copy()
+        lost["state"] = State.FAILED
+        ledger.put("embedding", Tile(0, 0), lost[()])
+    if ended:
+        ledger.put("pool", Tile(0, 0), record[()])
     ledger.remember("embedding", 7, {**made_by, "cell": CELL, "dtype": kind})
     ledger.write(root)
     commit(session, "by hand")

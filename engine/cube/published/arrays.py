@@ -20,7 +20,15 @@ from zarr.storage import LocalStore
 
 from engine.errors import NatmapError, ReadError, first_line
 
-__all__ = ["Cube", "cube_of", "dimensions_of", "open_folder", "reading", "years_of"]
+__all__ = [
+    "Cube",
+    "cube_of",
+    "dimensions_of",
+    "most_of",
+    "open_folder",
+    "reading",
+    "years_of",
+]
 
 _DOCUMENT = 1 << 24  # bytes of a zarr.json, with those of all groups in it
 _CHUNK = 1 << 28  # bytes of a chunk; several are decoded at once
@@ -66,7 +74,7 @@ class _Folder(LocalStore):
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
         path = self.root / key
-        most = _DOCUMENT if path.name == "zarr.json" else _CHUNK
+        most = most_of(key)
         if byte_range is None and path.is_file() and path.stat().st_size > most:
             raise ReadError(
                 "a file of the Zarr store is too large",
@@ -75,6 +83,11 @@ class _Folder(LocalStore):
                 remedy="write it in smaller chunks, or in shards",
             )
         return await super().get(key, prototype, byte_range)
+
+
+def most_of(key: str) -> int:
+    """Bytes that are read of a file of a store at once."""
+    return _DOCUMENT if key.rpartition("/")[2] == "zarr.json" else _CHUNK
 
 
 @contextmanager
@@ -161,7 +174,7 @@ def cube_of(group: zarr.Group, name: Any, where: str) -> Cube:
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ReadError(
-            f"{where} names an array that is none of its own",
+            f"{where} names an array that is not in its group",
             got=repr(name)[:120],
             expected="a plain name, as scales",
         )
@@ -172,7 +185,9 @@ def cube_of(group: zarr.Group, name: Any, where: str) -> Cube:
         raise ReadError(f"{where} has no array {name}")
     if str(array.dtype) not in _TYPES:
         raise ReadError(
-            f"{what} holds no numbers of vectors", got=array.dtype, expected=", ".join(_TYPES)
+            f"{what} is of a type that vectors cannot have",
+            got=array.dtype,
+            expected=", ".join(_TYPES),
         )
     names = dimensions_of(array)
     axes = {axis: k for axis, known in _AXES.items() for k, dim in enumerate(names) if dim in known}
@@ -267,7 +282,7 @@ def _year(value: Any, units: str, where: str) -> int:
             start = datetime.fromisoformat(since[2].strip()[:19])
             return (start + timedelta(seconds=int(value) * _SECONDS[since[1]])).year
     raise ReadError(
-        f"{where} has a time that is no year",
+        f"{where} has a time that gives no year",
         got=f"{value} {units}".strip()[:80],
         expected="a year, or units as 'days since 1970-01-01'",
     )

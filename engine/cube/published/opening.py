@@ -8,20 +8,22 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import icechunk
 import zarr
 
-from engine.addresses import is_http
+from engine.addresses import is_http, public
 from engine.cube.published.arrays import open_folder, reading
 from engine.cube.published.cogs import files_below, published_files, published_index
 from engine.cube.published.reader import Published
+from engine.cube.published.remote import open_address
 from engine.cube.published.stores import published_zarr
 from engine.cube.published.tiles import published_tiles
 from engine.errors import CatalogError, RecipeError
 from engine.recipes.embeddings import Kind
 
-__all__ = ["open_published", "stamp_of"]
+__all__ = ["name_of", "open_published", "stamp_of"]
 
 _LOOKED = 10_000  # files of a folder, to see what it is
 _NEWER = re.compile(r"uses Icechunk v(\d+) format")
@@ -35,8 +37,9 @@ def open_published(
 
     Parameters
     ----------
-    place : a folder (Zarr, Icechunk, TESSERA's tiles, AlphaEarth's files), AlphaEarth's index
-        (.parquet), or its files: one or several, paths or addresses of http and https.
+    place : a folder (Zarr, Icechunk, TESSERA's tiles, AlphaEarth's files), the address of a Zarr
+        store (http, https), AlphaEarth's index (.parquet), or its files: one or several, paths or
+        addresses.
     kind : what it is; by default what its files look like.
     base : folder of relative paths.
 
@@ -52,12 +55,17 @@ def open_published(
     text = str(place)
     if is_http(text) and text.split("?")[0].lower().endswith(_TIFF):
         return published_files([text], text)
+    if is_http(text) and kind in (None, "geoemb", "alphaearth-mosaic"):
+        root = open_address(text)
+        return published_zarr(root, name_of(text), mosaic=kind == "alphaearth-mosaic")
     if "://" in text:
         raise RecipeError(
-            "published embeddings of this form are read from a folder alone",
-            got=text,
-            expected="a folder of this machine; addresses only of AlphaEarth's .tiff files",
-            remedy="copy the part that covers the area first",
+            "published embeddings of this form are not read from there",
+            got=public(text),
+            expected="a folder of this machine; of Zarr and AlphaEarth's .tiff files also an "
+            "address of http or https",
+            remedy="a public bucket of S3 has an address of https; else copy the part that covers "
+            "the area to a folder",
         )
     path = (base or Path()) / text
     if not path.exists():
@@ -69,6 +77,11 @@ def open_published(
         return _alphaearth(path)
     root = _repository(path) if found == "icechunk" else open_folder(path)
     return published_zarr(root, path.name, mosaic=found == "alphaearth-mosaic")
+
+
+def name_of(place: str) -> str:
+    """The last part of a path or an address, without its parameters."""
+    return Path(urlsplit(place).path if is_http(place) else place).name
 
 
 def stamp_of(place: str | Path) -> bytes:
@@ -97,7 +110,9 @@ def _located(text: str, base: Path | None) -> str:
         return text
     if "://" in text:
         raise RecipeError(
-            "published embeddings are not read from there", got=text, expected="a path, or https"
+            "published embeddings are not read from there",
+            got=public(text),
+            expected="a path, or https",
         )
     return str((base or Path()) / text)
 
@@ -115,7 +130,7 @@ def _kind_of(path: Path) -> Kind:
     if suffixes & {*_TIFF, ".parquet"}:
         return "alphaearth"
     raise CatalogError(
-        "no published embeddings are known that look like this",
+        "published embeddings of this form are not known",
         got=path,
         expected="Zarr (zarr.json), Icechunk (repo), TESSERA's tiles (.npy) or AlphaEarth's files "
         "(.tiff, aef_index.parquet)",

@@ -53,12 +53,20 @@ def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Pub
     ReadError
         Where it is not what it says, or says too little.
     """
+    listed = root.store.supports_listing or root.metadata.consolidated_metadata is not None
     with reading(title):
         said = dict(root.attrs)
         zones = sorted(
-            name for name in root.group_keys() if _zone_of(name) is not None
+            name for name in (root.group_keys() if listed else ()) if _zone_of(name) is not None
         )  # a listing: the convention has no other way to say which zones there are
-    if not mosaic and not zones and "geoemb:dimensions" not in said:
+    itself = None if zones or _zone_of(title) is None else title
+    if not listed and not mosaic and itself is None and "embeddings" not in root:
+        raise ReadError(
+            f"{title} does not say which groups it has, and its server lists none",
+            expected="consolidated metadata, or an array embeddings at its root",
+            remedy="name the group of one zone, as .../utm33",
+        )
+    if not mosaic and not zones and itself is None and "geoemb:dimensions" not in said:
         known = any(_is_geoemb(entry) for entry in _list(said.get("zarr_conventions")))
         raise ReadError(
             f"{title} does not follow the convention geoemb:",
@@ -66,7 +74,7 @@ def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Pub
             expected="geoemb:dimensions, geoemb:type and the like at its root",
         )
     if not zones:
-        return _published(title, [_group(root, {}, title, None, mosaic)])
+        return _published(title, [_group(root, {}, title, itself, mosaic)])
     with reading(title):
         groups = {name: root[name] for name in zones}
     return _published(
@@ -92,7 +100,7 @@ def _published(title: str, groups: Sequence[_Group]) -> Published:
     for group in groups[1:]:
         if group.channels != channels:
             raise ReadError(
-                f"zones of {title} have other channels",
+                f"zones of {title} differ in their channels",
                 got=f"{group.piece.name}: {len(group.channels)}",
                 expected=f"{len(channels)} as {groups[0].piece.name}",
             )
@@ -160,7 +168,7 @@ def _require_said(said: Mapping[str, Any], cube: Cube, where: str, dimensions: A
             raise ReadError(
                 f"{where} is of another {what} than it says"
                 if what != "registration"
-                else f"{where} counts its places from the middle of pixels",
+                else f"{where} is registered to the centres of pixels",
                 got=got,
                 expected=expected,
             )
@@ -211,13 +219,15 @@ def _rule(
         numbers = [scale.get("scale", 1.0), scale.get("offset", 0.0)]
         if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
             raise ReadError(
-                f"{where} has a scale that is no number", got=numbers, expected="finite numbers"
+                f"{where} has a scale that is not a finite number",
+                got=numbers,
+                expected="finite numbers",
             )
         nodata = cube.array.attrs.get("_FillValue")
         none = float(nodata) if whole and isinstance(nodata, int | float) else None
         return Linear(float(numbers[0]), float(numbers[1]), none), None
     raise ReadError(
-        f"{where} does not say what its codes mean, or in a way that is not known",
+        f"{where} does not say in a known way what its codes mean",
         got=f"{cube.array.dtype}, method {method!r}, scale {scale.get('type')!r}"[:200],
         expected="geoemb:quantization with a scale of type scalar or array, or method "
         "signed_square; floats need none",
@@ -231,7 +241,7 @@ def _per_pixel(scale: Mapping[str, Any], zone: str | None, where: str) -> PerPix
         number = math.nan if nodata is None else float(nodata)
     except (TypeError, ValueError) as error:
         raise ReadError(
-            f"{where} has scales of no data that are no number",
+            f"{where} declares a nodata scale that is not a number",
             got=repr(nodata)[:80],
             expected="a number, NaN or +inf",
         ) from error

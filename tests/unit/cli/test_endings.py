@@ -213,6 +213,14 @@ def test_a_file_name_that_is_no_text_is_shown_as_its_bytes(env: dict[str, str]) 
     assert done.stdout == b"a\xfc\n"
 
 
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    before = f'cd "{tmp_path}/gone" && rmdir "{tmp_path}/gone" && '
+    code, said, _ = end("print('worked')", before=before)
+    assert code == 2
+    assert "the folder in which natmap was started no longer exists" in said
+
+
 def test_version_and_short_help() -> None:
     import engine
 

@@ -173,7 +173,7 @@ def test_tiles_without_mask_or_year_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(CatalogError, match="no tiles"):
         open_published(tmp_path / "empty", "tessera-tiles")
-    with pytest.raises(CatalogError, match="look like this"):
+    with pytest.raises(CatalogError, match="not known"):
         open_published(tmp_path / "empty")
 
 

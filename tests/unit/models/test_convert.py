@@ -249,7 +249,7 @@ def test_an_onnx_file_tells_its_side_and_its_kind(tmp_path: Path) -> None:
     card = convert(tmp_path / "net.onnx", tmp_path / "card", bands=RGB, cell=40.0)
     assert (card.patch, card.features, card.output) == (SIDE, 4, "logit")
     (tmp_path / "open.onnx").write_bytes(small(side="s").SerializeToString())
-    with pytest.raises(WeightsError, match="does not say the side"):
+    with pytest.raises(WeightsError, match="does not give the side"):
         convert(tmp_path / "open.onnx", tmp_path / "open", bands=RGB, cell=40.0)
     model = small(classes=2, segments=True)
     (tmp_path / "seg.onnx").write_bytes(model.SerializeToString())

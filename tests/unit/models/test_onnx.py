@@ -124,7 +124,7 @@ def test_an_encoder_gives_features_alone(tmp_path: Path) -> None:
     assert found.scores.shape == (0, 8, 8)
     assert np.isfinite(found.features).all()
     with pytest.raises(CardError, match="product: embedding"):
-        require_classifier(card, GridChoice(crs="EPSG:32633", tile=160), RGB)
+        require_classifier(card, GridChoice(crs="EPSG:32633", tile=160), RGB, {})
 
 
 def test_a_classifier_without_features_has_none_to_store(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_data_elsewhere_is_refused(tmp_path: Path, place: str) -> None:
     (tmp_path / "data.bin").write_bytes(content)
     card = write(tmp_path / "card", model, data=listed(content))
     (tmp_path / "card" / "data.bin").write_bytes(content)
-    with pytest.raises(WeightsError, match="does not lie beside"):
+    with pytest.raises(WeightsError, match="does not lie in its folder"):
         load_model(card)
 
 
@@ -223,7 +223,7 @@ def test_data_that_is_a_link_not_listed_or_too_short_is_refused(tmp_path: Path) 
         external(model, "data.bin", **more)
         card = write(tmp_path / "short", model, data=listed(content))
         (tmp_path / "short" / "data.bin").write_bytes(content)
-        with pytest.raises(WeightsError, match=r"as large as it says|no place"):
+        with pytest.raises(WeightsError, match=r"as large as it says|is not valid"):
             load_model(card)
 
 
@@ -342,7 +342,7 @@ def _add(model: Any, node: Any) -> None:
         (_huge_typed, "as large as it says"),
         (_huge_value, "too much memory"),
         (_huge_attribute, "as large as it says"),
-        (_data_dependent, "cannot be told before"),
+        (_data_dependent, "not known before"),
         (_custom, "com.evil"),
         (_contrib, "com.microsoft"),
         (_unknown, "Exec"),
@@ -355,7 +355,7 @@ def _add(model: Any, node: Any) -> None:
         (_half, "FLOAT16"),
         (_two_inputs, "one input"),
         (_batch, "another shape"),
-        (_contradiction, "hold together|does not give"),
+        (_contradiction, "contradict each other|does not give"),
         (_mixing, "mixes the patches"),
         (_strings, "type that natmap does not read"),
     ],

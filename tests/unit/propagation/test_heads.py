@@ -205,7 +205,7 @@ def test_the_prior_goes_only_where_the_gain_is_beyond_its_error(
                 expected = f1_score(y[here], x[here, row].astype(int), average="macro")
                 assert found.figures[row, column] == pytest.approx(expected)
     else:
-        assert "too few to choose" in found.notes[-1]
+        assert "too few to tune" in found.notes[-1]
 
 
 def test_a_city_that_cannot_judge_is_passed_over_and_told() -> None:
@@ -214,7 +214,7 @@ def test_a_city_that_cannot_judge_is_passed_over_and_told() -> None:
     found = tune(x, y, city, [Reader(0), Reader(1)])
     assert found.cities == (0, 1)
     assert found.head == Reader(0)
-    assert "[2] judge nothing" in found.notes[0]
+    assert "[2] cannot be used for tuning" in found.notes[0]
 
 
 def test_classes_that_others_lack_do_not_count() -> None:

@@ -12,7 +12,11 @@ import json
 import numpy as np
 from support.toys import Toy, blob
 
+from engine.cube.access import PLAIN
 from engine.grid import Area, Support
+from engine.products.composite import composite_stages
+from engine.products.sources import SceneSource
+from engine.recipes.sections import Cube, GridChoice
 from engine.runs.schedule import Schedule
 from engine.store.layout import identity_of
 from engine.store.ledger import Ledger
@@ -67,3 +71,29 @@ def test_the_identity_of_a_toy_is_as_before() -> None:
     specs = [spec for stage in toy.stages() for spec in stage.outputs]
     identity = identity_of(toy.grid, specs, band_names=["B02"])
     assert digest(json.dumps(identity, sort_keys=True).encode()) == "44edbca674ce8663"
+
+
+class _Scenes(SceneSource):
+    """Of no catalogue: stages are built before one is searched."""
+
+    def __init__(self) -> None:
+        self.access = PLAIN
+
+
+def test_composites_without_periods_are_as_before() -> None:
+    """Digests from the code of commit c1719da, before cubes had periods."""
+    found = {}
+    grid = GridChoice(crs="EPSG:32633", tile=160)
+    for keep in (True, False):
+        stages = composite_stages(Cube(keep_scenes=keep), grid, ("B02", "B04"), _Scenes())
+        told = [
+            [
+                stage.name,
+                stage.fingerprint.hex(),
+                [[i.stage, i.halo] for i in stage.inputs],
+                [repr(spec) for spec in stage.outputs],
+            ]
+            for stage in stages
+        ]
+        found[keep] = digest(json.dumps(told).encode())
+    assert found == {True: "4cc33e3ccf225ad5", False: "05ce064e8ff7f72b"}

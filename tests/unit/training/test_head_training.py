@@ -105,7 +105,7 @@ def test_whole_cities_test_and_the_others_train(cities: Path, tmp_path: Path) ->
     assert found.figures is not None
     assert report["test"]["oa"] == found.figures["oa"] > 0.8
     assert report["tuning"]["notes"] == [
-        "2 cities are too few to choose by: the settings are the prior's"
+        "2 cities are too few to tune on: the prior settings are kept"
     ]
     assert any("too few to choose by" in text for text in said)
     places = read_footprint(tmp_path / "m")

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import geopandas
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import yaml
-from support.cities import CELL, CRS, SIDE, embed, label, truth
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from support.cities import CELL, CODES, CRS, SIDE, embed, label, truth
+from support.osm_files import Osm
 from typer.testing import CliRunner
 
 from engine.cli.app import app
+from engine.datasets.embedded import open_embedded
 from engine.errors import LabelError, NatmapError, RecipeError, StoreError
-from engine.recipes.propagating import load_propagation_recipe
+from engine.recipes.propagating import EmbeddedCity, load_propagation_recipe
 from engine.training.propagation import LABELS, propagate_labels
+from engine.training.pseudo_table import squares
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +110,41 @@ def test_the_notes_vote_and_guards_keep_off_labels_and_held_out_ground(
     assert "<script" not in page
 
 
+def test_water_of_openstreetmap_labels_cells_that_nobody_did(cities: Path, tmp_path: Path) -> None:
+    """A lake over the western tenth, a held block on it, and a label within it."""
+    side = SIDE * CELL
+    lake = Osm(bounds=(-900, -900, side + 900, side + 900), place=(CRS, 320_000.0, 5_120_000.0))
+    lake.ring([(0, 0), (4 * CELL, 0), (4 * CELL, side), (0, side)], natural="water")
+    path = lake.write(tmp_path, "lake.osm")
+    held = shapely.box(320_000, 5_120_000, 320_000 + 9 * CELL, 5_120_000 + 10 * CELL)
+    geopandas.GeoSeries([held], crs=CRS).to_crs("EPSG:4326").to_file(tmp_path / "held.geojson")
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    for entry in (wanted["cities"][0], wanted["cities"][-1]):
+        entry["osm"] = {"path": str(path)}
+    wanted["cities"][-1]["held"] = str(tmp_path / "held.geojson")
+    propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    found = frame[frame["source"] == "osm"]
+    assert set(found["code"]) == {17}
+    assert set(found["city"]) == {"a", "target"}
+    assert (found["cell"] % SIDE < 4).all()
+    west = frame[frame["cell"] % SIDE < 4]
+    one = west[west["city"] == "a"]
+    assert len(one) == 4 * SIDE - 1  # all but the cell without a vector
+    assert set(one["source"]) == {"osm", "label"}
+    target = west[west["city"] == "target"]
+    assert len(target) == 4 * (SIDE - 10 - 1) + 3  # less those that touch the held block
+    assert (target["cell"] // SIDE < SIDE - 10).all()
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["direct"] == {"mask": 0, "osm": len(found)}
+    told = report["cities"][0]["openstreetmap"]
+    assert told["timestamp"] == "2017-06-01T12:00:00+00:00"
+    assert told["origins"][0]["licence"] == "ODbL-1.0"
+    assert report["cities"][1]["openstreetmap"] is None
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "© OpenStreetMap contributors, licence ODbL-1.0" in page
+
+
 def test_same_recipe_same_result_and_an_earlier_folder_is_replaced(
     cities: Path, tmp_path: Path
 ) -> None:
@@ -163,3 +205,112 @@ def test_embeddings_that_cannot_be_compared_are_refused(cities: Path, tmp_path: 
     wanted["cities"][1]["recipe"] = "none.yaml"
     with pytest.raises(StoreError):
         propagate_labels(load_propagation_recipe(wanted), base=cities)
+
+
+def test_an_embedding_whose_run_was_broken_off_is_refused(cities: Path, tmp_path: Path) -> None:
+    embed(cities, "half", 5, ended=False)
+    wanted = recipe(cities, tmp_path / "out")
+    wanted["cities"][-1]["recipe"] = "half.yaml"
+    with pytest.raises(StoreError, match="not whole") as told:
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    assert "natmap embed half.yaml" in str(told.value.remedy)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_odd_about_a_city_is_recorded(cities: Path, tmp_path: Path) -> None:
+    """A tile that failed, labels without a vector, labels of one class."""
+    embed(cities, "odd", 0, failed=True)
+    label(cities, "odd", 0, share=1.0, only=(6,))
+    wanted = recipe(cities, tmp_path / "out", preset="notes", most=20)
+    wanted["cities"][0] = {"recipe": "odd.yaml", "raster": "odd.tif"}
+    wanted["cities"][-1]["recipe"] = "a.yaml"
+    heard: list[str] = []
+    propagate_labels(load_propagation_recipe(wanted), base=cities, tell=heard.append)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["cities"][0]["notes"] == [
+        "a tile of the embedding failed: cells there have no vector",
+        *(
+            ["1 of 355 labelled cells have no vector, and take no part"]
+            if truth(0)[0, 0] == 6
+            else []
+        ),
+        "all its labels are of one class, LCZ 6",
+    ]
+    assert "note: all its labels are of one class, LCZ 6" in heard
+    assert (
+        "odd: all its labels are of one class, LCZ 6"
+        in (tmp_path / "out" / "audit.html").read_text()
+    )
+    # of many labels 20 took part; the others keep their cells all the same
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    assert report["used"] < report["labels"] == (frame["source"] == "label").sum()
+    assert (frame["source"][frame["city"] == "odd"] == "label").sum() >= (truth(0) == 6).sum() - 1
+    assert not frame.duplicated(["city", "cell"]).any()
+    # by distance alone some class is not told, or cannot be looked at: both are listed
+    assert set(report["detection"]) | set(map(str, report["unknown"])) == set(map(str, CODES))
+    assert set(report["undetectable"]) == {
+        int(code) for code, found in report["detection"].items() if found["rejected"] < 0.5
+    }
+
+
+def test_areas_of_another_place_are_refused(cities: Path, tmp_path: Path) -> None:
+    squares_ = [shapely.box(west, 45.0, west + 0.1, 45.1) for west in (0.0, 1.0)]
+    frame = geopandas.GeoDataFrame({"lcz": [6, 11]}, geometry=squares_, crs="EPSG:4326")
+    frame.to_file(tmp_path / "areas.geojson")
+    wanted = recipe(cities, tmp_path / "out")
+    wanted["cities"][0] = {"recipe": "a.yaml", "areas": str(tmp_path / "areas.geojson")}
+    with pytest.raises(LabelError, match="label no cell") as told:
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    assert "outside of the map" in str(told.value)
+
+
+def test_water_of_a_published_embedding_is_g(cities: Path, tmp_path: Path) -> None:
+    embed(cities, "lake", 9, lake=True)
+    (label_at := truth(9) * 0)[0, 3] = 2  # somebody says that one of these is no water
+    label(cities, "lake", 9)
+    with rasterio.open(cities / "lake.tif", "r+") as file:
+        file.write(label_at, 1)
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    wanted["cities"][-1] = {"recipe": "lake.yaml", "raster": "lake.tif"}
+    made_ = propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    lake = frame[frame["city"] == "lake"].set_index("cell")
+    assert lake.loc[[1, 2, 4], "code"].tolist() == [17, 17, 17]
+    assert lake.loc[[1, 2, 4], "source"].tolist() == ["mask"] * 3
+    assert lake.loc[3, ["code", "source"]].tolist() == [2, "label"]
+    assert 0 not in lake.index  # neither a vector nor enough water
+    assert made_.report.direct["mask"] == 3
+    assert len(lake) > 100
+    never = {**wanted, "water": None, "out": str(tmp_path / "dry")}
+    propagate_labels(load_propagation_recipe(never), base=cities)
+    dry = geopandas.read_parquet(tmp_path / "dry" / LABELS)
+    assert set(dry["source"]) == {"label", "pseudo"}
+
+
+def test_without_its_mean_a_city_in_another_light_is_labelled_alike(
+    cities: Path, tmp_path: Path
+) -> None:
+    embed(cities, "light", 9, kind="float32", moved=40.0)
+    embed(cities, "dark", 9, kind="float32")
+    found = {}
+    for name, center in (("light", None), ("light", "city"), ("dark", "city")):
+        out = tmp_path / f"{name}-{center}"
+        wanted = recipe(cities, out, preset="notes", center=center)
+        wanted["cities"][-1] = {"recipe": f"{name}.yaml", "name": "target"}
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+        frame = geopandas.read_parquet(out / LABELS)
+        found[name, center] = frame[(frame["city"] == "target") & (frame["source"] == "pseudo")]
+    assert not len(found["light", None])
+    both = found["light", "city"], found["dark", "city"]
+    assert len(both[0]) > 50
+    assert list(both[0]["cell"]) == list(both[1]["cell"])
+    assert list(both[0]["code"]) == list(both[1]["code"])
+
+
+def test_outlines_across_180_go_on_beyond_it(cities: Path) -> None:
+    city = open_embedded(EmbeddedCity(recipe="a.yaml"), cities)
+    beyond = GeoBox((1, 3), Affine(320, 0, 833_500, 0, -320, 50_000), "EPSG:32660")
+    shapes = squares(replace(city, cells=beyond), np.arange(3))
+    bounds = shapely.bounds(shapes)
+    assert (bounds[:, 2] - bounds[:, 0] < 0.01).all()
+    assert bounds[1, 0] < 180 < bounds[1, 2]
