@@ -107,7 +107,7 @@ def test_whole_cities_test_and_the_others_train(cities: Path, tmp_path: Path) ->
     assert report["tuning"]["notes"] == [
         "2 cities are too few to tune on: the prior settings are kept"
     ]
-    assert any("too few to choose by" in text for text in said)
+    assert any("too few to tune on" in text for text in said)
     places = read_footprint(tmp_path / "m")
     assert places is not None
     assert len(places.places) == 2  # the third has taught nothing
