@@ -51,7 +51,7 @@ def embedded(world: Path, name: str, **more: Any) -> Path:
     told = recipe(world, name, "embedding", vectors="float32", **more)
     path = world / f"{name}.yaml"
     path.write_text(yaml.safe_dump(told))
-    assert shared.run(path, until="embedding").failed == ()
+    assert shared.run(path, until="pool").failed == ()
     return path
 
 

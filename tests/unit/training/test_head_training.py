@@ -153,6 +153,7 @@ def test_pseudo_labels_train_by_their_confidence_and_never_test(
         {"cell": first, "code": 17},  # has a label
         {"cell": 900, "code": 17, "city": "c"},  # of the city that tests
         {"cell": int(free[-1]) + 1, "code": 17, "confidence": None, "source": "mask"},
+        {"cell": 0, "code": 17, "confidence": None, "source": "mask"},  # water without a vector
         {"cell": int(free[-1]) + 2, "code": 3, "source": "label"},
     ]
     assert not labelled.ravel()[int(free[-1]) + 1]
@@ -165,7 +166,7 @@ def test_pseudo_labels_train_by_their_confidence_and_never_test(
         split={"by": "place", "test": ["c"]},
         model={"tune": False},
     )
-    left = "left out: 1 labelled, 1 of a city that tests"
+    left = "left out: 1 labelled, 1 of a city that tests, 1 without a vector"
     assert f"{len(free) + 1} pseudo-labels train; {left}" in said
     a = vectors(cities, "a").reshape(-1, 12)
     ids = np.append(free, free[-1] + 1)
