@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -210,10 +211,14 @@ def _words(group: Group, preload: Sequence[str]) -> list[str]:
 def _slurm(
     settings: ClusterSettings, security: Security | None, preload: Sequence[str], logs: Path
 ) -> dict[str, Any]:
+    interrupted = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from dask_jobqueue.slurm import SLURMJob
+        # importing it makes Ctrl-C a SystemExit from here on: nothing would be said of a resume
+        if signal.getsignal(signal.SIGINT) is not interrupted:
+            signal.signal(signal.SIGINT, interrupted)
     except ImportError as error:
         raise RunError(
             "dask-jobqueue is not installed", remedy="pip install natmap[slurm]"

@@ -233,9 +233,12 @@ def _recipe(path: Path) -> Iterator[Finding]:
 
 
 def _own_store(address: str) -> Finding | str:
-    """A store that is named itself: it is there, or the name is wrong."""
+    """A store that is named itself: it is there, or the name is wrong.
+
+    A bucket is proved whether it holds a store yet or not.
+    """
     place = location_of(address, None)
-    if Store.exists(place):
+    if isinstance(place, Bucket) or Store.exists(place):
         return _store(address, None)
     raise StoreError(
         "there is no store",
