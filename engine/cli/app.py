@@ -58,7 +58,8 @@ def init(
     product: Annotated[
         str,
         typer.Argument(
-            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, adapt, propagate"
+            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, train-head, adapt, "
+            "propagate"
         ),
     ],
 ) -> None:

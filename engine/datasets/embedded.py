@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -28,6 +30,7 @@ from engine.products.published import SHARE_OF_WATER
 from engine.products.registry import load_recipe
 from engine.products.vectors import POOL, SCALE, VECTORS
 from engine.propagation.guards import touching
+from engine.recipes.embeddings import EmbeddingRecipe
 from engine.recipes.osm import OsmLabels
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.copying import grid_of
@@ -58,6 +61,7 @@ class Embedded:
     held : float64 (m, 4), left, bottom, right, top of ground that may not be labelled.
     snapshot : of the store.
     notes : for people.
+    recipe : of the embedding; folder : of its relative paths.
     osm : uint8 (n,), local climate zone that OpenStreetMap gives a cell, 0 for none and where the
         cell is labelled or may not be; None: it was not asked.
     source : the extract of OpenStreetMap.
@@ -76,8 +80,15 @@ class Embedded:
     held: npt.NDArray[np.float64]
     snapshot: str
     notes: tuple[str, ...]
+    recipe: EmbeddingRecipe
+    folder: Path
     osm: npt.NDArray[np.uint8] | None = None
     source: OsmSource | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of what made the vectors: pseudo-labels name it."""
+        return hashlib.sha256(json.dumps(self.made_by, sort_keys=True).encode()).hexdigest()
 
     @property
     def side(self) -> float:
@@ -98,12 +109,21 @@ class Embedded:
 
     def labelled(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Positions among the cells of those with a label, and their codes."""
-        place = self.labels["row"] * self.cells.shape[1] + self.labels["col"]
-        ids = self.ids  # ascending: the cells go row by row
-        found = np.searchsorted(ids, place)
-        there = found < len(ids)
-        there[there] &= ids[found[there]] == place[there]
-        return found[there], self.labels["lcz"][there].astype(np.int64)
+        found = self.find(self.labels["row"] * self.cells.shape[1] + self.labels["col"])
+        here = found >= 0
+        return found[here], self.labels["lcz"][here].astype(np.int64)
+
+    def find(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Positions of cells by their ids, -1 where one is not among these."""
+        mine = self.ids  # ascending: the cells go row by row
+        place = np.searchsorted(mine, ids)
+        here = place < len(mine)
+        here[here] &= mine[place[here]] == ids[here]
+        return np.where(here, place, -1)
+
+    def in_held(self, where: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which cells at positions share ground with what is held, (n,)."""
+        return touching(self.xy[where], self.side, self.held)
 
 
 def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) -> Embedded:
@@ -167,6 +187,8 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
         _held(city, cells, base),
         reader.snapshot_id,
         (*notes, *more),
+        recipe,
+        path.parent,
     )
     return found if city.osm is None else _with_osm(found, city.osm, base, grid_of(store).anchor)
 
@@ -270,7 +292,7 @@ def _with_osm(
     )
     codes = codes_of_cells(source.reader, city.cells, anchor, wanted.least)[city.rows, city.cols]
     codes[city.labelled()[0]] = 0
-    codes[touching(city.xy, city.side, city.held)] = 0
+    codes[city.in_held(np.arange(len(codes)))] = 0
     notes = (*city.notes, *source.notes)
     return replace(city, osm=codes, source=source, notes=notes)
 

@@ -15,9 +15,10 @@ import zarr
 from odc.geo.geobox import GeoBox
 
 from engine.datasets.patch_splits import Labelled, split_labelled, what_is_empty
-from engine.datasets.patches import PatchSet, Place, cut, join, open_patches, write_patches
+from engine.datasets.patches import BLOCK, PatchSet, Place, cut, join, open_patches, write_patches
 from engine.datasets.splits import UNUSED
 from engine.datasets.stored_ground import StoredGround
+from engine.datasets.vector_pixels import VectorPixels
 from engine.errors import LabelError
 from engine.files import sweep
 from engine.items import is_ground
@@ -30,14 +31,17 @@ from engine.labels.sampling import (
     thin,
 )
 from engine.labels.training_areas import TrainingArea, read_training_areas
+from engine.models.card_parts import of_vectors
 from engine.products.lcz import LczRecipe
+from engine.products.published import PublishedSource
 from engine.products.registry import load_recipe
 from engine.recipes.classifying import ClassifierRecipe, PatchLabels
+from engine.recipes.embeddings import Embeddings
 from engine.store.location import location_of
 from engine.store.repository import Store
 from engine.vectors.read import file_of, files_of
 
-__all__ = ["cut_patches"]
+__all__ = ["cut_patches", "with_channels"]
 
 _CELL = 100.0
 _FORM = 2  # of what is cut: raised where the same labels give other patches
@@ -87,7 +91,7 @@ def cut_patches(
     labelled = [source.labelled(recipe) for source in sources]
     for note in dict.fromkeys(note for each in labelled for note in each.notes):
         tell(f"note: {note}")
-    crs = tuple(str(source.identity["crs"]) for source in sources)
+    crs = tuple(str(source.crs) for source in sources)
     ahead = _together([each.as_labels for each in labelled], [s.name for s in sources], crs)
     reach = _reach(recipe, recipe.patch, _resolution(sources), sees)
     lacks = what_is_empty(recipe.split, ahead, split_labelled(recipe.split, ahead, reach), reach)
@@ -105,6 +109,38 @@ def cut_patches(
     told = {"natmap:notes": list(dict.fromkeys(notes)), "natmap:key": key}
     write_patches(where, found, **told)
     return replace(open_patches(where), split=found.split)
+
+
+def with_channels(recipe: ClassifierRecipe, base: Path) -> ClassifierRecipe:
+    """The recipe with all channels of the published vectors that it cuts, where it names no bands.
+
+    Raises
+    ------
+    NatmapError
+        Where they cannot be opened, or some labels are of vectors and some are not.
+    """
+    sources = [load_recipe(base / label.recipe) for label in recipe.labels]
+    kinds = {isinstance(s, LczRecipe) and s.embeddings is not None for s in sources}
+    if len(kinds) > 1:
+        raise LabelError(
+            "labels are of published embeddings, and of composites",
+            got=", ".join(source.name for source in sources),
+            expected="all of the one, or all of the other",
+        )
+    if kinds == {True} and recipe.model.architecture == "unet":
+        raise LabelError(
+            "a segmenter of zones learns from composites",
+            got="labels of published embeddings",
+            expected="a network of patches, or a forest",
+        )
+    if kinds != {True} or "bands" in recipe.model.model_fields_set:
+        return recipe
+    first = sources[0]
+    assert isinstance(first, LczRecipe), "it has vectors"
+    assert first.embeddings is not None, "it has vectors"
+    found = PublishedSource(first.embeddings, (base / recipe.labels[0].recipe).parent)
+    model = recipe.model.model_copy(update={"bands": found.channels})
+    return recipe.model_copy(update={"model": model})
 
 
 class _Cells(NamedTuple):
@@ -142,6 +178,27 @@ class _Source:
             )
         self.recipe: LczRecipe = found
         self.name = label.place or self.recipe.name
+        self.nodes: Any = None
+        self.vectors = found.embeddings is not None
+        if found.embeddings is not None:
+            self._open_vectors(found.embeddings, path)
+        else:
+            self._open_composite(path)
+
+    def _open_vectors(self, wanted: Embeddings, path: Path) -> None:
+        """Published vectors, on the grid that a map of them has."""
+        self.pixels = VectorPixels(self.recipe, wanted, path.parent)
+        self.names, self.ground = list(self.pixels.channels), StoredGround(None)
+        if not of_vectors(self.names):
+            raise LabelError(
+                f"the published vectors of {self.name} are called as bands of imagery are",
+                got=", ".join(self.names[:5]),
+                expected="channels with names of their own, as A00",
+            )
+        self.crs, self.bounds = self.recipe.grid.crs, self.pixels.bounds
+        self.stamp, self.period = self.pixels.stamp, str(wanted.year)
+
+    def _open_composite(self, path: Path) -> None:
         self.store = location_of(self.recipe.store, path.parent)
         if not Store.exists(self.store):
             raise LabelError(
@@ -150,9 +207,8 @@ class _Source:
                 remedy=f"natmap run {path} --until composite",
             )
         store = Store.open(self.store)
-        self.identity = store.identity
-        self.session = store.reader()
-        root = zarr.open_group(self.session.store, mode="r")
+        session = store.reader()
+        root = zarr.open_group(session.store, mode="r")
         try:
             self.bands: Any = root["composite/bands"]
             self.seen: Any = root["composite/observations"]
@@ -162,14 +218,22 @@ class _Source:
                 got=str(self.store),
                 remedy=f"natmap run {path} --until composite",
             ) from None
-        self.names = [str(band) for band in self.identity["band_names"]]
+        assert self.recipe.imagery is not None, "it has imagery or embeddings"
+        self.names = [str(band) for band in store.identity["band_names"]]
         self.ground = StoredGround(root)
-        self.nodes: Any = root.get("instances/nodes") if self.recipe.images else None
+        self.nodes = root.get("instances/nodes") if self.recipe.images else None
+        self.crs, self.bounds = store.identity["crs"], tuple(store.identity["bounds"])
+        labels = self.recipe.cube.labels
+        told = ", ".join(f"{label} {period}" for label, period in labels.items())
+        self.stamp = str(session.snapshot_id)
+        self.period = told or str(self.recipe.imagery.period)
 
     def read(
         self, rows: slice, cols: slice, wanted: list[int], ground: tuple[str, ...]
-    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-        """Pixels of the composite, nothing valid beyond it."""
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """Pixels of the composite, nothing valid beyond it; or of published vectors."""
+        if self.vectors:
+            return self.pixels.read(rows, cols, wanted)
         height, width = self.seen.shape
         shape = rows.stop - rows.start, cols.stop - cols.start
         values = np.zeros((len(wanted) + len(ground), *shape), np.uint16)
@@ -191,10 +255,7 @@ class _Source:
 
     def labelled(self, recipe: ClassifierRecipe) -> _Cells:
         """The cells that the labels name, and notes of those that name none."""
-        identity = self.identity
-        cells = GeoBox.from_bbox(
-            tuple(identity["bounds"]), identity["crs"], resolution=_CELL, tight=True
-        )
+        cells = GeoBox.from_bbox(self.bounds, self.crs, resolution=_CELL, tight=True)
         label, notes = self.label, list[str]()
         areas: tuple[TrainingArea, ...] = ()
         if label.areas is not None:
@@ -220,7 +281,9 @@ class _Source:
         imagery = [band for band in recipe.model.bands if band not in ground]
         if any(band not in self.names for band in imagery):
             raise LabelError(
-                f"the composite of {self.name} lacks bands of the model",
+                f"the composite of {self.name} lacks bands of the model"
+                if not self.vectors
+                else f"the published vectors of {self.name} lack channels of the model",
                 got=", ".join(self.names),
                 expected=", ".join(imagery),
             )
@@ -235,6 +298,8 @@ class _Source:
             patch=recipe.patch,
             context=recipe.context,
             step=step,
+            vectors=self.vectors,
+            block=self.pixels.block if self.vectors else BLOCK,
         )
         if not good.any():
             raise LabelError(
@@ -250,9 +315,7 @@ class _Source:
             notes = [note for note in after if note not in before]
         samples, x = samples[good], x[good]
         xy = labelled._replace(samples=samples).xy
-        labels = self.recipe.cube.labels
-        told = ", ".join(f"{label} {period}" for label, period in labels.items())
-        place = Place(self.name, told or str(self.recipe.imagery.period), self.identity["crs"])
+        place = Place(self.name, self.period, self.crs)
         found = PatchSet(
             x,
             samples["lcz"],
@@ -341,7 +404,7 @@ def _key(recipe: ClassifierRecipe, sources: list[_Source]) -> str:
     digest.update(f"{_FORM} {recipe.split.seed}".encode())
     digest.update(json.dumps(recipe.model.bands).encode())
     for source in sources:
-        digest.update(str(source.session.snapshot_id).encode())
+        digest.update(source.stamp.encode())
         for name in (source.label.areas, source.label.raster, source.label.within):
             if name is not None:
                 path = source.base / name

@@ -17,6 +17,7 @@ from engine.models.card_parts import Ranges
 
 __all__ = [
     "BANDS",
+    "BLOCK",
     "PatchSet",
     "Place",
     "cut",
@@ -31,10 +32,11 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 
 _CHUNK = 1024
 _MASKED = 0.05  # share of invalid pixels from which a patch is no example
-_BLOCK = 40  # cells of a block whose pixels are read at once
+BLOCK = 40
+"""Cells along a block whose pixels are read at once."""
 _MOST = 3.0  # reflectance; more is another scale
 
-Read = Callable[[slice, slice], tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]]
+Read = Callable[[slice, slice], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class PatchSet:
     Attributes
     ----------
     x : uint16 (n, band, side, side), side = patch + 2 context
-        Stored convention, 0 is nodata. A Zarr array or one in memory.
+        Stored convention, 0 is nodata; float32 of published vectors, NaN is nodata. A Zarr array or
+        one in memory.
     y : uint8 (n,), codes 1 to 17
     xy : float64 (n, 2)
         Centres, in metres of their place's CRS.
@@ -68,7 +71,7 @@ class PatchSet:
         Training area within its place.
     place : uint16 (n,), position in `places`
     split : uint8 (n,), positions in `splits.SPLITS`, 255 for none
-    bands : B-names
+    bands : B-names, or channels of published vectors
     patch, context : pixels
     resolution : metres
     places : tuple of Place
@@ -97,7 +100,7 @@ class PatchSet:
     def __len__(self) -> int:
         return len(self.y)
 
-    def take(self, where: npt.NDArray[np.intp], context: int = 0) -> npt.NDArray[np.uint16]:
+    def take(self, where: npt.NDArray[np.intp], context: int = 0) -> npt.NDArray[Any]:
         """Patches at positions, in memory, with so much of their context."""
         if context > self.context:
             raise LabelError(
@@ -110,10 +113,11 @@ class PatchSet:
         side = self.patch + 2 * self.context
         inner = slice(rim, side - rim)
         if isinstance(self.x, np.ndarray):
-            found: npt.NDArray[np.uint16] = self.x[where][:, :, inner, inner]
+            found: npt.NDArray[Any] = self.x[where][:, :, inner, inner]
         else:
             # by chunks: scattered positions would open each chunk again and again
-            found = np.empty((len(where), len(self.bands), *[side - 2 * rim] * 2), np.uint16)
+            shape = len(where), len(self.bands), *[side - 2 * rim] * 2
+            found = np.empty(shape, self.x.dtype)
             for first in range(0, len(self), _CHUNK):
                 here = (where >= first) & (where < first + _CHUNK)
                 if here.any():
@@ -131,28 +135,33 @@ def cut(
     patch: int = 32,
     context: int = 16,
     step: int = 10,
-) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.bool_]]:
-    """Cut the patches about cells out of a composite.
+    vectors: bool = False,
+    block: int = BLOCK,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+    """Cut the patches about cells out of a composite, or out of published vectors.
 
     Parameters
     ----------
-    read : (rows, columns) of pixels -> (values uint16 (band, y, x), valid bool (y, x))
+    read : (rows, columns) of pixels -> (values (band, y, x), valid bool (y, x))
         Slices may reach beyond the composite; there nothing is valid.
     rows, cols : of the cells, from the composite's corner.
     bands : how many.
     patch, context : pixels; step : pixels of a cell.
+    vectors : whether values are float32, else uint16.
+    block : cells along a block whose pixels are read at once.
 
     Returns
     -------
-    x : uint16 (n, band, side, side), 0 where invalid
+    x : uint16 (n, band, side, side), 0 where invalid; or float32, NaN where invalid
     good : bool (n,), False where over 5 % of the patch itself is invalid
     """
     side, before = patch + 2 * context, (patch - step) // 2 + context
-    x = np.zeros((len(rows), bands, side, side), np.uint16)
+    nothing = np.float32(np.nan) if vectors else np.uint16(0)
+    x = np.full((len(rows), bands, side, side), nothing)
     good = np.zeros(len(rows), bool)
     inner = slice(context, context + patch)
     blocks, inverse = np.unique(
-        np.stack([rows // _BLOCK, cols // _BLOCK]), axis=1, return_inverse=True
+        np.stack([rows // block, cols // block]), axis=1, return_inverse=True
     )
     for number in range(blocks.shape[1]):
         here = np.flatnonzero(inverse.reshape(-1) == number)
@@ -160,7 +169,7 @@ def cut(
         bottom = int(rows[here].max()) * step - before + side
         right = int(cols[here].max()) * step - before + side
         values, valid = read(slice(int(top), bottom), slice(int(left), right))
-        values = np.where(valid, values, np.uint16(0))
+        values = np.where(valid, values, nothing)
         for k in here:
             i, j = int(rows[k]) * step - before - top, int(cols[k]) * step - before - left
             x[k] = values[:, i : i + side, j : j + side]
@@ -184,12 +193,13 @@ def write_patches(path: str | Path, found: PatchSet, **attrs: Any) -> None:
 def _write(group: zarr.Group, found: PatchSet) -> None:
     inner = group.create_group("patches")
     side = found.patch + 2 * found.context
+    vectors = found.x.dtype.kind == "f"
     x = inner.create_array(
         "x",
         shape=(len(found), len(found.bands), side, side),
         chunks=(_CHUNK, len(found.bands), side, side),
-        dtype="uint16",
-        fill_value=0,
+        dtype=found.x.dtype,
+        fill_value=np.nan if vectors else 0,
     )
     for first in range(0, len(found), _CHUNK):
         x[first : first + _CHUNK] = found.x[first : first + _CHUNK]
@@ -209,8 +219,7 @@ def _write(group: zarr.Group, found: PatchSet) -> None:
             "context": found.context,
             "resolution": found.resolution,
             "places": [vars(place) for place in found.places],
-            "scale_factor": 1e-4,
-            "add_offset": -0.1,
+            **({} if vectors else {"scale_factor": 1e-4, "add_offset": -0.1}),
         }
     )
 

@@ -133,6 +133,8 @@ class _So2Sat:
 class _Joined:
     """Patches of several files, read as they are written on."""
 
+    dtype = np.dtype(np.uint16)
+
     def __init__(self, parts: Sequence[_So2Sat]) -> None:
         self._parts = parts
         self._ends = np.cumsum([len(part) for part in parts])

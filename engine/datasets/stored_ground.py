@@ -20,11 +20,11 @@ class StoredGround:
 
     Parameters
     ----------
-    root : of a state of the store.
+    root : of a state of the store; None: there is no store.
     """
 
-    def __init__(self, root: zarr.Group) -> None:
-        self._stored: Any = root.get(STORED)
+    def __init__(self, root: zarr.Group | None) -> None:
+        self._stored: Any = None if root is None else root.get(STORED)
         told: Any = {} if self._stored is None else self._stored.attrs["ranges"]
         self._ranges = {str(name): (float(low), float(high)) for name, (low, high) in told.items()}
         self.names = list(self._ranges)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class Scored:
 
 
 def score_cells(
-    stored: npt.NDArray[np.uint16],
+    stored: npt.NDArray[Any],
     valid: npt.NDArray[np.bool_],
     card: ModelCard,
     predict: Predict,
@@ -60,8 +60,9 @@ def score_cells(
 
     Parameters
     ----------
-    stored : uint16 (band, y + 2 halo, x + 2 halo)
-        Composite, bands in the card's order, with `card.halo` pixels each side.
+    stored : (band, y + 2 halo, x + 2 halo)
+        Composite (uint16) or published vectors (float32), bands in the card's order, with
+        `card.halo` pixels each side.
     valid : bool (y + 2 halo, x + 2 halo)
     card : ModelCard
     predict : a `Predictor`.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from engine.infer.pooling import pool_middle
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_batch
+from engine.models.inputs import prepare_batch, seen_in
 
 __all__ = ["score_examples", "score_parts"]
 
@@ -37,7 +37,6 @@ def score_parts(
     for part in parts:
         if card.zones:
             logits = predictor.segment(prepare_batch(part, card))
-            seen = np.asarray((part > 0).all(axis=1))
-            yield pool_middle(logits, seen, card.step).astype(np.float32)
+            yield pool_middle(logits, seen_in(part, card), card.step).astype(np.float32)
         else:
             yield predictor(prepare_batch(part, card))[0]

@@ -11,23 +11,23 @@ import math
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from engine.addresses import from_anywhere
 from engine.errors import CardError, WeightsError
-from engine.items import cube_band
 from engine.legend import LCZ, UGS, LandClass, NamedClass
-from engine.licences import one_line
 from engine.models.card_parts import (
     DataFile,
     Fusion,
     Probe,
     Ranges,
-    remedy_of_bands,
+    Terms,
+    of_vectors,
     require_bands,
     require_ground,
+    require_inputs,
 )
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
@@ -81,17 +81,6 @@ ABOUT = {
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
 
-def _shown(text: str) -> str:
-    """Words of a card as they can be shown; not without a word less than it states."""
-    found = one_line(text)
-    if text.strip() and not found:
-        raise ValueError("it has no sign that could be shown")
-    return found
-
-
-_Terms = Annotated[str, AfterValidator(_shown)]
-
-
 class ModelCard(Strict):
     """A model, described.
 
@@ -101,7 +90,8 @@ class ModelCard(Strict):
     task : of an ONNX file: "segment", or None where it is fed patches.
     parameters : arguments of its builder.
     bands : B-names, in input order, of a cube with periods each with its own, as in B04@summer;
-        then bands of features, as in ``height.mean``.
+        then bands of features, as in ``height.mean``. Or channels of published vectors, taken as
+        they are.
     ranges : of features' bands, what their stored numbers stand for (`engine.models.coding`).
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
@@ -153,9 +143,9 @@ class ModelCard(Strict):
     features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
     fusion: Fusion | None = None
-    licence: _Terms = "unknown"
-    attribution: _Terms | None = None
-    citation: _Terms | None = None
+    licence: Terms = "unknown"
+    attribution: Terms | None = None
+    citation: Terms | None = None
     address: str | None = None
     shareable: bool | None = None
     provenance: str = ""
@@ -226,6 +216,11 @@ class ModelCard(Strict):
     def segments(self) -> bool:
         """Whether it gives every pixel of a window a class."""
         return self.architecture in SEGMENTERS or self.task == "segment"
+
+    @property
+    def vectors(self) -> bool:
+        """Whether it takes published vectors, and not reflectance or images."""
+        return of_vectors(self.bands)
 
     @property
     def zones(self) -> bool:
@@ -327,29 +322,26 @@ class ModelCard(Strict):
             )
 
     def check_cube(
-        self, bands: tuple[str, ...], resolution: float, ground: Ranges | None = None
+        self,
+        bands: tuple[str, ...],
+        resolution: float,
+        ground: Ranges | None = None,
+        vectors: bool = False,
     ) -> None:
-        """Refuse a cube that the model was not made for.
+        """Refuse a cube, or published vectors, that the model was not made for.
 
         Parameters
         ----------
-        bands : as the recipe names them.
+        bands : as the recipe names them, or (`vectors`) channels of the source.
         resolution : metres.
         ground : bands of the recipe's features, and their ranges.
+        vectors : whether the recipe has published embeddings in place of imagery.
 
         Raises
         ------
         CardError
         """
-        have = [cube_band(band) for band in bands]
-        missing = [band for band in self.imagery if band not in have]
-        if missing:
-            raise CardError(
-                f"model {self.name} needs bands that the cube lacks",
-                got=", ".join(have),
-                expected=", ".join(self.imagery),
-                remedy=remedy_of_bands(self.imagery, have),
-            )
+        require_inputs(self.name, self.imagery, bands, vectors)
         require_ground(self.name, self.ranges, ground or {})
         if not math.isclose(resolution, self.resolution):
             raise CardError(

@@ -1,14 +1,16 @@
-"""Parts of a model card: its bands, the stream it was fused with, files beside its weights, its
-probe."""
+"""Parts of a model card: its bands, its terms, the stream it was fused with, files beside its
+weights, its probe."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from engine.errors import CardError, RecipeError
 from engine.items import BANDS, cube_band, is_ground, of_period, require_order
+from engine.licences import one_line
 from engine.recipes.base import Strict
 
 __all__ = [
@@ -16,33 +18,70 @@ __all__ = [
     "Fusion",
     "Probe",
     "Ranges",
-    "remedy_of_bands",
+    "Terms",
+    "of_vectors",
     "require_bands",
     "require_ground",
+    "require_inputs",
 ]
 
 Ranges = Mapping[str, tuple[float, float]]
 """Of features' bands: the values that the least and the greatest stored number stand for."""
 
+_MOST_BANDS = 4096
+_LONGEST = 100  # letters of a channel's name
+
+
+def _shown(text: str) -> str:
+    """Words of a card as they can be shown; not without a word less than it states."""
+    found = one_line(text)
+    if text.strip() and not found:
+        raise ValueError("it has no sign that could be shown")
+    return found
+
+
+Terms = Annotated[str, AfterValidator(_shown)]
+"""Under which terms something may be used, and who is to be named."""
+
+
+def of_vectors(bands: Sequence[str]) -> bool:
+    """Whether bands are channels of published vectors, as A00 and T000, and not of a cube."""
+    return not any(_is_band(band) or is_ground(band) for band in bands)
+
 
 def require_bands(bands: Sequence[str], ranges: Ranges) -> None:
     """Refuse bands that a card cannot have.
+
+    They are of a cube, then of features, each of these with its range; or all are channels of
+    published vectors, without ranges.
 
     Raises
     ------
     ValueError
     """
-    ground = [band for band in bands if is_ground(band)]
+    if not 1 <= len(bands) <= _MOST_BANDS:
+        raise ValueError(f"bands must be 1 to {_MOST_BANDS}; got {len(bands)}")
+    some = list(bands)[:20]
+    if len(set(bands)) != len(bands):
+        raise ValueError(f"bands must be different; got {some}")
+    ground = [] if of_vectors(bands) else [band for band in bands if is_ground(band)]
     imagery = bands[: len(bands) - len(ground)]
-    if not imagery or not all(map(_is_band, imagery)):
+    if of_vectors(bands):
+        if any(
+            not b.strip() or len(b) > _LONGEST or "@" in b or not b.isprintable() for b in bands
+        ):
+            raise ValueError(
+                "bands that are channels of published vectors must have names that can be shown, "
+                f"without @, of {_LONGEST} signs or fewer; got {some}"
+            )
+    elif not imagery or not all(map(_is_band, imagery)):
         raise ValueError(
             f"bands must be of {', '.join(BANDS)}, each with its period where the cube has some, "
-            f"as in B04@summer, then those of features; got {bands}"
+            "as in B04@summer, then those of features; or all be channels of published vectors; "
+            f"got {some}"
         )
-    if len(set(bands)) != len(bands):
-        raise ValueError(f"bands must be different; got {bands}")
     if len({"@" in band for band in imagery}) > 1:
-        raise ValueError(f"bands must all be of a period, or none of them; got {bands}")
+        raise ValueError(f"bands must all be of a period, or none of them; got {some}")
     require_order(bands)
     if set(ranges) != set(ground) or any(not low < high for low, high in ranges.values()):
         raise ValueError(f"ranges must be [low, high] of each feature's band; got {dict(ranges)}")
@@ -56,7 +95,33 @@ def _is_band(name: str) -> bool:
         return False
 
 
-def remedy_of_bands(wanted: Sequence[str], have: Sequence[str]) -> str:
+def require_inputs(name: str, wanted: Sequence[str], bands: Sequence[str], vectors: bool) -> None:
+    """Refuse bands of a cube, or (`vectors`) of a source, without those that a model looks at.
+
+    Raises
+    ------
+    CardError
+    """
+    if of_vectors(wanted) != vectors:
+        takes = {False: "reflectance of scenes, or images", True: "published vectors"}
+        raise CardError(
+            f"model {name} takes {takes[not vectors]}",
+            got=f"a recipe of {takes[vectors]}",
+            expected=", ".join(wanted[:5]),
+            remedy=f"give {'imagery' if vectors else 'embeddings'} in the recipe",
+        )
+    have = list(bands) if vectors else [cube_band(band) for band in bands]
+    if any(band not in have for band in wanted):
+        other = "name another source in embeddings"
+        raise CardError(
+            f"model {name} needs bands that the {'source' if vectors else 'cube'} lacks",
+            got=", ".join(have),
+            expected=", ".join(wanted),
+            remedy=other if vectors else _remedy_of_bands(wanted, have),
+        )
+
+
+def _remedy_of_bands(wanted: Sequence[str], have: Sequence[str]) -> str:
     """What to change where a cube lacks bands that are wanted."""
     mine, theirs = (
         list(dict.fromkeys(of_period(band)[1] for band in bands)) for bands in (wanted, have)

@@ -1,4 +1,4 @@
-"""From stored digital numbers to what a network is fed: one function for training and inference."""
+"""From stored numbers to what a network is fed: one function for training and inference."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import numpy.typing as npt
 from engine.models.card import ModelCard
 from engine.models.coding import decode_ground
 
-__all__ = ["prepare_batch", "prepare_image", "prepare_input", "seen_in"]
+__all__ = ["is_valid", "prepare_batch", "prepare_image", "prepare_input", "seen_in"]
 
 
 def prepare_input(
-    stored: npt.NDArray[np.uint16], valid: npt.NDArray[np.bool_], card: ModelCard
+    stored: npt.NDArray[Any], valid: npt.NDArray[np.bool_], card: ModelCard
 ) -> npt.NDArray[np.float32]:
-    """Reflectance, clipped, standardised and filled as the card says; then features, likewise.
+    """Reflectance, or vectors as they are, clipped, standardised and filled as the card says.
 
-    What is not known of a feature is filled as a pixel without imagery is: its mask tells.
+    Features beside reflectance likewise. What is not known of one is filled as a pixel without
+    imagery is: its mask tells.
 
     Parameters
     ----------
-    stored : uint16 (..., band, y, x)
-        Reflectance x 1e4 + 1000, bands in the card's order; those of features as
-        `engine.models.coding` keeps them.
+    stored : (..., band, y, x)
+        Reflectance x 1e4 + 1000 (uint16), bands in the card's order; those of features as
+        `engine.models.coding` keeps them. Or float32 of published vectors.
     valid : bool (..., y, x)
     card : ModelCard
 
@@ -32,7 +33,9 @@ def prepare_input(
     -------
     float32 (..., band, y, x)
     """
-    x = (stored.astype(np.float32) - np.float32(1000.0)) / np.float32(10_000.0)
+    x = stored.astype(np.float32)
+    if not card.vectors:
+        x = (x - np.float32(1000.0)) / np.float32(10_000.0)
     if card.clip is not None:
         np.clip(x, *card.clip, out=x)
     first = len(card.imagery)
@@ -45,9 +48,9 @@ def prepare_input(
     return x
 
 
-def seen_in(stored: npt.NDArray[np.uint16], card: ModelCard) -> npt.NDArray[np.bool_]:
-    """Where stored examples (n, band, y, x) have imagery: none of its bands is 0."""
-    return np.asarray((stored[:, : len(card.imagery)] > 0).all(axis=1))
+def seen_in(stored: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.bool_]:
+    """Where stored examples (n, band, y, x) have all imagery, or published vectors, of the card."""
+    return np.asarray(is_valid(stored[:, : len(card.imagery)]).all(axis=1))
 
 
 def prepare_image(
@@ -83,9 +86,9 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored patches, valid where no band of
-        imagery is 0; or, for a graph network,
-        packed graphs (n, 50, 5).
+    x : uint16 (n, band, y, x), stored patches, valid where no band of imagery is 0; float32 of
+        published vectors, valid where none is NaN; or, for a graph network, packed graphs
+        (n, 50, 5).
     card : ModelCard
 
     Returns
@@ -95,3 +98,8 @@ def prepare_batch(x: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.float3
     if x.ndim == 3:
         return x.astype(np.float32)
     return prepare_input(x, seen_in(x, card), card)
+
+
+def is_valid(x: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which stored numbers say something: of whole ones those over 0, of floats those not NaN."""
+    return np.asarray(~np.isnan(x) if x.dtype.kind == "f" else x > 0)

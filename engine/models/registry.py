@@ -18,6 +18,7 @@ from engine.models.baselines import MSMLA, DenseNet, ResNet50
 from engine.models.card import ModelCard, verify_weights
 from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
+from engine.models.head import Head
 from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
 from engine.models.onnx_checks import examine
@@ -32,6 +33,7 @@ from engine.models.weights import ONNX
 
 __all__ = [
     "ARCHITECTURES",
+    "HEAD",
     "Measured",
     "begin_with",
     "build",
@@ -42,6 +44,23 @@ __all__ = [
     "output_kind",
     "save_model",
 ]
+
+
+def _build_head(
+    bands: int, classes: int, encoder: Mapping[str, Any] | None = None, **parameters: Any
+) -> nn.Module:
+    """A head, with the network of its features inside where it has one."""
+    if encoder is None:
+        return Head(bands, classes, **parameters)
+    name = encoder["architecture"]
+    if name in (HEAD, "gcn"):
+        raise ValueError(f"{name} encodes no patches")
+    inner = _make(name, encoder["parameters"], bands, encoder["classes"])
+    return Head(bands, classes, inner, **parameters)
+
+
+HEAD = "head"
+"""The architecture of a head on the features of an embedding."""
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "sen2lcz": Sen2LCZ,
@@ -54,6 +73,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "msmla": MSMLA,
     "gcn": InstanceGraphs,
     "forest": Forest,
+    HEAD: _build_head,
     "ugsnet": UGSNet,
     "unet": UNet,
 }
@@ -78,7 +98,7 @@ def _make(architecture: str, parameters: Mapping[str, Any], bands: int, classes:
             # the last layer of an encoder has nothing to draw
             warnings.filterwarnings("ignore", "Initializing zero-element tensors")
             return builder(bands=bands, classes=classes, **parameters)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, RuntimeError) as error:
         raise CardError(
             f"wrong parameters for {architecture}", got=f"{dict(parameters)}: {error}"
         ) from error

@@ -13,7 +13,8 @@ def init(product: str) -> str:
 
     Parameters
     ----------
-    product : {"lcz", "ugs", "cover", "embedding", "train", "train-ugs", "train-cover", "adapt"}
+    product : {"lcz", "ugs", "cover", "embedding", "train", "train-ugs", "train-cover",
+        "train-head", "adapt", "propagate"}
 
     Raises
     ------
@@ -166,6 +167,31 @@ cities:                           # embedded by one model, with one cell
 # center: city                    # remove each city's mean vector first
 # water: 0.8                      # share of published water that makes a cell LCZ G; null: never
 out: ./pseudo-labels
+""",
+    "train-head": """\
+# Training of a head: a small classifier on an embedding. Embeddings first: natmap embed RECIPE
+name: my-head
+product: embedding
+
+cities:                           # embedded by one model, or from the same bands
+  - recipe: ./berlin-embedding.yaml
+    areas: ./berlin.kml           # training areas: KML, KMZ, GeoJSON, GPKG; or
+    # raster: ./reference.tif     # a raster of codes 1 to 17
+    # held: ./test-areas.geojson  # labels in it test the head
+  - recipe: ./paris-embedding.yaml
+    areas: ./paris.kml
+# pseudo: ./pseudo-labels         # of natmap propagate: they train, by their confidence
+# most: 500                       # labels of each class and city that train
+
+split: {by: block, shares: [0.8, 0, 0.2]}     # or whole cities: {by: place, test: [paris]}
+
+model:
+  kind: logistic                  # or knn, mlp, forest
+  # tune: false                   # settings as they usually are; else chosen across cities
+  # cell: 320                     # of the map, metres; by default 100, from the same patches
+  licence: CC-BY-4.0
+
+out: ./my-head                    # card and weights: model.card of a recipe of product lcz
 """,
     "adapt": """\
 # Adaptation of a segmenter to a city that nobody has labelled.

@@ -22,7 +22,7 @@ from engine.runs.stage import Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
 
-__all__ = ["CellModel", "ScoreCells", "require_classifier", "score_stages"]
+__all__ = ["CellModel", "ScoreCells", "require_classifier", "score_stages", "scores_of"]
 
 
 class CellModel(ModelChoice):
@@ -62,9 +62,16 @@ class ScoreCells:
 
 
 def require_classifier(
-    card: ModelCard, choice: GridChoice, bands: tuple[str, ...], ground: Ranges
+    card: ModelCard,
+    choice: GridChoice,
+    bands: tuple[str, ...],
+    ground: Ranges | None = None,
+    vectors: bool = False,
 ) -> None:
     """Refuse a card or a grid with which cells cannot be scored.
+
+    `bands` are a cube's, beside features of the ranges `ground`; or (`vectors`) channels of
+    published embeddings.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def require_classifier(
             got=f"{card.name}: an encoder, with features alone",
             remedy="product: embedding (or natmap embed) is made with encoders",
         )
-    card.check_cube(bands, choice.resolution, ground)
+    card.check_cube(bands, choice.resolution, ground, vectors)
     # whole inference blocks, so that no batch is cut by a tile's edge
     unit = card.block * card.step
     if choice.tile % unit:
@@ -114,35 +121,42 @@ def score_stages(
     card.check_precision(choice.precision)
     names = [cube_band(band) for band in bands]
     stack = Stack(tuple(names.index(band) for band in card.imagery), ground.places(card))
-    cell, n = card.cell, round(grid.tile_metres / card.cell)
-    codes = tuple(card.classes)
-    if choice.embedding is not None:
-        card.check_features()
     patches = 256 * len(card.bands) * (card.patch + 2 * card.context) ** 2 * 4 / 1e9
     memory = 2.0 + 20 * patches + 3 * len(bands) * grid.tile**2 * 4 / 1e9
-
-    probability = ArraySpec(
-        "scores/probability", choice.scores, cell, n, math.nan, leading=(("class", codes),)
-    )
-    vectors: tuple[ArraySpec, ...] = ()
-    # absent unless asked for: scores made before there was such a thing stay as they are
-    asked = {} if choice.embedding is None else {"embedding": choice.embedding}
-    if choice.embedding is not None:
-        vectors = vector_arrays("scores/embedding", choice.embedding, range(card.features), cell, n)
+    outputs, parameters = scores_of(choice, grid, card)
     return [
         Stage(
             "scores",
             ScoreCells(card, stack, choice.device, choice.precision, choice.embedding),
-            (probability, *vectors),
+            outputs,
             stack.inputs(card.halo * card.resolution),
             version=3,
-            parameters={
-                "model": card.key,
-                "precision": choice.precision,
-                "dtype": choice.scores,
-                **asked,
-            },
+            parameters=parameters,
             resource=RESOURCES[choice.device],
             gigabytes=memory,
         )
     ]
+
+
+def scores_of(
+    choice: CellModel, grid: GridChoice, card: ModelCard
+) -> tuple[tuple[ArraySpec, ...], dict[str, object]]:
+    """Arrays of a stage `scores`, and what decides them beside its input."""
+    cell, n = card.cell, round(grid.tile_metres / card.cell)
+    codes, kind = tuple(card.classes), choice.embedding
+    outputs: tuple[ArraySpec, ...] = (
+        ArraySpec(
+            "scores/probability", choice.scores, cell, n, math.nan, leading=(("class", codes),)
+        ),
+    )
+    parameters: dict[str, object] = {
+        "model": card.key,
+        "precision": choice.precision,
+        "dtype": choice.scores,
+    }
+    if kind is not None:
+        card.check_features()
+        outputs += vector_arrays("scores/embedding", kind, range(card.features), cell, n)
+        # absent unless asked for: scores made before there was such a thing stay as they are
+        parameters["embedding"] = kind
+    return outputs, parameters

@@ -35,6 +35,7 @@ from engine.products.vectors import (
 )
 from engine.publishing.forms import Form, Layer, Vectors, reason_layer
 from engine.recipes.embeddings import EmbeddingRecipe, Embeddings
+from engine.recipes.heads import HeadRecipe
 from engine.recipes.run import Recipe
 from engine.recipes.sections import ModelChoice
 from engine.runs.stage import Input, Part, Stage
@@ -64,17 +65,18 @@ def embedding_of(recipe: Recipe) -> EmbeddingRecipe:
             expected="a recipe of product embedding, or of product lcz with a model",
             remedy="start from `natmap init embedding`",
         )
+    published = recipe.embeddings is not None
+    chosen = recipe.model.model_dump(include=set(ModelChoice.model_fields))
     return EmbeddingRecipe(
         name=f"{recipe.name[: 100 - len(_SUFFIX)]}{_SUFFIX}",
         product="embedding",
         area=recipe.area,
         grid=recipe.grid,
         imagery=recipe.imagery,
+        embeddings=recipe.embeddings,
         features=recipe.features,
         cube=recipe.cube,
-        model=ModelChoice(
-            card=recipe.model.card, device=recipe.model.device, precision=recipe.model.precision
-        ),
+        model=None if published else ModelChoice(**chosen),
         vectors=recipe.model.embedding or "float16",
         store=f"{recipe.store.rstrip('/')}{_SUFFIX}",
         publish=f"{(recipe.publish or f'{recipe.store}-product').rstrip('/')}{_SUFFIX}",
@@ -379,6 +381,5 @@ publish: ./my-city-embedding
 # price_per_worker_hour: 0.10
 """
 
-PRODUCT = Product(
-    "embedding", EmbeddingRecipe, _resolve, ("imagery", "embeddings", "features"), _TEMPLATE
-)
+_SOURCES = ("imagery", "embeddings", "features")
+PRODUCT = Product("embedding", EmbeddingRecipe, _resolve, _SOURCES, _TEMPLATE, training=HeadRecipe)

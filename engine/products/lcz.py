@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from engine.errors import RecipeError
 from engine.grid.area import Support
 from engine.infer.instances import BLOCK, RIM
 from engine.infer.instances import CELL as GRAPH_CELL
@@ -36,12 +38,15 @@ from engine.products.instances import (
     instance_stage,
     load_graph_card,
 )
+from engine.products.lcz_form import FORM, FORM_OF_VECTORS
 from engine.products.periods import cube_bands
 from engine.products.product import Context, Mask, Product, Resolved, find_area, fit_grid
+from engine.products.published import PublishedSource
+from engine.products.published_cells import REASON, published_score_stage
 from engine.products.sources import RGB, ImageSource, SceneSource
-from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.base import CardOrPath
 from engine.recipes.classifying import ClassifierRecipe
+from engine.recipes.embeddings import Embeddings
 from engine.recipes.features import Features
 from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
@@ -72,7 +77,8 @@ class LczRecipe(Recipe):
     """What a map of local climate zones is told."""
 
     product: Literal["lcz"]
-    imagery: Imagery
+    imagery: Imagery | None = None
+    embeddings: Embeddings | None = Field(None, description="published ones, in place of imagery")
     images: Images | None = Field(None, description="for a model that fuses both")
     features: Features | None = Field(
         None, description="of the ground: bands NAME.mean, NAME.known of a model beside imagery's"
@@ -88,8 +94,21 @@ class LczRecipe(Recipe):
         return spanned(values)
 
     @model_validator(mode="after")
+    def _one_source(self) -> LczRecipe:
+        if (self.imagery is None) == (self.embeddings is None):
+            raise ValueError("give exactly one of imagery, embeddings")
+        if self.embeddings is not None and self.images is not None:
+            raise ValueError("images: what is fused with them is made of imagery")
+        if self.embeddings is not None and self.features is not None:
+            raise ValueError("features: they are bands beside imagery's, not beside vectors")
+        if self.imagery is not None:
+            self.cube.require_within(self.imagery.period)
+        elif self.cube.periods:
+            raise ValueError("cube.periods goes with imagery")
+        return self
+
+    @model_validator(mode="after")
     def _streams(self) -> LczRecipe:
-        self.cube.require_within(self.imagery.period)
         if self.model is not None and self.model.instances and self.images is None:
             raise ValueError(
                 "model.instances: a graph network needs 1 m images; add images: {catalog: …}"
@@ -105,7 +124,10 @@ class LczTraining(ClassifierRecipe):
 
 @dataclass(frozen=True)
 class MakeMap:
-    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons."""
+    """scores (fused ones, if so), composite -> map/*: argmax, class filter, mask, reasons.
+
+    Of published vectors there is no composite: the scores bring their reasons along.
+    """
 
     codes: tuple[int, ...]
     cell: float
@@ -115,6 +137,7 @@ class MakeMap:
     radius: int
     masked: bool
     scores: str = "scores"  # stage whose scores make the map
+    composed: bool = True  # whether there is a composite
 
     @property
     def halo(self) -> int:
@@ -134,29 +157,34 @@ class MakeMap:
                 filtered = majority_filter(padded, self.radius)
             case _:
                 filtered = classes.copy()
-        reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        if self.composed:
+            reason = cell_reason(classes, task.read("composite/reason"), self.factor)
+        else:
+            reason = task.read(REASON)
         explained = reason.copy()
         if self.masked:
             product = inside(task.parts[0].payload, task.grid, task.tile, self.cell)
             filtered = np.where(product, filtered, 0).astype(np.uint8)
             explained[~product & (explained == Reason.DATA)] = Reason.OUTSIDE_MASK
-        seen = task.read("composite/observations")
-        yield Output(
-            {
-                "map/unfiltered": classes,
-                "map/classes": filtered,
-                "map/confidence": confidence,
-                "map/observations": cell_observations(seen, self.factor),
-                "map/dissent": cell_dissent(task.read("composite/dissent"), seen, self.factor),
-                "map/reason": explained,
-            }
-        )
+        out: dict[str, npt.NDArray[Any]] = {
+            "map/unfiltered": classes,
+            "map/classes": filtered,
+            "map/confidence": confidence,
+            "map/reason": explained,
+        }
+        if self.composed:
+            seen = task.read("composite/observations")
+            out["map/observations"] = cell_observations(seen, self.factor)
+            out["map/dissent"] = cell_dissent(task.read("composite/dissent"), seen, self.factor)
+        yield Output(out)
 
 
 def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     choice, base = recipe.grid, context.base
     model = recipe.model
     card = load_card(find_card(model.card, base)) if model else None
+    if recipe.imagery is None:
+        return _published(recipe, card, context)
     read, bands = cube_bands(recipe.imagery, recipe.cube, card)
     area, notes = find_area(recipe, base)
     scenes, mask = SceneSource(recipe.imagery, base, recipe.cube.labels), Mask(recipe, base)
@@ -198,13 +226,36 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
         answers["images"], doubts = images.find(around, RGB, grid, tell=context.tell)
         notes += doubts
     support = Support(area, grid, cell)
-    return Resolved(
-        area, grid, support, bands, answers, tuple(stages), _FORM, (*notes, *more), card
-    )
+    return Resolved(area, grid, support, bands, answers, tuple(stages), FORM, (*notes, *more), card)
+
+
+def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> Resolved:
+    """From published vectors; without a model there is nothing to make of them."""
+    assert recipe.embeddings is not None, "the recipe has one of both"
+    if card is None or recipe.model is None:
+        raise RecipeError(
+            "published embeddings are mapped by a model",
+            got="no model",
+            expected="model: {card: ...}, trained on these embeddings",
+            remedy="train one first; it cuts its patches from the source itself",
+        )
+    source = PublishedSource(recipe.embeddings, context.base)
+    require_classifier(card, recipe.grid, source.channels, vectors=True)
+    examine_weights(card)
+    area, notes = find_area(recipe, context.base)
+    mask = Mask(recipe, context.base)
+    scored = published_score_stage(recipe.model, recipe.grid, card, source)
+    stages = (scored, _map_stage(recipe, card, mask, "scores"))
+    grid, _ = fit_grid(area, recipe.grid, stages, card.cell, unit=card.cell)
+    notes = [*notes, *mask.find(grid, area)]
+    found = {"embeddings": source.find(area)}
+    support = Support(area, grid, card.cell)
+    return Resolved(area, grid, support, (), found, stages, FORM_OF_VECTORS, tuple(notes), card)
 
 
 def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> Stage:
     """The map of the scores of a stage."""
+    composed = recipe.imagery is not None
     cell, rules = card.cell, recipe.filter
     codes, n = tuple(card.classes), round(recipe.grid.tile_metres / cell)
     make = MakeMap(
@@ -216,6 +267,7 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
         rules.majority_radius,
         bool(mask),
         scores,
+        composed,
     )
     spec = partial(ArraySpec, resolution=cell, chunk=n)
     outside, legend = int(Reason.OUTSIDE_AREA), class_attrs(LCZ)
@@ -227,48 +279,23 @@ def _map_stage(recipe: LczRecipe, card: ModelCard, mask: Mask, scores: str) -> S
             spec("map/classes", "uint8", fill=0, attrs=legend),
             spec("map/unfiltered", "uint8", fill=0, attrs=legend),
             spec("map/confidence", "uint8", fill=255, attrs=percent),
-            spec("map/observations", "uint16", fill=0),
-            spec("map/dissent", "uint8", fill=255, attrs=percent),
+            *(
+                (
+                    spec("map/observations", "uint16", fill=0),
+                    spec("map/dissent", "uint8", fill=255, attrs=percent),
+                )
+                if composed
+                else ()
+            ),
             spec("map/reason", "uint8", fill=255, outside=outside, attrs=REASON_ATTRS),
         ),
         (
             Input(scores, widest_halo(cell, rules.majority_radius) * cell),
-            Input("composite"),
+            *((Input("composite"),) if composed else ()),
         ),
         parameters={"filter": rules.model_dump(), "codes": codes, "mask": mask.parameter},
         parts=mask.parts,
         outside="boundary",
-    )
-
-
-def _layers() -> Sequence[Layer]:
-    zones = partial(Layer, dtype="uint8", nodata=0, overview="mode", classes=LCZ)
-    return (
-        zones("map", "", "Local climate zones, filtered and masked", array="map/classes"),
-        zones("classes", "-classes", "Local climate zones, unfiltered", array="map/unfiltered"),
-        Layer(
-            "confidence",
-            "-confidence",
-            "Confidence, percent",
-            "uint8",
-            255,
-            "average",
-            "map/confidence",
-            scale=PERCENTAGES,
-        ),
-        Layer(
-            "observations", "-observations", "Clear days", "uint16", None, array="map/observations"
-        ),
-        Layer(
-            "dissent",
-            "-dissent",
-            "Days that depart from the others, percent",
-            "uint8",
-            255,
-            array="map/dissent",
-            scale=PERCENTAGES,
-        ),
-        reason_layer("map/reason"),
     )
 
 
@@ -294,6 +321,10 @@ imagery:
   period: 2023-03-01/2023-06-30
   max_cloud_cover: 40    # percent
   # bands: [B02, B03]    # by default the model's
+
+# embeddings:            # published ones, in place of imagery and cube; for a model of them
+#   source: ./tessera.zarr   # as in a recipe of product embedding
+#   year: 2023
 
 # images: {catalog: ./photos-stac/catalog.json}   # 1 m, red green blue; for a fused model
 # instances: {segmenter: felzenszwalb}            # or slic; or sam with checkpoint: FOLDER
@@ -334,22 +365,13 @@ publish: ./my-city-product
 # price_per_worker_hour: 0.10
 """
 
-_FORM = Form(
-    "Local climate zones",
-    "local climate zones",
-    ("local climate zones", "land cover", "urban climate"),
-    tuple(_layers()),
-    LCZ,
-    observed=True,
-)
-
 PRODUCT = Product(
     "lcz",
     LczRecipe,
     _resolve,
-    ("imagery", "images", "features"),
+    ("imagery", "embeddings", "images", "features"),
     _TEMPLATE,
-    _FORM,
+    FORM,
     reference="cells",
     training=LczTraining,
     before={

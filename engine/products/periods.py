@@ -13,6 +13,7 @@ from engine.errors import RecipeError
 from engine.items import of_period
 from engine.legend import PRECEDENCE
 from engine.models.card import ModelCard
+from engine.models.card_parts import require_inputs
 from engine.recipes.sections import Cube, Imagery
 from engine.runs.stage import Output
 from engine.runs.task import TileTask
@@ -74,7 +75,11 @@ def cube_bands(imagery: Imagery, cube: Cube, card: ModelCard | None) -> CubeBand
     ------
     RecipeError
         Where neither names any.
+    CardError
+        Where the model takes published vectors.
     """
+    if card is not None and card.vectors:
+        require_inputs(card.name, card.bands, (), vectors=False)  # which refuses it
     asked = imagery.bands
     if asked is None and card is None:
         raise RecipeError(

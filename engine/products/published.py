@@ -32,12 +32,14 @@ from engine.runs.task import TileTask
 if TYPE_CHECKING:  # as in `sources`
     from engine.catalog.search import SearchResult
 
-__all__ = ["SHARE_OF_WATER", "AggregatePublished", "PublishedSource"]
+__all__ = ["SHARE_OF_WATER", "STRIP", "AggregatePublished", "PublishedSource", "opened"]
 
 SHARE_OF_WATER = "embedding/water"
 """Array of the store: share of a cell's pixels that the source calls water, 0 to 1."""
 
-_STRIP = 1 << 28  # bytes of vectors of pixels at once
+STRIP = 1 << 28
+"""Bytes of vectors of pixels that are read at once."""
+
 _ALPHAEARTH = (
     "CC-BY-4.0",
     "The AlphaEarth Foundations Satellite Embedding dataset is produced by Google and Google "
@@ -98,7 +100,7 @@ class PublishedSource:
 
 
 @lru_cache(maxsize=4)
-def _opened(place: str, form: Kind | None, stamp: bytes) -> Published:
+def opened(place: str, form: Kind | None, stamp: bytes) -> Published:
     """A source, once for a process and for as long as its files are the same."""
     return open_published(place, form)
 
@@ -118,11 +120,11 @@ class AggregatePublished:
     ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        source = _opened(self.place, self.form, self.stamp)
+        source = opened(self.place, self.form, self.stamp)
         window = task.grid.tile_geobox(task.tile, self.resolution)
         height, width = window.shape
         row = len(source.channels) * width * self.side * 4
-        strip = max(_STRIP // row, 1) * self.side
+        strip = max(STRIP // row, 1) * self.side
         vectors, water, reasons = [], [], []
         for top in range(0, height, strip):
             part = window[top : min(top + strip, height), :]

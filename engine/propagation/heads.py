@@ -28,6 +28,7 @@ __all__ = [
     "Linear",
     "LogisticHead",
     "Scorer",
+    "Trees",
     "best_of",
     "learnt_from",
 ]
@@ -258,7 +259,7 @@ class KnnHead:
 
 
 @dataclass(frozen=True)
-class _Trees:
+class Trees:
     """A grown forest."""
 
     classes: tuple[int, ...]
@@ -310,7 +311,7 @@ class ForestHead:
             n_jobs=1,
         )
         forest.fit(x, y, w)
-        return _Trees(self.classes, np.searchsorted(self.classes, forest.classes_), forest)
+        return Trees(self.classes, np.searchsorted(self.classes, forest.classes_), forest)
 
 
 def best_of(scores: Floats, classes: Sequence[int]) -> npt.NDArray[np.int64]:

@@ -85,6 +85,11 @@ class Index:
         return len(self._labels)
 
     @property
+    def labels(self) -> Array:
+        """Features of the labels, as they were given (labels, columns)."""
+        return self._labels
+
+    @property
     def columns(self) -> int:
         """Of the features."""
         return int(self._labels.shape[1])

@@ -18,7 +18,9 @@ from engine.infer.examples import score_examples
 from engine.legend import LCZ
 from engine.metrics import assess, confusion
 from engine.models.card import Fusion, ModelCard, find_card, load_card
+from engine.models.card_parts import of_vectors
 from engine.models.footprint import Footprint, Ground, read_footprint
+from engine.models.head import NOTHING
 from engine.models.registry import Measured, carried_over, measure
 from engine.publishing.charts import draw_confusion
 from engine.recipes.classifying import ClassifierRecipe
@@ -118,7 +120,7 @@ class PatchTask(Task):
             parameters={},  # until they are known
             bands=recipe.model.bands,
             ranges=dict(patches.ranges),
-            clip=(0.0, 1.0),
+            clip=None if of_vectors(recipe.model.bands) else (0.0, 1.0),
             mean=None,
             std=None,
             fill=0.0,
@@ -297,12 +299,14 @@ class ForestTask(PatchTask):
         return 0
 
     def _measure(self, parameters: dict[str, Any], bands: int) -> Measured:
+        columns = bands if of_vectors(self.recipe.model.bands) else 14 + len(self.patches.ranges)
         each = 1 if self.choice["statistics"] == "mean" else 2
-        return Measured(0, each * (14 + len(self.patches.ranges)), "probability")
+        return Measured(0, each * columns, "probability")
 
     def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
         if self.start is None or self.recipe.model.restandardise:
-            return {}  # a forest takes reflectance as it is
+            # a forest takes reflectance as it is; vectors may be 0, and what is filled is not
+            return {"fill": NOTHING} if of_vectors(self.recipe.model.bands) else {}
         return super()._standardise(x)
 
     def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:

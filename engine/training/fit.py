@@ -18,7 +18,7 @@ from engine.errors import LabelError
 from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
 from engine.models.graphs import turn
-from engine.models.inputs import prepare_batch
+from engine.models.inputs import is_valid, prepare_batch
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.settings import Settings, class_weights, draw_epoch
 
@@ -31,7 +31,8 @@ _EVALUATED = 512  # patches at once
 class Batches:
     """Labelled examples in memory: y codes 1 to 17.
 
-    x are stored patches, uint16 (n, band, y, x), or packed graphs, float16 (n, 50, 5).
+    x are stored patches, uint16 (n, band, y, x), of published vectors float32; or packed graphs,
+    float16 (n, 50, 5).
     """
 
     x: npt.NDArray[Any]
@@ -39,20 +40,26 @@ class Batches:
 
 
 def statistics(
-    x: npt.NDArray[np.uint16], clip: tuple[float, float] = (0.0, 1.0)
+    x: npt.NDArray[Any], clip: tuple[float, float] = (0.0, 1.0)
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each band over valid pixels, in clipped reflectance.
+    """Mean and deviation of each band over valid pixels, in clipped reflectance; of vectors as
+    they are.
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored convention
+    x : uint16 (n, band, y, x), stored convention; or float32, published vectors.
     """
     means, deviations = [], []
     for band in range(x.shape[1]):
         values = x[:, band]
-        seen = values[values > 0]
+        seen = values[is_valid(values)]
         if not len(seen):
             raise LabelError("no patch has a valid pixel", got=f"band {band} is all nodata")
+        if seen.dtype.kind == "f":
+            # as many digits as float32 has: vectors have a scale of their own
+            means.append(float(np.float32(seen.mean(dtype=np.float64))))
+            deviations.append(float(np.float32(max(seen.std(dtype=np.float64), 1e-6))))
+            continue
         # sums over the values that occur, of which there are few
         counts = np.bincount(seen, minlength=1)
         level = np.clip((np.arange(len(counts)) - 1000.0) / 10_000.0, *clip)
@@ -222,7 +229,7 @@ def _prepared(
     return torch.from_numpy(ready).contiguous(memory_format=torch.channels_last)
 
 
-def rotate(x: npt.NDArray[np.uint16], degrees: npt.NDArray[np.float64]) -> npt.NDArray[np.uint16]:
+def rotate(x: npt.NDArray[Any], degrees: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Patches (n, band, side, side) turned to the left by any angle; a copy.
 
     Values are interpolated linearly, those beyond the edge are mirrored about its pixels. What is
@@ -232,17 +239,21 @@ def rotate(x: npt.NDArray[np.uint16], degrees: npt.NDArray[np.float64]) -> npt.N
     here = np.flatnonzero(degrees)
     if not len(here):
         return found
-    values = torch.from_numpy(x[here].astype(np.float32))
+    known = is_valid(x[here])
+    values = torch.from_numpy(np.where(known, x[here], 0).astype(np.float32))
     angle = torch.from_numpy(np.deg2rad(degrees[here])).float()
     theta = torch.zeros(len(here), 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = angle.cos()
     theta[:, 0, 1], theta[:, 1, 0] = -angle.sin(), angle.sin()
     grid = nn.functional.affine_grid(theta, list(values.shape), align_corners=True)
-    both = torch.cat([values, (values > 0).float()], dim=1)
+    both = torch.cat([values, torch.from_numpy(known).float()], dim=1)
     both = nn.functional.grid_sample(both, grid, padding_mode="reflection", align_corners=True)
     moved, seen = both.chunk(2, dim=1)
-    whole = torch.where(seen > 1 - 1e-4, moved.round().clamp(1, 65_535), 0)
-    found[here] = whole.numpy().astype(np.uint16)
+    whole = (seen > 1 - 1e-4).numpy()
+    if x.dtype.kind == "f":
+        found[here] = np.where(whole, moved.numpy(), np.nan)
+    else:
+        found[here] = np.where(whole, moved.round().clamp(1, 65_535).numpy(), 0)
     return found
 
 

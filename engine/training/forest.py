@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from engine.models.forest import patch_features
 from engine.models.inputs import prepare_batch
 from engine.models.registry import build
 
-__all__ = ["Grown", "features_of", "grow", "masks_of", "plant", "varied", "vote"]
+__all__ = ["Grown", "arrays_of", "features_of", "grow", "masks_of", "plant", "varied", "vote"]
 
 _AT_ONCE = 2048  # patches
 
@@ -35,17 +36,19 @@ class Grown:
 
 
 def features_of(
-    x: npt.NDArray[np.uint16],
+    x: npt.NDArray[Any],
     card: ModelCard,
     statistics: Literal["mean", "mean-std"],
     side: int,
 ) -> npt.NDArray[np.float32]:
-    """Features of patches x uint16 (n, band, y, x), as the forest works them out."""
+    """Features of stored patches x (n, band, y, x), as the forest works them out."""
     parts = []
     for first in range(0, len(x), _AT_ONCE):
-        part = x[first : first + _AT_ONCE]
-        ready = torch.from_numpy(prepare_batch(part, card))
-        parts.append(patch_features(ready, statistics, side, masks=masks_of(card)).numpy())
+        ready = torch.from_numpy(prepare_batch(x[first : first + _AT_ONCE], card))
+        found = patch_features(
+            ready, statistics, side, card.fill, masks_of(card), indices=not card.vectors
+        )
+        parts.append(found.numpy())
     return np.concatenate(parts)
 
 
@@ -82,7 +85,7 @@ def plant(trees: int, balanced: bool, seed: int) -> RandomForestClassifier:
 
 
 def grow(
-    x: npt.NDArray[np.uint16],
+    x: npt.NDArray[Any],
     y: npt.NDArray[np.uint8],
     card: ModelCard,
     *,
@@ -99,7 +102,7 @@ def grow(
 
     Parameters
     ----------
-    x : uint16 (n, band, y, x), stored convention
+    x : uint16 (n, band, y, x), stored convention; or float32, published vectors
     y : codes
     card : bands and classes; a forest takes reflectance, not standardised.
     statistics, side : see `patch_features`.
@@ -111,22 +114,50 @@ def grow(
     features = features_of(x, card, statistics, side)
     columns = varied(features)
     forest.fit(features[:, columns], y)
+    column = [card.classes.index(int(code)) for code in forest.classes_]
+    shape, weights = arrays_of(forest, column, len(card.classes), columns)
+    parameters: dict[str, Any] = {**shape, "statistics": statistics, "side": side}
+    if card.ranges:
+        parameters["masks"] = list(masks_of(card))
+    if card.vectors:
+        parameters["indices"] = False
+    if card.fill:
+        parameters["fill"] = card.fill
+    return Grown(parameters, weights)
+
+
+def arrays_of(
+    forest: RandomForestClassifier,
+    column: Sequence[int] | None = None,
+    classes: int = 0,
+    asked: npt.NDArray[np.intp] | None = None,
+) -> tuple[dict[str, int], dict[str, torch.Tensor]]:
+    """A forest's trees as `engine.models.forest.Trees` keeps them: its shape, and its arrays.
+
+    Parameters
+    ----------
+    forest : that has grown.
+    column : of each of its classes among the scores; by default its own.
+    classes : number of columns, with `column`.
+    asked : of each feature that it was given the position among all; None: it was given all.
+    """
     grown = [tree.tree_ for tree in forest.estimators_]
-    nodes = max(tree.node_count for tree in grown)
+    trees, nodes = len(grown), max(tree.node_count for tree in grown)
+    own = list(range(len(forest.classes_))) if column is None else list(column)
     weights = {
         "feature": torch.zeros(trees, nodes, dtype=torch.int32),
         "threshold": torch.zeros(trees, nodes, dtype=torch.float64),
         "left": torch.zeros(trees, nodes, dtype=torch.int32),
         "right": torch.zeros(trees, nodes, dtype=torch.int32),
-        "value": torch.zeros(trees, nodes, len(card.classes)),
+        "value": torch.zeros(trees, nodes, classes or len(own)),
     }
-    column = [card.classes.index(int(code)) for code in forest.classes_]
     for number, tree in enumerate(grown):
         n = tree.node_count
         itself = np.arange(n)
         leaf = tree.children_left < 0
+        feature = tree.feature if asked is None else asked[tree.feature]
         arrays = {
-            "feature": np.where(leaf, 0, columns[tree.feature]),
+            "feature": np.where(leaf, 0, feature),
             "threshold": np.where(leaf, 0.0, tree.threshold),
             "left": np.where(leaf, itself, tree.children_left),
             "right": np.where(leaf, itself, tree.children_right),
@@ -134,20 +165,12 @@ def grow(
         for name, values in arrays.items():
             weights[name][number, :n] = torch.from_numpy(np.ascontiguousarray(values))
         share = tree.value[:, 0] / tree.value[:, 0].sum(1, keepdims=True)
-        weights["value"][number, :n, column] = torch.from_numpy(share.astype(np.float32))
-    parameters = {
-        "trees": trees,
-        "nodes": nodes,
-        "statistics": statistics,
-        "side": side,
-        "depth": max(tree.max_depth for tree in grown),
-    }
-    if card.ranges:
-        parameters["masks"] = list(masks_of(card))
-    return Grown(parameters, weights)
+        weights["value"][number, :n, own] = torch.from_numpy(share.astype(np.float32))
+    depth = max(tree.max_depth for tree in grown)
+    return {"trees": trees, "nodes": nodes, "depth": depth}, weights
 
 
-def vote(grown: Grown, card: ModelCard, x: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+def vote(grown: Grown, card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Probabilities (n, class) that a forest gives patches; it need not have been written."""
     forest = build(card.model_copy(update={"parameters": grown.parameters})).eval()
     forest.load_state_dict(grown.weights, strict=False)

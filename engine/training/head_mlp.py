@@ -6,29 +6,29 @@ It lives here because it needs torch, which propagation does without.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from engine.models.head import Layers
 from engine.propagation.heads import CODES, best_of, learnt_from
 from engine.propagation.inputs import require_features
 
-__all__ = ["MlpHead"]
+__all__ = ["MlpHead", "Network"]
 
 _AT_ONCE = 2**16  # cells that are scored
 
 
 @dataclass(frozen=True)
-class _Network:
+class Network:
     """A network that was fitted."""
 
     classes: tuple[int, ...]
     places: npt.NDArray[np.int64]
     columns: int
-    network: nn.Module = field(repr=False)
+    network: Layers = field(repr=False)
 
     def scores(self, features: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Softmax over the classes that it knows (n, classes)."""
@@ -37,8 +37,7 @@ class _Network:
         with torch.inference_mode():
             for first in range(0, len(x), _AT_ONCE):
                 part = slice(first, first + _AT_ONCE)
-                logits = self.network(torch.from_numpy(x[part])).double()
-                found[part, self.places] = logits.softmax(1).numpy()
+                found[part, self.places] = self.network(torch.from_numpy(x[part])).numpy()
         return found
 
     def predict(self, features: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -76,7 +75,7 @@ class MlpHead:
         codes: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
         seed: int = 0,
-    ) -> _Network:
+    ) -> Network:
         """As of `engine.propagation.heads.Head`; on one thread the same for the same seed."""
         x, y, w = learnt_from(features, codes, weights, self.classes)
         known, place = np.unique(y, return_inverse=True)
@@ -85,7 +84,7 @@ class MlpHead:
         share = torch.ones(len(y)) if w is None else torch.from_numpy(w).float()
         with torch.random.fork_rng(devices=[]):  # whoever else draws is not disturbed
             torch.manual_seed(seed)
-            network = self._build(x.shape[1], len(known))
+            network = Layers(x.shape[1], len(known), self.hidden, self.dropout)
             optimizer = torch.optim.AdamW(network.parameters(), self.rate, weight_decay=self.decay)
             batches = -(-len(y) // self.batch)
             epochs = max(self.epochs, -(-self.least // batches))
@@ -95,20 +94,13 @@ class MlpHead:
                 for first in range(0, len(y), self.batch):
                     picked = order[first : first + self.batch]
                     losses = nn.functional.cross_entropy(
-                        network(inputs[picked]), wanted[picked], reduction="none"
+                        network.logits(inputs[picked]), wanted[picked], reduction="none"
                     )
                     optimizer.zero_grad()
                     # not over the weights' sum: a batch of unsure labels moves less
                     torch.autograd.backward((losses * share[picked]).mean())
                     optimizer.step()
                     schedule.step()
-        return _Network(
+        return Network(
             self.classes, np.searchsorted(self.classes, known), x.shape[1], network.eval()
         )
-
-    def _build(self, columns: int, classes: int) -> nn.Module:
-        layers: list[nn.Module] = []
-        widths = (columns, *self.hidden)
-        for before, after in pairwise(widths):
-            layers += [nn.Linear(before, after), nn.ReLU(), nn.Dropout(self.dropout)]
-        return nn.Sequential(*layers, nn.Linear(widths[-1], classes))

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
 from engine.datasets.pictures import StoredImage
+from engine.datasets.pseudo_labels import LABELS
 from engine.errors import LabelError
 from engine.features.osm import OsmSource
 from engine.files import whole_folder, write_whole
@@ -37,9 +38,6 @@ from engine.store.location import location_of
 from engine.training.pseudo_table import corner_of, in_one_table, owners_of, write_parquet
 
 __all__ = ["LABELS", "Made", "propagate_labels"]
-
-LABELS = "pseudo-labels.parquet"
-"""Of the recipe's folder."""
 
 _APART = 1e9  # metres between cities, so that their own guards never meet
 _SHOWN = 6  # pseudo-labels of a class and city on the page

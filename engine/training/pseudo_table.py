@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,14 +63,9 @@ def _rows(cities: Sequence[Embedded], number: Any, place: Any, more: pa.Table) -
     head = {
         "city": pa.array(names, pa.string()),
         "cell": pa.array(ids, pa.int64()),
-        "model": pa.array([_model(cities[0])] * len(names), pa.string()),
+        "model": pa.array([cities[0].digest] * len(names), pa.string()),
     }
     return pa.table({**head, **{name: more[name] for name in more.column_names}})
-
-
-def _model(city: Embedded) -> str:
-    """Digest of what made the vectors."""
-    return hashlib.sha256(json.dumps(city.made_by, sort_keys=True).encode()).hexdigest()
 
 
 def write_parquet(table: pa.Table, cities: Sequence[Embedded], path: Path) -> None:

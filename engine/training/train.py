@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.addresses import public
+from engine.datasets.patch_cutting import with_channels
 from engine.files import together
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT, write_footprint
@@ -16,9 +17,11 @@ from engine.models.registry import save_model
 from engine.products.registry import load_training
 from engine.publishing.charts import draw_curves
 from engine.recipes.classifying import ClassifierRecipe
+from engine.recipes.heads import HeadRecipe
 from engine.recipes.segmenting import SegmenterRecipe
 from engine.recipes.training import TrainingRecipe
 from engine.training.classifying import ForestTask, GraphTask, PatchTask
+from engine.training.heads import HeadTask
 from engine.training.loop import Epoch
 from engine.training.segmenting import SegmenterTask
 from engine.training.task import Listener, Task, write_report
@@ -78,6 +81,8 @@ def train(
             base = Path(recipe).parent
         recipe = load_training(recipe)
     base = base or Path()
+    if isinstance(recipe, ClassifierRecipe):
+        recipe = with_channels(recipe, base)
     hear = Listener(tell, epoch, step)
     task = _task(recipe, base, hear)
     folder = task.folder
@@ -113,6 +118,8 @@ def _task(recipe: TrainingRecipe, base: Path, hear: Listener) -> Task:
     """What the recipe's schema, and of classifiers its network, ask for."""
     if isinstance(recipe, SegmenterRecipe):
         return SegmenterTask(recipe, base, hear)
+    if isinstance(recipe, HeadRecipe):
+        return HeadTask(recipe, base, hear)
     assert isinstance(recipe, ClassifierRecipe)
     others: dict[str, type[PatchTask]]
     others = {"forest": ForestTask, "gcn": GraphTask, "unet": ZoneTask}

@@ -205,6 +205,10 @@ def break_card(folder: Path, **changes: object) -> None:
     [
         ({"architecture": 7}, "card is wrong"),
         ({"bands": ["B02", "B99"]}, "card is wrong"),
+        ({"bands": ["A00", "B02"]}, "bands must be of"),
+        ({"bands": ["A00", "height.known"]}, "bands must be of"),
+        ({"bands": ["A00@summer", "A01@summer"]}, "without @"),
+        ({"bands": ["A00", "A01"], "ranges": {"A00": [0, 1]}}, "ranges"),
         ({"std": [0.0] * 10}, "positive"),
         ({"mean": [0.1]}, "values for 10 bands"),
         ({"classes": [1, 1]}, "different codes"),

@@ -13,122 +13,18 @@ import pytest
 import rasterio
 import shapely
 import yaml
-import zarr
 from affine import Affine
 from odc.geo.geobox import GeoBox
+from support.cities import CELL, CODES, CRS, SIDE, embed, label, truth
 from support.osm_files import Osm
 from typer.testing import CliRunner
 
 from engine.cli.app import app
 from engine.datasets.embedded import open_embedded
 from engine.errors import LabelError, NatmapError, RecipeError, StoreError
-from engine.grid import Grid, Tile
-from engine.infer.vectors import encode_vectors, vector_arrays
 from engine.recipes.propagating import EmbeddedCity, load_propagation_recipe
-from engine.store.arrays import ArraySpec
-from engine.store.digests import commit
-from engine.store.ledger import RECORD, Ledger, State
-from engine.store.repository import Store
 from engine.training.propagation import LABELS, propagate_labels
 from engine.training.pseudo_table import squares
-
-CELL, TILE, SIDE = 320.0, 6400.0, 40  # metres, metres, cells along a city
-CODES = (2, 6, 11, 17)
-CENTRES = np.random.default_rng(3).standard_normal((len(CODES), 12)) * 2.0
-CRS = "EPSG:32633"
-
-
-def truth(seed: int) -> np.ndarray:
-    """Classes in blocks of five cells."""
-    blocks = np.random.default_rng(seed).choice(CODES, (SIDE // 5, SIDE // 5))
-    return np.kron(blocks, np.ones((5, 5), int)).astype(np.uint8)
-
-
-def embed(
-    folder: Path,
-    name: str,
-    seed: int,
-    kind: str = "float16",
-    model: str = "m",
-    *,
-    ended: bool = True,
-    failed: bool = False,
-    lake: bool = False,
-    moved: float = 0.0,
-) -> Path:
-    """A store of an embedding with its recipe, as a run would have left it.
-
-    `lake`: the source tells water, and cells 1 to 4 of the first row are that. `moved`: all vectors
-    are off by so much.
-    """
-    west = 320_000.0
-    bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
-    grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
-    n = round(TILE / CELL)
-    specs = [
-        ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
-        *vector_arrays("embedding/vectors", kind, range(12), CELL, n),
-        ArraySpec("embedding/reason", "uint8", CELL, n, 255),
-        *([ArraySpec("embedding/water", "float32", CELL, n, np.nan)] if lake else ()),
-    ]
-    store = Store.create(folder / f"{name}-store", grid, specs, band_names=["B04"])
-    rng = np.random.default_rng(seed + 100)
-    places = np.searchsorted(CODES, truth(seed))
-    shift = rng.standard_normal(12) * 0.3
-    vectors = CENTRES[places] + shift + rng.standard_normal((SIDE, SIDE, 12)) * 0.6
-    vectors = vectors + moved
-    vectors[0, 0 : 5 if lake else 1] = np.nan
-    values, scale = encode_vectors(np.moveaxis(vectors, -1, 0).astype(np.float32), kind)
-    session = store.writer()
-    root: Any = zarr.open_group(session.store, mode="r+")
-    root["embedding/vectors"][:] = values
-    if scale is not None:
-        root["embedding/vectors_scale"][:] = scale
-    root["embedding/reason"][:] = np.where(np.isnan(vectors[..., 0]), 6, 0)
-    if lake:
-        water = np.full((SIDE, SIDE), 0.05, np.float32)
-        water[0, :5] = 0.5, 1.0, 0.8, 1.0, 1.0
-        root["embedding/water"][:] = water
-    root["composite/bands"][:] = 2000
-    ledger = Ledger(grid.shape, {"embedding": False, "pool": False})
-    ledger.create(root)
-    record = np.zeros((), RECORD)
-    record["state"], record["settings"] = State.DONE, 7
-    for row in range(grid.n_rows):
-        for col in range(grid.n_cols):
-            ledger.put("embedding", Tile(row, col), record[()])
-    if failed:
-        lost = record.copy()
-        lost["state"] = State.FAILED
-        ledger.put("embedding", Tile(0, 0), lost[()])
-    if ended:
-        ledger.put("pool", Tile(0, 0), record[()])
-    ledger.remember("embedding", 7, {"model": model, "cell": CELL, "dtype": kind})
-    ledger.write(root)
-    commit(session, "by hand")
-    path = folder / f"{name}.yaml"
-    told = {
-        "name": name,
-        "product": "embedding",
-        "area": {"bbox": [12.6, 46.1, 12.8, 46.3]},
-        "grid": {"crs": CRS, "resolution": 10, "tile": 640},
-        "imagery": {"catalog": "nowhere.json", "period": "2023-01-01/2023-12-31", "bands": ["B04"]},
-        "store": f"./{name}-store",
-    }
-    path.write_text(yaml.safe_dump(told))
-    return path
-
-
-def label(folder: Path, name: str, seed: int, share: float = 0.06, only: Any = CODES) -> Path:
-    """A raster of some of a city's classes, 0 elsewhere."""
-    known = np.random.default_rng(seed + 7).random((SIDE, SIDE)) < share
-    classes = truth(seed)
-    path = folder / f"{name}.tif"
-    transform = rasterio.Affine(CELL, 0, 320_000, 0, -CELL, 5_120_000 + SIDE * CELL)
-    form = {"height": SIDE, "width": SIDE, "count": 1, "dtype": "uint8"}
-    with rasterio.open(path, "w", driver="GTiff", crs=CRS, transform=transform, **form) as file:
-        file.write(np.where(known & np.isin(classes, only), classes, 0).astype(np.uint8), 1)
-    return path
 
 
 @pytest.fixture(scope="module")
