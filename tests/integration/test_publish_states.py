@@ -40,9 +40,12 @@ STALE: dict[str, Any] = {
     "mask.boundaries": "truth/area.geojson",
     "imagery.period": "2021-09-26/2021-10-02",
     "imagery.bands": ["B02", "B03"],
+    "embeddings": {"source": "vectors", "year": 2021},
+    "features": [{"name": "zone", "kind": "values", "path": "truth/truth-lcz.tif"}],
     "imagery.verify": True,
     "imagery.max_cloud_cover": 0.0,
     "cube.composite": "mean",
+    "cube.periods": [{"start": "2021-09-01", "end": "2021-09-30"}],
     "cube.keep_scenes": False,
     "cube.cloud_dilation": 0.0,
     "cube.mask_snow": True,
@@ -92,7 +95,7 @@ def leaves(form: type[BaseModel], at: str = "") -> Iterator[str]:
             for kind in (field.annotation, *getattr(field.annotation, "__args__", ()))
             if isinstance(kind, type) and issubclass(kind, BaseModel)
         ]
-        if inner and name not in ("period", "images"):
+        if inner and name not in ("period", "periods", "images", "embeddings"):
             yield from leaves(inner[0], f"{at}{name}.")
         else:
             yield f"{at}{name}"

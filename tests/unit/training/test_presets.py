@@ -9,6 +9,7 @@ import torch
 from torch.nn import BatchNorm2d, BatchNorm3d
 
 from engine.errors import RecipeError
+from engine.models.card import SEGMENTERS
 from engine.models.registry import ARCHITECTURES, measure
 from engine.products.registry import load_training
 from engine.recipes.adapting import load_adapt_recipe
@@ -100,7 +101,8 @@ def test_each_small_network_is_small(name: str) -> None:
         sum(p.numel() for p in builder(**more).parameters()) for more in (found.parameters, {})
     )
     assert small < 0.35 * large
-    assert measure(name, found.parameters, 10, 17, 32).context == 0
+    if name not in SEGMENTERS:  # these take windows
+        assert measure(name, found.parameters, 10, 17, 32).context == 0
     assert torch.is_grad_enabled()
 
 
