@@ -120,5 +120,5 @@ def test_a_card_asks_for_periods_that_the_recipe_has() -> None:
 
 @pytest.mark.parametrize("bands", [("B04", "B04@1"), ("B04@", "B03@1"), ("red@1",), ("B04@1",) * 2])
 def test_a_card_of_other_bands_is_refused(bands: tuple[str, ...]) -> None:
-    with pytest.raises(ValueError, match="bands.* must"):
+    with pytest.raises(ValueError, match=r"bands.* must"):
         card(*bands)
