@@ -38,6 +38,7 @@ labels:
     # raster: ./reference.tif     # a raster of codes 1 to 17
     # within: ./good.tif          # with a raster: only where this one is not 0
     # most: 5000                  # patches of this place, rare classes first
+    # pseudo: ./pseudo-labels     # of natmap propagate, that lie here: they train as well
 
 patches: ./patches                # the patch set (Zarr), cut once
 # patch: 32                       # side of a patch, px; or 48, 64
