@@ -79,11 +79,10 @@ def taught(task: Task, learnt: str, seed: int) -> tuple[Array, Array, Array, Arr
 def card_of(network: str, x: Array) -> ModelCard:
     middle, spread = statistics(x)
     name = {"MSCNN": "mscnn", "U-Net": "unet"}[network]
+    form = {"features": 0, "output": "logit", "patch": SIDE, "overlap": SIDE // 2}
     if network == "MSCNN":
         form = measure(name, SMALL[name], len(BANDS), len(CODES), SIDE)._asdict()
-    else:
-        form = {"features": 0, "output": "logit", "patch": SIDE, "overlap": SIDE // 2}
-        form["parameters"] = SMALL[name]
+    form["parameters"] = SMALL[name]
     return ModelCard(
         name=name, architecture=name, bands=BANDS, clip=(0.0, 1.0), mean=middle, std=spread,
         weights=f"{name}.safetensors", sha256="0" * 64, **form,
