@@ -16,6 +16,7 @@ prune        forget a store's older commits
 verify       whether a store holds what was written
 migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
+label        a page on which people label sites, with a rule's proposals
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
@@ -28,10 +29,12 @@ beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
 
-The command's verb `compare` has another name here, since a room is called so:
+The command's verb `compare` has another name here, since a room is called so; `natmap label` of
+answers is a function of its own:
 
 =============== ==================================================
 compare_systems several models or maps on the same examples
+settle_labels   answers of interpreters as training areas
 =============== ==================================================
 
 In a notebook:
@@ -90,6 +93,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
     from engine.compare.sample import sample
+    from engine.datasets.labelling import label
     from engine.datasets.review import review as areas
     from engine.datasets.site_chips import frames
     from engine.errors import (
@@ -113,6 +117,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
+    from engine.labels.settling import settle_labels
     from engine.models.convert import convert
     from engine.notebook.cube import open_cube
     from engine.notebook.kernels import composite, score
@@ -174,6 +179,7 @@ __all__ = [
     "frames",
     "ingest",
     "init",
+    "label",
     "landscape",
     "load_recipe",
     "migrate",
@@ -186,6 +192,7 @@ __all__ = [
     "run",
     "sample",
     "score",
+    "settle_labels",
     "status",
     "synthesize",
     "train",
@@ -210,6 +217,7 @@ _HOMES = {
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "frames": "engine.datasets.site_chips.frames",
+    "label": "engine.datasets.labelling.label",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
@@ -222,6 +230,7 @@ _HOMES = {
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.compare.sample.sample",
     "score": "engine.notebook.kernels.score",
+    "settle_labels": "engine.labels.settling.settle_labels",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
     "train": "engine.training.train.train",
