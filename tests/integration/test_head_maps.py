@@ -11,7 +11,7 @@ import rasterio
 import yaml
 from sklearn.linear_model import LogisticRegression
 from support import shared
-from support.worlds import SMALL, synthesize
+from support.worlds import SMALL, square_of, synthesize
 
 import engine
 from engine.errors import CardError
@@ -38,7 +38,7 @@ def recipe(world: Path, name: str, product: str, tile: int = 160, **more: Any) -
     return {
         "name": name,
         "product": product,
-        "area": {"file": str(world / "truth" / "area.geojson")},
+        "area": {"file": str(square_of(world, more.pop("half", 1000)))},
         "grid": {**made["grid"], "tile": tile, "chunk": 160},
         "imagery": {k: v for k, v in imagery.items() if v is not None},
         "cube": {"keep_scenes": False},
@@ -125,7 +125,7 @@ def test_cells_of_100_m_are_mapped_alike_in_two_tilings(world: Path) -> None:
     mine = one["scores"]["probability"]
     theirs = other["scores"]["probability"].reindex_like(mine)
     known = ~np.isnan(mine.values[0])
-    assert known.sum() > 400
+    assert known.sum() > 150
     np.testing.assert_array_equal(mine.values, theirs.values)
     # statistics of the 32 x 32 pixels about a cell, by the trees on the pool's scale
     engine.publish(
@@ -133,7 +133,7 @@ def test_cells_of_100_m_are_mapped_alike_in_two_tilings(world: Path) -> None:
     )
     with rasterio.open(world / "p" / "one.tif") as file:
         assert file.res == (100, 100)
-        assert (file.read(1) > 0).sum() > 200
+        assert (file.read(1) > 0).sum() > 150
 
 
 def test_features_of_a_network_are_computed_by_the_head_itself(world: Path) -> None:
