@@ -52,7 +52,7 @@ def recipe(world: Path, name: str, tile: int = 160, **more: Any) -> dict[str, An
     return {
         "name": name,
         "product": "embedding",
-        "area": {"file": str(square_of(world, 1000))},
+        "area": {"file": str(square_of(world, 640))},
         "grid": {**made["grid"], "tile": tile, "chunk": 160},
         "imagery": imagery,
         "cube": {"keep_scenes": False},
@@ -214,7 +214,7 @@ def test_scores_and_their_embedding_come_from_one_pass(world: Path) -> None:
     made = {
         **made,
         "cube": {"keep_scenes": False},
-        "area": {"file": str(square_of(world, 500))},
+        "area": {"file": str(square_of(world, 300))},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "mask": None,
         "publish": None,
@@ -266,7 +266,7 @@ def test_a_recipe_of_local_climate_zones_is_embedded_by_its_model(
         app,
         [
             *("embed", str(path), "--cluster", str(shared.settings_of(shared.workers(), tmp_path))),
-            *("--set", "model.embedding=int8", "--set", f"area.file={square_of(world, 500)}"),
+            *("--set", "model.embedding=int8", "--set", f"area.file={square_of(world, 300)}"),
         ],
     )
     assert done.exit_code == 0, done.output

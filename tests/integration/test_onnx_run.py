@@ -34,7 +34,7 @@ def mapped(world: Path, name: str, card: str, tile: int = 160) -> xr.DataTree:
     recipe: dict[str, Any] = {
         "name": name,
         "product": "lcz",
-        "area": {"file": str(square_of(world, 600))},
+        "area": {"file": str(square_of(world, 550))},
         "grid": {**made["grid"], "tile": tile, "chunk": 160},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "cube": {"keep_scenes": False},
@@ -83,7 +83,7 @@ def test_an_encoder_embeds_the_cells(world: Path, tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "encoded",
         "product": "embedding",
-        "area": {"file": str(square_of(world, 600))},
+        "area": {"file": str(square_of(world, 550))},
         "grid": {**made["grid"], "tile": 160, "chunk": 160},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "cube": {"keep_scenes": False},

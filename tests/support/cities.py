@@ -46,13 +46,15 @@ def embed(
     moved: float = 0.0,
     published: bool = False,
     more: tuple[str, ...] = (),
+    features: dict[str, Any] | None = None,
     inside: float = 1.0,
 ) -> Path:
     """A store of an embedding with its recipe, as a run would have left it.
 
     Its 12 features are a model's, or the statistics of four bands. `lake`: the source tells water,
     and cells 1 to 4 of the first row are that. `moved`: all vectors are off by so much.
-    `published`: the bands are channels of published vectors. `more`: names of further features.
+    `published`: the bands are channels of published vectors. `more`: names of further features,
+    `features`: what the stage's settings say of them.
     `inside`: share of the columns that lie in the area, from the west.
     """
     bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
@@ -61,6 +63,8 @@ def embed(
     names: Any = (*aggregate_names(bands), *more) if bands else range(12)
     key = "channels" if published else "bands"
     made_by: dict[str, Any] = {key: list(bands)} if bands else {"model": model}
+    if features is not None:
+        made_by["features"] = features
     specs = [
         ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
         *vector_arrays("embedding/vectors", kind, names, CELL, n),

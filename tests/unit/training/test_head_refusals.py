@@ -14,9 +14,10 @@ import shapely
 from support.cities import CELL, CRS, SIDE, TILE, WEST, embed, label
 from support.refusals import refused
 
-from engine.datasets.embedded import open_embedded
+from engine.datasets.embedded import open_embedded, require_one_embedding
 from engine.datasets.pseudo_labels import LABELS
 from engine.errors import CardError, LabelError, RecipeError
+from engine.features.source import HERE
 from engine.products.registry import load_training
 from engine.recipes.propagating import EmbeddedCity, load_propagation_recipe
 from engine.training.propagation import propagate_labels
@@ -111,6 +112,27 @@ def test_a_model_that_the_recipe_does_not_name(tmp_path: Path) -> None:
         None,
         "run the embedding again, or name the model in its recipe",
         unwritten=(tmp_path / "m",),
+    )
+
+
+def test_cities_with_files_of_their_own_are_of_one_embedding(tmp_path: Path) -> None:
+    """What is of one place alone (its year, its pixel) does not part two cities; a range does."""
+    told: dict[str, Any] = {"kind": "heights", "range": [0.0, 655.34], "above": 0.0}
+    for name, high, here in (("a", 655.34, 5.0), ("b", 655.34, 20.0), ("c", 100.0, 5.0)):
+        features = {"h": {**told, "range": [0.0, high], HERE: {"year": 2020, "pixel": here}}}
+        embed(tmp_path, name, 0, bands=BANDS, more=("h.mean", "h.known"), features=features)
+    one, other, narrow = (
+        open_embedded(EmbeddedCity(recipe=f"{name}.yaml", name=name), tmp_path) for name in "abc"
+    )
+    require_one_embedding([one, other])
+    assert one.digest == other.digest
+    refused(
+        LabelError,
+        lambda: require_one_embedding([one, narrow]),
+        "the embeddings of two cities differ in their settings",
+        "a: ",
+        "one model, one cell and one set of bands for all cities",
+        None,
     )
 
 
