@@ -161,7 +161,7 @@ class Published:
         sides = (east - west) / _LOOKED, (north - south) / _LOOKED
         corner = Affine(sides[0], 0, west, 0, -sides[1], north)
         points = Points(GeoBox((_LOOKED, _LOOKED), corner, crs))
-        if not any(self._open(p, year).reaches(points) for p in self._near(points, year)):
+        if not any(self._reaches(piece, points, year) for piece in self._near(points, year)):
             lon, lat = points.among(DEGREES).T
             raise RecipeError(
                 f"{self.title} has no vectors of this area in {year}",
@@ -169,6 +169,14 @@ class Published:
                 expected="ground that the source covers",
                 remedy="name the source of this area in embeddings.source, or look at area",
             )
+
+    def _reaches(self, piece: Piece, points: Points, year: int) -> bool:
+        """Whether a piece may have ground of a window; one that cannot be opened may, and the run
+        will say which tiles that costs."""
+        try:
+            return self._open(piece, year).reaches(points)
+        except ReadError:
+            return True
 
     def _open(self, piece: Piece, year: int) -> Sheet:
         key = piece.name, year

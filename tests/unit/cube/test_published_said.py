@@ -15,7 +15,7 @@ from support.embeddings import attributes, per_pixel, place, put, store, window,
 from support.refusals import refused
 
 from engine.cube.published.opening import open_published
-from engine.cube.published.reader import Published
+from engine.cube.published.reader import Piece, Published
 from engine.errors import ReadError, RecipeError
 
 UTM = "EPSG:32633"
@@ -150,6 +150,16 @@ def test_an_area_that_the_source_does_not_reach(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match="no vectors of this area"):
         found.require_ground((4e6, 2e6, 41e5, 21e5), "EPSG:3035", 2023)
+
+
+def test_a_piece_that_cannot_be_opened_does_not_stop_the_others() -> None:
+    """Which tiles it costs is for the run to say."""
+
+    def damaged(year: int) -> Any:
+        raise ReadError("damaged")
+
+    found = Published("tiles", ("A",), [Piece("a", frozenset({2023}), None, damaged)])
+    found.require_ground((6e5, 56e5, 61e4, 561e4), UTM, 2023)
 
 
 # -- years --------------------------------------------------------------------------------------
