@@ -111,7 +111,7 @@ def test_a_map_on_the_embeddings_cells_is_what_the_head_says_of_its_vectors(worl
             wanted = scores[:, down[float(y)], there[float(x)]]
             np.testing.assert_allclose(mine[classes - 1, row, col], wanted, atol=2e-3)
             compared += 1
-    assert compared > 20
+    assert compared > 12
 
 
 def test_cells_of_100_m_are_mapped_alike_in_two_tilings(world: Path) -> None:
@@ -148,7 +148,7 @@ def test_features_of_a_network_are_computed_by_the_head_itself(world: Path) -> N
     for position, code in enumerate(classes):
         wanted = theirs.copy(data=scores[position].astype(np.float32)).reindex_like(mine[0])
         both = ~np.isnan(wanted.values) & ~np.isnan(mine.values[code - 1])
-        assert both.sum() > 20
+        assert both.sum() > 12
         np.testing.assert_allclose(mine.values[code - 1][both], wanted.values[both], atol=5e-3)
     # it takes the network's bands, and says so where the cube lacks some
     with pytest.raises(CardError, match="needs bands that the cube lacks"):
