@@ -159,7 +159,11 @@ def test_labels_far_from_the_source(base: Path) -> None:
 def test_an_encoder_whose_bands_the_cube_lacks(base: Path) -> None:
     told = yaml.safe_load((base / "map.yaml").read_text())
     del told["embeddings"]
-    imagery = {"catalog": "earth-search", "period": "2023-01-01/2023-02-01", "bands": ["B02", "B03"]}
+    imagery = {
+        "catalog": "earth-search",
+        "period": "2023-01-01/2023-02-01",
+        "bands": ["B02", "B03"],
+    }
     more = {"product": "embedding", "imagery": imagery, "model": {"card": "lcz-made-up"}}
     refused(
         CardError,
