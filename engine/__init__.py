@@ -88,7 +88,6 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
-    from engine.compare.sample import sample
     from engine.datasets.review import review as areas
     from engine.errors import (
         AreaError,
@@ -125,6 +124,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
     from engine.sites.landscape import landscape
+    from engine.sites.sampling import sample
     from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
@@ -216,7 +216,7 @@ _HOMES = {
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
-    "sample": "engine.compare.sample.sample",
+    "sample": "engine.sites.sampling.sample",
     "score": "engine.notebook.kernels.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
