@@ -20,7 +20,7 @@ train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
-sample       cells of a map to look at
+sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
 evaluate     a map against what is known
 beside       how green each local climate zone is

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pyproj import CRS, Transformer
+from pyproj import Transformer
 
 from engine.errors import AreaError
 from engine.sites.allocation import Frame
@@ -83,7 +83,8 @@ class Drawing:
         self._taken: dict[tuple[int, int], set[int]] = {}
         self._near: list[dict[tuple[int, int, int], list[_Point]]] = [{} for _ in rngs]
         self._cell = 0.0
-        self._kept_corners: dict[tuple[int, int], npt.NDArray[np.float64]] = {}
+        self._kept_corners: dict[tuple[int, int], Floats] = {}
+        self._moves: tuple[Transformer, Transformer] | None = None
 
     def keep(self, sites: Sites, spacing: float) -> None:
         """Take sites as drawn before."""
@@ -143,14 +144,19 @@ class Drawing:
         chosen = []
         width = self.ground.source.shape[1]
         for _ in range(n):
-            tried = pixels[rng.integers(0, len(pixels), TRIES)]
-            points = self._points(unit, *np.divmod(tried, width))
-            for pixel, point in zip(tried.tolist(), points, strict=True):
-                if pixel not in taken and self._is_apart(draw, point, spacing):
-                    taken.add(pixel)
-                    self._remember(draw, point)
-                    chosen.append(pixel)
-                    break
+            left = TRIES
+            while left:
+                few = min(left, 2 if left == TRIES else 16)  # the first mostly do
+                left -= few
+                tried = pixels[rng.integers(0, len(pixels), few)]
+                points = self._points(unit, *np.divmod(tried, width))
+                for pixel, point in zip(tried.tolist(), points, strict=True):
+                    if pixel not in taken and self._is_apart(draw, point, spacing):
+                        taken.add(pixel)
+                        self._remember(draw, point)
+                        chosen.append(pixel)
+                        left = 0
+                        break
         return chosen
 
     def _measure(self, spacing: float) -> None:
@@ -187,8 +193,7 @@ class Drawing:
             t = self.ground.source.transform
             down = np.array([here.start, here.start, here.stop, here.stop])
             over = np.array([across.start, across.stop, across.start, across.stop])
-            crs = self.ground.source.crs
-            self._kept_corners[at] = _in_space(crs, t.a * over + t.c, t.e * down + t.f)
+            self._kept_corners[at] = self._in_space(t.a * over + t.c, t.e * down + t.f)
         north_west, north_east, south_west, south_east = self._kept_corners[at]
         down = ((rows + 0.5 - here.start) / (here.stop - here.start))[:, None]
         over = ((cols + 0.5 - across.start) / (across.stop - across.start))[:, None]
@@ -196,16 +201,18 @@ class Drawing:
         south = south_west + (south_east - south_west) * over
         return [tuple(point) for point in (north + (south - north) * down).tolist()]
 
-
-def _in_space(crs: CRS, x: Floats, y: Floats) -> Floats:
-    """Places on the ellipsoid of WGS84, from the centre of the earth: float (place, 3), metres."""
-    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
-    found = np.stack(
-        Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True).transform(
-            lon, lat, np.zeros(len(x))
-        ),
-        axis=1,
-    )
-    if not np.isfinite(found).all():
-        raise AreaError("units of the map lie nowhere on the earth", got=crs.name)
-    return found
+    def _in_space(self, x: Floats, y: Floats) -> Floats:
+        """Places on the ellipsoid, from the centre of the earth: float (place, 3), metres."""
+        if self._moves is None:  # to make them takes longer than to use them a thousand times
+            crs = self.ground.source.crs
+            self._moves = (
+                Transformer.from_crs(crs, "EPSG:4326", always_xy=True),
+                Transformer.from_crs("EPSG:4979", "EPSG:4978", always_xy=True),
+            )
+        lon, lat = self._moves[0].transform(x, y)
+        found = np.stack(self._moves[1].transform(lon, lat, np.zeros(len(x))), axis=1)
+        if not np.isfinite(found).all():
+            raise AreaError(
+                "units of the map lie nowhere on the earth", got=self.ground.source.crs.name
+            )
+        return found

@@ -143,7 +143,7 @@ def systematic(plan: Plan, starts: Floats) -> Ints:
     ends = np.round(upper[np.searchsorted(stratum, stratum, "right") - 1])
     upper = np.where(upper > ends - 1e-9, ends, upper)
     lower = np.where(first == np.arange(len(along)), 0.0, np.roll(upper, 1))
-    start = starts[stratum]
+    start = np.minimum(starts, 1 - 1e-9)[stratum]
     ticks = np.ceil(upper - start) - np.ceil(lower - start)
     found = plan.whole.copy()
     found[plan.order] += ticks.astype(np.int64)
