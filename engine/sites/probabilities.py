@@ -2,8 +2,9 @@
 
 A pixel of a class in a unit has the probability m / q of being a site, for m expected sites and q
 pixels. Without a distance between sites, and in one draw, m is known. Otherwise the whole design
-is simulated: m is what the plans give on average, times the share of sites that could be kept,
-(kept + 1) / (drawn + 1), as Fattorini 2006 estimates it.
+is simulated: m is what the plans give on average, times the share of sites that could be kept. That
+is (kept + s) / (drawn + 1) of a unit, with the share s of all units as one draw more, so that it is
+never 0 (Fattorini 2006 adds a draw that hits, which flatters units that were seldom drawn).
 """
 
 from __future__ import annotations
@@ -69,8 +70,6 @@ def estimated(
 ) -> Chances:
     """Chances in a sample of one draw or several, by repeating all of it.
 
-    What a unit was never drawn in has no estimate of what distances cost it; the plans' stands.
-
     Parameters
     ----------
     ground : Ground
@@ -112,5 +111,6 @@ def estimated(
     for each_of in plans:
         expected += sum(plan.expected for plan in each_of)
         missed += np.prod([1 - exact(plan).included for plan in each_of], axis=0)
-    share = (kept + 1) / (drawn + 1) if spaced else np.ones(units)
+    usual = kept.sum() / max(int(drawn.sum()), 1)
+    share = (kept + usual) / (drawn + 1) if spaced else np.ones(units)
     return Chances(expected / repeats * share, (1 - missed / repeats) * share, repeats)

@@ -90,7 +90,7 @@ def test_errors_of_designs_are_those_of_theory(ground: Ground) -> None:
     assert not notes
     of = {design.key: design for design in designs}
     assert {d.sizes.sum() for d in designs} == {150}
-    repeats, rng = 4000, np.random.default_rng(2)
+    repeats, rng = 2000, np.random.default_rng(2)
     cells = truth.counts.sum()
     for key in ("random", "map", "map-mixed", "regions", "lsi"):
         design = of[key]
@@ -104,7 +104,7 @@ def test_errors_of_designs_are_those_of_theory(ground: Ground) -> None:
             p = right[here].sum() / size
             s2 = size / (size - 1) * p * (1 - p)
             variance += (size / cells) ** 2 * (1 - n / size) * s2 / n
-        assert drawn.oa.std() == pytest.approx(np.sqrt(variance), rel=0.06), key
+        assert drawn.oa.std() == pytest.approx(np.sqrt(variance), rel=0.08), key
         assert abs(drawn.oa.mean() - truth.accuracy) < 5 * np.sqrt(variance / repeats), key
         away = np.abs(drawn.shares.mean(axis=0) - truth.shares)
         assert (away < 5 * drawn.shares.std(axis=0) / np.sqrt(repeats)).all(), key

@@ -274,3 +274,34 @@ def test_settings_of_another_sample_are_refused(folder: Path, tmp_path: Path) ->
     told = CliRunner().invoke(app, ["sample", str(folder / "map.tif")])
     assert isinstance(told.exception, RecipeError)
     assert "needs a purpose and a folder" in str(told.exception)
+
+
+def test_real_land_cover_of_a_country(data: Path, tmp_path: Path) -> None:
+    """1,602 sites of China: what the equations leave out, and where sites are dense."""
+    countries = geopandas.read_file(data / "boundaries" / "ne_110m_admin_0_countries.json")
+    china = countries[countries["ADM0_A3"] == "CHN"][["ADM0_A3", "geometry"]]
+    china.to_file(tmp_path / "china.gpkg")
+    words: dict[str, Any] = {
+        "place": data / "land-cover" / "mcd12c1-2019-igbp.tif",
+        "n": 1602,
+        "regions": tmp_path / "china.gpkg",
+        "grid": 5.0,
+        "unit": 0.5,
+    }
+    written = place_sites(**words, least=0, least_of_class=0, per_unit=100)
+    assert np.array_equal(written.strata.sites, written.strata.equations)
+    assert (written.strata.sites == 0).mean() > 0.4
+    placed = place_sites(**words)
+    assert placed.strata.sites.sum() == len(placed.sites) == 1602
+    assert (placed.strata.sites > 0).all()
+    where = shapely.union_all(china.geometry)
+    # sites on China's border have their centres in it
+    at = placed.found.source.transform
+    x = at.a * (placed.sites["col"] + 0.5) + at.c
+    y = at.e * (placed.sites["row"] + 0.5) + at.f
+    assert shapely.contains_xy(where, x, y).all()
+    # the paper's figure has more sites in the east; its density by area
+    units = placed.found.by_unit
+    east = units.col * 0.5 - 180 >= 105
+    dense = (x >= 105).sum() / units.area[east].sum()
+    assert dense > 1.2 * (x < 105).sum() / units.area[~east].sum()
