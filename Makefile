@@ -67,7 +67,7 @@ propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; 
 
 # The real data of the tests.
 DATA ?= ../shared/data
-sites: $(STAMP)           ## sites of China beside the paper's, 20,000 draws, designs side by side; 3 minutes
+sites: $(STAMP)           ## sites of China beside the paper's, 20,000 draws, designs side by side; 2 minutes
 	$(BIN)/python benchmarks/sites.py --data $(DATA) --work work/sites --log benchmarks/sites.json
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.

@@ -1,6 +1,6 @@
 """Where to label in China, by a published design, and which design estimates best there.
 
-    python benchmarks/sites.py --data FOLDER --work FOLDER --log FILE.json     (about 3 minutes)
+    python benchmarks/sites.py --data FOLDER --work FOLDER --log FILE.json     (about 2 minutes)
 
 FOLDER holds ``land-cover/mcd12c1-2019-igbp.tif`` (MODIS MCD12C1, 0.05 degrees) and Natural Earth's
 countries in ``boundaries``. Classes become those of GlobeLand30, regions are squares of 5 degrees.

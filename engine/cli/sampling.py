@@ -210,7 +210,7 @@ def _show_advice(product: str, out: Path | None, settings: dict[str, Any]) -> No
         raise RecipeError("not a setting of advice", got=", ".join(odd))
     if "n" not in settings:
         raise RecipeError("advice needs the number of cells", expected="--n")
-    found = advise(product, out, tell=say, **settings)
+    found = advise(product, out, **settings)
     for note in found.notes:
         say(note)
     _draw_advice(found)
@@ -224,15 +224,15 @@ def _draw_advice(found: Advice) -> None:
     from engine.cli.render import out as console
     from engine.cli.render import say
 
-    table = Table(box=None)
-    names = ("errors", "design", "cells", "places", "areas, points", "bias", "s.e.", "score")
+    table = Table(box=None, pad_edge=False)
+    names = ("errors", "design", "places", "areas", "bias", "s.e.", "score")
     for name in names:
-        table.add_column(name, justify="left" if name in names[:2] else "right")
+        left = name in names[:2]
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in found.rows:
         table.add_row(
             row.pattern,
             row.title,
-            str(row.sites),
             f"{row.places:.0f}",
             f"{100 * row.areas:.2f}",
             f"{100 * row.oa_bias:+.2f}",
@@ -240,7 +240,10 @@ def _draw_advice(found: Advice) -> None:
             f"{found.scores[row.key]:.3f}",
         )
     console.print(table)
-    say("areas: errors of all classes' shares, summed; bias and s.e.: of the overall accuracy")
+    say(
+        f"{found.rows[0].sites} cells each. In points: areas, the errors of all classes' shares, "
+        "summed; bias and standard error of the overall accuracy"
+    )
     of = {row.key: row for row in found.rows}
     best = of[found.best]
     say(f"smallest error for the cost: {best.title} ({best.draw}), for maps of zones")

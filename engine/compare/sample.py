@@ -159,6 +159,8 @@ def judge(
         sizes = np.array([design["sizes"].get(str(c), 0) for c in classes])
         estimates = stratified(counts, areas, (sizes == cells) & (cells > 0))
     notes = _overlap(Path(product), path, design.get("at"), reference == mapped)
+    if outside := design.get("outside", 0):
+        notes.append(f"{outside} cells of the map lie in no stratum: estimates are of the others")
     found = Judged(tuple(classes), counts, estimates, areas, tuple(notes))
     if out is not None:
         with together(Path(out)) as part:

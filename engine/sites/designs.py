@@ -95,7 +95,7 @@ def designs_for(
         ),
         (
             "map",
-            "map's classes, proportional",
+            "map's classes, by area",
             "--allocation proportional",
             by_map,
             lambda: sizes_of(of_map, n, "proportional", least),
@@ -111,7 +111,7 @@ def designs_for(
         ),
         (
             "regions",
-            f"regions x map, proportional, at least {least}",
+            f"regions x map, area, {least} or more",
             "--allocation proportional with the regions",
             both,
             lambda: sizes_of(of_both, n, "proportional", least),
@@ -119,7 +119,7 @@ def designs_for(
         ),
         (
             "lsi",
-            f"regions x map, LSI, at least {least}",
+            f"regions x map, LSI, {least} or more",
             "--allocation lsi with the regions",
             both,
             lambda: lsi(least),

@@ -94,7 +94,7 @@ def sample(
             got=", ".join(odd),
             expected=", ".join(sorted(set(known) - {"product", "place", "out"})),
         )
-    if purpose == "training" and "n" not in settings:
+    if purpose == "training" and settings.get("n") is None:
         raise RecipeError("a sample for training needs its number of sites", expected="n (--n)")
     told: dict[str, Any] = {**settings}
     found: Allocation | Design | Placed = make(product, out, **told)
