@@ -102,6 +102,9 @@ def estimated(
                 had[r].append(np.repeat(hits[r]["unit"], hits[r]["sites"]))
         if spaced:
             sites = drawing.draw(np.concatenate(hits), each.spacing)
+            later = [after.spacing for after in rounds[number:] if after.spacing]
+            if later and not each.spacing:  # later sites keep their distance from these as well
+                drawing.keep(sites, later[0])
             order = np.argsort(sites["draw"], kind="stable")
             ends = np.searchsorted(sites["draw"][order], np.arange(repeats + 1))
             for r in range(repeats):

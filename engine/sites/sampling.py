@@ -76,10 +76,11 @@ def sample(
     LabelError, AreaError, MetricError, StoreError, PublishError
         Where map or settings cannot be used.
     """
+    told: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     make: Callable[..., Any]
     if purpose == "training":
         make, what = place_sites, "a sample for training"
-    elif purpose == "accuracy" and any(settings.get(name) is not None for name in _OF_STRATA):
+    elif purpose == "accuracy" and any(name in told for name in _OF_STRATA):
         make, what = sample_strata, "a sample for accuracy"
     elif purpose == "accuracy":
         make, what = sample_classes, "a sample for accuracy"
@@ -88,14 +89,13 @@ def sample(
             "no such purpose of a sample", got=purpose, expected="accuracy or training"
         )
     known = inspect.signature(make).parameters
-    if odd := sorted(set(settings) - set(known)):
+    if odd := sorted(set(told) - set(known)):
         raise RecipeError(
             f"not a setting of {what}",
             got=", ".join(odd),
             expected=", ".join(sorted(set(known) - {"product", "place", "out"})),
         )
-    if purpose == "training" and settings.get("n") is None:
+    if purpose == "training" and "n" not in told:
         raise RecipeError("a sample for training needs its number of sites", expected="n (--n)")
-    told: dict[str, Any] = {**settings}
     found: Allocation | Design | Placed = make(product, out, **told)
     return found

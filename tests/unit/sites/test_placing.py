@@ -212,6 +212,24 @@ def test_a_sample_is_topped_up(words: dict[str, Any], tmp_path: Path) -> None:
         place_sites(**words, n=60, earlier=tmp_path / "none")
 
 
+def test_a_top_up_keeps_its_distance_from_what_was_there(
+    words: dict[str, Any], tmp_path: Path
+) -> None:
+    place_sites(**words, out=tmp_path / "a", n=30, seed=4)
+    more: dict[str, Any] = {"n": 45, "spacing": 800, "earlier": tmp_path / "a", "per_unit": 3}
+    found = [place_sites(**words, **more, seed=k, repeats=1) for k in range(12)]
+    for placed in found:
+        at = np.stack([placed.sites["row"], placed.sites["col"]], axis=1) * 100.0
+        new = at[placed.number == 2]
+        apart = np.linalg.norm(new[:, None] - at[None], axis=2)
+        apart[np.arange(len(new)), np.flatnonzero(placed.number == 2)] = np.inf
+        assert apart.min() > 790  # metres of the projection
+    kept = np.mean([len(placed.sites) for placed in found])
+    assert kept < 40
+    many = place_sites(**words, **more, repeats=60)
+    assert many.chances.expected.sum() == pytest.approx(kept, rel=0.04)
+
+
 def test_hot_spots_have_no_weights(words: dict[str, Any], tmp_path: Path) -> None:
     one, same = (place_sites(**words, n=40, mode="top", seed=s) for s in (1, 2))
     assert np.array_equal(np.sort(one.sites["unit"]), np.sort(same.sites["unit"]))
