@@ -224,25 +224,26 @@ def _draw_advice(found: Advice) -> None:
     from engine.cli.render import out as console
     from engine.cli.render import say
 
-    table = Table(box=None, pad_edge=False)
-    names = ("errors", "design", "places", "areas", "bias", "s.e.", "score")
-    for name in names:
-        left = name in names[:2]
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    names = ("errors", "design", "places", "areas", "s.e.", "oa", "s.e.", "score")
+    for k, name in enumerate(names):
+        left = k < 2
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
     for row in found.rows:
         table.add_row(
             row.pattern,
             row.title,
             f"{row.places:.0f}",
-            f"{100 * row.areas:.2f}",
+            f"{100 * abs(row.bias).sum():.2f}",
+            f"{100 * row.error.sum():.2f}",
             f"{100 * row.oa_bias:+.2f}",
             f"{100 * row.oa_error:.2f}",
             f"{found.scores[row.key]:.3f}",
         )
     console.print(table)
     say(
-        f"{found.rows[0].sites} cells each. In points: areas, the errors of all classes' shares, "
-        "summed; bias and standard error of the overall accuracy"
+        f"{found.rows[0].sites} cells each. In points: bias and standard error of the classes' "
+        "shares, summed over them, and of the overall accuracy (oa)"
     )
     of = {row.key: row for row in found.rows}
     best = of[found.best]

@@ -229,12 +229,19 @@ def test_classes_of_a_random_sample_are_strata_after_the_fact() -> None:
     assert poststrata([30, 20, 1], [3000, 2000, 1]).tolist() == [0, 1, 2]
 
 
-def test_regions_that_do_not_cover_the_map_are_told(folder: Path, tmp_path: Path) -> None:
+def test_regions_that_do_not_cover_the_map_are_told(
+    folder: Path, codes: np.ndarray, tmp_path: Path
+) -> None:
     west = geopandas.read_file(folder / "halves.gpkg").iloc[:1]
     west.to_file(tmp_path / "west.gpkg")
     design = sample_strata(folder / "map.tif", tmp_path / "s", regions=tmp_path / "west.gpkg", n=40)
     assert design.outside == 60 * 50
     assert any(note.startswith("3000 of ") for note in design.notes)
+    fill_in(tmp_path / "s", codes)
+    found = judge(folder / "map.tif", tmp_path / "s")
+    assert found.estimates.oa == 1
+    assert found.estimates.areas.sum() == pytest.approx((codes[:, :40] > 0).sum() * 0.01)
+    assert any(note.startswith("3000 cells of the map lie in no stratum") for note in found.notes)
 
 
 def test_sizes_by_hand() -> None:
