@@ -22,6 +22,7 @@ propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
 sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
+frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
 beside       how green each local climate zone is
 synthesize   a made-up country
@@ -89,6 +90,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
     from engine.datasets.review import review as areas
+    from engine.datasets.site_chips import frames
     from engine.errors import (
         AreaError,
         CardError,
@@ -169,6 +171,7 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "frames",
     "ingest",
     "init",
     "landscape",
@@ -206,6 +209,7 @@ _HOMES = {
     "evaluate": "engine.compare.evaluate.evaluate",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
+    "frames": "engine.datasets.site_chips.frames",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
