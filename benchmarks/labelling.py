@@ -5,8 +5,8 @@
 The ground of each city is painted at 1 m and told as sources would: shares of buildings and of
 cover, and heights, on pixels of 10 m. Cells of 320 m get the figures that `natmap label` measures
 (spacing from pixels too) and the rule's proposal. Published heights are wrong by 1.5 m plus 10 %,
-and a tenth of the buildings is missing (`benchmarks/propagation/truth.py`). The thresholds of rule and
-truth come from one published table, so figures of exact sources are an upper bound.
+and a tenth of the buildings is missing (`benchmarks/propagation/truth.py`). The thresholds of rule
+and truth come from one published table, so figures of exact sources are an upper bound.
 Cost: about 1 minute of one core a city of 6.4 km, kept in --work.
 """
 

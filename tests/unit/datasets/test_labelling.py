@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import io
 import json
 import re
 import shutil
@@ -12,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import geopandas
+import matplotlib.image
 import numpy as np
 import pytest
+import rasterio
 import shapely
 import yaml
 import zarr
 from typer.testing import CliRunner
 
 import engine
+from engine.catalog.ingest import ingest
 from engine.cli.app import app
 from engine.datasets.label_ground import find_roles, spacing_of
 from engine.datasets.labelling import label
@@ -187,6 +192,45 @@ def test_the_page_is_whole_offline_and_conflicts_come_first(town: Path, made: An
         [shapely.geometry.shape(site["geometry"]) for site in data["sites"]], crs="EPSG:4326"
     ).to_crs(CRS)
     np.testing.assert_allclose(squares.area, 320**2, rtol=1e-4)
+
+
+def test_the_image_of_1_m_is_the_frames_own_pixels(town: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grey = np.kron(rng.integers(40, 220, (1, 20, 20)), np.ones((3, 32, 32))).astype(np.uint8)
+    west, north = WEST + 300, SOUTH + 2700  # 640 m about the blocks' site
+    (tmp_path / "photos").mkdir()
+    form = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 640, "width": 640}
+    with rasterio.open(
+        tmp_path / "photos" / "a_2022-06-01.tif", "w", crs=CRS, photometric="rgb",
+        transform=rasterio.Affine(1, 0, west, 0, -1, north), **form,
+    ) as file:  # fmt: skip
+        file.write(grey)
+    catalog = ingest(tmp_path / "photos", when="*_{year}-{month}-{day}", nodata=0).catalog
+    area = shapely.box(west, north - 640, west + 640, north)
+    geopandas.GeoSeries([area], crs=CRS).to_file(tmp_path / "area.geojson")
+    recipe = {
+        "name": "photos", "product": "ugs", "area": {"file": "area.geojson"},
+        "grid": {"crs": CRS}, "model": {"card": "model"}, "store": "none",
+        "images": {"catalog": str(catalog)},
+    }  # fmt: skip
+    (tmp_path / "photos.yaml").write_text(yaml.safe_dump(recipe))
+    found = label(
+        town / "sites.geojson", town / "town.yaml", tmp_path / "p.html",
+        images=tmp_path / "photos.yaml",
+    )  # fmt: skip
+    text = found.page.read_text()
+    card = text[text.index("aria-label='site blocks'") :].partition("</section>")[0]
+    data = re.findall(r"base64,([^']+)'", card)[2]
+    shown = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)), "jpg")
+    side = 440  # 320 m and 60 m about it; thinned to every second pixel
+    left, top = 600 - side // 2 - 300, 2700 - 2400 - side // 2
+    expected = np.moveaxis(grey[:, top : top + side : 2, left : left + side : 2], 0, -1)
+    assert shown.shape == expected.shape
+    off = np.abs(shown.astype(int) - expected).mean()
+    assert off < 2  # JPEG
+    assert np.abs(np.roll(shown, 1, axis=0).astype(int) - expected).mean() > 1.5 * off
+    far = text[text.index("aria-label='site lake'") :].partition("</section>")[0]
+    assert "1 m image: none here" in far
 
 
 def test_a_site_may_be_called_anything(town: Path, tmp_path: Path) -> None:
