@@ -133,6 +133,7 @@ def main() -> None:
         result[name] = {
             "cells": len(truth), "without a proposal": float((proposed == 0).mean()),
             "right, of all": float(right.mean()),
+            "right, of proposed": float(right[proposed > 0].mean()),
             "right, of well-defined": float(right[well].mean()),
             "of confidence 0.8": float(confident.mean()),
             "right, of these": float(right[confident].mean()) if confident.any() else None,

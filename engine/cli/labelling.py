@@ -90,7 +90,8 @@ def _page(files: list[Path], out: Path, as_json: bool, **more: Any) -> None:
     from engine.cli.render import say
     from engine.datasets.labelling import label as write
 
-    found = write(*files, out, tell=lambda text: say(f"note: {text}"), **more)
+    sites, recipe = files
+    found = write(sites, recipe, out, tell=lambda text: say(f"note: {text}"), **more)
     doubtful = sum(map(bool, found.conflicts.values()))
     proposed = sum(one.lcz is not None for one in found.proposals.values())
     say(f"{len(found.proposals)} sites, {proposed} with a proposal, {doubtful} in conflict")

@@ -24,6 +24,7 @@ _HARD = 0.20  # pervious share up to which low buildings stand on sealed ground
 _CANYON = 0.37  # height over spacing, between large low-rise (.1 to .3) and the others (.3 to 1.5)
 _INDUSTRY, _DUST = 0.30, 0.35  # share of industry; of pervious ground that is bare
 _SHARE, _LENGTH = 0.04, 0.12  # softness: of shares, and of the logarithm of lengths
+_SPACING = 0.3  # softness of the logarithm of spacing, whose own error that is
 _CANDIDATE, _LEAST = 0.15, 0.35  # probability of a class that is named; of one that is proposed
 _GREEN, _PLAIN = 0.6, 0.2  # NDVI above which ground is green, below which it is not
 
@@ -87,7 +88,8 @@ class Proposal:
 
     Attributes
     ----------
-    lcz : 1 to 17; None where no class has a probability of 0.35.
+    lcz : 1 to 17; None where no class has a probability of 0.35, or where what would part it from
+        its likes is not known: heights of built types, trees of those with plants.
     confidence : probability of the likeliest class by the soft thresholds, 0 to 1.
     candidates : classes of a probability of 0.15 and more, the likeliest first.
     reasons : one line each.
@@ -109,7 +111,7 @@ def propose(known: Figures) -> Proposal:
     Returns
     -------
     Proposal
-        The same for the same figures; without any figure no class is proposed.
+        The same for the same figures.
     """
     told = [each.name for each in fields(known) if getattr(known, each.name) is not None]
     if not set(told) - {"known", "spread", "tallest"}:
@@ -119,8 +121,17 @@ def propose(known: Figures) -> Proposal:
     best = order[0]
     named = tuple(code for code in order if chances[code] >= _CANDIDATE)
     confidence = round(chances[best], 6)
-    lcz = best if confidence >= _LEAST else None
+    lcz = best if confidence >= _LEAST and not _untold(known, best) else None
     return Proposal(lcz, confidence, named or (best,), tuple(_reasons(known, best)))
+
+
+def _untold(f: Figures, code: int) -> bool:
+    """Whether nothing is known of what parts a class from its likes: then it would be a guess."""
+    if code < 10:
+        return f.height is None
+    if code in (11, 12, 13, 14):
+        return f.trees is None
+    return code in (15, 16) and f.bare is None and f.rock is None and f.impervious is None
 
 
 def _chances(f: Figures) -> dict[int, float]:
@@ -146,6 +157,10 @@ def _wet(f: Figures) -> float:
 def _built(f: Figures) -> float:
     if f.building is not None:
         return _soft(f.building, _NATURAL, 0.015)
+    if f.impervious is not None and f.pervious is not None:
+        # what is neither is buildings
+        rest = 1 - f.impervious - f.pervious - (f.water or 0.0) - (f.rock or 0.0)
+        return _soft(rest, _NATURAL, 0.03)
     if f.impervious is not None:
         return 0.9 * _soft(f.impervious, 0.25)
     if f.ndvi is not None:
@@ -208,10 +223,11 @@ def _large(f: Figures) -> float:
     """Large low-rise: sealed ground, and much of it between buildings."""
     sealed = 0.4 if f.pervious is None else 1 - _soft(f.pervious, _HARD, 0.05)
     if f.building is not None:
-        sealed *= 1 - _soft(f.building, 0.5)
+        sealed *= 1 - _soft(f.building, 0.45)  # .3 to .5, and compact low-rise .4 to .7
     if f.spacing is None or not f.height:
         return 0.5 * sealed
-    return sealed * (1 - _log(f.height / max(f.spacing, 0.1), _CANYON, 0.5))
+    canyon = f.height / max(f.spacing, 0.1)
+    return sealed * (1 - _logistic(math.log(max(canyon, 1e-3) / _CANYON) / _SPACING))
 
 
 def _works(f: Figures) -> float:

@@ -140,7 +140,8 @@ def test_figures_are_numpys_on_the_ground_of_1_m(town: Path, made: Any) -> None:
     assert found.ndvi == pytest.approx(((nir - red) / (nir + red)).mean(), abs=1e-3)
     assert made.proposals["blocks"].lcz == 2
     assert made.proposals["lake"].lcz == 17
-    assert made.proposals["meadow"].lcz in (None, 14, 11)  # nothing tells trees
+    assert made.proposals["meadow"].lcz is None  # nothing tells trees
+    assert set(made.proposals["meadow"].candidates) <= {11, 12, 13, 14}
     assert made.figures["meadow"].height is None
     assert any("imagery covers 0%" in line for line in made.conflicts["dark"])
     assert "heights of buildings: height" in made.notes
