@@ -1,0 +1,195 @@
+"""Patches into scenes: mean shift (Comaniciu and Meer 2002) or KMeans on a part, then all by the
+nearest mode.
+
+Rows are put into an order of their values first, and libraries get one thread: neither the order
+of patches nor the number of cores shows in a scene.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.cluster import KMeans, MeanShift, estimate_bandwidth, get_bin_seeds
+from threadpoolctl import threadpool_limits
+
+from engine.jit import compiled
+
+__all__ = [
+    "LEAST_BANDWIDTH",
+    "RARE",
+    "Modes",
+    "assign",
+    "bandwidth_of",
+    "draw",
+    "in_order",
+    "k_means",
+    "mean_shift",
+    "nearest",
+    "numbered",
+]
+
+RARE = -1
+"""Of a patch that is far from every mode."""
+LEAST_BANDWIDTH = 0.05
+"""Histograms sum to 1: those that are nearer than this are alike."""
+FAR = 2.0
+"""Bandwidths from its mode beyond which a patch is `RARE`."""
+
+_FEWEST = 5  # patches of a bin that begins a search for a mode
+_LOOKED_AT = 2000  # patches whose neighbours tell a bandwidth
+
+Points = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Modes:
+    """Scenes by their middles, the largest first.
+
+    Attributes
+    ----------
+    centres : float64 (scenes, components)
+    far : distance beyond which a patch is in no scene; infinite: each is in one.
+    """
+
+    centres: Points
+    far: float
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+
+def in_order(points: Points) -> npt.NDArray[np.intp]:
+    """Positions of rows in ascending order of their values, first component first."""
+    return np.lexsort(points.T[::-1])
+
+
+def draw(points: Points, most: int, seed: int, *, leave: float = 0.0) -> Points:
+    """Some of the rows, by chance, in ascending order; the same ones in whatever order they come.
+
+    Parameters
+    ----------
+    points : (n, components), ascending as `in_order` has them.
+    most : rows at most.
+    seed : of the drawing.
+    leave : share of the rows that is left out, 0 to 1.
+    """
+    count = min(most, max(round(len(points) * (1 - leave)), 1))
+    if count == len(points):
+        return points
+    return points[np.sort(np.random.default_rng(seed).permutation(len(points))[:count])]
+
+
+def bandwidth_of(points: Points, quantile: float) -> float:
+    """Mean distance from a patch to the furthest of the share `quantile` that is nearest to it.
+
+    Parameters
+    ----------
+    points : (n, components), ascending.
+    quantile : 0 to 1.
+    """
+    some = draw(points, _LOOKED_AT, 0)
+    with threadpool_limits(1):
+        return float(estimate_bandwidth(some, quantile=quantile))
+
+
+def mean_shift(points: Points, bandwidth: float) -> Modes:
+    """Modes of the density of some patches, by a flat kernel from bins that hold five or more.
+
+    Parameters
+    ----------
+    points : (n, components), ascending.
+    bandwidth : radius of the kernel, above 0.
+
+    Returns
+    -------
+    Modes, none where no bin holds five patches.
+    """
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Binning data failed")  # each patch is a bin of its own
+        seeds = get_bin_seeds(points, bandwidth, min_bin_freq=_FEWEST)
+        centres = np.zeros((0, points.shape[1]))
+        if len(seeds):
+            try:
+                centres = MeanShift(bandwidth=bandwidth, seeds=seeds).fit(points).cluster_centers_
+            except ValueError as error:  # bins whose middle has nobody near
+                if "No point was within bandwidth" not in str(error):
+                    raise
+    return Modes(np.ascontiguousarray(centres, np.float64), FAR * bandwidth)
+
+
+def k_means(points: Points, count: int, seed: int) -> Modes:
+    """So many middles that the patches lie near to one of them; each patch is in a scene.
+
+    Parameters
+    ----------
+    points : (n, components), ascending, with `count` different rows or more.
+    count : of scenes.
+    seed : of the first middles.
+    """
+    with threadpool_limits(1):
+        found = KMeans(count, n_init=5, random_state=seed).fit(points)
+    return Modes(np.ascontiguousarray(found.cluster_centers_, np.float64), np.inf)
+
+
+def assign(points: Points, modes: Modes) -> tuple[npt.NDArray[np.int64], Points]:
+    """The nearest mode of each patch, `RARE` where that is too far, and its distance.
+
+    Each patch is worked out alone, so that others beside it change no bit.
+
+    Parameters
+    ----------
+    points : (n, components)
+    modes : Modes
+
+    Returns
+    -------
+    Scenes int64 (n,) and distances float64 (n,), infinite where there is no mode.
+    """
+    scene = np.full(len(points), RARE, np.int64)
+    distance = np.full(len(points), np.inf)
+    if len(modes):
+        nearest(np.ascontiguousarray(points), modes.centres, scene, distance)
+        scene[distance > modes.far] = RARE
+    return scene, distance
+
+
+@compiled
+def nearest(points: Any, centres: Any, which: Any, distance: Any) -> None:
+    """Nearest centre of each point by Euclid; of two as near the first.
+
+    Parameters
+    ----------
+    points : float64 (n, components)
+    centres : float64 (m, components)
+    which, distance : int64 (n,) and float64 (n,), to fill.
+    """
+    for i in range(len(points)):
+        best = np.inf
+        for k in range(len(centres)):
+            total = 0.0
+            for j in range(points.shape[1]):
+                step = points[i, j] - centres[k, j]
+                total += step * step
+            if total < best:
+                best, which[i] = total, k
+        distance[i] = np.sqrt(best)
+
+
+def numbered(points: Points, modes: Modes) -> Modes:
+    """The same modes with the largest scene first; modes without a patch are left out.
+
+    Of scenes as large the one with the lesser centre comes first.
+
+    Parameters
+    ----------
+    points : all patches (n, components).
+    modes : in any order.
+    """
+    scene, _ = assign(points, modes)
+    sizes = np.bincount(scene[scene != RARE], minlength=len(modes))
+    order = np.lexsort((*modes.centres.T[::-1], -sizes))
+    return Modes(modes.centres[order[sizes[order] > 0]], modes.far)
