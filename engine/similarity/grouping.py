@@ -171,7 +171,8 @@ def group(
     scene, distance = assign(points, modes)
     notes = [*described.notes]
     if doubt := why_not(chosen):
-        what = "scenes" if settings.method == "kmeans" else f"bandwidth {chosen.setting:.3f}"
+        by_count = settings.method == "kmeans"
+        what = f"{chosen.setting:g} scenes" if by_count else f"bandwidth {chosen.setting:.3f}"
         notes.append(f"scenes are doubtful: at {what} {doubt} (wanted: {STABLE:g})")
     return Scenes(modes, scene, distance, tuple(trials), chosen, tuple(notes))
 

@@ -43,11 +43,13 @@ class Chips:
     x : uint8 (n, band, side, side), or uint16 of composites
     y : uint8 (n, side, side): codes of classes, 255 unknown.
     seen : bool (n, side, side), where x has data; None: everywhere.
+    weights : float64 (n,), how often each is drawn in an epoch, above 0; None: once.
     """
 
     x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_] | None = None
+    weights: npt.NDArray[np.float64] | None = None
 
     def prepare(
         self, where: slice | npt.NDArray[np.int64], card: ModelCard
@@ -185,7 +187,12 @@ class _Segment(Lesson):
         settings, count = self.settings, len(self.train.x)
         rng = np.random.default_rng([settings.seed, number])
         rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
-        return rate, rng.permutation(count), rng.random((count, 4))
+        weights = self.train.weights
+        if weights is None:
+            order = rng.permutation(count)
+        else:  # as many as there are, rare scenes' more than once
+            order = rng.choice(count, count, p=weights / weights.sum())
+        return rate, order, rng.random((count, 4))
 
     def batch(
         self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
@@ -214,7 +221,8 @@ class _Segment(Lesson):
     def data(self) -> Sequence[npt.NDArray[Any]]:
         both = self.train, self.validation
         seen = [part.seen for part in both if part.seen is not None]
-        return [*(values for part in both for values in (part.x, part.y)), *seen]
+        weights = [] if self.train.weights is None else [self.train.weights]
+        return [*(values for part in both for values in (part.x, part.y)), *seen, *weights]
 
 
 def count_pixels(
