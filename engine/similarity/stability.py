@@ -174,12 +174,15 @@ def choose(trials: Sequence[Trial]) -> Trial:
     """The finest that has two scenes or more, none of more than half of the patches, a quarter of
     them in no scene at most, and halves that agree by `STABLE`.
 
-    Where there is none: the one with all but stability that is the most stable; then the most
-    stable of those with two scenes; then of all.
+    Where there is none: of those with two scenes the most stable, less the share of patches by
+    which the largest scene, or what is in none, is too large. `why_not` says what it lacks.
     """
     fine = [trial for trial in trials if not why_not(trial)]
     if fine:
         return min(fine, key=lambda trial: trial.setting)
-    even = [t for t in trials if t.scenes > 1 and t.largest <= _LARGEST and t.rare <= _RARE]
-    several = [t for t in trials if t.scenes > 1]
-    return max(even or several or trials, key=lambda trial: (trial.halves, -trial.setting))
+
+    def worth(trial: Trial) -> tuple[float, float]:
+        excess = max(trial.largest - _LARGEST, 0) + max(trial.rare - _RARE, 0)
+        return trial.halves - excess, -trial.setting
+
+    return max([t for t in trials if t.scenes > 1] or trials, key=worth)
