@@ -95,9 +95,12 @@ def find(
     as_json: Json = False,
 ) -> None:
     """Search for the patches, or the cells of an embedding, that are most like one."""
+    from engine.cli.render import say
     from engine.similarity.find import find as search
 
-    found = search(like, place, out, most=most, side=side, bands=_bands(bands), model=model)
+    found = search(
+        like, place, out, most=most, side=side, bands=_bands(bands), model=model, tell=say
+    )
     if as_json:
         plain = [
             {k: None if v != v else v for k, v in dataclasses.asdict(hit).items()} for hit in found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ def find(
     bands: Sequence[int] | None = None,
     model: str | Path | None = None,
     threads: int | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> list[Hit]:
     """Search for what is most like an image, a patch of the set, or a place.
 
@@ -79,6 +80,7 @@ def find(
     bands : numbers of red, green and blue in images, from 1.
     model : folder of a card whose features patches of a patch set are compared by.
     threads : they show in no figure.
+    tell : hears of what is missing in a store.
 
     Returns
     -------
@@ -95,7 +97,7 @@ def find(
     if is_store(place):
         if side is not None or bands is not None or model is not None:
             raise LabelError("a store is searched by its own vectors", got="side, bands or model")
-        cells = find_cells(str(like), place, most)
+        cells = find_cells(str(like), place, most, tell)
         hits = [Hit(d, n, Path(str(place)).name, x, y) for d, n, x, y in cells]
         if out is not None:
             _write(Path(out), hits, None)

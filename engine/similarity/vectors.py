@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy.typing as npt
 import zarr
 from pyproj import Transformer
 
+from engine.datasets.embedded import made_by, require_whole
 from engine.datasets.stored_vectors import StoredVectors
 from engine.errors import LabelError, StoreError
 from engine.legend import Reason
 from engine.store.copying import grid_of
+from engine.store.ledger import Ledger
 from engine.store.location import location_of
 from engine.store.repository import Store
 
@@ -36,7 +39,9 @@ def is_store(place: str | Path) -> bool:
     return Path(text).is_dir() and Store.exists(text)
 
 
-def find_cells(like: str, place: str | Path, most: int) -> list[tuple[float, int, float, float]]:
+def find_cells(
+    like: str, place: str | Path, most: int, tell: Callable[[str], None] = lambda text: None
+) -> list[tuple[float, int, float, float]]:
     """The cells whose vectors have the least angle to that of a place's cell.
 
     Parameters
@@ -44,6 +49,7 @@ def find_cells(like: str, place: str | Path, most: int) -> list[tuple[float, int
     like : "longitude,latitude" in degrees.
     place : the store.
     most : cells.
+    tell : hears of tiles that failed.
 
     Returns
     -------
@@ -54,16 +60,22 @@ def find_cells(like: str, place: str | Path, most: int) -> list[tuple[float, int
     ------
     LabelError
         Where `like` is no place, or lies where there is no vector.
-    StoreError
-        Where the store has no embedding.
+    StoreError, RecipeError
+        Where the store has no embedding, not a whole one, or one of several models.
     """
     store = Store.open(location_of(str(place), Path.cwd()))
-    root: Any = zarr.open_group(store.reader().store, mode="r")
+    reader = store.reader()
+    root: Any = zarr.open_group(reader.store, mode="r")
     name, reason = next(((a, b) for a, b in _ARRAYS if a in root), ("", ""))
     if not name:
         raise StoreError(
             "the store has no embedding", got=str(store.place), remedy="natmap embed RECIPE"
         )
+    ledger, stage = Ledger.of(reader), name.partition("/")[0]
+    made_by(ledger, store, stage)
+    if stage == "embedding":
+        for note in require_whole(ledger, store, "RECIPE"):
+            tell(f"note: {note}")
     side = float(store.identity["arrays"][name]["resolution"])
     box = grid_of(store).geobox(side)
     row, col = _cell(like, box)

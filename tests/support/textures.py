@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -10,6 +11,7 @@ from affine import Affine
 from scipy.ndimage import gaussian_filter
 
 from engine.datasets.chips import ChipSet
+from engine.datasets.patches import PatchSet, Place
 
 KINDS = 4
 
@@ -61,3 +63,23 @@ def write_frame(
     with rasterio.open(path, "w", driver="GTiff", **form) as file:
         file.write(bands)
     return path
+
+
+def patch_set(n: int, **more: Any) -> PatchSet:
+    """Patches of 32 px of a composite, with a context of 4 px."""
+    rng = np.random.default_rng(0)
+    x = np.stack([np.repeat(texture(k % 4, 40, rng)[None], 3, 0) for k in range(n)])
+    told: dict[str, Any] = {
+        "x": (x.astype(np.uint16) * 10 + 1000),
+        "y": np.ones(n, np.uint8),
+        "xy": np.stack([np.arange(n) * 320.0, np.zeros(n)], axis=1),
+        "group": np.arange(n),
+        "place": np.zeros(n, np.uint16),
+        "split": np.full(n, 255, np.uint8),
+        "bands": ("B04", "B03", "B02"),
+        "patch": 32,
+        "context": 4,
+        "resolution": 10.0,
+        "places": (Place("city", "2024", "EPSG:32633"),),
+    }
+    return PatchSet(**(told | more))

@@ -13,13 +13,13 @@ import pytest
 import rasterio
 import zarr
 from PIL import Image
+from support.textures import patch_set, texture, write_frame
 from support.textures import scenes as known
-from support.textures import texture, write_frame
 from typer.testing import CliRunner
 
 from engine.cli.app import app
 from engine.datasets.chips import write_chips
-from engine.datasets.patches import PatchSet, Place, write_patches
+from engine.datasets.patches import write_patches
 from engine.errors import LabelError
 from engine.similarity.descriptors import describe, luminance
 from engine.similarity.frames import FramePatches
@@ -125,33 +125,15 @@ def test_a_set_keeps_its_split_and_its_order_changes_nothing(tmp_path: Path) -> 
     manifests = [json.loads((tmp_path / f"{n}-out/scenes.json").read_text()) for n in "ab"]
     assert manifests[0]["scenes"] == manifests[1]["scenes"]
     sheets = [(tmp_path / f"{name}-out/scenes.html").read_text() for name in "ab"]
-    assert sheets[0].replace("<h1>a:", "<h1>b:").partition("</title>")[2] == (
-        sheets[1].partition("</title>")[2]
+    assert (
+        sheets[0].replace("<h1>a:", "<h1>b:").partition("</title>")[2]
+        == (sheets[1].partition("</title>")[2])
     )
 
 
 def test_luminance_is_that_of_the_standard() -> None:
     rgb = np.array([[[10, 255]], [[200, 255]], [[90, 255]]], np.uint8)
     assert luminance(rgb).tolist() == [[round(0.299 * 10 + 0.587 * 200 + 0.114 * 90), 255]]
-
-
-def patch_set(n: int, **more: Any) -> PatchSet:
-    rng = np.random.default_rng(0)
-    x = np.stack([np.repeat(texture(k % 4, 40, rng)[None], 3, 0) for k in range(n)])
-    told: dict[str, Any] = {
-        "x": (x.astype(np.uint16) * 10 + 1000),
-        "y": np.ones(n, np.uint8),
-        "xy": np.stack([np.arange(n) * 320.0, np.zeros(n)], axis=1),
-        "group": np.arange(n),
-        "place": np.zeros(n, np.uint16),
-        "split": np.full(n, 255, np.uint8),
-        "bands": ("B04", "B03", "B02"),
-        "patch": 32,
-        "context": 4,
-        "resolution": 10.0,
-        "places": (Place("city", "2024", UTM),),
-    }
-    return PatchSet(**(told | more))
 
 
 def test_patches_of_composites_have_a_texture(tmp_path: Path) -> None:
