@@ -211,7 +211,7 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare the maps of two releases: a change map, and what became what."""
-    from engine.cli.render import draw_difference
+    from engine.cli.figures import draw_difference
     from engine.compare.releases import diff as compare
 
     found = compare(store, old, new, out=out)

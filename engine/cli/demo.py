@@ -15,7 +15,8 @@ from rich.panel import Panel
 from rich.table import Table
 from shapely.geometry.base import BaseGeometry
 
-from engine.cli.render import draw_plan, draw_zones, out, progress, say
+from engine.cli.figures import draw_zones
+from engine.cli.render import draw_plan, out, progress, say
 from engine.compare.cells import Evaluation, evaluate
 from engine.compare.crosstab import beside
 from engine.compare.pixels import evaluate_green

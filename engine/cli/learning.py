@@ -76,7 +76,9 @@ def evaluate(
     product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
     reference: Annotated[
         Path,
-        typer.Argument(help="raster of codes, areas, a sample, or a patch set", show_default=False),
+        typer.Argument(
+            help="raster of codes, areas, lines, a sample, or a patch set", show_default=False
+        ),
     ],
     within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
     layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
@@ -92,14 +94,32 @@ def evaluate(
         str | None, typer.Option(help="in place of --green: worldcover, esri, dynamic-world, …")
     ] = None,
     field: Field = None,
+    lines: Annotated[
+        str | None,
+        typer.Option(help="class of the map, road say: its centrelines are compared by length"),
+    ] = None,
+    codes: Annotated[
+        str | None, typer.Option(help="with --lines: codes of a reference raster that are lines")
+    ] = None,
+    buffer: Annotated[
+        float, typer.Option(help="with --lines: metres within which two lines are one")
+    ] = 5.0,
     out: Annotated[Path | None, typer.Option(help="folder of the report")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare a finished map with a reference, or with a sample drawn by `natmap sample`."""
-    from engine.cli.render import draw_classes, draw_evaluation, draw_green, draw_judged, say
+    from engine.cli.figures import (
+        draw_classes,
+        draw_evaluation,
+        draw_green,
+        draw_judged,
+        draw_lines,
+    )
+    from engine.cli.render import say
     from engine.compare.cells import Evaluation
     from engine.compare.classes import ClassEvaluation
     from engine.compare.evaluate import evaluate as compare
+    from engine.compare.lines import LineEvaluation
     from engine.compare.sample import Judged
 
     found = compare(
@@ -111,6 +131,9 @@ def evaluate(
         unknown=None if unknown is None else read_codes("--unknown", unknown),
         land_cover=land_cover,
         field=field,
+        lines=lines,
+        codes=None if codes is None else read_codes("--codes", codes),
+        buffer=buffer,
         out=out,
     )
     for note in found.notes:
@@ -125,6 +148,8 @@ def evaluate(
         draw_evaluation(found)
     elif isinstance(found, ClassEvaluation):
         draw_classes(found)
+    elif isinstance(found, LineEvaluation):
+        draw_lines(found)
     else:
         draw_green(found)
 
@@ -157,7 +182,8 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare models, or finished maps, on the same examples: one table, differences, intervals."""
-    from engine.cli.render import draw_comparison, say
+    from engine.cli.figures import draw_comparison
+    from engine.cli.render import say
     from engine.compare.comparison import compare_systems
 
     found = compare_systems(
@@ -235,7 +261,7 @@ def beside(
     as_json: Json = False,
 ) -> None:
     """Set both maps of a place side by side: how green each local climate zone is."""
-    from engine.cli.render import draw_zones
+    from engine.cli.figures import draw_zones
     from engine.compare.crosstab import beside as compare
 
     found = compare(lcz, ugs, out=out)

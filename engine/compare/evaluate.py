@@ -9,6 +9,7 @@ from engine.compare.cells import Evaluation
 from engine.compare.cells import evaluate as compare
 from engine.compare.classes import ClassEvaluation, evaluate_classes
 from engine.compare.folder import read_folder
+from engine.compare.lines import LineEvaluation, evaluate_lines
 from engine.compare.patches import evaluate_patches, is_patch_set
 from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, is_sample, judge
@@ -27,8 +28,11 @@ def evaluate(
     unknown: Sequence[int] | None = None,
     land_cover: str | None = None,
     field: str | None = None,
+    lines: str | int | None = None,
+    codes: Sequence[int] | None = None,
+    buffer: float = 5.0,
     out: str | Path | None = None,
-) -> Evaluation | GreenEvaluation | ClassEvaluation | Judged:
+) -> Evaluation | GreenEvaluation | ClassEvaluation | LineEvaluation | Judged:
     """Compare a finished map with what is known.
 
     A map of green space is compared pixel by pixel, one of local climate zones cell by cell; where
@@ -47,11 +51,15 @@ def evaluate(
         in a product folder of green space is one where `green` or `land_cover` is given.
     unknown : codes of a reference raster that say nothing.
     field : of training areas, the one that holds the type; by default lcz, Class or Name.
+    lines : class of the map, by name or code, whose centrelines are compared by length; the
+        reference is a file of lines, or a raster.
+    codes : with `lines`, those of a reference raster that are lines; by default the map's.
+    buffer : with `lines`, metres within which two of them are one.
     out : folder of the report; by default nowhere.
 
     Returns
     -------
-    Evaluation, GreenEvaluation, ClassEvaluation or Judged
+    Evaluation, GreenEvaluation, ClassEvaluation, LineEvaluation or Judged
         All have ``figures``: the single figures by name, NaN where nothing was counted.
 
     Raises
@@ -65,6 +73,16 @@ def evaluate(
         if others := [name for name, value in told.items() if value is not None]:
             raise MetricError("patches are scored as they are", got=", ".join(others))
         return evaluate_patches(product, reference, out=out)
+    if lines is not None:
+        told = {"green": green, "land_cover": land_cover, "field": field}
+        if others := [name for name, value in told.items() if value is not None]:
+            raise MetricError("lines are compared by length alone", got=", ".join(others))
+        return evaluate_lines(
+            product, reference, lines,
+            buffer=buffer, codes=codes, unknown=unknown, within=within, out=out,
+        )  # fmt: skip
+    if codes is not None:
+        raise MetricError("codes are those of lines", got="--codes", expected="--lines as well")
     folder = read_folder(product)
     judged = "cells" if folder is None else folder.product.reference
     if judged is None:

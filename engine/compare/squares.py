@@ -22,7 +22,17 @@ from engine.runs.fold import Fold
 from engine.runs.layers import RasterLayer, leaves_of
 from engine.runs.tables import Block, Column, Table
 
-__all__ = ["Positions", "Squares", "Strata", "count_squares", "onto", "positions_of", "some_values"]
+__all__ = [
+    "MapLayer",
+    "Positions",
+    "Squares",
+    "Strata",
+    "count_squares",
+    "onto",
+    "positions_of",
+    "require_places",
+    "some_values",
+]
 
 _BLOCK = 2048  # pixels down and across that are looked at at once
 _GROUND = 1000.0  # metres of a block of ground that is drawn as a whole
@@ -96,7 +106,7 @@ def positions_of(
     return np.where(known, order[np.minimum(place, len(codes) - 1)], -1).astype(np.int64)
 
 
-class _Map(RasterLayer):
+class MapLayer(RasterLayer):
     """A map on its own grid; NaN where its mask hides it."""
 
     def read(self, rows: slice, cols: slice) -> npt.NDArray[Any]:
@@ -109,7 +119,7 @@ def onto(mine: rasterio.DatasetReader, other: rasterio.DatasetReader) -> WarpedV
     return onto_grid(other, mine.crs, mine.transform, (mine.height, mine.width))
 
 
-def _require_places(*files: rasterio.DatasetReader, metres: bool) -> None:
+def require_places(*files: rasterio.DatasetReader, metres: bool) -> None:
     """Refuse rasters that do not say where they lie, and a map, the first of them, in degrees."""
     for file in files:
         if file.crs is None:
@@ -161,9 +171,9 @@ def count_squares(
             for file in (mine, theirs, *others):
                 require_plain(file, MetricError)
             meaning = {"map": of_map(mine), "reference": of_reference(theirs)}
-            _require_places(mine, theirs, *others, metres=cells is None)
+            require_places(mine, theirs, *others, metres=cells is None)
             require_upright(mine, MetricError)
-            layers: dict[str, RasterLayer] = {"map": _Map(mine)}
+            layers: dict[str, RasterLayer] = {"map": MapLayer(mine)}
             for name, file in zip(("reference", "within"), (theirs, *others), strict=False):
                 layers[name] = RasterLayer(files.enter_context(onto(mine, file)))
             for name, each in strata.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ class Labelled:
     names : of the places.
     own : the split that an imported set came with, (n,), UNUSED for none.
     crs : of the places' coordinates, "" where it is not known.
+    pseudo : which are pseudo-labels (n,); None: none are.
     """
 
     y: npt.NDArray[np.uint8]
@@ -50,6 +51,18 @@ class Labelled:
     names: tuple[str, ...]
     own: Codes
     crs: tuple[str, ...] = ()
+    pseudo: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def own_labels(self) -> Labelled:
+        """Those that are no pseudo-labels."""
+        if self.pseudo is None or not self.pseudo.any():
+            return self
+        mine = ~self.pseudo
+        return Labelled(
+            self.y[mine], self.xy[mine], self.group[mine], self.place[mine], self.names,
+            self.own[mine], self.crs,
+        )  # fmt: skip
 
 
 def split_labelled(
@@ -59,6 +72,9 @@ def split_labelled(
     tell: Callable[[str], None] = lambda text: None,
 ) -> Codes:
     """The split that a recipe chooses.
+
+    Labels are split as if there were no pseudo-labels. Pseudo-labels train or are left out: those
+    of places and blocks that validate or test, and those that share ground with a patch that does.
 
     Parameters
     ----------
@@ -71,6 +87,31 @@ def split_labelled(
     ------
     LabelError
     """
+    mine = labels.own_labels
+    if mine is labels:
+        return _split_own(choice, labels, reach, tell)
+    assert labels.pseudo is not None, "some are pseudo-labels"
+    split = np.full(len(labels.y), UNUSED, np.uint8)
+    split[~labels.pseudo] = _split_own(choice, mine, reach, tell)
+    usable = labels.pseudo.copy()
+    if choice.by == "place":
+        held = {labels.names.index(n) for n in (*choice.validation, *choice.test)}
+        usable &= ~np.isin(labels.place, list(held))
+    elif choice.by == "block":
+        every = replace(labels, pseudo=None)
+        usable &= _split_own(choice, every, reach, lambda text: None) == SPLITS.index("train")
+    for _, here, xy in _grounds(labels, reach):
+        held_out = np.isin(split[here], (SPLITS.index("validation"), SPLITS.index("test")))
+        if held_out.any():
+            apart, _ = cKDTree(xy[held_out]).query(xy, p=np.inf)
+            usable[here] &= apart >= reach - 1e-6
+    split[usable] = SPLITS.index("train")
+    return split
+
+
+def _split_own(
+    choice: ClassifierSplit, labels: Labelled, reach: float, tell: Callable[[str], None]
+) -> Codes:
     if choice.by == "own":
         if not (labels.own != UNUSED).any():
             raise LabelError(

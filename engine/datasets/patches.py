@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from engine.models.card_parts import Ranges
 __all__ = [
     "BANDS",
     "BLOCK",
+    "NO_GROUP",
     "PatchSet",
     "Place",
     "cut",
@@ -31,6 +32,10 @@ BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")
 """Of published sets, in their order."""
 
 _CHUNK = 1024
+_OF_EACH = ("y", "xy", "group", "place", "split")
+NO_GROUP = -1
+"""Of pseudo-labels: they are of no training area."""
+
 _MASKED = 0.05  # share of invalid pixels from which a patch is no example
 BLOCK = 40
 """Cells along a block whose pixels are read at once."""
@@ -80,6 +85,9 @@ class PatchSet:
     instances : dict, optional
         How the graphs' instances were made.
     ranges : of bands of features, what their stored numbers stand for.
+    confidence : float32 (n,), optional
+        Of pseudo-labels, over 0 to 1; NaN of labels. None: all are labels.
+    pseudo_side : of the ground that a pseudo-label is of, in metres; 0 where there are none.
     """
 
     x: Any
@@ -96,6 +104,22 @@ class PatchSet:
     nodes: Any = None
     instances: dict[str, str] | None = None
     ranges: Ranges = field(default_factory=dict)
+    confidence: npt.NDArray[np.float32] | None = None
+    pseudo_side: float = 0.0
+
+    @property
+    def pseudo(self) -> npt.NDArray[np.bool_]:
+        """Which are pseudo-labels, (n,)."""
+        if self.confidence is None:
+            return np.zeros(len(self), bool)
+        return np.isfinite(self.confidence)
+
+    @property
+    def weights(self) -> npt.NDArray[np.float32] | None:
+        """What each counts in training, (n,): labels 1; None: all alike."""
+        if self.confidence is None:
+            return None
+        return np.where(self.pseudo, self.confidence, np.float32(1))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -124,6 +148,13 @@ class PatchSet:
                     part = self.x[first : first + _CHUNK]
                     found[here] = part[where[here] - first][:, :, inner, inner]
         return found
+
+    def only(self, where: npt.NDArray[np.intp]) -> PatchSet:
+        """The patches at positions, in memory."""
+        own = {name: getattr(self, name)[where] for name in _OF_EACH}
+        nodes = None if self.nodes is None else self.nodes[:][where]
+        sure = None if self.confidence is None else self.confidence[where]
+        return replace(self, x=self.take(where, self.context), **own, nodes=nodes, confidence=sure)
 
 
 def cut(
@@ -159,6 +190,8 @@ def cut(
     nothing = np.float32(np.nan) if vectors else np.uint16(0)
     x = np.full((len(rows), bands, side, side), nothing)
     good = np.zeros(len(rows), bool)
+    if not len(rows):
+        return x, good
     inner = slice(context, context + patch)
     blocks, inverse = np.unique(
         np.stack([rows // block, cols // block]), axis=1, return_inverse=True
@@ -203,7 +236,7 @@ def _write(group: zarr.Group, found: PatchSet) -> None:
     )
     for first in range(0, len(found), _CHUNK):
         x[first : first + _CHUNK] = found.x[first : first + _CHUNK]
-    for name in ("y", "xy", "group", "place", "split"):
+    for name in (*_OF_EACH, *(() if found.confidence is None else ("confidence",))):
         values = getattr(found, name)
         chunks = (_CHUNK, *values.shape[1:])
         inner.create_array(name, data=values, chunks=chunks)
@@ -219,6 +252,7 @@ def _write(group: zarr.Group, found: PatchSet) -> None:
             "context": found.context,
             "resolution": found.resolution,
             "places": [vars(place) for place in found.places],
+            **({"pseudo_side": found.pseudo_side} if found.pseudo_side else {}),
             **({} if vectors else {"scale_factor": 1e-4, "add_offset": -0.1}),
         }
     )
@@ -234,7 +268,8 @@ def open_patches(path: str | Path) -> PatchSet:
     try:
         group: Any = zarr.open_group(str(path), mode="r")["patches"]
         attrs = group.attrs
-        arrays = {name: group[name][:] for name in ("y", "xy", "group", "place", "split")}
+        also = ("confidence",) if "confidence" in group else ()
+        arrays = {name: group[name][:] for name in (*_OF_EACH, *also)}
         return PatchSet(
             group["x"],
             **arrays,
@@ -246,6 +281,7 @@ def open_patches(path: str | Path) -> PatchSet:
             ranges={band: (low, high) for band, (low, high) in attrs.get("ranges", {}).items()},
             nodes=group.get("nodes"),
             instances=attrs.get("instances"),
+            pseudo_side=float(attrs.get("pseudo_side", 0.0)),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the patch set cannot be read", got=f"{path}: {error}") from error
@@ -263,6 +299,13 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
                     got=f"{name} {getattr(part, name)}",
                     expected=f"{getattr(first, name)}",
                 )
+    sides = sorted({part.pseudo_side for part in parts} - {0.0})
+    if len(sides) > 1:
+        raise LabelError(
+            "pseudo-labels are of cells of different sizes",
+            got=", ".join(f"{side:g} m" for side in sides),
+            remedy="propagate all of them on embeddings of one size of cells",
+        )
     offsets = np.cumsum([0, *[len(part.places) for part in parts]])
     return PatchSet(
         np.concatenate([part.x[:] for part in parts]),
@@ -281,7 +324,16 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
         None if first.nodes is None else np.concatenate([part.nodes[:] for part in parts]),
         first.instances,
         first.ranges,
+        np.concatenate([_sure(part) for part in parts]) if sides else None,
+        sides[0] if sides else 0.0,
     )
+
+
+def _sure(part: PatchSet) -> npt.NDArray[np.float32]:
+    """The confidence of each of its patches, NaN of labels."""
+    if part.confidence is None:
+        return np.full(len(part), np.nan, np.float32)
+    return part.confidence
 
 
 def stored_patches(

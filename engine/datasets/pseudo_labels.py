@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,19 +17,21 @@ from engine.datasets.embedded import Embedded
 from engine.errors import LabelError
 from engine.legend import LCZ
 
-__all__ = ["LABELS", "Pseudo", "read_pseudo_labels"]
+__all__ = ["LABELS", "Pseudo", "digest_of", "read_columns", "read_pseudo_labels"]
 
 LABELS = "pseudo-labels.parquet"
 """Of a propagation's folder."""
 
-_COLUMNS = {
+_COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
     "city": pa.types.is_string,
     "cell": pa.types.is_integer,
     "code": pa.types.is_integer,
     "confidence": pa.types.is_floating,
     "source": pa.types.is_string,
     "model": pa.types.is_string,
+    "geometry": pa.types.is_binary,
 }
+_OF_CELLS = ("city", "cell", "code", "confidence", "source", "model")
 _SOURCES = ("label", "pseudo", "mask", "osm")
 _TOLD = ("mask", "osm")  # by a mask or a map, whatever the vectors say
 
@@ -75,25 +78,8 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
     LabelError
         Where they are of other cities, cells or vectors, or say what no label can.
     """
-    file = path / LABELS if path.is_dir() else path
-    try:
-        table = pq.read_table(file, columns=list(_COLUMNS))
-    except (OSError, pa.ArrowException) as error:
-        raise LabelError(
-            "pseudo-labels cannot be read",
-            got=f"{file.name}: {error}",
-            expected="pseudo-labels.parquet of natmap propagate",
-        ) from error
-    odd = [name for name, fits in _COLUMNS.items() if not fits(table[name].type)]
-    odd += [n for n in _COLUMNS if n not in odd and n != "confidence" and table[n].null_count]
-    if odd:
-        raise LabelError(
-            "columns of the pseudo-labels have another type, or gaps",
-            got=", ".join(f"{name}: {table[name].type}" for name in odd),
-            expected="pseudo-labels.parquet of natmap propagate",
-        )
-    columns = {name: table[name].to_pylist() for name in _COLUMNS}
-    _require(columns, cities, file.name)
+    columns, name = read_columns(path, _OF_CELLS)
+    _require(columns, cities, name)
     wanted = [k for k, source in enumerate(columns["source"]) if source != "label"]
     names = {city.name: number for number, city in enumerate(cities)}
     own = np.array([names[columns["city"][k]] for k in wanted], np.int64)
@@ -115,7 +101,7 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
             remedy="the embedding was made anew: natmap propagate again",
         )
     if len({*zip(own.tolist(), place.tolist(), strict=True)}) < len(place):
-        raise LabelError("a cell has two pseudo-labels", got=file.name)
+        raise LabelError("a cell has two pseudo-labels", got=name)
     weights = [columns["confidence"][k] for k in wanted]
     return Pseudo(
         own,
@@ -126,8 +112,69 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
     )
 
 
+def digest_of(path: Path) -> str:
+    """Of the file's bytes.
+
+    Raises
+    ------
+    LabelError
+        Where there is none.
+    """
+    file = path / LABELS if path.is_dir() else path
+    if not file.is_file():
+        raise LabelError(
+            "there is no such file of pseudo-labels",
+            got=str(file),
+            remedy="natmap propagate writes it",
+        )
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def read_columns(path: Path, names: Sequence[str]) -> tuple[dict[str, list[Any]], str]:
+    """Columns of a propagation's file as lists, and the file's name.
+
+    Parameters
+    ----------
+    path : the file, or the folder of a propagation.
+    names : of the columns, `code`, `confidence` and `source` among them.
+
+    Raises
+    ------
+    LabelError
+        Where they cannot be read, have gaps or another type, or say what no label can.
+    """
+    file = path / LABELS if path.is_dir() else path
+    try:
+        table = pq.read_table(file, columns=list(names))
+    except (OSError, pa.ArrowException) as error:
+        raise LabelError(
+            "pseudo-labels cannot be read",
+            got=f"{file.name}: {error}",
+            expected="pseudo-labels.parquet of natmap propagate",
+        ) from error
+    odd = [name for name in names if not _COLUMNS[name](table[name].type)]
+    odd += [n for n in names if n not in odd and n != "confidence" and table[n].null_count]
+    if odd:
+        raise LabelError(
+            "columns of the pseudo-labels have another type, or gaps",
+            got=", ".join(f"{name}: {table[name].type}" for name in odd),
+            expected="pseudo-labels.parquet of natmap propagate",
+        )
+    columns = {name: table[name].to_pylist() for name in names}
+    codes = {*columns["code"]} - {land.code for land in LCZ}
+    sources = {*columns["source"]} - {*_SOURCES}
+    weights = [w for w in columns["confidence"] if w is not None and not 0 < w <= 1]
+    if strange := [*codes, *sources, *weights]:
+        raise LabelError(
+            "pseudo-labels say what no label can",
+            got=f"{file.name}: {', '.join(map(str, strange[:5]))}",
+            expected=f"codes 1 to 17, confidence over 0 to 1, source of {', '.join(_SOURCES)}",
+        )
+    return columns, file.name
+
+
 def _require(columns: dict[str, list[Any]], cities: Sequence[Embedded], name: str) -> None:
-    """Refuse rows that say what cannot be."""
+    """Refuse rows of other cities or vectors."""
     strange = {*columns["city"]} - {city.name for city in cities}
     if strange:
         raise LabelError(
@@ -141,13 +188,4 @@ def _require(columns: dict[str, list[Any]], cities: Sequence[Embedded], name: st
             "pseudo-labels were made with other vectors than the cities have",
             got=name,
             remedy="natmap propagate again, with the embeddings of this recipe",
-        )
-    codes = {*columns["code"]} - {land.code for land in LCZ}
-    sources = {*columns["source"]} - {*_SOURCES}
-    weights = [w for w in columns["confidence"] if w is not None and not 0 < w <= 1]
-    if odd := [*codes, *sources, *weights]:
-        raise LabelError(
-            "pseudo-labels say what no label can",
-            got=f"{name}: {', '.join(map(str, odd[:5]))}",
-            expected=f"codes 1 to 17, confidence over 0 to 1, source of {', '.join(_SOURCES)}",
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
+from shapely.geometry.base import BaseGeometry
 
 from engine.errors import ReadError, RecipeError
 from engine.features.coverage import coverage, in_blocks
@@ -31,6 +32,7 @@ __all__ = [
     "OsmReader",
     "OsmSource",
     "codes_of_cells",
+    "ground_in",
     "open_osm",
     "water_of_cells",
 ]
@@ -187,6 +189,27 @@ def open_osm(
         ATTRIBUTION,
     )
     return OsmSource(name, reader, _notes(ground, year), _facts(ground), (origin,))
+
+
+def ground_in(reader: OsmReader, bounds: Box) -> dict[str, BaseGeometry]:
+    """Shapes of each class in a box, in metres of the grid's CRS, of the known ground alone.
+
+    Parameters
+    ----------
+    reader : of the extract.
+    bounds : west, south, east, north in metres, within the reader's own.
+
+    Returns
+    -------
+    by class, those without a shape there left out
+    """
+    *shapes, known = _opened(reader).layers.within(bounds)
+    box = shapely.intersection(shapely.box(*bounds), known)
+    cut = {
+        name: shapely.intersection(shape, box)
+        for name, shape in zip(reader.classes, shapes, strict=True)
+    }
+    return {name: shape for name, shape in cut.items() if shapely.area(shape) > 0}
 
 
 def water_of_cells(

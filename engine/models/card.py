@@ -49,7 +49,7 @@ __all__ = [
 _BLOCK = 16
 _LARGEST = 4096  # px: a patch or window of more is no network's that a worker could hold
 _MOST_BYTES = 4 << 20  # of a card
-SEGMENTERS = ("ugsnet", "unet")
+SEGMENTERS = ("ugsnet", "unet", "segnet", "pspnet", "upernet", "bisenet")
 """Architectures that give every pixel of a window a class; all others give one to a patch, but for
 an ONNX file, of which `task` says it."""
 LATER = (

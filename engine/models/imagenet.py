@@ -1,4 +1,4 @@
-"""ImageNet's ResNet-50, as torchvision names its weights, to begin the encoder of UGSNet with."""
+"""ImageNet's ResNet-50, as torchvision names its weights, to begin a segmenter's encoder with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_imagenet(path: Path, card: ModelCard) -> dict[str, Tensor]:
     Parameters
     ----------
     path : a safetensors file.
-    card : of UGSNet, of the published width.
+    card : of UGSNet, PSPNet or UperNet, of the published width.
 
     Raises
     ------

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engine.errors import CardError, WeightsError
 from engine.models.baselines import MSMLA, DenseNet, ResNet50
+from engine.models.bisenet import BiSeNet
 from engine.models.card import ModelCard, verify_weights
 from engine.models.forest import Forest
 from engine.models.gcn import InstanceGraphs
@@ -24,8 +25,10 @@ from engine.models.mscnn import MSCNN
 from engine.models.onnx_checks import examine
 from engine.models.onnx_network import OnnxNetwork
 from engine.models.probes import check_probe, example_of
+from engine.models.pyramids import PSPNet, UperNet
 from engine.models.resnet import ResNet11, ResNet11Volume
 from engine.models.resnet_v2 import ResNetV2
+from engine.models.segnet import SegNet
 from engine.models.sen2lcz import Sen2LCZ
 from engine.models.ugsnet import UGSNet
 from engine.models.unet import UNet
@@ -76,6 +79,10 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     HEAD: _build_head,
     "ugsnet": UGSNet,
     "unet": UNet,
+    "segnet": SegNet,
+    "pspnet": PSPNet,
+    "upernet": UperNet,
+    "bisenet": BiSeNet,
 }
 
 

@@ -15,14 +15,14 @@ from torch.nn import functional
 
 from engine.models.points import PointHead, Uncertainty, draw_points, refine
 
-__all__ = ["CoordinateAttention", "Encoder", "Trained", "UGSNet"]
+__all__ = ["Bottleneck", "CoordinateAttention", "Encoder", "Trained", "UGSNet"]
 
 DEPTHS = (3, 4, 6, 3)
 MULTIPLE = 16
 """Sides that the network takes are multiples of it; others are padded and cropped."""
 
 
-class _Bottleneck(nn.Module):
+class Bottleneck(nn.Module):
     """1x1, 3x3 (stride, dilation), 1x1 to four times the width; names are torchvision's."""
 
     def __init__(self, into: int, width: int, stride: int = 1, dilation: int = 1) -> None:
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
             blocks = []
             for k in range(depth):
                 stride = 2 if k == 0 and number > 1 else 1
-                blocks.append(_Bottleneck(into, inner, stride, 2**k if number == 4 else 1))
+                blocks.append(Bottleneck(into, inner, stride, 2**k if number == 4 else 1))
                 into = 4 * inner
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             gate = CoordinateAttention(into) if attention else nn.Identity()

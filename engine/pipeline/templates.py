@@ -38,6 +38,7 @@ labels:
     # raster: ./reference.tif     # a raster of codes 1 to 17
     # within: ./good.tif          # with a raster: only where this one is not 0
     # most: 5000                  # patches of this place, rare classes first
+    # pseudo: ./pseudo-labels     # of natmap propagate, that lie here: they train as well
 
 patches: ./patches                # the patch set (Zarr), cut once
 # patch: 32                       # side of a patch, px; or 48, 64
@@ -100,7 +101,7 @@ split: {by: own}                  # as UGSet came; or
 # scenes: {by: both}              # group chips by labels, texture or both: rare scenes drawn often
 
 model:
-  architecture: ugsnet            # or unet
+  architecture: ugsnet            # or unet, segnet, pspnet, upernet, bisenet
   # size: small                   # a quarter of the width, for CPUs
   # parameters: {attention: false, point_head: false}
   # imagenet: ./resnet50.safetensors   # weights to begin with, torchvision's names
@@ -142,7 +143,7 @@ split: {by: block, shares: [0.7, 0.1, 0.2], side: 2000}   # or place, with valid
                                   # split.by: frame then deals blocks out by them
 
 model:
-  architecture: ugsnet            # or unet
+  architecture: ugsnet            # or unet, segnet, pspnet, upernet, bisenet
   # size: small                   # a quarter of the width, for CPUs
   bands: [B04, B03, B02]
 

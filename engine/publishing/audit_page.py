@@ -5,16 +5,25 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.legend import LCZ
-from engine.publishing.page_kit import card, class_name, page
+from engine.publishing.page_kit import Beside, card, class_name, page
 
-__all__ = ["PseudoCard", "audit_page"]
+__all__ = ["Drawn", "PseudoCard", "audit_page"]
 
+_LINES = ("#1f6fb5", "#2a8f4f", "#b5721f", "#8a4fb0")  # of what a map draws, by class
 _INNER = (1 / 4, 3 / 4)  # of a picture twice as wide as its cell
+
+
+class Drawn(NamedTuple):
+    """A map's class about a cell: its rings (x, y) in the picture's frame, 0 to 1, y downward."""
+
+    name: str
+    rings: tuple[npt.NDArray[np.float64], ...]
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,10 @@ class PseudoCard:
     distance : mean distance of the nearest labels.
     picture : uint8 (y, x, 3) of twice the cell's width, None where no imagery is known.
     doubts : reasons to check it.
+    neighbour_city : of the nearest label.
+    neighbour_picture : as `picture`, of the nearest label.
+    drawn : what OpenStreetMap draws there.
+    told : what OpenStreetMap says of the cell, "" where it was not asked.
     """
 
     city: str
@@ -41,6 +54,10 @@ class PseudoCard:
     distance: float
     picture: npt.NDArray[np.uint8] | None
     doubts: tuple[str, ...]
+    neighbour_city: str = ""
+    neighbour_picture: npt.NDArray[np.uint8] | None = None
+    drawn: tuple[Drawn, ...] = ()
+    told: str = ""
 
 
 def audit_page(
@@ -88,8 +105,14 @@ def _card(shown: PseudoCard) -> str:
     low, high = _INNER
     ring = np.array([[low, low], [high, low], [high, high], [low, high]])
     words = (
-        f"{shown.city} {shown.cell} · confidence {shown.confidence:.2f} · nearest label "
-        f"{LCZ[shown.neighbour - 1].label} · votes {shown.votes:.2f} · distance "
-        f"{shown.distance:.2f}"
+        f"{shown.city} {shown.cell} · confidence {shown.confidence:.2f} · votes "
+        f"{shown.votes:.2f} · distance {shown.distance:.2f}"
     )
-    return card(shown.code, shown.picture, (ring,), words, shown.doubts)
+    if shown.told:
+        words += f" · {shown.told}"
+    nearest = f"nearest label: {LCZ[shown.neighbour - 1].label}"
+    if shown.neighbour_city:
+        nearest += f", {shown.neighbour_city}"
+    lines = [(_LINES[k % len(_LINES)], one.rings) for k, one in enumerate(shown.drawn)]
+    beside = Beside(shown.neighbour, shown.neighbour_picture, (ring,), nearest)
+    return card(shown.code, shown.picture, (ring,), words, shown.doubts, lines, beside)

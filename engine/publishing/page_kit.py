@@ -6,6 +6,7 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import matplotlib.image
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 
-__all__ = ["card", "class_name", "page", "picture_of"]
+__all__ = ["Beside", "card", "class_name", "page", "picture_of"]
 
 _MOST = 240  # pixels of a picture's side: a file of hundreds of cards should still open
 _STYLE = """
@@ -27,6 +28,8 @@ td:first-child, th:first-child { text-align: left; }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem; }
 .card { border: 1px solid #ddd; border-radius: 6px; padding: .6rem; }
 .card svg { width: 100%; display: block; background: #f3f3f0; border-radius: 4px; }
+.pair { display: grid; grid-template-columns: 3fr 2fr; gap: .4rem; align-items: start; }
+.pair figure { margin: 0; line-height: 1.2; }
 .card small { color: #666; } .doubt { color: #a33; display: block; }
 """
 
@@ -59,12 +62,23 @@ def picture_of(pixels: npt.NDArray[np.uint8]) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
+class Beside(NamedTuple):
+    """What a card is to be compared with: a smaller picture, as of `card`, with a line below."""
+
+    code: int
+    picture: npt.NDArray[np.uint8] | None
+    rings: Sequence[npt.NDArray[np.float64]]
+    words: str
+
+
 def card(
     code: int,
     picture: npt.NDArray[np.uint8] | None,
     rings: Sequence[npt.NDArray[np.float64]],
     words: str,
     doubts: Sequence[str] = (),
+    lines: Sequence[tuple[str, Sequence[npt.NDArray[np.float64]]]] = (),
+    beside: Beside | None = None,
 ) -> str:
     """A card, HTML.
 
@@ -75,7 +89,28 @@ def card(
     rings : of the outline, (x, y) in the picture's frame, 0 to 1, y downward.
     words : below the class; escaped here.
     doubts : what a reviewer should look at.
+    lines : colour (#rrggbb) and rings of what else is drawn.
+    beside : what it is to be compared with.
     """
+    told = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in doubts)
+    shown = _picture(code, picture, rings, lines)
+    if beside is not None:
+        small = _picture(beside.code, beside.picture, beside.rings)
+        words_ = html.escape(beside.words)
+        shown = f"<div class=pair>{shown}<figure>{small}<small>{words_}</small></figure></div>"
+    return (
+        f"<div class=card>{shown}{class_name(code)}<br>"
+        f"<small>{html.escape(words)}</small>{told}</div>"
+    )
+
+
+def _picture(
+    code: int,
+    picture: npt.NDArray[np.uint8] | None,
+    rings: Sequence[npt.NDArray[np.float64]],
+    lines: Sequence[tuple[str, Sequence[npt.NDArray[np.float64]]]] = (),
+) -> str:
+    """A picture with its outline in its class's colour over what else is drawn, SVG."""
     image = ""
     if picture is not None:
         thin = -(-picture.shape[0] // _MOST)
@@ -83,16 +118,17 @@ def card(
             f"<image href='{picture_of(picture[::thin, ::thin])}' width=100 height=100 "
             "preserveAspectRatio=none style='image-rendering:pixelated'/>"
         )
-    path = " ".join(
-        "M" + " L".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in ring) + "Z" for ring in rings
-    )
-    colour = LCZ[code - 1].colour
-    lines = "".join(
+    paths = [(_path(some), colour, 1.0) for colour, some in lines]
+    outline = _path(rings)
+    paths += [(outline, "#fff", 2.2), (outline, f"#{LCZ[code - 1].colour}", 1.2)]
+    drawn = "".join(
         f"<path d='{path}' fill=none stroke='{stroke}' stroke-width={width} />"
-        for stroke, width in (("#fff", 2.2), (f"#{colour}", 1.2))
+        for path, stroke, width in paths
     )
-    told = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in doubts)
-    return (
-        f"<div class=card><svg viewBox='0 0 100 100'>{image}{lines}</svg>{class_name(code)}<br>"
-        f"<small>{html.escape(words)}</small>{told}</div>"
+    return f"<svg viewBox='0 0 100 100'>{image}{drawn}</svg>"
+
+
+def _path(rings: Sequence[npt.NDArray[np.float64]]) -> str:
+    return " ".join(
+        "M" + " L".join(f"{100 * x:.2f},{100 * y:.2f}" for x, y in ring) + "Z" for ring in rings
     )

@@ -34,11 +34,18 @@ class PatchLabels(Strict):
     within: PathText | None = Field(None, description="raster; only cells where it is not 0")
     place: str | None = Field(None, description="name of the place; by default the recipe's")
     most: int | None = Field(None, gt=0, description="at most so many patches, rare classes first")
+    pseudo: PathText | None = Field(
+        None,
+        description="pseudo-labels that lie here (`natmap propagate`): they train, by their "
+        "confidence, and never validate or test",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> PatchLabels:
-        if (self.areas is None) == (self.raster is None):
+        if self.areas is not None and self.raster is not None:
             raise ValueError("give areas or raster, one of the two")
+        if self.areas is None and self.raster is None and self.pseudo is None:
+            raise ValueError("give areas or raster, or pseudo where nobody has labelled")
         if self.within is not None and self.raster is None:
             raise ValueError("within goes with raster")
         if self.field is not None and self.areas is None:
@@ -264,6 +271,11 @@ class ClassifierRecipe(TrainingRecipe):
         require_order(self.model.bands)
         if self.model.architecture == "gcn" and any(map(is_ground, self.model.bands)):
             raise ValueError("model.bands: a graph network looks at instances, not at features")
+        pseudo = any(label.pseudo is not None for label in self.labels)
+        if self.model.architecture == "gcn" and pseudo:
+            raise ValueError("labels: pseudo-labels train networks of patches, forests and a unet")
+        if pseudo and all(label.areas is label.raster is None for label in self.labels):
+            raise ValueError("labels: pseudo-labels alone leave nothing to validate on")
         if not self.labels and any(map(is_ground, self.model.bands)):
             raise ValueError("model.bands: an imported set of patches has no features")
         return self

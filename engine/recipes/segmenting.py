@@ -79,10 +79,13 @@ class SceneChoice(Strict):
     seed: int = Field(0, ge=0)
 
 
+_RESNET50 = ("ugsnet", "pspnet", "upernet")  # whose encoder it is
+
+
 class SegmenterWanted(Strict):
     """What is trained."""
 
-    architecture: Literal["ugsnet", "unet"] = "ugsnet"
+    architecture: Literal["ugsnet", "unet", "segnet", "pspnet", "upernet", "bisenet"] = "ugsnet"
     size: Literal["published", "small"] = Field(
         "published", description="small: a quarter of the width, for CPUs"
     )
@@ -111,8 +114,8 @@ class SegmenterWanted(Strict):
             object.__setattr__(self, "parameters", {"width": 16, **self.parameters})
         if self.start is not None and self.imagenet is not None:
             raise ValueError("start and imagenet: one of the two")
-        if self.imagenet is not None and self.architecture != "ugsnet":
-            raise ValueError("imagenet goes with architecture: ugsnet")
+        if self.imagenet is not None and self.architecture not in _RESNET50:
+            raise ValueError(f"imagenet goes with architecture: {', '.join(_RESNET50)}")
         return self
 
 

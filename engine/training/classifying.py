@@ -91,10 +91,14 @@ class PatchTask(Task):
         return measure(name, parameters, bands, len(LCZ), self.patches.patch)
 
     def _split(self, context: int) -> dict[str, Batches]:
-        found = {}
+        found, weights = {}, self.patches.weights
         for k, name in enumerate(SPLITS):
             where = np.flatnonzero(self.patches.split == k)
-            found[name] = Batches(self.patches.take(where, context), self.patches.y[where])
+            found[name] = Batches(
+                self.patches.take(where, context),
+                self.patches.y[where],
+                None if weights is None else weights[where],
+            )
         return found
 
     def _standardise(self, x: npt.NDArray[Any]) -> dict[str, Any]:
@@ -132,12 +136,17 @@ class PatchTask(Task):
             licence=recipe.model.licence,
             attribution=recipe.model.attribution,
             citation=recipe.model.citation,
-            provenance=recipe.model.description or f"trained on {count} patches of {places}",
+            provenance=recipe.model.description
+            or f"trained on {count} patches of {places}{self._guessed()}",
             weights=f"{recipe.name}.safetensors",
             sha256="0" * 64,
             folder=self.folder,
         )
         return card.model_copy(update=form | self._standardise(x))
+
+    def _guessed(self) -> str:
+        count = int((self.patches.pseudo & self.taught).sum())
+        return f", {count} of them pseudo-labels" if count else ""
 
     @property
     def size(self) -> str:
@@ -221,9 +230,24 @@ class PatchTask(Task):
                 "sha256": hashlib.sha256(np.ascontiguousarray(part.x).data).hexdigest(),
             }
 
+        patches = self.patches
+        guessed = patches.pseudo & self.taught
+        counts = np.bincount(patches.y[guessed], minlength=18)
+        weights = patches.weights
+        pseudo = (
+            None
+            if weights is None
+            else {
+                "count": int(guessed.sum()),
+                "left_out": int((patches.pseudo & ~self.taught).sum()),
+                "weight": round(float(weights[guessed].sum()), 3),
+                "classes": {str(c.code): int(counts[c.code]) for c in LCZ},
+            }
+        )
         return {
-            "places": [vars(place) for place in self.patches.places],
+            "places": [vars(place) for place in patches.places],
             "patches": {name: count(part) for name, part in self.parts.items()},
+            "pseudo_labels": pseudo,
         }
 
 
@@ -313,13 +337,14 @@ class ForestTask(PatchTask):
         seed, train = self.settings.seed, self.parts["train"]
         if count := self.recipe.training.bootstraps:
             hear.tell(f"judging by {count} splits of the training areas")
-            self.repeats = repeat(self.patches, self.card, count, seed=seed, **self.choice)
-        grown = grow(train.x, train.y, self.card, seed=seed, **self.choice)
+            labels = self.patches.only(np.flatnonzero(~self.patches.pseudo))
+            self.repeats = repeat(labels, self.card, count, seed=seed, **self.choice)
+        grown = grow(train.x, train.y, self.card, train.weights, seed=seed, **self.choice)
         if self.whole:
             hear.tell(f"growing the final forest on all {len(self.patches)} patches")
             self.judged, patches = grown, self.patches
             every = patches.take(np.arange(len(patches)))
-            grown = grow(every, patches.y, self.card, seed=seed, **self.choice)
+            grown = grow(every, patches.y, self.card, patches.weights, seed=seed, **self.choice)
         card = self.card.model_copy(update={"parameters": grown.parameters})
         return card, Fitted(grown.weights, 0, ())
 

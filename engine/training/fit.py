@@ -32,11 +32,12 @@ class Batches:
     """Labelled examples in memory: y codes 1 to 17.
 
     x are stored patches, uint16 (n, band, y, x), of published vectors float32; or packed graphs,
-    float16 (n, 50, 5).
+    float16 (n, 50, 5). weights float32 (n,) are what the loss of each counts; None: all alike.
     """
 
     x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32] | None = None
 
 
 def statistics(
@@ -174,7 +175,13 @@ class _Classify(Lesson):
         y = fabric.to_device(torch.from_numpy(self.position[self.train.y[picked]]))
         shares = None if self.shares is None else fabric.to_device(self.shares)
         logits = model(x)[0]
-        loss = nn.functional.nll_loss(_log(logits, self.card), y, shares)
+        if self.train.weights is None:
+            loss = nn.functional.nll_loss(_log(logits, self.card), y, shares)
+        else:
+            counts = fabric.to_device(torch.from_numpy(self.train.weights[picked]))
+            counts = counts if shares is None else counts * shares[y]
+            losses = nn.functional.nll_loss(_log(logits, self.card), y, reduction="none")
+            loss = (counts * losses).sum() / counts.sum()
         if self.settings.l2:
             loss = loss + self.settings.l2 * squares(model)
         return Learned(loss, float((logits.argmax(1) == y).sum()), len(y))
@@ -191,7 +198,8 @@ class _Classify(Lesson):
         return entry.validation_accuracy
 
     def data(self) -> Sequence[npt.NDArray[Any]]:
-        return self.train.x, self.train.y, self.validation.x, self.validation.y
+        weights = () if self.train.weights is None else (self.train.weights,)
+        return self.train.x, self.train.y, self.validation.x, self.validation.y, *weights
 
     def exhausted(self, history: Sequence[Epoch]) -> bool:
         if not history:

@@ -88,6 +88,7 @@ def grow(
     x: npt.NDArray[Any],
     y: npt.NDArray[np.uint8],
     card: ModelCard,
+    weights: npt.NDArray[np.float32] | None = None,
     *,
     statistics: Literal["mean", "mean-std"] = "mean-std",
     side: int = 10,
@@ -105,6 +106,7 @@ def grow(
     x : uint16 (n, band, y, x), stored convention; or float32, published vectors
     y : codes
     card : bands and classes; a forest takes reflectance, not standardised.
+    weights : float32 (n,), what each patch counts; None: all alike.
     statistics, side : see `patch_features`.
     trees : int
     balanced : weigh classes by one over their counts.
@@ -113,9 +115,9 @@ def grow(
     forest = plant(trees, balanced, seed)
     features = features_of(x, card, statistics, side)
     columns = varied(features)
-    forest.fit(features[:, columns], y)
+    forest.fit(features[:, columns], y, weights)
     column = [card.classes.index(int(code)) for code in forest.classes_]
-    shape, weights = arrays_of(forest, column, len(card.classes), columns)
+    shape, arrays = arrays_of(forest, column, len(card.classes), columns)
     parameters: dict[str, Any] = {**shape, "statistics": statistics, "side": side}
     if card.ranges:
         parameters["masks"] = list(masks_of(card))
@@ -123,7 +125,7 @@ def grow(
         parameters["indices"] = False
     if card.fill:
         parameters["fill"] = card.fill
-    return Grown(parameters, weights)
+    return Grown(parameters, arrays)
 
 
 def arrays_of(

@@ -54,7 +54,7 @@ def green_loss(found: Trained, mask: Tensor) -> Tensor:
     return loss
 
 
-def cover_loss(found: Trained, mask: Tensor) -> Tensor:
+def cover_loss(found: Trained, mask: Tensor, weight: Tensor | None = None) -> Tensor:
     """Dice of the classes that a batch shows, their mean, plus cross-entropy.
 
     The entropy is of the points of a point head; without one of every pixel.
@@ -63,24 +63,33 @@ def cover_loss(found: Trained, mask: Tensor) -> Tensor:
     ----------
     found : of a network in training.
     mask : float (n, y, x), positions of classes; NaN is not looked at.
+    weight : float (n, y, x), what each pixel counts, in both; None: all alike. Of a network
+        without a point head alone.
     """
     wide = functional.interpolate(
         found.coarse, mask.shape[-2:], mode="bilinear", align_corners=False
     )
     known = ~mask.isnan()
+    counts = known.to(wide.dtype) if weight is None else torch.where(known, weight, 0.0)
     label = torch.where(known, mask, -100).round().long()
-    p = wide.softmax(dim=1) * known[:, None]
-    y = functional.one_hot(label.clamp(min=0), wide.shape[1]).movedim(-1, 1) * known[:, None]
-    both, total = (p * y).sum(dim=(0, 2, 3)), (p + y).sum(dim=(0, 2, 3))
-    shown = y.sum(dim=(0, 2, 3)) > 0
+    p = wide.softmax(dim=1) * counts[:, None]
+    y = functional.one_hot(label.clamp(min=0), wide.shape[1]).movedim(-1, 1)
+    both, weighed = (p * y).sum(dim=(0, 2, 3)), (y * counts[:, None]).sum(dim=(0, 2, 3))
+    total, shown = p.sum(dim=(0, 2, 3)) + weighed, weighed > 0
     loss = wide.sum() * 0.0
     if shown.any():
         loss = loss + (1 - (2 * both + 1) / (total + 1))[shown].mean()
     if found.rend is not None and found.points is not None:
+        assert weight is None, "points have no weights"
         truth = sample(mask[:, None], found.points, "nearest")[:, 0]
         at = torch.where(truth.isnan(), -100, truth.round()).long()
         return loss + functional.cross_entropy(found.rend, at) if (at >= 0).any() else loss
-    return loss + functional.cross_entropy(wide, label) if known.any() else loss
+    if not known.any():
+        return loss
+    if weight is None:
+        return loss + functional.cross_entropy(wide, label)
+    losses = functional.cross_entropy(wide, label, reduction="none")  # 0 where not looked at
+    return loss + (counts * losses).sum() / counts.sum().clamp(min=1e-9)
 
 
 class AdaptStep(NamedTuple):

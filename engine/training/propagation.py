@@ -12,36 +12,29 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from engine.datasets.embedded import Embedded, open_embedded, require_one_embedding
-from engine.datasets.pictures import StoredImage
 from engine.datasets.pseudo_labels import LABELS
 from engine.errors import LabelError
 from engine.features.osm import OsmSource
 from engine.files import whole_folder, write_whole
 from engine.legend import LCZ
-from engine.products.embedding import embedding_of
-from engine.products.registry import load_recipe
 from engine.propagation.features import Pooled, moments_of, taken
 from engine.propagation.guards import cap_pool
-from engine.propagation.heads import KnnHead, LogisticHead
+from engine.propagation.heads import LogisticHead
 from engine.propagation.pool import standard_of
 from engine.propagation.propagate import DEFAULT, NOTES, propagate
 from engine.propagation.pseudo import Cells, Labels, Report
 from engine.propagation.selection import Settings
 from engine.propagation.tuning import Tuned, logistic_candidates, tune
-from engine.publishing.audit_page import PseudoCard, audit_page
+from engine.publishing.audit_page import audit_page
 from engine.recipes.propagating import PropagationRecipe
 from engine.runs.tables import add
-from engine.store.location import location_of
-from engine.training.pseudo_table import corner_of, in_one_table, owners_of, write_parquet
+from engine.training.audit_cards import APART, audit_cards
+from engine.training.pseudo_table import in_one_table, write_parquet
 
 __all__ = ["LABELS", "Made", "propagate_labels"]
 
-_APART = 1e9  # metres between cities, so that their own guards never meet
-_SHOWN = 6  # pseudo-labels of a class and city on the page
-_UNSURE = 0.5  # share of votes below which a pseudo-label is to be looked at
 _REPORT, _PAGE = "report.json", "audit.html"
 
 
@@ -110,7 +103,7 @@ def propagate_labels(
         write_parquet(in_one_table(found.table, cities), cities, folder / LABELS)
         told = _told(recipe, cities, settings, tuned, report)
         write_whole(folder / _REPORT, json.dumps(told, indent=1) + "\n")
-        cards = _cards(recipe, base, cities, pool, found.table)
+        cards = audit_cards(recipe, base, cities, (pool.labels, pool.features), found.table)
         write_whole(
             folder / _PAGE,
             audit_page(
@@ -182,7 +175,7 @@ def _together(cities: Sequence[Embedded], recipe: PropagationRecipe) -> _Pool:
     labelled = np.zeros(len(features), bool)
     first = 0
     for k, city in enumerate(cities):
-        apart = np.array([k * _APART, 0.0])
+        apart = np.array([k * APART, 0.0])
         place, code = city.labelled()
         labelled[first + place] = True
         there = city.there[place]
@@ -315,62 +308,3 @@ def _terms(cities: Sequence[Embedded]) -> list[str]:
     sources = [city.source for city in cities if city.source is not None]
     origins = [origin for source in sources for origin in source.origins]
     return sorted({f"cells of source osm: {o.attribution}, licence {o.licence}" for o in origins})
-
-
-def _cards(
-    recipe: PropagationRecipe,
-    base: Path,
-    cities: Sequence[Embedded],
-    pool: _Pool,
-    table: pa.Table,
-) -> list[PseudoCard]:
-    """Some pseudo-labels of each class and city, drawn by chance, with pictures."""
-    rows = np.flatnonzero(np.array(table["source"].to_pylist()) == "pseudo")
-    if not len(rows):
-        return []
-    ids, codes = table["cell"].to_numpy(), table["code"].to_numpy()
-    number, place = owners_of(cities, ids)
-    rng = np.random.default_rng(recipe.seed)
-    picked: list[int] = []
-    for city in range(len(cities)):
-        for code in np.unique(codes[rows]).tolist():
-            mine = rows[(number[rows] == city) & (codes[rows] == code)]
-            picked += rng.permutation(mine)[:_SHOWN].tolist()
-    scorer = KnnHead(1).fit(pool.labels.features, pool.labels.codes)
-    nearest = scorer.predict(pool.features[ids[picked]])
-    images = [_image(entry.recipe, base) for entry in recipe.cities]
-    found = []
-    for row, neighbour in zip(picked, nearest.tolist(), strict=True):
-        city, code = cities[number[row]], int(codes[row])
-        west, north = corner_of(city, *divmod(int(city.ids[place[row]]), city.cells.shape[1]))
-        image, half = images[number[row]], city.side / 2
-        around = west - half, north + half, 2 * city.side
-        votes = float(table["votes"][row].as_py()[code - 1])
-        doubts = []
-        if neighbour != code:
-            doubts.append(f"the nearest label is {LCZ[neighbour - 1].label}")
-        if votes < _UNSURE:
-            doubts.append("few of the nearest labels agree")
-        found.append(
-            PseudoCard(
-                city.name,
-                int(city.ids[place[row]]),
-                code,
-                float(table["confidence"][row].as_py()),
-                neighbour,
-                votes,
-                float(table["distance"][row].as_py()),
-                None if image is None else image.picture(around),
-                tuple(doubts),
-            )
-        )
-    return found
-
-
-def _image(recipe: str, base: Path) -> StoredImage | None:
-    path = base / recipe
-    place = location_of(embedding_of(load_recipe(path)).store, path.parent)
-    try:
-        return StoredImage(place, "natmap embed")
-    except LabelError:
-        return None  # an embedding of somebody else's has no composite

@@ -43,13 +43,16 @@ class Chips:
     x : uint8 (n, band, side, side), or uint16 of composites
     y : uint8 (n, side, side): codes of classes, 255 unknown.
     seen : bool (n, side, side), where x has data; None: everywhere.
-    weights : float64 (n,), how often each is drawn in an epoch, above 0; None: once.
+    weights : float32 (n, side, side), what the loss of each pixel counts; None: all alike. Of
+        several classes alone.
+    often : float64 (n,), how often each is drawn in an epoch, above 0; None: once.
     """
 
     x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_] | None = None
-    weights: npt.NDArray[np.float64] | None = None
+    weights: npt.NDArray[np.float32] | None = None
+    often: npt.NDArray[np.float64] | None = None
 
     def prepare(
         self, where: slice | npt.NDArray[np.int64], card: ModelCard
@@ -106,7 +109,7 @@ def augment(x: Tensor, mask: Tensor, draws: npt.NDArray[np.float64]) -> tuple[Te
 
     Parameters
     ----------
-    x : (n, band, side, side); `mask` (n, side, side), NaN unknown.
+    x : (n, band, side, side); `mask` (n, side, side), NaN unknown, or several (n, k, side, side).
     draws : (n, 4) in [0, 1): scale 0.75 to 1.25, shift in y and x where it was enlarged, symmetry.
 
     Returns
@@ -126,13 +129,14 @@ def augment(x: Tensor, mask: Tensor, draws: npt.NDArray[np.float64]) -> tuple[Te
             values, grid, mode=mode, padding_mode="reflection", align_corners=False
         )
 
-    moved, label = take(x, "bilinear"), take(mask[:, None], "nearest")
+    several = mask if mask.ndim == 4 else mask[:, None]
+    moved, label = take(x, "bilinear"), take(several, "nearest")
     symmetry = (8 * draws[:, 3]).astype(int)
     for k in range(len(x)):
         for values in (moved, label):
             turned = torch.rot90(values[k], int(symmetry[k]) % 4, (1, 2))
             values[k] = turned.flip(2) if symmetry[k] >= 4 else turned
-    return moved, label[:, 0]
+    return moved, label.reshape(mask.shape)
 
 
 def fit_segmenter(
@@ -187,28 +191,34 @@ class _Segment(Lesson):
         settings, count = self.settings, len(self.train.x)
         rng = np.random.default_rng([settings.seed, number])
         rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
-        weights = self.train.weights
-        if weights is None:
+        often = self.train.often
+        if often is None:
             order = rng.permutation(count)
         else:  # as many as there are, rare scenes' more than once
-            order = rng.choice(count, count, p=weights / weights.sum())
+            order = rng.choice(count, count, p=often / often.sum())
         return rate, order, rng.random((count, 4))
 
     def batch(
         self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
     ) -> Learned:
         x, mask = self.train.prepare(picked, self.card)
+        weight = None
+        if self.train.weights is not None:
+            mask = torch.stack([mask, torch.from_numpy(self.train.weights[picked])], dim=1)
         if self.settings.augment:
             x, mask = augment(x, mask, drawn)
         x = fabric.to_device(x.contiguous(memory_format=torch.channels_last))
         mask = fabric.to_device(mask)
+        if self.train.weights is not None:
+            mask, weight = mask[:, 0], mask[:, 1]
         found = model(x)
         size = found.coarse.shape[-2:]
         small = functional.interpolate(mask[:, None], size, mode="nearest")[:, 0]
         known = ~small.isnan()
         right = float((found.coarse.argmax(1) == small)[known].sum())
-        loss = cover_loss if self.card.several else green_loss
-        return Learned(loss(found, mask), right, float(known.sum()))
+        several = self.card.several
+        loss = cover_loss(found, mask, weight) if several else green_loss(found, mask)
+        return Learned(loss, right, float(known.sum()))
 
     def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
         counts, loss = count_pixels(network, fabric, self.card, self.validation)
@@ -221,7 +231,7 @@ class _Segment(Lesson):
     def data(self) -> Sequence[npt.NDArray[Any]]:
         both = self.train, self.validation
         seen = [part.seen for part in both if part.seen is not None]
-        weights = [] if self.train.weights is None else [self.train.weights]
+        weights = [w for w in (self.train.weights, self.train.often) if w is not None]
         return [*(values for part in both for values in (part.x, part.y)), *seen, *weights]
 
 

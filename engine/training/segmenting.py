@@ -61,7 +61,7 @@ class SegmenterTask(Task):
         self.scenes: dict[str, Any] | None = None
         if recipe.scenes is not None and recipe.scenes.balance:
             weights, self.scenes = balance_chips(recipe, self.chips, hear.tell)
-            self.parts["train"] = replace(self.parts["train"], weights=weights)
+            self.parts["train"] = replace(self.parts["train"], often=weights)
 
     @property
     def size(self) -> str:

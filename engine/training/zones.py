@@ -70,8 +70,9 @@ class ZoneTask(PatchTask):
         """A split's patches with the labels of their pixels."""
         x = self.parts[name].x
         seen: npt.NDArray[np.bool_] = np.asarray((x > 0).all(axis=1))
-        y = paint_labels(self.patches, np.flatnonzero(self.patches.split == SPLITS.index(name)))
-        return Chips(x, np.where(seen, y, UNKNOWN).astype(np.uint8), seen)
+        where = np.flatnonzero(self.patches.split == SPLITS.index(name))
+        y, weights = paint_labels(self.patches, where)
+        return Chips(x, np.where(seen, y, UNKNOWN).astype(np.uint8), seen, weights)
 
     def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
         training = self.recipe.training

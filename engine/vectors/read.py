@@ -22,7 +22,7 @@ from engine.vectors.geojson import parse_geojson
 from engine.vectors.kml import parse_kml
 from engine.vectors.layers import Layer, Vectors
 
-__all__ = ["FORMS", "file_of", "files_of", "read_vectors"]
+__all__ = ["FORMS", "file_of", "files_of", "form_of", "named_layer", "read_vectors"]
 
 FORMS = "GeoJSON, KML, KMZ, GeoPackage, FlatGeobuf or a shapefile, or a ZIP of these"
 
@@ -67,6 +67,11 @@ class _File(NamedTuple):
 def file_of(path: str | Path) -> Path:
     """The file of an address such as ``file.gpkg#layer``."""
     return _parted(Path(path))[0]
+
+
+def named_layer(path: str | Path) -> str | None:
+    """The layer that an address such as ``file.gpkg#layer`` names."""
+    return _parted(Path(path))[1]
 
 
 def files_of(path: str | Path) -> list[Path]:
@@ -153,7 +158,7 @@ def _opened(path: Path, refuse: type[NatmapError]) -> Iterator[_File]:
     """The file itself, or those that an archive holds."""
     with path.open("rb") as file:
         head = file.read(16)
-    if _form(head) != "ZIP":
+    if form_of(head) != "ZIP":
 
         def whole(most: int) -> bytes:
             with path.open("rb") as file:
@@ -204,7 +209,7 @@ def _is_litter(info: zipfile.ZipInfo) -> bool:
     return "__MACOSX" in parts or parts[-1].startswith("._")
 
 
-def _form(head: bytes) -> str:
+def form_of(head: bytes) -> str:
     """What a file is by its first bytes."""
     for magic, form in _MAGIC.items():
         if head.startswith(magic):
@@ -220,7 +225,7 @@ def _form(head: bytes) -> str:
 def _layers(
     file: _File, wanted: Callable[[str], bool], near: Near
 ) -> tuple[list[Layer], list[str]]:
-    form = _form(file.read(512))
+    form = form_of(file.read(512))
     name = Path(file.name).name
     if form in ("GeoJSON", "KML"):
         text = file.read(_MOST_BYTES + 1)

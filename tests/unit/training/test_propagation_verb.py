@@ -23,6 +23,7 @@ from engine.cli.app import app
 from engine.datasets.embedded import open_embedded
 from engine.errors import LabelError, NatmapError, RecipeError, StoreError
 from engine.recipes.propagating import EmbeddedCity, load_propagation_recipe
+from engine.training.audit_cards import audit_cards
 from engine.training.propagation import LABELS, propagate_labels
 from engine.training.pseudo_table import squares
 
@@ -143,6 +144,54 @@ def test_water_of_openstreetmap_labels_cells_that_nobody_did(cities: Path, tmp_p
     assert report["cities"][1]["openstreetmap"] is None
     page = (tmp_path / "out" / "audit.html").read_text()
     assert "© OpenStreetMap contributors, licence ODbL-1.0" in page
+
+
+def test_the_page_shows_what_openstreetmap_and_the_nearest_label_say(
+    cities: Path, tmp_path: Path
+) -> None:
+    """Canals cover .6 of each cell of every other column: too little to label, enough to doubt."""
+    side = SIDE * CELL
+    lake = Osm(bounds=(-900, -900, side + 900, side + 900), place=(CRS, 320_000.0, 5_120_000.0))
+    for col in range(1, SIDE, 2):
+        west, east = col * CELL, (col + 0.6) * CELL
+        lake.ring([(west, 0), (east, 0), (east, side), (west, side)], natural="water")
+    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    wanted["cities"][-1]["osm"] = {"path": str(lake.write(tmp_path, "lake.osm"))}
+    heard: list[Any] = []
+
+    def hear(*args: Any) -> list[Any]:
+        heard.extend(audit_cards(*args))
+        return heard
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.training.propagation.audit_cards", hear)
+        propagate_labels(load_propagation_recipe(wanted), base=cities)
+    frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
+    assert "osm" not in set(frame["source"])
+    shores = 0
+    for shown in heard:
+        if shown.city != "target":
+            assert (shown.told, shown.drawn) == ("", ())
+            continue
+        column, wet = shown.cell % SIDE, "OpenStreetMap has water on 60% of it"
+        on_lake = column % 2 == 1
+        shores += on_lake
+        assert shown.told == f"OpenStreetMap: {'water 60%' if on_lake else 'nothing'}"
+        assert (wet in shown.doubts) == (on_lake and shown.code != 17)
+        if on_lake:
+            (drawn,) = shown.drawn
+            xy = np.concatenate(drawn.rings)
+            np.testing.assert_allclose(xy[:, 0].min(), 0.25, atol=1e-3)  # the cell's western edge
+            np.testing.assert_allclose(xy[:, 0].max(), 0.25 + 0.6 / 2, atol=1e-3)
+        assert shown.neighbour_city in ("a", "b", "c")
+        assert shown.neighbour_picture is not None
+        assert any(d.startswith("the nearest label is") for d in shown.doubts) == (
+            shown.neighbour != shown.code
+        )
+    page = (tmp_path / "out" / "audit.html").read_text()
+    assert "nearest label: " in page
+    assert page.count("<svg") == 2 * page.count("class=card>")
+    assert shores
 
 
 def test_same_recipe_same_result_and_an_earlier_folder_is_replaced(

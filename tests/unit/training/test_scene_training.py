@@ -108,7 +108,7 @@ def test_an_epoch_draws_chips_by_their_weights(tmp_path: Path) -> None:
     x = rng.integers(0, 255, (n, 3, 32, 32)).astype(np.uint8)
     y = rng.integers(0, 2, (n, 32, 32)).astype(np.uint8)
     settings = SegmenterSettings(epochs=1, batch=4)
-    lesson = _Segment(card, settings, tmp_path, None, Chips(x, y, None, weights), Chips(x, y))
+    lesson = _Segment(card, settings, tmp_path, None, Chips(x, y, often=weights), Chips(x, y))
     drawn = np.concatenate([lesson.begin(number)[1] for number in range(20)])
     assert len(drawn) == 20 * n
     share = (drawn < 40).mean()
@@ -118,7 +118,7 @@ def test_an_epoch_draws_chips_by_their_weights(tmp_path: Path) -> None:
     assert sorted(plain.begin(0)[1].tolist()) == list(range(n))
     assert plain.key() != lesson.key()
     fitted = fit_segmenter(
-        card, Chips(x[:8], y[:8], None, weights[36:44]), Chips(x[:2], y[:2]), settings,
+        card, Chips(x[:8], y[:8], often=weights[36:44]), Chips(x[:2], y[:2]), settings,
         tmp_path / "fit", device="cpu",
     )  # fmt: skip
     assert len(fitted.history) == 1

@@ -62,7 +62,8 @@ def test_pixels_have_the_label_of_their_cell_alone() -> None:
     xy = np.stack([5_050 + 100.0 * (cells % 20), 9_050 + 100.0 * (cells // 20)], axis=1)
     found = patch_set(60, xy, places=2)
     where = np.flatnonzero(found.split == 0)
-    masks = paint_labels(found, where)
+    masks, weights = paint_labels(found, where)
+    assert weights is None
     assert masks.shape == (len(where), 64, 64)
     for mask, k in list(zip(masks, where, strict=True))[:12]:
         expected = np.full((64, 64), 255, np.uint8)
@@ -79,7 +80,7 @@ def test_pixels_have_the_label_of_their_cell_alone() -> None:
 
 def test_a_label_without_a_place_is_of_its_whole_patch() -> None:
     found = patch_set(8)
-    mask = paint_labels(found, np.arange(8))
+    mask, _ = paint_labels(found, np.arange(8))
     assert (mask[:, 16:48, 16:48] == found.y[:, None, None]).all()
     assert (mask != 255).sum() == 8 * 32 * 32
 
