@@ -27,7 +27,9 @@ def scenes(
     by: Annotated[
         str | None, typer.Option(help="labels, texture or both; by default both where there are")
     ] = None,
-    side: Annotated[int, typer.Option(help="of a patch cut from images, in pixels")] = 512,
+    side: Annotated[
+        int | None, typer.Option(help="of a patch cut from images, in pixels; by default 512")
+    ] = None,
     labels: Annotated[
         Path | None, typer.Option(help="folder of rasters of codes, named as the images")
     ] = None,
@@ -38,7 +40,7 @@ def scenes(
     bandwidth: Annotated[
         float | None, typer.Option(help="of mean shift; by default the finest that is stable")
     ] = None,
-    most: Annotated[int, typer.Option(help="patches that scenes are found in")] = 10_000,
+    most: Annotated[int, typer.Option(help="patches that scenes are found in")] = 5_000,
     repeats: Annotated[int, typer.Option(help="draws that stability is measured by")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of all drawing")] = 0,
 ) -> None:

@@ -29,6 +29,8 @@ __all__ = ["FILES", "Hit", "find"]
 
 FILES = ("similar.csv", "similar.png")
 
+_ALIKE = 1.05  # ratio of pixel sizes
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -80,12 +82,12 @@ def find(
     bands : numbers of red, green and blue in images, from 1.
     model : folder of a card whose features patches of a patch set are compared by.
     threads : they show in no figure.
-    tell : hears of what is missing in a store.
+    tell : hears of what is missing in a store, and of pixels of other sizes.
 
     Returns
     -------
-    The most alike first; of those as alike the first in the set. The one that is searched for is
-    left out where it is of the set.
+    The most alike first; of those as alike the first in the set. A patch that is named by its
+    number, or a place's own cell, is left out.
 
     Raises
     ------
@@ -121,9 +123,10 @@ def find(
         if out is not None:
             _write(Path(out), hits, None)
         return hits
-    cut = side if side is not None else 512 if image is None else min(image.rgb.shape[1:])
-    patches = open_place(Path(place), cut, bands=bands)
+    patches = _patches(Path(place), side, bands, image)
     require_side(patches)
+    if note := _of_other_pixels(patches, image):
+        tell(f"note: {note}")
     if image is None:
         _require_number(number, len(patches))
         block = patches.take(np.array([number]))
@@ -159,6 +162,26 @@ def _like(like: str, bands: Sequence[int] | None) -> tuple[int, Picture | None]:
         got=like,
         expected=f"an image ({', '.join(ENDINGS)}), or the number of a patch",
         remedy="of a store name longitude,latitude",
+    )
+
+
+def _patches(
+    place: Path, side: int | None, bands: Sequence[int] | None, image: Picture | None
+) -> Patches:
+    """Those to search; images are cut to the size of the one that is searched for."""
+    if side is None and image is not None and not (place / "zarr.json").is_file():
+        side = int(min(image.rgb.shape[1:]))
+    return open_place(place, side, bands=bands)
+
+
+def _of_other_pixels(patches: Patches, image: Picture | None) -> str:
+    """What to know where texture is of pixels of another size; empty where it is not."""
+    mine, its = patches.pixel, None if image is None else image.pixel
+    if mine is None or its is None or max(mine, its) < _ALIKE * min(mine, its):
+        return ""
+    return (
+        f"the image has pixels of {its:g} m, the patches of {mine:g} m: texture is of pixels, so "
+        "what looks alike may be of another size"
     )
 
 

@@ -96,6 +96,8 @@ class FramePatches:
             )
         self.at = np.array(at, np.float64)
         self.frame = np.array(frame, np.int64)
+        sizes = {frame.pixel for frame in self._files}
+        self.pixel = sizes.pop() if len(sizes) == 1 else None
         self.notes = (*_notes(self._files), *([_left(small)] if small else []))
 
     def __len__(self) -> int:
@@ -160,7 +162,7 @@ class Picture:
         frame = _Frame(path, bands)
         with _opened(path) as file:
             self.rgb, self.valid = frame.read(file, None)
-        self.name = path.name
+        self.name, self.pixel = path.name, frame.pixel
 
 
 def shown(rgb: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

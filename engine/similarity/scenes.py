@@ -29,6 +29,7 @@ FILES = ("patches.parquet", "scenes.png", "scenes.html", "scenes.json")
 """What is written; the last one says that all are there."""
 
 _SCHEMA = "natmap-scenes/1"
+_SIDE = 512
 _TOLD = 3  # classes of a scene that its words name
 
 
@@ -37,14 +38,14 @@ def scenes(
     out: str | Path | None = None,
     *,
     by: str | None = None,
-    side: int = 512,
+    side: int | None = None,
     labels: str | Path | None = None,
     bands: Sequence[int] | None = None,
     unknown: Sequence[int] = (),
     method: Method = "mean-shift",
     count: int | None = None,
     bandwidth: float | None = None,
-    most: int = 10_000,
+    most: int = 5_000,
     repeats: int = 5,
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
     seed: int = 0,
@@ -60,7 +61,7 @@ def scenes(
         distance, weight, split), ``scenes.json``, ``scenes.png`` and ``scenes.html``; by default
         nowhere.
     by : labels, texture or both; by default both where pixels have labels.
-    side : of a patch that is cut from images, in pixels.
+    side : of a patch that is cut from images, in pixels; by default 512. A set has its own.
     labels, bands, unknown : of images, as `engine.similarity.frames.FramePatches` takes them.
     method, count, bandwidth, most, repeats, seed : as `engine.similarity.grouping.Settings` has
         them.
@@ -104,7 +105,7 @@ def scenes(
 
 def open_place(
     path: Path,
-    side: int,
+    side: int | None,
     *,
     labels: str | Path | None = None,
     bands: Sequence[int] | None = None,
@@ -127,7 +128,15 @@ def open_place(
         folder = None if labels is None else Path(labels)
         if folder is not None and not folder.is_dir():
             raise LabelError("there is no such folder of labels", got=str(folder))
-        return FramePatches(path, side, labels=folder, bands=bands, unknown=unknown)
+        return FramePatches(
+            path, _SIDE if side is None else side, labels=folder, bands=bands, unknown=unknown
+        )
+    if side is not None and side != found.side:
+        raise LabelError(
+            "patches of a set are as they were cut",
+            got=f"{found.name}: {found.side} px; asked for {side}",
+            remedy="leave side out",
+        )
     if labels is not None or bands is not None or unknown:
         raise LabelError(
             "labels and bands of a set are its own",

@@ -58,6 +58,7 @@ class Patches(Protocol):
     at : float64 (n, 2), where in the frame: first row and column in pixels; of a set -y and x in
         metres of its CRS, NaN where nobody knows.
     at_pixels : whether it is rows and columns.
+    pixel : side of a pixel in metres; None: nobody knows, or several.
     split : uint8 (n,), as a set has it; None: it has none.
     notes : of what was left out.
     """
@@ -71,6 +72,7 @@ class Patches(Protocol):
     split: npt.NDArray[np.uint8] | None
     notes: tuple[str, ...]
     at_pixels: bool
+    pixel: float | None
 
     def __len__(self) -> int: ...
 
@@ -94,6 +96,7 @@ class _OfSet:
     split: npt.NDArray[np.uint8] | None
     notes: tuple[str, ...] = ()
     at_pixels = False
+    pixel: float | None
     _count: int
     _at_once: int
     _stored: bool  # reflectance as cubes keep it, or pixels of 8 bits
@@ -149,6 +152,7 @@ class ChipPatches(_OfSet):
 
     def __init__(self, chips: ChipSet, name: str) -> None:
         self.name, self._chips, self.side = name, chips, chips.side
+        self.pixel = chips.resolution if np.isfinite(chips.xy).all() else None
         _require(len(chips), chips.bands, name)
         self.labelled, self._at_once = True, _CHIPS
         self._stored = chips.x.dtype == np.uint16
@@ -174,6 +178,7 @@ class SetPatches(_OfSet):
 
     def __init__(self, found: PatchSet, name: str) -> None:
         self.name, self._set, self.side = name, found, found.patch
+        self.pixel = found.resolution
         if found.x.dtype.kind == "f":
             raise LabelError(
                 "the patches are published vectors, not pictures",

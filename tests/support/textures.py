@@ -53,13 +53,18 @@ def scenes(n: int, side: int = 48, seed: int = 0) -> tuple[ChipSet, np.ndarray]:
 
 
 def write_frame(
-    path: Path, bands: np.ndarray, west: float = 0.0, north: float = 0.0, crs: str | None = None
+    path: Path,
+    bands: np.ndarray,
+    west: float = 0.0,
+    north: float = 0.0,
+    crs: str | None = None,
+    metres: float = 1.0,
 ) -> Path:
-    """An image of (band, y, x) at 1 m."""
+    """An image of (band, y, x)."""
     count, height, width = bands.shape
     form = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
     if crs is not None:
-        form |= {"crs": crs, "transform": Affine(1, 0, west, 0, -1, north)}
+        form |= {"crs": crs, "transform": Affine(metres, 0, west, 0, -metres, north)}
     with rasterio.open(path, "w", driver="GTiff", **form) as file:
         file.write(bands)
     return path

@@ -138,6 +138,21 @@ def test_images_are_searched_with_a_table_and_a_sheet(tmp_path: Path) -> None:
     assert one == two
 
 
+def test_pixels_of_another_size_are_told_of(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for kind in range(2):
+        grey = np.repeat(texture(kind, 96, rng)[None], 3, 0)
+        write_frame(folder / f"{kind}.tif", grey, 500_000, 5e6, CRS)
+    told: list[str] = []
+    find(folder / "1.tif", folder, side=48, tell=told.append)
+    assert told == []
+    half = write_frame(tmp_path / "half.tif", grey, 500_000, 5e6, CRS, 0.5)
+    find(half, folder, side=48, tell=told.append)
+    assert "pixels of 0.5 m, the patches of 1 m" in told[0]
+
+
 def test_cells_of_an_embedding_are_ordered_by_their_angle(tmp_path: Path) -> None:
     embed(tmp_path, "city", 1, kind="float32")
     store = tmp_path / "city-store"

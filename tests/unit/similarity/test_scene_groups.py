@@ -161,7 +161,7 @@ def test_weights_go_by_the_root_of_the_size_up_to_ten() -> None:
         (Settings("both", bandwidth=-1.0), "no distance"),
         (Settings("both", bandwidth=float("nan")), "no distance"),
         (Settings("both", repeats=0), "too few draws"),
-        (Settings("both", bandwidth=1e-6), "no scenes at this bandwidth"),
+        (Settings("both", bandwidth=1e-6, repeats=1), "no scenes at this bandwidth"),
     ],
 )
 def test_settings_that_cannot_be_meant_are_refused(

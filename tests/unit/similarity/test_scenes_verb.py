@@ -228,6 +228,7 @@ def test_sets_that_will_not_do_are_refused(tmp_path: Path) -> None:
     refused(folder, "lack bands")
     write_chips(folder, chips)
     refused(folder, "labels and bands of a set are its own", bands=[1, 2, 3])
+    refused(folder, "as they were cut", side=64)
     write_chips(folder, replace(chips, x=np.full_like(chips.x, 9)))
     refused(folder, "of one colour")
     nobody = np.zeros(0, np.intp)
