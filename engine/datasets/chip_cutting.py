@@ -67,6 +67,10 @@ def cut_chips(
     if recipe.named:
         told.append([recipe.codes, recipe.silent])
     dealt = recipe.split.by == "frame"
+    if dealt and any(source.crs is None for source in sources):
+        raise LabelError(
+            "imported chips have no place to split blocks by", remedy="split.by: own, or place"
+        )
     if dealt and recipe.scenes is not None:
         told.append(recipe.scenes.model_dump(exclude={"balance"}))
     text = json.dumps(told)

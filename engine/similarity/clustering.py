@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import KMeans, MeanShift, estimate_bandwidth
+from sklearn.cluster import KMeans, estimate_bandwidth
 from threadpoolctl import threadpool_limits
 
 from engine.jit import compiled
@@ -40,6 +40,7 @@ FAR = 2.0
 
 _FEWEST = 5  # patches of a bin that begins a search for a mode
 _SEEDS = 500  # where no bin holds so many
+_STEPS, _STILL = 300, 1e-3  # of a search; bandwidths by which a mode moves no more
 _LOOKED_AT = 2000  # patches whose neighbours tell a bandwidth
 
 Points = npt.NDArray[np.float64]
@@ -98,7 +99,9 @@ def bandwidth_of(points: Points, quantile: float) -> float:
 
 def mean_shift(points: Points, bandwidth: float) -> Modes:
     """Modes of the density of some patches, by a flat kernel from bins that hold five or more; from
-    all bins where none does. A mode has five patches in its kernel at least.
+    the fullest bins where none does. A mode has five patches in its kernel at least.
+
+    scikit-learn's asks a search of neighbours for each step of each seed: 10 to 20 times as long.
 
     Parameters
     ----------
@@ -109,18 +112,55 @@ def mean_shift(points: Points, bandwidth: float) -> Modes:
     -------
     Modes; none where no five patches are so near to each other.
     """
-    seeds = _seeds(points, bandwidth)
-    centres = np.zeros((0, points.shape[1]))
-    with threadpool_limits(1):
-        try:
-            centres = MeanShift(bandwidth=bandwidth, seeds=seeds).fit(points).cluster_centers_
-        except ValueError as error:  # bins whose middle has nobody near
-            if "No point was within bandwidth" not in str(error):
-                raise
-    centres = np.ascontiguousarray(centres, np.float64)
+    points = np.ascontiguousarray(points)
+    centres = _seeds(points, bandwidth)
     held = np.zeros(len(centres), np.int64)
-    _count_within(np.ascontiguousarray(points), centres, bandwidth, held)
-    return Modes(centres[held >= _FEWEST], FAR * bandwidth)
+    _climb(points, centres, bandwidth, held)
+    order = np.lexsort((*centres.T[::-1], -held))
+    order = order[held[order] >= _FEWEST]
+    kept: list[int] = []
+    for k in order.tolist():  # the fullest first; what lies in its kernel is the same mode
+        apart = np.sqrt(((centres[kept] - centres[k]) ** 2).sum(axis=1))
+        if not (apart <= bandwidth).any():
+            kept.append(k)
+    return Modes(centres[kept], FAR * bandwidth)
+
+
+@compiled
+def _climb(points: Any, centres: Any, radius: float, held: Any) -> None:
+    """Move each centre to the mean of the points within a radius until it stands still.
+
+    Parameters
+    ----------
+    points : float64 (n, components)
+    centres : float64 (m, components), moved.
+    radius : of the kernel.
+    held : int64 (m,), to fill: how many points lie in the kernel in the end.
+    """
+    mean = np.empty(points.shape[1])
+    for k in range(len(centres)):
+        for _ in range(_STEPS):
+            mean[:] = 0.0
+            count = 0
+            for i in range(len(points)):
+                total = 0.0
+                for j in range(points.shape[1]):
+                    step = points[i, j] - centres[k, j]
+                    total += step * step
+                if total <= radius * radius:
+                    count += 1
+                    for j in range(points.shape[1]):
+                        mean[j] += points[i, j]
+            held[k] = count
+            if count == 0:
+                break
+            moved = 0.0
+            for j in range(points.shape[1]):
+                step = mean[j] / count - centres[k, j]
+                moved += step * step
+                centres[k, j] += step
+            if moved <= (_STILL * radius) ** 2:
+                break
 
 
 def _seeds(points: Points, bandwidth: float) -> Points:
@@ -197,18 +237,6 @@ def nearest(points: Any, centres: Any, which: Any, distance: Any) -> None:
             if total < best:
                 best, which[i] = total, k
         distance[i] = np.sqrt(best)
-
-
-@compiled
-def _count_within(points: Any, centres: Any, radius: float, count: Any) -> None:
-    """How many points lie within a radius of each centre, into `count` int64 (centres,)."""
-    for k in range(len(centres)):
-        for i in range(len(points)):
-            total = 0.0
-            for j in range(points.shape[1]):
-                step = points[i, j] - centres[k, j]
-                total += step * step
-            count[k] += total <= radius * radius
 
 
 def numbered(points: Points, modes: Modes) -> Modes:

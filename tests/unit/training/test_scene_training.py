@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from support.cards import write_segmenter
 from support.textures import scenes as known
+from support.textures import texture, write_frame
 
 from engine.datasets.chip_splits import split_chips
 from engine.datasets.chips import ChipSet
@@ -21,6 +22,7 @@ from engine.recipes.segmenting import SegmenterRecipe
 from engine.similarity.grouping import balance
 from engine.training.scenes import balance_chips, scenes_of_places
 from engine.training.segmenters import Chips, SegmenterSettings, _Segment, fit_segmenter
+from engine.training.train import train
 
 UTM = "EPSG:32633"
 
@@ -128,3 +130,31 @@ def test_a_split_by_frame_needs_scenes() -> None:
     with pytest.raises(RecipeError, match=r"needs scenes to deal blocks out by"):
         recipe(scenes=None)
     assert recipe(split={"by": "block"}, scenes=None).scenes is None
+
+
+def test_a_training_says_what_scenes_it_was_balanced_by(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 28), ("val", 2), ("test", 2)):
+        for kind in ("images", "labels"):
+            (tmp_path / "set" / split / kind).mkdir(parents=True)
+        for k in range(count):
+            grey = texture(0 if k % 4 else 1, 48, rng)
+            mask = np.full((1, 48, 48), 255 * (k % 4 > 0), np.uint8)
+            write_frame(
+                tmp_path / "set" / split / "images" / f"{k}.tif", np.repeat(grey[None], 3, 0)
+            )
+            write_frame(tmp_path / "set" / split / "labels" / f"{k}.tif", mask)
+    wanted = recipe(
+        labels=[{"ugset": "set"}],
+        split={"by": "own"},
+        model={"architecture": "unet", "parameters": {"width": 4}, "overlap": 8},
+        training={"epochs": 1, "batch": 4, "device": "cpu"},
+    )
+    told: list[str] = []
+    train(wanted, base=tmp_path, tell=told.append)
+    report = json.loads((tmp_path / "model" / "report.json").read_text())
+    assert report["scenes"]["sizes"] == [21, 7]
+    assert report["scenes"]["by"] == "both"
+    assert "2 scenes of 21, 7 chips" in told
+    with pytest.raises(LabelError, match="no place to split blocks by"):
+        train(recipe(labels=[{"ugset": "set"}], chips="others"), base=tmp_path)
