@@ -18,6 +18,7 @@ from engine.similarity.source import NO_LABEL, Block, Patches
 
 __all__ = [
     "LOOK",
+    "UNSEEN",
     "By",
     "Described",
     "describe",
@@ -34,6 +35,8 @@ _LEAST_SIDE = 2 * RIM + 8
 _BLUR = (1.0, 2.0)  # pixels: a look's further scales of texture
 _STEPS = 16  # of a grey level, that blurred luminance is kept in
 _HUES, _HUE = 12, 0.6  # bins of a ratio of two bands, and its logarithm at the last one
+UNSEEN = 0.1
+"""Share of a patch's pixels from which it is none, as of chips that are cut."""
 LOOK = (1 + len(_BLUR)) * BINS + 2 * _HUES
 """Components of a look."""
 
@@ -127,7 +130,7 @@ def describe(
     seen_in = np.zeros(len(patches.frames), bool)
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for block in patches.blocks():
-            enough = block.valid.mean(axis=(1, 2)) >= 1 - _UNSEEN
+            enough = block.valid.mean(axis=(1, 2)) >= 1 - UNSEEN
             counted = _histograms(block)
             known = np.ones(len(enough), bool) if counted is None else counted.sum(axis=1) > 0
             keep = np.flatnonzero(enough & known)
@@ -174,9 +177,6 @@ def describe(
         rows, texture = rows[full], texture[full]
         found_labels = None if found_labels is None else found_labels[full]
     return Described(rows, texture, found_labels, codes, tuple(notes))
-
-
-_UNSEEN = 0.1  # share of pixels, as of chips that are cut
 
 
 def look_of(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -17,7 +17,7 @@ from engine.datasets.patches import PatchSet, open_patches
 from engine.errors import LabelError
 from engine.files import together
 from engine.models.card import ModelCard, load_card
-from engine.similarity.descriptors import LOOK, look_of, require_side
+from engine.similarity.descriptors import LOOK, UNSEEN, look_of, require_side
 from engine.similarity.frames import ENDINGS, Picture, shown
 from engine.similarity.lbp import BINS
 from engine.similarity.scenes import open_place
@@ -96,58 +96,42 @@ def find(
     """
     if most < 1:
         raise LabelError("how many are wanted is no number of hits", got=most, expected="1 or more")
+    by = "a store" if is_store(place) else None if model is None else "a model"
+    if by is not None and (side, bands) != (None, None):
+        raise LabelError(f"{by} is searched by vectors, not by pictures", got="side or bands")
+    if is_store(place) and model is not None:
+        raise LabelError("a store is searched by its own vectors", got=str(model))
+    strips = None
     if is_store(place):
-        if side is not None or bands is not None or model is not None:
-            raise LabelError("a store is searched by its own vectors", got="side, bands or model")
         cells = find_cells(str(like), place, most, tell)
         hits = [Hit(d, n, Path(str(place)).name, x, y) for d, n, x, y in cells]
-        if out is not None:
-            _write(Path(out), hits, None)
-        return hits
-    number, image = _like(str(like), bands)
-    if model is not None:
-        if image is not None:
-            raise LabelError(
-                "a model looks at patches of its own bands",
-                got=str(like),
-                expected="the number of a patch of the set",
-            )
-        found = open_patches(place)
-        _require_number(number, len(found))
-        near = _by_features(found, load_card(model), number, most)
-        names = [p.name for p in found.places]
-        hits = [
-            Hit(d, k, names[int(found.place[k])], float(found.xy[k, 0]), float(found.xy[k, 1]))
-            for d, k in near
-        ]
-        if out is not None:
-            _write(Path(out), hits, None)
-        return hits
-    patches = _patches(Path(place), side, bands, image)
-    require_side(patches)
-    if note := _of_other_pixels(patches, image):
-        tell(f"note: {note}")
-    if image is None:
-        _require_number(number, len(patches))
-        block = patches.take(np.array([number]))
-        query, picture = (block.rgb[0], block.valid[0]), patches.picture(block, 0)
+    elif model is not None:
+        hits = _hits_by_features(str(like), Path(place), load_card(model), most)
     else:
-        query, picture = (image.rgb, image.valid), shown(image.rgb)
-    wanted = _looked_at(*query, name=str(like))
-    near = _by_looks(patches, wanted, number, most, threads)
-    hits = [
-        Hit(
-            d,
-            k,
-            patches.frames[int(patches.frame[k])],
-            float(patches.at[k, 1]),
-            float(patches.at[k, 0]) if patches.at_pixels else -float(patches.at[k, 0]),
-        )
-        for d, k in near
-    ]
+        number, image = _like(str(like), bands)
+        patches = _patches(Path(place), side, bands, image)
+        require_side(patches)
+        if note := _of_other_pixels(patches, image):
+            tell(f"note: {note}")
+        if image is None:
+            _require_number(number, len(patches))
+            block = patches.take(np.array([number]))
+            query, picture = (block.rgb[0], block.valid[0]), patches.picture(block, 0)
+        else:
+            query, picture = (image.rgb, image.valid), shown(image.rgb)
+        wanted = _looked_at(*query, name=str(like))
+        near = _by_looks(patches, wanted, number, most, threads)
+        hits = [_hit(patches, d, k) for d, k in near]
+        strips = None if out is None else _strips(patches, picture, hits)
     if out is not None:
-        _write(Path(out), hits, _strips(patches, picture, hits))
+        _write(Path(out), hits, strips)
     return hits
+
+
+def _hit(patches: Patches, distance: float, number: int) -> Hit:
+    down, across = patches.at[number].tolist()
+    frame = patches.frames[int(patches.frame[number])]
+    return Hit(distance, number, frame, across, down if patches.at_pixels else -down)
 
 
 def _like(like: str, bands: Sequence[int] | None) -> tuple[int, Picture | None]:
@@ -223,13 +207,33 @@ def _by_looks(
     most: int,
     threads: int | None,
 ) -> list[tuple[float, int]]:
-    """Distances and numbers: half the sum of absolute differences of looks."""
-    distance = np.empty(len(patches))
+    """Distances and numbers: half the sum of absolute differences of looks. Patches with more than
+    a tenth of their pixels unseen are left out."""
+    distance = np.full(len(patches), np.inf)
     with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
         for block in patches.blocks():
             looks = np.stack([*pool.map(look_of, block.rgb, block.valid)]).reshape(-1, LOOK)
-            distance[block.rows] = np.abs(looks - wanted).sum(axis=1) / 2
+            seen = block.valid.mean(axis=(1, 2)) >= 1 - UNSEEN
+            distance[block.rows[seen]] = np.abs(looks[seen] - wanted).sum(axis=1) / 2
     return _nearest(distance, itself, most)
+
+
+def _hits_by_features(like: str, place: Path, card: ModelCard, most: int) -> list[Hit]:
+    """Patches of a set by the angle of their features to those of one of them."""
+    if not like.isdecimal():
+        raise LabelError(
+            "a model looks at patches of its own bands",
+            got=like,
+            expected="the number of a patch of the set",
+        )
+    found = open_patches(place)
+    _require_number(int(like), len(found))
+    near = _by_features(found, card, int(like), most)
+    names = [p.name for p in found.places]
+    return [
+        Hit(d, k, names[int(found.place[k])], float(found.xy[k, 0]), float(found.xy[k, 1]))
+        for d, k in near
+    ]
 
 
 def _by_features(
@@ -267,7 +271,7 @@ _AT_ONCE = 1024
 
 def _nearest(distance: npt.NDArray[np.float64], itself: int, most: int) -> list[tuple[float, int]]:
     order = np.argsort(distance, kind="stable")
-    order = order[order != itself][:most]
+    order = order[(order != itself) & np.isfinite(distance[order])][:most]
     return [(float(distance[k]), int(k)) for k in order]
 
 

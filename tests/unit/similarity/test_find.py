@@ -153,6 +153,19 @@ def test_pixels_of_another_size_are_told_of(tmp_path: Path) -> None:
     assert "pixels of 0.5 m, the patches of 1 m" in told[0]
 
 
+def test_patches_without_data_are_never_alike(tmp_path: Path) -> None:
+    chips, _ = known(12, 48)
+    seen = np.ones(chips.y.shape, bool)
+    seen[5] = False
+    write_chips(tmp_path / "set", replace(chips, seen=seen))
+    assert sorted(hit.number for hit in find("0", tmp_path / "set")) == [
+        *range(1, 5),
+        *range(6, 12),
+    ]
+    with pytest.raises(LabelError, match="of one colour"):
+        find("5", tmp_path / "set")
+
+
 def test_cells_of_an_embedding_are_ordered_by_their_angle(tmp_path: Path) -> None:
     embed(tmp_path, "city", 1, kind="float32")
     store = tmp_path / "city-store"
@@ -178,8 +191,10 @@ def test_cells_of_an_embedding_are_ordered_by_their_angle(tmp_path: Path) -> Non
         find("0,0", store)
     with pytest.raises(LabelError, match=r"no longitude,latitude"):
         find("200,50", store)
-    with pytest.raises(LabelError, match="its own vectors"):
+    with pytest.raises(LabelError, match="by vectors, not by pictures"):
         find("12.7,46.2", store, side=64)
+    with pytest.raises(LabelError, match="its own vectors"):
+        find("12.7,46.2", store, model=tmp_path)
     embed(tmp_path, "half", 1, ended=False)
     with pytest.raises(StoreError, match="not whole"):
         find("12.7,46.2", tmp_path / "half-store")
@@ -228,4 +243,4 @@ def test_what_cannot_be_searched_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LabelError, match="lacks bands"):
         find(grey, place)
     with pytest.raises(LabelError, match="its own bands"):
-        find(flat, place, model=tmp_path)
+        find(flat, place, model=write_classifier(tmp_path / "net", SIZES, 8).folder)
