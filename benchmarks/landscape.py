@@ -36,6 +36,9 @@ GRAIN, CLASSES, UNIT = 16, 10, 333
 @compiled
 def fill(codes, top, left, grain, classes):  # type: ignore[no-untyped-def]
     for i in range(codes.shape[0]):
+        if i > 0 and (top + i) % grain:
+            codes[i] = codes[i - 1]
+            continue
         for j in range(codes.shape[1]):
             mixed = ((top + i) // grain) * 73856093 ^ ((left + j) // grain) * 19349663
             codes[i, j] = (mixed >> 7) % classes

@@ -20,10 +20,11 @@ train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
-sample       cells of a map to look at
+sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
 scenes       patches that show the same kind of place
 find         what is most like an image, a patch or a place
+frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
 beside       how green each local climate zone is
 synthesize   a made-up country
@@ -90,8 +91,8 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
-    from engine.compare.sample import sample
     from engine.datasets.review import review as areas
+    from engine.datasets.site_chips import frames
     from engine.errors import (
         AreaError,
         CardError,
@@ -129,6 +130,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.similarity.find import find
     from engine.similarity.scenes import scenes
     from engine.sites.landscape import landscape
+    from engine.sites.sampling import sample
     from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
@@ -174,6 +176,7 @@ __all__ = [
     "embed",
     "evaluate",
     "find",
+    "frames",
     "ingest",
     "init",
     "landscape",
@@ -213,6 +216,7 @@ _HOMES = {
     "find": "engine.similarity.find.find",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
+    "frames": "engine.datasets.site_chips.frames",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
@@ -223,7 +227,7 @@ _HOMES = {
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
-    "sample": "engine.compare.sample.sample",
+    "sample": "engine.sites.sampling.sample",
     "scenes": "engine.similarity.scenes.scenes",
     "score": "engine.notebook.kernels.score",
     "status": "engine.pipeline.status.read_status",

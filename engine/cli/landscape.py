@@ -1,14 +1,16 @@
-"""Verbs that look where to label: landscape."""
+"""Verbs that look where to label: landscape, frames."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine.cli.options import read_codes
+from engine.items import band_name
 
 __all__ = ["VERBS"]
 
@@ -66,4 +68,57 @@ def landscape(
     sys.stdout.write(f"{out / 'landscape.json'}\n")
 
 
-VERBS = (landscape,)
+def frames(
+    sites: Annotated[Path, typer.Argument(help="file of points or polygons", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Argument(help="map recipe whose catalogue is asked", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="folder of the list, and of patches")],
+    most: Annotated[
+        int | None, typer.Option(min=1, help="frames of a site; by default all")
+    ] = None,
+    cut: Annotated[
+        int | None, typer.Option(help="side of a patch about each site, in pixels")
+    ] = None,
+    bands: Annotated[str, typer.Option(help="of the patches")] = "B04,B03,B02",
+    labels: Annotated[
+        Path | None, typer.Option(help="raster of codes, to go beside the patches")
+    ] = None,
+    mapping: Annotated[
+        Path | None, typer.Option(help="CSV of codes, from and to: a level of a hierarchy")
+    ] = None,
+    least_area: Annotated[
+        float, typer.Option(help="m2; smaller pieces of a label go to their largest neighbour")
+    ] = 0.0,
+) -> None:
+    """List the frames that show sites, as a table and as STAC, and cut patches about them."""
+    from engine.cli.render import say
+    from engine.datasets.site_chips import frames as find
+
+    found = find(
+        sites,
+        recipe,
+        out,
+        most=most,
+        cut=cut,
+        bands=tuple(band_name(name.strip()) for name in bands.split(",")),
+        labels=labels,
+        mapping=mapping,
+        least_area=least_area,
+        tell=say,
+    )
+    say(f"{len(found.frames) - len(found.without)} of {len(found.frames)} sites are shown")
+    if found.without:
+        say(f"note: no frame shows {', '.join(found.without[:8])}" + _more(found.without))
+    if cut is not None:
+        say(f"{len(found.cut)} patches")
+        for name, why in list(found.left_out.items())[:8]:
+            say(f"note: no patch of {name}: {why}")
+    sys.stdout.write(f"{out / 'frames.csv'}\n")
+
+
+def _more(names: Sequence[str]) -> str:
+    return f" and {len(names) - 8} more" if len(names) > 8 else ""
+
+
+VERBS = (landscape, frames)

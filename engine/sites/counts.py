@@ -185,7 +185,9 @@ def _count_at(
     if not len(here_codes):
         return None
     classes = len(here_codes)
-    labels = np.full((rows.stop - rows.start + 2, cols.stop - cols.start + 2), NOWHERE, np.int32)
+    labels = np.empty((rows.stop - rows.start + 2, cols.stop - cols.start + 2), np.int32)
+    labels[[0, -1]] = NOWHERE
+    labels[:, [0, -1]] = NOWHERE
     inner = labels[
         1 - (rows.start - ring[0].start) : 1 + ring[0].stop - rows.start,
         1 - (cols.start - ring[1].start) : 1 + ring[1].stop - cols.start,
