@@ -32,12 +32,14 @@ By = Literal["labels", "texture", "both"]
 """What scenes go by."""
 
 _LEAST_SIDE = 2 * RIM + 8
-_BLUR = (1.0, 2.0)  # pixels: a look's further scales of texture
+_BLUR = (2.0, 4.0)  # pixels: standard deviations of a look's scales
 _STEPS = 16  # of a grey level, that blurred luminance is kept in
 _HUES, _HUE = 12, 0.6  # bins of a ratio of two bands, and its logarithm at the last one
+_TONES, _DEVIATIONS = 16, 3.0  # bins of brightness, and standard deviations at the last one
+_WEIGHTS = (0.1, 0.3, 0.15, 0.15, 0.3)  # of two textures, two ratios, brightness
 UNSEEN = 0.1
 """Share of a patch's pixels from which it is none, as of chips that are cut."""
-LOOK = (1 + len(_BLUR)) * BINS + 2 * _HUES
+LOOK = 2 * BINS + 2 * _HUES + _TONES
 """Components of a look."""
 
 
@@ -180,11 +182,12 @@ def describe(
 
 
 def look_of(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """What a search compares: texture at three scales, and ratios of red and blue to green.
+    """What a search compares: of the blurred picture texture at two scales, ratios of red and blue
+    to green, and brightness from its mean in standard deviations.
 
-    Texture of the pixels alone does not outlive a JPEG or a turn, which change neighbouring pixels;
-    that of a blurred picture does. Ratios do not change with brightness. Each scale counts a
-    quarter, both ratios together a quarter.
+    Turns and JPEG change neighbouring pixels, so that texture of the pixels themselves does not
+    outlive them; that of a blurred picture does. Ratios and deviations do not change with light.
+    The finer texture counts a tenth, the coarser, the ratios and the brightness three each.
 
     Parameters
     ----------
@@ -195,24 +198,40 @@ def look_of(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[
     -------
     float64 (LOOK,), sums to 1 unless there is nothing to count.
     """
-    shown = luminance(rgb)
-    parts = [lbp_counts(shown, valid)]
-    for sigma in _BLUR:
-        reach = round(2 * sigma)
-        soft = shown.astype(np.float64)
-        for axis in (0, 1):
-            soft = gaussian_filter1d(soft, sigma, axis, truncate=2.0, mode="reflect")
-        seen = minimum_filter(valid.astype(np.uint8), 2 * reach + 1, mode="reflect") > 0
-        parts.append(lbp_counts(np.rint(_STEPS * soft), seen))
-    red, green, blue = (rgb[:, valid].astype(np.float64) + 1).reshape(3, -1)
-    for band in (red, blue):
-        ratio = np.clip(np.log(band / green) / _HUE, -1, 1)
-        place = np.minimum((ratio + 1) / 2 * _HUES, _HUES - 1).astype(np.int64)
-        parts.append(np.bincount(place, minlength=_HUES))
-    weights = (*[1 / (2 + len(_BLUR))] * (1 + len(_BLUR)), *[0.5 / (2 + len(_BLUR))] * 2)
+    fine, coarse = _BLUR
+    soft, seen = _blurred(rgb.astype(np.float64), valid, fine)
+    bright = 0.299 * soft[0] + 0.587 * soft[1] + 0.114 * soft[2]
+    parts = [lbp_counts(np.rint(_STEPS * bright), seen)]
+    shown = luminance(rgb).astype(np.float64)
+    softer, seen_far = _blurred(shown[None], valid, coarse)
+    parts.append(lbp_counts(np.rint(_STEPS * softer[0]), seen_far))
+    red, green, blue = soft[:, seen] + 1
+    parts += [_histogram(np.log(band / green) / _HUE, _HUES) for band in (red, blue)]
+    values = bright[seen]
+    apart = values - values.mean() if values.size else values
+    spread = float(apart.std()) if values.size else 0.0
+    parts.append(_histogram(apart / (_DEVIATIONS * (spread or 1.0)), _TONES))
     return np.concatenate(
-        [w * part / max(part.sum(), 1) for w, part in zip(weights, parts, strict=True)]
+        [w * part / max(part.sum(), 1) for w, part in zip(_WEIGHTS, parts, strict=True)]
     )
+
+
+def _blurred(
+    bands: npt.NDArray[np.float64], valid: npt.NDArray[np.bool_], sigma: float
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Bands (band, rows, columns) after a Gauss of so many pixels, and where it saw no gap."""
+    reach = round(2 * sigma)
+    for axis in (1, 2):
+        bands = gaussian_filter1d(bands, sigma, axis, truncate=2.0, mode="reflect")
+    if valid.all():
+        return bands, valid
+    return bands, minimum_filter(valid.astype(np.uint8), 2 * reach + 1, mode="reflect") > 0
+
+
+def _histogram(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int64]:
+    """Counts of values from -1 to 1, those beyond in the first and last bin."""
+    place = np.floor((np.clip(values, -1, 1) + 1) / 2 * bins)
+    return np.bincount(np.minimum(place, bins - 1).astype(np.int64), minlength=bins)
 
 
 def _texture(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

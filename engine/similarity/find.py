@@ -66,9 +66,9 @@ def find(
 ) -> list[Hit]:
     """Search for what is most like an image, a patch of the set, or a place.
 
-    Patches are compared by their look: texture at three scales and ratios of bands, which outlive
-    turns, brightness and JPEG (`engine.similarity.descriptors.look_of`); or by the features of a
-    model. Cells are compared by their vectors.
+    Patches are compared by their look: texture at two scales, ratios of bands and brightness
+    from its mean, which outlive turns, light and JPEG (`engine.similarity.descriptors.look_of`); or
+    by the features of a model. Cells are compared by their vectors.
 
     Parameters
     ----------

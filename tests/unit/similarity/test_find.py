@@ -94,7 +94,7 @@ def test_changed_copies_are_found(photos: list[np.ndarray], number: int, tmp_pat
     assert [hit.distance for hit in found] == sorted(hit.distance for hit in found)
 
 
-def test_a_look_is_three_textures_and_two_ratios() -> None:
+def test_a_look_is_of_texture_ratios_and_brightness() -> None:
     rng = np.random.default_rng(0)
     rgb = np.stack([texture(k, 60, rng) for k in range(3)])
     valid = np.ones((60, 60), bool)
