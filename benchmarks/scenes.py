@@ -121,7 +121,7 @@ def cluster(work: Path, seeds: list[int]) -> dict[str, object]:
     told: dict[str, object] = {"patches": len(labels)}
     for by in ("labels", "texture", "both"):
         began = time.process_time()
-        found = group(patches, Settings(by, most=10_000))  # type: ignore[arg-type]
+        found = group(patches, Settings(by))  # type: ignore[arg-type]
         told[by] = {
             "cpu_seconds": time.process_time() - began,
             "chosen": asdict(found.chosen),

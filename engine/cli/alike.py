@@ -40,7 +40,7 @@ def scenes(
     bandwidth: Annotated[
         float | None, typer.Option(help="of mean shift; by default the finest that is stable")
     ] = None,
-    most: Annotated[int, typer.Option(help="patches that scenes are found in")] = 5_000,
+    most: Annotated[int, typer.Option(help="patches that scenes are found in")] = 10_000,
     repeats: Annotated[int, typer.Option(help="draws that stability is measured by")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="of all drawing")] = 0,
 ) -> None:

@@ -50,7 +50,7 @@ class Settings:
     method: Method = "mean-shift"
     count: int | None = None
     bandwidth: float | None = None
-    most: int = 5_000
+    most: int = 10_000
     repeats: int = 5
     seed: int = 0
 

@@ -45,7 +45,7 @@ def scenes(
     method: Method = "mean-shift",
     count: int | None = None,
     bandwidth: float | None = None,
-    most: int = 5_000,
+    most: int = 10_000,
     repeats: int = 5,
     shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
     seed: int = 0,
