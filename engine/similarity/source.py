@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class Patches(Protocol):
         """One of a block as it is shown: uint8 (side, side, 3)."""
 
 
-class _OfSet:
+class _OfSet(ABC):
     """What chip sets and patch sets have in common."""
 
     name: str
@@ -129,9 +130,9 @@ class _OfSet:
                 np.arange(first, min(first + self._at_once, self._count), dtype=np.int64)
             )
 
+    @abstractmethod
     def take(self, rows: npt.NDArray[np.int64]) -> Block:
         """Some of them."""
-        raise NotImplementedError
 
     def picture(self, block: Block, k: int) -> npt.NDArray[np.uint8]:
         """One of a block as it is shown: uint8 (side, side, 3)."""
