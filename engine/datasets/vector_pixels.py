@@ -45,6 +45,7 @@ class VectorPixels:
         source = PublishedSource(wanted, base)
         self._source, self._grid = source, recipe.grid
         area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
+        source.require_ground(area)
         self.bounds = Grid.fit(
             area.bounds(),
             crs=recipe.grid.crs,

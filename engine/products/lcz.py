@@ -100,11 +100,16 @@ class LczRecipe(Recipe):
         if self.embeddings is not None and self.images is not None:
             raise ValueError("images: what is fused with them is made of imagery")
         if self.embeddings is not None and self.features is not None:
-            raise ValueError("features: they are bands beside imagery's, not beside vectors")
+            raise ValueError(
+                "features: they are bands beside imagery's, not beside published vectors; leave "
+                "them out, or give imagery"
+            )
         if self.imagery is not None:
             self.cube.require_within(self.imagery.period)
         elif self.cube.periods:
-            raise ValueError("cube.periods goes with imagery")
+            raise ValueError(
+                "cube.periods goes with imagery: published embeddings are of one year; leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -247,7 +252,7 @@ def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> R
     scored = published_score_stage(recipe.model, recipe.grid, card, source)
     stages = (scored, _map_stage(recipe, card, mask, "scores"))
     grid, _ = fit_grid(area, recipe.grid, stages, card.cell, unit=card.cell)
-    notes = [*notes, *mask.find(grid, area)]
+    notes = [*notes, *mask.find(grid, area), *source.notes]
     found = {"embeddings": source.find(area)}
     support = Support(area, grid, card.cell)
     return Resolved(area, grid, support, (), found, stages, FORM_OF_VECTORS, tuple(notes), card)
