@@ -1,6 +1,6 @@
 """Whether drawing chips of rare scenes more often helps there: land cover of made-up photos.
 
-    python benchmarks/scene_balance.py --log benchmarks/scene-balance.json   (half an hour of a core)
+    python benchmarks/scene_balance.py --log FILE.json       (half an hour of a core)
 
 A small U-Net learns nine classes from 800 chips of 64 px of two worlds, each as it comes and by
 the weights of `engine.similarity.grouping.balance`, in the same number of steps. It is judged on
