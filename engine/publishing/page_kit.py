@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 
-__all__ = ["Beside", "card", "class_name", "page"]
+__all__ = ["Beside", "card", "class_name", "page", "picture_of"]
 
 _MOST = 240  # pixels of a picture's side: a file of hundreds of cards should still open
 _STYLE = """
@@ -53,6 +53,13 @@ def class_name(code: int) -> str:
     """A local climate zone with its colour, HTML."""
     zone = LCZ[code - 1]
     return f"<span class=chip style='background:#{zone.colour}'></span>{zone.label} {zone.title}"
+
+
+def picture_of(pixels: npt.NDArray[np.uint8]) -> str:
+    """A picture (y, x, 3) as the address of an image that lies in the page itself."""
+    held = io.BytesIO()
+    matplotlib.image.imsave(held, np.ascontiguousarray(pixels), format="jpg")
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 class Beside(NamedTuple):
@@ -106,13 +113,9 @@ def _picture(
     """A picture with its outline in its class's colour over what else is drawn, SVG."""
     image = ""
     if picture is not None:
-        held = io.BytesIO()
         thin = -(-picture.shape[0] // _MOST)
-        pixels = np.ascontiguousarray(picture[::thin, ::thin])
-        matplotlib.image.imsave(held, pixels, format="jpg")
-        data = base64.b64encode(held.getvalue()).decode()
         image = (
-            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
+            f"<image href='{picture_of(picture[::thin, ::thin])}' width=100 height=100 "
             "preserveAspectRatio=none style='image-rendering:pixelated'/>"
         )
     paths = [(_path(some), colour, 1.0) for colour, some in lines]
