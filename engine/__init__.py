@@ -23,6 +23,8 @@ propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
 sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
+scenes       patches that show the same kind of place
+find         what is most like an image, a patch or a place
 frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
 beside       how green each local climate zone is
@@ -130,6 +132,8 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.similarity.find import find
+    from engine.similarity.scenes import scenes
     from engine.sites.landscape import landscape
     from engine.sites.sampling import sample
     from engine.store.verify import verify
@@ -176,6 +180,7 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "find",
     "frames",
     "ingest",
     "init",
@@ -191,6 +196,7 @@ __all__ = [
     "publish",
     "run",
     "sample",
+    "scenes",
     "score",
     "settle_labels",
     "status",
@@ -214,6 +220,7 @@ _HOMES = {
     "doctor": "engine.pipeline.doctor.examine",
     "embed": "engine.pipeline.embed.embed",
     "evaluate": "engine.compare.evaluate.evaluate",
+    "find": "engine.similarity.find.find",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "frames": "engine.datasets.site_chips.frames",
@@ -229,6 +236,7 @@ _HOMES = {
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.sites.sampling.sample",
+    "scenes": "engine.similarity.scenes.scenes",
     "score": "engine.notebook.kernels.score",
     "settle_labels": "engine.labels.settling.settle_labels",
     "status": "engine.pipeline.status.read_status",

@@ -26,6 +26,7 @@ from engine.maps.filter import (
 )
 from engine.maps.mask import inside
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.card_parts import require_encoder
 from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
@@ -246,6 +247,7 @@ def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> R
         )
     source = PublishedSource(recipe.embeddings, context.base)
     require_classifier(card, recipe.grid, source.channels, vectors=True)
+    require_encoder(card.name, card.encoder, source.model)
     examine_weights(card)
     area, notes = find_area(recipe, context.base)
     mask = Mask(recipe, context.base)

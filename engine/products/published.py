@@ -61,6 +61,7 @@ class PublishedSource:
     place : an absolute path, or an address.
     channels : of its vectors.
     stamp : of its files.
+    model : that made its vectors, "" where it does not say.
     """
 
     def __init__(self, wanted: Embeddings, base: Path) -> None:
@@ -69,7 +70,7 @@ class PublishedSource:
         self.place = wanted.source if remote else str((base / wanted.source).absolute())
         found = open_published(self.place, wanted.form)
         found.require_year(wanted.year)
-        self.channels = found.channels
+        self.channels, self.model = found.channels, found.model
         self.stamp = stamp_of(self.place)
         self._found = found
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 from engine.publishing.label_script import SCRIPT
-from engine.publishing.page_kit import class_name, page, picture_of
+from engine.publishing.page_kit import class_name, outlined, page
 
 __all__ = ["LabelCard", "Shown", "label_page"]
 
@@ -137,7 +137,7 @@ def _data(data: dict[str, Any]) -> str:
 def _card(card: LabelCard, number: int, of: int, blind: bool) -> str:
     lon, lat = card.place
     pictures = "".join(
-        f"<figure>{picture_of(one.picture, one.rings, _OUTLINE, most=_MOST)}"
+        f"<figure>{outlined(one.picture, one.rings, _OUTLINE, most=_MOST)}"
         f"<figcaption>{html.escape(one.title)}"
         f"{'' if one.picture is not None else ': none here'}</figcaption></figure>"
         for one in card.shown

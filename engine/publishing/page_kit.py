@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 
-__all__ = ["Beside", "card", "class_name", "page", "picture_of"]
+__all__ = ["Beside", "card", "class_name", "outlined", "page", "picture_of"]
 
 _MOST = 240  # pixels of a picture's side: a file of hundreds of cards should still open
 _STYLE = """
@@ -58,6 +58,13 @@ def class_name(code: int) -> str:
     return f"<span class=chip style='background:#{zone.colour}'></span>{zone.label} {zone.title}"
 
 
+def picture_of(pixels: npt.NDArray[np.uint8]) -> str:
+    """A picture (y, x, 3) as the address of an image that lies in the page itself."""
+    held = io.BytesIO()
+    matplotlib.image.imsave(held, np.ascontiguousarray(pixels), format="jpg")
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
+
+
 class Beside(NamedTuple):
     """What a card is to be compared with: a smaller picture, as of `card`, with a line below."""
 
@@ -89,9 +96,9 @@ def card(
     beside : what it is to be compared with.
     """
     told = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in doubts)
-    shown = picture_of(picture, rings, f"#{LCZ[code - 1].colour}", lines)
+    shown = outlined(picture, rings, f"#{LCZ[code - 1].colour}", lines)
     if beside is not None:
-        small = picture_of(beside.picture, beside.rings, f"#{LCZ[beside.code - 1].colour}")
+        small = outlined(beside.picture, beside.rings, f"#{LCZ[beside.code - 1].colour}")
         words_ = html.escape(beside.words)
         shown = f"<div class=pair>{shown}<figure>{small}<small>{words_}</small></figure></div>"
     return (
@@ -100,7 +107,7 @@ def card(
     )
 
 
-def picture_of(
+def outlined(
     picture: npt.NDArray[np.uint8] | None,
     rings: Sequence[npt.NDArray[np.float64]],
     colour: str,
@@ -117,13 +124,9 @@ def picture_of(
     """
     image = ""
     if picture is not None:
-        held = io.BytesIO()
         thin = -(-picture.shape[0] // most)
-        pixels = np.ascontiguousarray(picture[::thin, ::thin])
-        matplotlib.image.imsave(held, pixels, format="jpg")
-        data = base64.b64encode(held.getvalue()).decode()
         image = (
-            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
+            f"<image href='{picture_of(picture[::thin, ::thin])}' width=100 height=100 "
             "preserveAspectRatio=none style='image-rendering:pixelated'/>"
         )
     paths = [(_path(some), other, 1.0) for other, some in lines]

@@ -62,11 +62,13 @@ class Published:
     title : for people.
     channels : names of a vector's components.
     pieces : in any order.
+    model : that made the vectors, as the source says (`geoemb:model`); "" where it does not.
     """
 
     title: str
     channels: tuple[str, ...]
     pieces: Sequence[Piece]
+    model: str = ""
     _sheets: dict[tuple[str, int], Sheet] = field(default_factory=dict, repr=False, compare=False)
 
     @property

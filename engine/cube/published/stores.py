@@ -43,6 +43,7 @@ __all__ = ["published_zarr"]
 
 _GEOEMB = "61c12cc5-0e28-4056-999a-480cf3fb7e4c"
 _ZONE = re.compile(r"(?:utm(\d\d)|(\d\d)([NS]))")
+_MODEL = 2000  # letters of a model's name or address
 _UTM = re.compile(r"EPSG:32([67])(\d\d)")
 _BESIDE = 1.0  # degrees that tiles of a zone reach into its neighbours, at most
 
@@ -101,6 +102,7 @@ class _Group:
 
     piece: Piece
     channels: tuple[str, ...]
+    model: str
 
 
 def _published(title: str, groups: Sequence[_Group]) -> Published:
@@ -112,7 +114,16 @@ def _published(title: str, groups: Sequence[_Group]) -> Published:
                 got=f"{group.piece.name}: {len(group.channels)}",
                 expected=f"{len(channels)} as {groups[0].piece.name}",
             )
-    return Published(title, channels, [group.piece for group in groups])
+    model = groups[0].model
+    for group in groups[1:]:
+        if group.model != model:
+            raise ReadError(
+                f"zones of {title} are of different models",
+                got=f"{group.piece.name}: {group.model or 'not said'}",
+                expected=f"{model or 'not said'}, as {groups[0].piece.name}",
+                remedy="name the group of one zone",
+            )
+    return Published(title, channels, [group.piece for group in groups], model)
 
 
 def _group(
@@ -148,7 +159,9 @@ def _group(
     bounds = None if home is None else _widened(home)
     channels = _channels(group, said, cube, rule, where)
     kept = whole_years(said, years, where)
-    return _Group(Piece(where, kept if years else None, bounds, open_year), channels)
+    model = said.get("geoemb:model")
+    told = model[:_MODEL] if isinstance(model, str) else ""
+    return _Group(Piece(where, kept if years else None, bounds, open_year), channels, told)
 
 
 def _load(

@@ -18,6 +18,7 @@ from support.refusals import refused
 
 import engine
 from engine.errors import CardError, LabelError, RecipeError
+from engine.models.card import load_card
 
 UTM = "EPSG:32633"
 WEST, NORTH, SIDE = 500_480.0, 5_800_320.0, 64
@@ -182,3 +183,31 @@ def test_an_encoder_beside_published_vectors(base: Path) -> None:
     with pytest.raises(RecipeError, match="published embeddings are aggregated"):
         engine.plan(told | more, base=base)
     assert not (base / "map-store").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Using the fractional value max_samples")  # of 12 patches
+def test_vectors_of_another_model_with_the_same_names(base: Path) -> None:
+    """Channels that a source does not name go by their numbers, whoever made them."""
+    training(base, model={"architecture": "forest"})()
+    card = load_card(base / "x")
+    assert card.encoder == "https://example.org/model"
+    told = yaml.safe_load((base / "map.yaml").read_text())
+    told |= {
+        "model": {"card": str(base / "x")},
+        "embeddings": {"source": str(base / "e.zarr"), "year": 2023},
+        "store": str(base / "map-store"),
+    }
+    engine.plan(told)
+    root = zarr.open_group(base / "e.zarr", mode="r+")
+    root.attrs["geoemb:model"] = "https://example.org/another"
+    refused(
+        CardError,
+        lambda: engine.plan(told),
+        "model x has learnt from vectors of another model",
+        "https://example.org/another",
+        "https://example.org/model",
+        "train on vectors of this source, or map those that the model learnt from",
+        unwritten=(base / "map-store",),
+    )
+    del root.attrs["geoemb:model"]
+    engine.plan(told)
