@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak mutations neighbours scenes propagation sites check durations \
+.PHONY: demo install test quick soak mutations neighbours scenes propagation labelling sites check durations \
         services debian-services python-services kubernetes-services clean
 
 install: $(STAMP)

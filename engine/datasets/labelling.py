@@ -23,7 +23,7 @@ from engine.errors import LabelError
 from engine.files import write_whole
 from engine.grid.area import reproject
 from engine.labels.answer_files import write_plots
-from engine.labels.answers import labels_of, read_answers
+from engine.labels.answers import alike, labels_of, read_answers
 from engine.labels.rule import Figures, Proposal, conflicts, propose
 from engine.legend import LCZ
 from engine.products.registry import load_recipe
@@ -122,7 +122,8 @@ def label(
     _require_within(found, outlines, image)
     said: dict[str, tuple[str, ...]] = {}
     if answers:
-        said = _disputes(answers, outlines)
+        places = {s.name: _degrees(s, outlines[s.name], image.crs) for s in found}
+        said = _disputes(answers, places)
         found = [site for site in found if site.name in said]
         if not found:
             raise LabelError("no site is in dispute", got=", ".join(str(a) for a in answers))
@@ -190,12 +191,25 @@ def _require_within(
 
 
 def _disputes(
-    answers: Sequence[str | Path], outlines: Mapping[str, BaseGeometry]
+    answers: Sequence[str | Path], places: Mapping[str, BaseGeometry]
 ) -> dict[str, tuple[str, ...]]:
-    """What was said of the sites in dispute."""
+    """What was said of the sites in dispute.
+
+    Parameters
+    ----------
+    answers : files.
+    places : what an answer labels of each site, in degrees.
+    """
     found = read_answers(answers)
     _, disputed = labels_of(found)
-    strange = sorted({a.site.id for a in found.answers} - set(outlines))
+    strange = sorted(
+        {
+            a.site.id
+            for a in found.answers
+            # sites of another city may have the same numbers
+            if a.site.id not in places or not alike(places[a.site.id], a.geometry)
+        }
+    )
     if strange:
         raise LabelError("answers are of other sites than the file's", got=", ".join(strange[:5]))
     said: dict[str, list[str]] = {}

@@ -18,8 +18,17 @@ from engine.labels.agreement import Agreement, agree, settle
 from engine.legend import parse_class
 
 __all__ = [
-    "DATA", "MEMBER", "Answer", "Answers", "Key", "Label", "labels_of", "read_answers", "read_page",
-]  # fmt: skip
+    "DATA",
+    "MEMBER",
+    "Answer",
+    "Answers",
+    "Key",
+    "Label",
+    "alike",
+    "labels_of",
+    "read_answers",
+    "read_page",
+]
 
 MEMBER = "natmap"
 """Member of the collection that tells the page, its city, and the ids of all its sites."""
@@ -294,13 +303,14 @@ def _answer(values: Mapping[str, Any], ground: BaseGeometry, sites: _Sites, wher
     ):  # fmt: skip
         raise LabelError(f"{where} is no valid polygon", got=ground.geom_type)
     page = sites.ground.get(name)
-    if page is not None and not _alike(page, ground):
+    if page is not None and not alike(page, ground):
         raise LabelError(f"{where} lies elsewhere than the page's site {name}",
                          remedy="the outline of a site is not to be changed")  # fmt: skip
     return Answer(Key(sites.page, name), sites.city, interpreter, lcz, bool(sure), page or ground)
 
 
-def _alike(one: BaseGeometry, other: BaseGeometry) -> bool:
+def alike(one: BaseGeometry, other: BaseGeometry) -> bool:
+    """Whether two outlines in degrees are the same, but for a tenth of a metre."""
     return bool(shapely.hausdorff_distance(one, other) <= _NEAR)
 
 
@@ -324,7 +334,7 @@ def _require_one_ground(answers: Sequence[Answer]) -> None:
     first: dict[Key, Answer] = {}
     for answer in answers:
         other = first.setdefault(answer.site, answer)
-        if not _alike(other.geometry, answer.geometry):
+        if not alike(other.geometry, answer.geometry):
             raise LabelError(
                 f"site {answer.site.id} lies elsewhere for {answer.interpreter}",
                 expected=f"as for {other.interpreter}",

@@ -297,6 +297,75 @@ def test_answers_by_keys_come_back_as_training_areas(town: Path, made: Any, tmp_
     assert bo["natmap"]["ids"] == order
 
 
+_DOM = """
+const fs = require("fs");
+const [data, keys, stored] = JSON.parse(fs.readFileSync(0, "utf8"));
+const heard = {}, shelf = new Map(stored), saved = [];
+const element = () => ({
+  textContent: "", value: "", classes: new Set(), heard: {}, focused: 0,
+  classList: {toggle() {}}, addEventListener(name, f) { this.heard[name] = f; },
+  querySelector(q) { return this.said ??= element(); }, querySelectorAll() { return []; },
+  setAttribute() {}, scrollIntoView() {}, focus() { this.focused += 1; }, click() {
+    saved.push([this.download, this.href]); }, remove() {}, append() {}, closest() { return null; },
+});
+const cards = data.sites.map(element), by = {who: element(), told: element(), save: element()};
+by.sites = {textContent: JSON.stringify(data)};
+const document = {
+  getElementById: id => by[id], querySelectorAll: () => cards, createElement: element,
+  addEventListener(name, f) { heard[name] = f; }, body: element(),
+};
+const window = {
+  localStorage: {getItem: k => shelf.get(k) ?? null, setItem: (k, v) => shelf.set(k, v)},
+  Blob: class { constructor(parts) { this.text = parts.join(""); } },
+  URL: {createObjectURL: blob => blob.text, revokeObjectURL() {}},
+  setTimeout() {}, addEventListener() {},
+};
+"""
+
+_PRESS = """
+for (const key of keys) {
+  if (key.startsWith("name:")) { by.who.value = key.slice(5); by.who.heard.change(); continue; }
+  heard.keydown({key, target: cards[0], preventDefault() {}});
+}
+process.stdout.write(JSON.stringify({saved, told: by.told.textContent, shelf: [...shelf],
+  said: cards.map(card => card.said.textContent)}));
+"""
+
+
+def in_a_browser(page: Path, keys: list[str], stored: Any = ()) -> Any:
+    """What the whole script does with keys, on the least of a document that it needs."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node runs the page's script")
+    text = json.dumps([read_page(page), keys, list(stored)])
+    done = subprocess.run(
+        [node, "-e", _DOM + SCRIPT + _PRESS], input=text, text=True, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_page_works_by_keyboard_alone_and_keeps_what_was_said(
+    made: Any, tmp_path: Path
+) -> None:
+    first = in_a_browser(made.page, ["2", "s", "d", "u", "name:Ada", "0", "g", "s"])
+    assert len(first["saved"]) == 1  # nobody had said who they are at first
+    name, text = first["saved"][0]
+    assert name == "town-Ada.geojson"
+    (tmp_path / name).write_text(text)
+    found = read_answers([tmp_path / name], [made.page])
+    order = [site["id"] for site in read_page(made.page)["sites"]]
+    codes = {a.site.id: a.lcz for a in found.answers}
+    assert [codes[one] for one in order] == [2, 14, 10, 17]
+    assert first["told"] == "4 of 4 answered"
+    assert first["said"][0] == "1 2 Compact mid-rise"[2:]
+    # the page is closed and opened again: Ada's answers are hers, Bo has none
+    again = in_a_browser(made.page, ["name:Ada"], first["shelf"])
+    assert again["told"].startswith("4 of 4")
+    other = in_a_browser(made.page, ["name:Ada", "name:Bo"], first["shelf"])
+    assert other["told"].startswith("0 of 4")
+
+
 def test_interpreters_agree_a_tie_goes_back_to_a_page_and_an_arbiter_decides(
     town: Path, made: Any, tmp_path: Path
 ) -> None:
@@ -312,6 +381,13 @@ def test_interpreters_agree_a_tie_goes_back_to_a_page_and_an_arbiter_decides(
     )
     assert list(again.proposals) == [site.id]
     assert "9 by Ada" in again.page.read_text()
+    # another file's sites of the same names are not meant
+    ids = [answer.site.id for answer in read_answers([ada]).answers]
+    write_sites(tmp_path / "other.geojson", dict.fromkeys(ids, (700, 700)))
+    with pytest.raises(LabelError, match="other sites"):
+        label(
+            tmp_path / "other.geojson", town / "town.yaml", tmp_path / "x.html", answers=[ada, bo]
+        )
     result = CliRunner().invoke(
         app,
         ["label", str(ada), str(bo), "--arbiter", "Bo", "--to", str(tmp_path / "all.gpkg"),
