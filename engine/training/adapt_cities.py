@@ -135,8 +135,9 @@ def adapt_cities(
             try:
                 card = _adapted(start, city, within, folder, look, made_of)
             except NatmapError as error:
-                done.append(AdaptedCity(city.name, "failed", first_line(error)))
-                tell(f"{city.name} failed: {first_line(error)}")
+                why = error.what if error.got is None else f"{error.what}: {error.got}"
+                done.append(AdaptedCity(city.name, "failed", why))
+                tell(f"{city.name} failed: {why}")
                 continue
         report = json.loads((folder / _REPORT).read_text(encoding="utf-8"))
         done.append(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
-from pyproj import Transformer
 from rasterio.windows import from_bounds
 from support.cards import write_segmenter
 from support.shared import run
@@ -25,37 +24,30 @@ from engine.synthetic.scene import CRS
 
 pytestmark = pytest.mark.slow
 
-WEST, SOUTH, EAST, NORTH = THERE
-SIDE = EAST - WEST
-MIDDLE = WEST + 305.5  # a border in no tile's middle, and at no pixel's
+SIDE = 400
+WEST, SOUTH = THERE[:2]
+EAST, NORTH = WEST + SIDE, SOUTH + SIDE
+BOUNDS = WEST, SOUTH, EAST, NORTH
+MIDDLE = WEST + 205.2  # the border of both
 OLD = shapely.Polygon(
-    [
-        (WEST + 60, SOUTH + 90),
-        (MIDDLE, SOUTH + 40),
-        (MIDDLE, SOUTH + 500),
-        (WEST + 130, SOUTH + 520),
-    ]
+    [(WEST + 40, SOUTH + 60), (MIDDLE, SOUTH + 30), (MIDDLE, SOUTH + 330), (WEST + 90, SOUTH + 350)]
 )
-NEW = shapely.box(MIDDLE, SOUTH + 200.3, WEST + 560, SOUTH + 410)
+NEW = shapely.box(MIDDLE, SOUTH + 130.3, WEST + 370, SOUTH + 270)
 LAYERS = ("", "-probability", "-reason", "-green-fraction-100m")
 
 
 def write_cities(path: Path, cities: list[tuple[str, Any, dict[str, Any]]]) -> str:
-    """Polygons with fields, in degrees."""
-    move = Transformer.from_crs(CRS, "EPSG:4326", always_xy=True)
+    """Polygons with fields, in the grid's own CRS: no edge bends on its way."""
     features = [
         {
             "type": "Feature",
             "properties": {"name": name, **fields},
-            "geometry": json.loads(
-                shapely.to_geojson(
-                    shapely.transform(s, lambda xy: np.column_stack(move.transform(*xy.T)))
-                )
-            ),
+            "geometry": json.loads(shapely.to_geojson(shape)),
         }
-        for name, s, fields in cities
+        for name, shape, fields in cities
     ]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    crs = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:{CRS.replace(':', '::')}"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "crs": crs, "features": features}))
     return path.name
 
 
@@ -73,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(values)
     for seed, name in enumerate(("rest", "old", "new")):
         write_segmenter(folder / "cards" / name, patch=64, overlap=16, seed=seed)
-    write_cities(folder / "area.geojson", [("all", shapely.box(*THERE), {})])
+    write_cities(folder / "area.geojson", [("all", shapely.box(*BOUNDS), {})])
     write_cities(folder / "old.geojson", [("old", OLD, {})])
     write_cities(folder / "new.geojson", [("new", NEW, {})])
     write_cities(
@@ -110,7 +102,7 @@ def product(place: Path, told: dict[str, Any]) -> Path:
 
 def layer(folder: Path, suffix: str) -> np.ndarray:
     with rasterio.open(folder / f"{folder.name.removesuffix('-product')}{suffix}.tif") as file:
-        found: np.ndarray = file.read(1, window=from_bounds(*THERE, file.transform))
+        found: np.ndarray = file.read(1, window=from_bounds(*BOUNDS, file.transform))
         return found
 
 
@@ -120,9 +112,9 @@ def both(place: Path) -> Path:
 
 
 def centres(shape: Any) -> np.ndarray:
-    """Pixels whose centre lies in a shape, one by one."""
+    """Pixels whose centre lies in a shape or on its edge, one by one."""
     x, y = WEST + np.arange(SIDE) + 0.5, NORTH - np.arange(SIDE) - 0.5
-    found: np.ndarray = shapely.contains_xy(shape, x[None, :], y[:, None])
+    found: np.ndarray = shapely.intersects_xy(shape, x[None, :], y[:, None])
     return found
 
 
