@@ -59,11 +59,12 @@ def cities_made(
     path = prepared.resolved.form.layer("reason").array
     metres = next(spec.resolution for spec in prepared.specs if spec.path == path)
     n, counts = prepared.grid.pixels(metres), Counter[str]()
+    array: Any = root[path]
     done = schedule.ledger.states("map") == State.DONE
     for row, col in np.argwhere(done).tolist():
         tile = Tile(row, col)
         if cities.near(tile)[0]:
-            reasons = root[path][row * n : row * n + n, col * n : col * n + n]
+            reasons = array[row * n : row * n + n, col * n : col * n + n]
             counts.update(cities.count(tile, metres, np.asarray(reasons) == Reason.DATA))
     outlines = cities.outlines
     found = []
