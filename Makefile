@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak mutations neighbours propagation check durations \
+.PHONY: demo install test quick soak mutations neighbours propagation sites check durations \
         services debian-services python-services kubernetes-services clean
 
 install: $(STAMP)
@@ -64,6 +64,11 @@ propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; 
 	$(BIN)/python benchmarks/propagation/compare.py --work work/propagation
 	$(BIN)/python benchmarks/propagation/networks.py --work work/propagation
 	$(BIN)/python benchmarks/propagation/report.py
+
+# The real data of the tests.
+DATA ?= ../shared/data
+sites: $(STAMP)           ## sites of China beside the paper's, 20,000 draws, designs side by side; 2 minutes
+	$(BIN)/python benchmarks/sites.py --data $(DATA) --work work/sites --log benchmarks/sites.json
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \

@@ -20,7 +20,7 @@ train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
-sample       cells of a map to look at
+sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
 frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
@@ -91,7 +91,6 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
-    from engine.compare.sample import sample
     from engine.datasets.review import review as areas
     from engine.datasets.site_chips import frames
     from engine.errors import (
@@ -129,6 +128,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
     from engine.sites.landscape import landscape
+    from engine.sites.sampling import sample
     from engine.store.verify import verify
     from engine.store.view import open_store
     from engine.synthetic.country import Country
@@ -225,7 +225,7 @@ _HOMES = {
     "prune": "engine.pipeline.prune.prune",
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
-    "sample": "engine.compare.sample.sample",
+    "sample": "engine.sites.sampling.sample",
     "score": "engine.notebook.kernels.score",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",

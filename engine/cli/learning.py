@@ -249,35 +249,6 @@ def areas(
     sys.stdout.write(f"{out}\n")
 
 
-def sample(
-    product: Annotated[Path, typer.Argument(help="product folder or map", show_default=False)],
-    purpose: Annotated[str, typer.Option("--for", help="accuracy")],
-    out: Annotated[Path, typer.Option(help="folder of the sample")],
-    standard_error: Annotated[float, typer.Option(help="of the overall accuracy")] = 0.01,
-    users: Annotated[float, typer.Option(help="user's accuracy that is expected")] = 0.8,
-    least: Annotated[int, typer.Option(help="cells of each class")] = 50,
-    layer: Annotated[str, typer.Option(help="map, or classes: unfiltered, unmasked")] = "map",
-    seed: Annotated[int, typer.Option(min=0, help="another draws other cells")] = 0,
-) -> None:
-    """Draw cells of a finished map to look at, so that its accuracy and areas can be estimated."""
-    from engine.cli.render import say
-    from engine.compare.sample import sample as draw
-
-    found = draw(
-        product,
-        out,
-        purpose=purpose,
-        standard_error=standard_error,
-        users=users,
-        least=least,
-        layer=layer,
-        seed=seed,
-    )
-    say(f"{found.sizes.sum()} cells of {len(found.classes)} classes; fill in `lcz` of each, then")
-    say(f"natmap evaluate {product} {out}")
-    sys.stdout.write(f"{out / 'sample.geojson'}\n")
-
-
 def beside(
     lcz: Annotated[Path, typer.Argument(help="product of local climate zones")],
     ugs: Annotated[Path, typer.Argument(help="product of green space")],
@@ -326,5 +297,5 @@ def convert(
     sys.stdout.write(f"{folder / 'card.json'}: {card.name}\n")
 
 
-VERBS = (train, adapt, convert, propagate, evaluate, compare, areas, sample, beside)
+VERBS = (train, adapt, convert, propagate, evaluate, compare, areas, beside)
 """In the order in which the command lists them."""

@@ -14,7 +14,7 @@ from engine.compare.map_grounds import of_areas, of_raster, of_sample
 from engine.compare.paired import Ranked, rank
 from engine.compare.patch_ground import is_patches, of_patches
 from engine.compare.report import plain
-from engine.compare.sample import is_sample
+from engine.compare.sample_files import is_sample
 from engine.compare.systems import System, find_systems
 from engine.errors import MetricError
 

@@ -1,7 +1,7 @@
 """Figures with what they leave uncertain: of groups drawn again, of samples stratified by a map.
 
-The matrix of `stratified` has rows of the map, as its source does; all others have rows of the
-reference.
+The matrices of `stratified` and `by_strata` have rows of the map, as their sources do; all others
+have rows of the reference.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from engine.errors import MetricError
 from engine.metrics import assess
 
-__all__ = ["Stratified", "bootstrap", "stratified"]
+__all__ = ["Stratified", "bootstrap", "by_strata", "poststrata", "stratified"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -152,3 +152,99 @@ def stratified(
         areas=total * area.sum(),
         areas_ci=1.96 * share_se * area.sum(),
     )
+
+
+def by_strata(counts: npt.ArrayLike, cells: npt.ArrayLike, cell: float = 1.0) -> Stratified:
+    """Estimates from a sample whose strata are not the map's classes (Stehman 2014).
+
+    Areas and overall accuracy are stratified means, users' and producers' accuracies are combined
+    ratios.
+
+    Parameters
+    ----------
+    counts : (stratum, map class, reference class)
+        Sample counts; 2 or more in each stratum, or all that it has.
+    cells : (stratum,)
+        Cells of each stratum, 1 or more.
+    cell : area of a cell, any unit.
+
+    Raises
+    ------
+    MetricError
+    """
+    n, whole = np.asarray(counts, np.float64), np.asarray(cells, np.float64)
+    if n.ndim != 3 or n.shape[1] != n.shape[2] or whole.shape != n.shape[:1]:
+        raise MetricError("counts and strata do not fit", got=(n.shape, whole.shape))
+    drawn = n.sum(axis=(1, 2))
+    if (drawn > whole).any() or (drawn < np.minimum(whole, 2)).any() or not len(whole):
+        raise MetricError(
+            "too few or too many samples in a stratum",
+            got=drawn.astype(int).tolist(),
+            expected="2 or more of each stratum, or all that it has",
+        )
+    total = whole.sum()
+    # what a cell of the sample adds to the variance of a sum, by stratum
+    factor = whole**2 * (1 - drawn / whole) / drawn
+
+    def of(values: Floats) -> tuple[Floats, Floats]:
+        """Estimated sums and their variances, of values by map and reference class."""
+        first = np.einsum("hmr,...mr->...h", n, values)
+        second = np.einsum("hmr,...mr->...h", n, values**2)
+        spread = (second - first**2 / drawn) / np.maximum(drawn - 1, 1)
+        return first @ (whole / drawn), np.maximum(spread, 0) @ factor
+
+    def ratio(part: Floats, all_: Floats) -> tuple[Floats, Floats]:
+        found, below = of(part)[0], of(all_)[0]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            share = np.where(below > 0, found / below, np.nan)
+            _, variance = of(part - np.nan_to_num(share)[:, None, None] * all_)
+            half = 1.96 * np.sqrt(variance) / below
+        return share, np.where(below > 0, half, np.nan)
+
+    k = n.shape[1]
+    mapped = np.repeat(np.eye(k)[:, :, None], k, axis=2)  # (class, map, reference)
+    reference = mapped.transpose(0, 2, 1)
+    oa, oa_variance = of(np.eye(k))
+    areas, areas_variance = of(reference)
+    users, users_ci = ratio(mapped * reference, mapped)
+    producers, producers_ci = ratio(mapped * reference, reference)
+    return Stratified(
+        oa=float(oa / total),
+        oa_ci=float(1.96 * np.sqrt(oa_variance) / total),
+        users=users,
+        users_ci=users_ci,
+        producers=producers,
+        producers_ci=producers_ci,
+        areas=areas * cell,
+        areas_ci=1.96 * np.sqrt(areas_variance) * cell,
+    )
+
+
+def poststrata(counts: npt.ArrayLike, mapped: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Strata by the map's classes for a simple random sample that was drawn already.
+
+    Classes of which fewer than 2 cells were drawn are one stratum together; where that has too
+    few as well, the class with the fewest other cells joins it.
+
+    Parameters
+    ----------
+    counts : int (map class,), cells of the sample.
+    mapped : int (map class,), cells of the map.
+
+    Returns
+    -------
+    int64 (map class,)
+        The stratum of each class, from 0; of classes that the map does not have -1.
+    """
+    drawn, whole = np.asarray(counts, np.int64), np.asarray(mapped, np.int64)
+    enough = drawn >= np.minimum(whole, 2)
+    together = ~enough & (whole > 0)
+    for k in np.argsort(drawn, kind="stable").tolist():
+        if not together.any() or drawn[together].sum() >= min(2, whole[together].sum()):
+            break
+        together[k] |= whole[k] > 0
+    found = np.full(len(whole), -1)
+    apart = (whole > 0) & ~together
+    found[apart] = np.arange(int(apart.sum()))
+    found[together] = int(apart.sum())
+    return found

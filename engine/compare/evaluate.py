@@ -12,7 +12,8 @@ from engine.compare.folder import read_folder
 from engine.compare.lines import LineEvaluation, evaluate_lines
 from engine.compare.patches import evaluate_patches, is_patch_set
 from engine.compare.pixels import GreenEvaluation, evaluate_green
-from engine.compare.sample import Judged, is_sample, judge
+from engine.compare.sample import Judged, judge
+from engine.compare.sample_files import is_sample
 from engine.errors import MetricError
 
 __all__ = ["evaluate"]

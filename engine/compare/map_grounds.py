@@ -18,7 +18,7 @@ from engine.compare.cells import meaning_of, values_at
 from engine.compare.ground import Ground, Tell, of_examples, require_some
 from engine.compare.overlap import TRAINED, footprint_of, trained_stratum
 from engine.compare.paired import count_rows, join_rows
-from engine.compare.sample import read_sample
+from engine.compare.sample_files import read_sample, weights_of
 from engine.compare.scoring import at_points
 from engine.compare.squares import onto
 from engine.compare.systems import System
@@ -226,9 +226,8 @@ def of_sample(systems: Sequence[System], folder: Path, tell: Tell) -> Ground:
     xy = _centres(filled.features, len(filled.reference))
     said = np.stack([at_points(raster, xy, "EPSG:4326") for raster in rasters])
     try:
-        stratum = np.array(design["mapped"], np.int64)
-        weight = np.array([design["cells"][str(c)] / design["sizes"][str(c)] for c in stratum])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        stratum, weight = weights_of(design)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError, IndexError) as error:
         raise LabelError("the sample's design cannot be read", got=f"{folder}: {error}") from error
     notes = [
         "a cell of the sample stands for those of its stratum: the map that it was drawn on has "

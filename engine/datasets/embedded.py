@@ -155,7 +155,8 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
         )
     ledger = Ledger.of(reader)
     notes = _require_whole(ledger, store, city.recipe)
-    known = np.asarray(root["embedding/reason"]) == Reason.DATA
+    reasons = np.asarray(root["embedding/reason"])
+    known = reasons == Reason.DATA
     kept, share = known, None
     if water is not None and SHARE_OF_WATER in root:
         share = np.nan_to_num(np.asarray(root[SHARE_OF_WATER], np.float64))
@@ -172,6 +173,9 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
     name = city.name or recipe.name
     labels, more = _labels(city, cells, base, name)
     more += _notes_of(labels, known)
+    _require_inside(labels, reasons, name)
+    held, told = _held(city, cells, base)
+    more += told
     scale = np.asarray(root[SCALE]) if SCALE in root else None
     found = Embedded(
         name,
@@ -184,7 +188,7 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
         tuple(map(str, store.identity["arrays"][VECTORS]["labels"]["feature"])),
         _settings(ledger, store),
         labels,
-        _held(city, cells, base),
+        held,
         reader.snapshot_id,
         (*notes, *more),
         recipe,
@@ -265,6 +269,22 @@ def _require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
     return [f"{tiles} of the embedding failed: cells there have no vector"]
 
 
+def _require_inside(labels: Samples, reasons: npt.NDArray[Any], name: str) -> None:
+    """Refuse labels all of which lie outside of the area that was embedded."""
+    if not len(labels):
+        return
+    outside = np.isin(
+        reasons[labels["row"], labels["col"]], (Reason.OUTSIDE_AREA, Reason.NOT_COMPUTED)
+    )
+    if outside.all():
+        raise LabelError(
+            f"the labels of {name} lie outside of the area of its embedding",
+            got=f"{len(labels)} labelled cells, none of them within",
+            expected="labels on ground that was embedded",
+            remedy="check that they are those of this city, or embed a larger area",
+        )
+
+
 def _notes_of(labels: Samples, known: npt.NDArray[np.bool_]) -> list[str]:
     """What is odd about a city's labels."""
     notes = []
@@ -315,10 +335,18 @@ def _labels(city: EmbeddedCity, cells: GeoBox, base: Path, name: str) -> tuple[S
     return np.zeros(0, SAMPLE), []
 
 
-def _held(city: EmbeddedCity, cells: GeoBox, base: Path) -> npt.NDArray[np.float64]:
-    """Bounds of each polygon: more ground than it has, never less."""
+def _held(
+    city: EmbeddedCity, cells: GeoBox, base: Path
+) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Bounds of each polygon, more ground than it has and never less; and what is odd of them.
+
+    Raises
+    ------
+    LabelError
+        Where the file has none: nothing would be held.
+    """
     if city.held is None:
-        return np.zeros((0, 4))
+        return np.zeros((0, 4)), []
     found = read_vectors(base / city.held, what="file of held-out areas")
     bounds = []
     for layer, parts in found.polygons(LabelError):
@@ -329,4 +357,15 @@ def _held(city: EmbeddedCity, cells: GeoBox, base: Path) -> npt.NDArray[np.float
             )
         moved = (reproject(polygon, layer.crs, str(cells.crs)) for polygon in parts.polygons)
         bounds += [shapely.bounds(polygon) for polygon in moved]
-    return np.array(bounds, np.float64).reshape(-1, 4)
+    if not bounds:
+        raise LabelError(
+            f"{found.name} holds no polygons, so no ground is held out",
+            got="; ".join(found.notes)[:300] or "no features",
+            expected="polygons of the ground that validates or tests",
+            remedy="name the file of these polygons, or leave held out",
+        )
+    boxes = np.array(bounds, np.float64).reshape(-1, 4)
+    ground = cells.boundingbox
+    here = (boxes[:, 0] < ground.right) & (boxes[:, 2] > ground.left)
+    here &= (boxes[:, 1] < ground.top) & (boxes[:, 3] > ground.bottom)
+    return boxes, [] if here.any() else [f"no polygon of {found.name} holds ground of it out"]

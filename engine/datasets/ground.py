@@ -240,6 +240,13 @@ class Composite(_Lattice):
 
     def __init__(self, path: Path, bands: Sequence[str]) -> None:
         recipe = load_recipe(path)
+        if getattr(recipe, "embeddings", None) is not None:
+            raise LabelError(
+                "a segmenter learns from composites, or from images of 1 m",
+                got=f"{path}: published embeddings",
+                expected="a recipe of imagery, whose composite has been made",
+                remedy="give imagery in that recipe, in place of embeddings",
+            )
         self.name, self.bands = recipe.name, tuple(bands)
         self.metres = recipe.grid.resolution
         place = location_of(recipe.store, path.parent)

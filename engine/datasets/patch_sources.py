@@ -263,6 +263,7 @@ class PatchSource:
             self.ground.ranges_of(ground),
             sure,
             0.0 if pseudo is None else pseudo.side,
+            self.pixels.model if self.vectors else "",
         )
         return found, notes
 

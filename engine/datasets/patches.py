@@ -87,6 +87,7 @@ class PatchSet:
     ranges : of bands of features, what their stored numbers stand for.
     confidence : float32 (n,), optional
         Of pseudo-labels, over 0 to 1; NaN of labels. None: all are labels.
+    encoder : of published vectors, the model that made them, "" where their source does not say.
     pseudo_side : of the ground that a pseudo-label is of, in metres; 0 where there are none.
     """
 
@@ -106,6 +107,7 @@ class PatchSet:
     ranges: Ranges = field(default_factory=dict)
     confidence: npt.NDArray[np.float32] | None = None
     pseudo_side: float = 0.0
+    encoder: str = ""
 
     @property
     def pseudo(self) -> npt.NDArray[np.bool_]:
@@ -253,6 +255,7 @@ def _write(group: zarr.Group, found: PatchSet) -> None:
             "resolution": found.resolution,
             "places": [vars(place) for place in found.places],
             **({"pseudo_side": found.pseudo_side} if found.pseudo_side else {}),
+            **({"encoder": found.encoder} if found.encoder else {}),
             **({} if vectors else {"scale_factor": 1e-4, "add_offset": -0.1}),
         }
     )
@@ -282,6 +285,7 @@ def open_patches(path: str | Path) -> PatchSet:
             nodes=group.get("nodes"),
             instances=attrs.get("instances"),
             pseudo_side=float(attrs.get("pseudo_side", 0.0)),
+            encoder=str(attrs.get("encoder", "")),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the patch set cannot be read", got=f"{path}: {error}") from error
@@ -291,7 +295,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
     """Patch sets of several places as one, in memory."""
     first = parts[0]
     for part in parts[1:]:
-        same = ("bands", "ranges", "patch", "context", "resolution", "instances")
+        same = ("bands", "ranges", "patch", "context", "resolution", "instances", "encoder")
         for name in same:
             if getattr(part, name) != getattr(first, name):
                 raise LabelError(
@@ -326,6 +330,7 @@ def join(parts: Sequence[PatchSet]) -> PatchSet:
         first.ranges,
         np.concatenate([_sure(part) for part in parts]) if sides else None,
         sides[0] if sides else 0.0,
+        first.encoder,
     )
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+import shapely
 
 from engine.datasets.embedded import Embedded
 from engine.errors import LabelError
+from engine.grid.moving import move_of
 from engine.legend import LCZ
 
 __all__ = ["LABELS", "Pseudo", "digest_of", "read_columns", "read_pseudo_labels"]
@@ -31,7 +33,8 @@ _COLUMNS: dict[str, Callable[[pa.DataType], bool]] = {
     "model": pa.types.is_string,
     "geometry": pa.types.is_binary,
 }
-_OF_CELLS = ("city", "cell", "code", "confidence", "source", "model")
+_WGS84 = "EPSG:4326"
+_OF_CELLS = ("city", "cell", "code", "confidence", "source", "model", "geometry")
 _SOURCES = ("label", "pseudo", "mask", "osm")
 _TOLD = ("mask", "osm")  # by a mask or a map, whatever the vectors say
 
@@ -100,6 +103,7 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
             f"{cities[own[first]].name}",
             remedy="the embedding was made anew: natmap propagate again",
         )
+    _require_ground(columns["geometry"], wanted, own, place, cities, name)
     if len({*zip(own.tolist(), place.tolist(), strict=True)}) < len(place):
         raise LabelError("a cell has two pseudo-labels", got=name)
     weights = [columns["confidence"][k] for k in wanted]
@@ -110,6 +114,49 @@ def read_pseudo_labels(path: Path, cities: Sequence[Embedded]) -> Pseudo:
         np.array([1.0 if weight is None else weight for weight in weights], np.float64),
         without,
     )
+
+
+def _require_ground(
+    outlines: Sequence[bytes | None],
+    rows: Sequence[int],
+    own: npt.NDArray[np.int64],
+    place: npt.NDArray[np.int64],
+    cities: Sequence[Embedded],
+    name: str,
+) -> None:
+    """Refuse cells that lie elsewhere than those of the cities: numbers of cells are of one grid.
+
+    A city that was embedded again over another area keeps its name and its settings, and its
+    cells have other numbers.
+    """
+    try:
+        shapes = shapely.from_wkb([outlines[k] for k in rows])
+    except (shapely.errors.ShapelyError, TypeError) as error:
+        raise LabelError(
+            "outlines of pseudo-labels cannot be read",
+            got=f"{name}: {str(error)[:200]}",
+            expected="GeoParquet of natmap propagate",
+        ) from error
+    centres = shapely.get_coordinates(shapely.centroid(np.asarray(shapes, object)))
+    if len(centres) != len(rows):
+        raise LabelError(
+            "pseudo-labels have no outlines",
+            got=f"{name}: {len(rows) - len(centres)} rows without one",
+            expected="GeoParquet of natmap propagate",
+        )
+    for number, city in enumerate(cities):
+        mine = np.flatnonzero(own == number)
+        move = move_of(_WGS84, str(city.cells.crs))
+        xy = centres[mine] if move is None else move.points(centres[mine])
+        off = np.abs(xy - city.xy[place[mine]]).max(axis=1, initial=0.0)
+        wrong = np.flatnonzero(~(off < city.side / 2))
+        if len(wrong):
+            raise LabelError(
+                f"pseudo-labels of {city.name} lie elsewhere than its cells",
+                got=f"{name}: {len(wrong)} of {len(mine)}, the first {off[wrong[0]]:.0f} m away",
+                expected="pseudo-labels of this embedding, over this area",
+                remedy="natmap propagate again, with the embeddings of this recipe",
+            )
 
 
 def digest_of(path: Path) -> str:
@@ -186,6 +233,7 @@ def _require(columns: dict[str, list[Any]], cities: Sequence[Embedded], name: st
     if {*columns["model"]} - {cities[0].digest}:
         raise LabelError(
             "pseudo-labels were made with other vectors than the cities have",
-            got=name,
+            got=f"{name}: {', '.join(sorted(model[:12] for model in {*columns['model']}))}",
+            expected=cities[0].digest[:12],
             remedy="natmap propagate again, with the embeddings of this recipe",
         )

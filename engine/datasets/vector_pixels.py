@@ -36,6 +36,7 @@ class VectorPixels:
     Attributes
     ----------
     channels : of the vectors.
+    model : that made them, "" where the source does not say.
     bounds : of the grid that holds the area, metres.
     stamp : what decides the pixels.
     block : cells along a block whose pixels fit in memory.
@@ -45,13 +46,14 @@ class VectorPixels:
         source = PublishedSource(wanted, base)
         self._source, self._grid = source, recipe.grid
         area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
+        source.require_ground(area)
         self.bounds = Grid.fit(
             area.bounds(),
             crs=recipe.grid.crs,
             tile_size=recipe.grid.tile_metres,
             anchor=recipe.grid.origin,
         ).bounds
-        self.channels = source.channels
+        self.channels, self.model = source.channels, source.model
         told = f"{wanted.year} {wanted.method} {recipe.grid.resolution} {self.bounds}".encode()
         ground = shapely.to_wkb(area.geometry)
         self.stamp = hashlib.sha256(source.stamp + told + ground).hexdigest()

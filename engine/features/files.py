@@ -144,6 +144,8 @@ class RasterFile:
     stamp : of their names, sizes and times.
     scale, offset : of the band's numbers.
     classes : whether these are codes.
+    unit : of the numbers, as the file or its vertical CRS says; "" where neither does.
+    bands : that hold data, from 1; alpha is none.
     """
 
     path: str
@@ -154,6 +156,8 @@ class RasterFile:
     scale: float
     offset: float
     classes: bool
+    unit: str = ""
+    bands: tuple[int, ...] = (1,)
 
     @contextmanager
     def opened(self) -> Iterator[Source]:
@@ -222,6 +226,8 @@ def _source(file: DatasetReader, path: str, band: int, classes: bool) -> Source:
         raise ReadError(f"{path} has no such band", got=band, expected=f"1 to {file.count}")
     require_blocks(file, band)
     kind = file.dtypes[band - 1]
+    if file.colorinterp[band - 1] == ColorInterp.alpha:
+        raise ReadError(f"{path} is opacity in that band", got=band, expected="a band of data")
     if kind.startswith("complex"):
         raise ReadError(f"{path} holds complex numbers", got=kind, expected="real numbers")
     if not classes and file.colorinterp[band - 1] == ColorInterp.palette:
@@ -293,7 +299,10 @@ def check_raster(path: str, band: int, *, classes: bool) -> RasterFile:
             )
         parts = (path, *sorted({str(p) for p in file.files if Path(p).is_file()} - {path}))
         span = Span(source.frame, _period(source))
-        found = RasterFile(path, band, span, parts, stamp_of(parts), scale, offset, classes)
+        bands = tuple(k for k, use in enumerate(file.colorinterp, 1) if use != ColorInterp.alpha)
+        unit = (file.units[band - 1] or "").strip()
+        stamp = stamp_of(parts)
+        found = RasterFile(path, band, span, parts, stamp, scale, offset, classes, unit, bands)
     frame = span.frame
     metres = min(frame.sides) * (frame.unit if frame.projected else 111_320.0)
     if metres < _FINEST and frame.projected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -167,6 +168,10 @@ def _raster(
     chosen, paths, notes = _chosen(one, base, year)
     codes = isinstance(one, Classes)
     files = tuple(check_raster(path, one.band, classes=codes) for path in paths)
+    if "band" not in one.model_fields_set:
+        _require_one_band(files)
+    if isinstance(one, Elevation | Heights | Slope):
+        notes += _require_metres(one.name, files)
     centre = shapely.box(*area.bounds()).centroid
     pixels = [file.span.pixel((centre.x, centre.y), area.crs) for file in files]
     crs = crs_text(area.crs)
@@ -214,6 +219,57 @@ def _raster(
         margin=margin,
         limits=None if isinstance(one, Classes) else _limits(one),
     )
+
+
+def _require_one_band(files: Sequence[RasterFile]) -> None:
+    """Refuse files of several bands where the recipe does not say which is meant.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for file in files:
+        if file.bands != (1,):
+            raise RecipeError(
+                "a raster of a feature has several bands",
+                got=f"{file.path}: bands {', '.join(map(str, file.bands[:8]))}",
+                expected="band: the one that is meant",
+                remedy="set band in the feature, 1 for the first",
+            )
+
+
+def _require_metres(name: str, files: Sequence[RasterFile]) -> list[str]:
+    """Refuse heights that say they are in something else; note those that may be.
+
+    Raises
+    ------
+    RecipeError
+    """
+    for file in files:
+        word = file.unit.lower().replace("_", " ").removeprefix("us survey ").removeprefix("us-")
+        if _OTHERS.match(word):
+            raise RecipeError(
+                f"heights of feature {name} are not in metres",
+                got=f"{file.path}: {file.unit}",
+                expected="metres",
+                remedy="write them in metres: of feet, gdal_calc --calc 'A*0.3048' and "
+                "gdal_edit -units m",
+            )
+    silent = [file for file in files if not file.unit]
+    if any(file.span.frame.projected and file.span.frame.unit != 1.0 for file in silent):
+        return [
+            f"{name}: its CRS is not in metres, and it does not say what its heights are in: they "
+            "are taken for metres"
+        ]
+    return []
+
+
+_OTHERS = re.compile(
+    r"(international |british |clarke's |indian )?"
+    r"(ft|foot|feet|fathom|in|inch|yd|yard|mi|mile|cm|mm|dm|km|(centi|milli|deci|kilo)met(er|re))"
+    r"(us|s|es)?\b|us (ft|foot|feet)|%|percent|deg|rad"
+)
+"""Units that no height may have: they are not metres."""
 
 
 def _limits(one: Values | Elevation | Heights | Slope) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from engine.errors import ReadError, RecipeError
 from engine.features.coverage import Layers, coverage, in_blocks
 from engine.features.files import Bounds, stamp_of
 from engine.features.source import Read
+from engine.vectors.layers import Vectors
 from engine.vectors.read import read_vectors
 
 __all__ = ["Ground", "PolygonReader"]
@@ -128,6 +130,7 @@ def _read(reader: PolygonReader) -> Ground:
             refuse=RecipeError,
             what="file of polygons",
         )
+        _require_polygons(found)
         for layer in found.layers:
             if reader.field is not None and reader.field not in layer.names:
                 raise RecipeError(
@@ -135,7 +138,10 @@ def _read(reader: PolygonReader) -> Ground:
                     got=reader.field,
                     expected=", ".join(layer.names) or "a field",
                 )
-        for layer, parts in found.polygons(RecipeError):
+        cleaned = found.polygons(RecipeError)
+        if not cleaned and not found.partial:
+            _refuse(found)
+        for layer, parts in cleaned:
             if layer.crs is None:
                 raise RecipeError(
                     f"{found.name} does not say which CRS it is in",
@@ -153,6 +159,22 @@ def _read(reader: PolygonReader) -> Ground:
     known = [] if extent is None else [shapely.box(*extent)]
     counts = tuple(map(len, shapes))
     return Ground(Layers([*shapes, known]), counts, extent, tuple(notes))
+
+
+def _require_polygons(found: Vectors) -> None:
+    """Refuse a file whose layers hold nothing, or nothing that covers ground."""
+    if not any(layer.total is None or layer.total for layer in found.layers):
+        _refuse(found)
+
+
+def _refuse(found: Vectors) -> NoReturn:
+    raise RecipeError(
+        f"{found.name} holds no polygons",
+        got="; ".join(found.notes)[:300] or "no features",
+        expected="a polygon or more",
+        remedy="draw the ground that points and lines stand for as polygons (a buffer), or name "
+        "another layer: FILE#LAYER",
+    )
 
 
 def _of(reader: PolygonReader, value: object) -> list[int]:

@@ -210,6 +210,9 @@ def cells_of_raster(
     if not codes.any():
         raise LabelError(
             f"{Path(path).name} labels no cell of the area",
+            got=f"{int(there.sum())} cells with a code, none of them within"
+            if there.any()
+            else "no code on any cell",
             remedy="check its CRS and extent against the recipe's area",
         )
     rows, cols = np.nonzero(codes)

@@ -64,19 +64,13 @@ LATER = (
     "task",
     "data",
     "probe",
+    "encoder",
 )
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 ABOUT = {
-    "name",
-    "version",
-    "licence",
-    "attribution",
-    "citation",
-    "address",
-    "shareable",
-    "provenance",
-    "probe",
-}
+    "name", "version", "licence", "attribution", "citation", "address", "shareable", "provenance",
+    "probe", "encoder",
+}  # fmt: skip
 """Fields that decide no result."""
 _DENSE_BLOCKS = {"mscnn": 32, "resnet11": 20, "resnet11-3d": 20}
 
@@ -92,6 +86,7 @@ class ModelCard(Strict):
     bands : B-names, in input order, of a cube with periods each with its own, as in B04@summer;
         then bands of features, as in ``height.mean``. Or channels of published vectors, taken as
         they are.
+    encoder : of published vectors, the model that made them (`geoemb:model`), if it is known.
     ranges : of features' bands, what their stored numbers stand for (`engine.models.coding`).
     clip : reflectance is clipped to [low, high] first, or not at all.
     mean, std : of each band, in reflectance; None: not standardised.
@@ -126,6 +121,7 @@ class ModelCard(Strict):
     task: Literal["segment"] | None = None
     parameters: dict[str, Any] = Field(default_factory=dict)
     bands: tuple[str, ...]
+    encoder: str | None = Field(None, max_length=2000)
     ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     clip: tuple[float, float] | None = None
     mean: tuple[float, ...] | None = None

@@ -21,6 +21,7 @@ __all__ = [
     "Terms",
     "of_vectors",
     "require_bands",
+    "require_encoder",
     "require_ground",
     "require_inputs",
 ]
@@ -199,3 +200,27 @@ class Probe(Strict):
     scores: tuple[float, ...] = Field((), max_length=64)
     features: tuple[float, ...] = Field((), max_length=64)
     tolerance: float = Field(1e-3, gt=0, le=0.1)
+
+
+def require_encoder(name: str, mine: str | None, theirs: str) -> None:
+    """Refuse published vectors of another model than a card has learnt from.
+
+    Names of channels tell no two models apart that number them alike. Where either side does not
+    say which model it was, nothing is known to be wrong.
+
+    Parameters
+    ----------
+    name : of the card; mine : its encoder, None where it does not say.
+    theirs : as the vectors' source says, "" where it does not.
+
+    Raises
+    ------
+    CardError
+    """
+    if mine and theirs and mine != theirs:
+        raise CardError(
+            f"model {name} has learnt from vectors of another model",
+            got=theirs,
+            expected=mine,
+            remedy="train on vectors of this source, or map those that the model learnt from",
+        )

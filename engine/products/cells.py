@@ -77,6 +77,13 @@ def require_classifier(
     ------
     CardError, RecipeError
     """
+    if card.zones and vectors:
+        raise CardError(
+            "a segmenter of zones looks at composites of scenes",
+            got=f"{card.name}: {card.architecture}, and a recipe of published vectors",
+            expected="a network of patches, a forest or a head, trained on these vectors",
+            remedy="give imagery in the recipe, in place of embeddings",
+        )
     if card.segments:
         raise CardError(
             "product lcz needs a classifier of patches",

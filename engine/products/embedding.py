@@ -148,7 +148,7 @@ def _published(recipe: EmbeddingRecipe, wanted: Embeddings, base: Path) -> Resol
         {"embeddings": source.find(area), **ground.find()},
         tuple(stages),
         _form(recipe, None, features, f"statistics of {name_of(source.place)}, {wanted.year}"),
-        (*notes, *ground.notes),
+        (*notes, *source.notes, *ground.notes),
     )
 
 

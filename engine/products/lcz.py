@@ -26,6 +26,7 @@ from engine.maps.filter import (
 )
 from engine.maps.mask import inside
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.card_parts import require_encoder
 from engine.models.onnx_checks import examine_weights
 from engine.products.cells import CellModel, require_classifier, score_stages
 from engine.products.common import REASON_ATTRS, class_attrs
@@ -100,11 +101,16 @@ class LczRecipe(Recipe):
         if self.embeddings is not None and self.images is not None:
             raise ValueError("images: what is fused with them is made of imagery")
         if self.embeddings is not None and self.features is not None:
-            raise ValueError("features: they are bands beside imagery's, not beside vectors")
+            raise ValueError(
+                "features: they are bands beside imagery's, not beside published vectors; leave "
+                "them out, or give imagery"
+            )
         if self.imagery is not None:
             self.cube.require_within(self.imagery.period)
         elif self.cube.periods:
-            raise ValueError("cube.periods goes with imagery")
+            raise ValueError(
+                "cube.periods goes with imagery: published embeddings are of one year; leave it out"
+            )
         return self
 
     @model_validator(mode="after")
@@ -241,13 +247,14 @@ def _published(recipe: LczRecipe, card: ModelCard | None, context: Context) -> R
         )
     source = PublishedSource(recipe.embeddings, context.base)
     require_classifier(card, recipe.grid, source.channels, vectors=True)
+    require_encoder(card.name, card.encoder, source.model)
     examine_weights(card)
     area, notes = find_area(recipe, context.base)
     mask = Mask(recipe, context.base)
     scored = published_score_stage(recipe.model, recipe.grid, card, source)
     stages = (scored, _map_stage(recipe, card, mask, "scores"))
     grid, _ = fit_grid(area, recipe.grid, stages, card.cell, unit=card.cell)
-    notes = [*notes, *mask.find(grid, area)]
+    notes = [*notes, *mask.find(grid, area), *source.notes]
     found = {"embeddings": source.find(area)}
     support = Support(area, grid, card.cell)
     return Resolved(area, grid, support, (), found, stages, FORM_OF_VECTORS, tuple(notes), card)

@@ -17,6 +17,7 @@ from engine.cube.published.opening import name_of, open_published, stamp_of
 from engine.cube.published.reader import Published
 from engine.cube.published.rules import NODATA, VALID, WATER
 from engine.cube.published.sheet import Method
+from engine.cube.warp import crs_text
 from engine.grid.area import Area
 from engine.infer.aggregate import aggregate_cells
 from engine.infer.vectors import vector_outputs
@@ -60,6 +61,7 @@ class PublishedSource:
     place : an absolute path, or an address.
     channels : of its vectors.
     stamp : of its files.
+    model : that made its vectors, "" where it does not say.
     """
 
     def __init__(self, wanted: Embeddings, base: Path) -> None:
@@ -68,13 +70,40 @@ class PublishedSource:
         self.place = wanted.source if remote else str((base / wanted.source).absolute())
         found = open_published(self.place, wanted.form)
         found.require_year(wanted.year)
-        self.channels = found.channels
+        self.channels, self.model = found.channels, found.model
         self.stamp = stamp_of(self.place)
+        self._found = found
+
+    @property
+    def notes(self) -> list[str]:
+        """What people should know of it."""
+        if self._found.years:
+            return []
+        return [
+            f"embeddings: {self._found.title} does not say of which year it is; it is taken to be "
+            f"of {self.wanted.year}"
+        ]
+
+    def require_ground(self, area: Area) -> None:
+        """Refuse an area of which the source has no ground.
+
+        Raises
+        ------
+        RecipeError
+        """
+        self._found.require_ground(area.bounds(), crs_text(area.crs), self.wanted.year)
 
     def find(self, area: Area) -> SearchResult:
-        """The source as an item: what a product is derived from, and under which terms."""
+        """The source as an item: what a product is derived from, and under which terms.
+
+        Raises
+        ------
+        RecipeError
+            Where it has no ground of the area.
+        """
         from engine.catalog.search import SearchResult
 
+        self.require_ground(area)
         wanted, place = self.wanted, self.place
         west, south, east, north = area.geographic.bounds
         licence, attribution = wanted.licence, wanted.attribution

@@ -73,7 +73,9 @@ class EmbeddingRecipe(Recipe):
         if self.imagery is not None:
             self.cube.require_within(self.imagery.period)
         elif self.cube.periods:
-            raise ValueError("cube.periods goes with imagery")
+            raise ValueError(
+                "cube.periods goes with imagery: published embeddings are of one year; leave it out"
+            )
         if self.embeddings is not None and self.model is not None:
             raise ValueError("model: published embeddings are aggregated without one")
         return self

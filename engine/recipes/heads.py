@@ -39,10 +39,11 @@ class HeadWanted(Strict):
     kind: Literal["logistic", "knn", "mlp", "forest"] = Field(
         "logistic", description="regression, nearest labels, a small network, or trees"
     )
-    tune: bool = Field(
-        True,
+    tune: bool | None = Field(
+        None,
         description="choose its settings by leaving out one city after another; the usual ones "
-        "stay unless others gain more than the standard error",
+        "stay unless others gain more than the standard error. By default where three cities "
+        "have labels; true refuses fewer",
     )
     cell: float | None = Field(
         None,

@@ -22,7 +22,14 @@ from engine.sites.regions import Region, RegionMap, clipped_grid
 from engine.sites.source import ClassMap, open_classes
 from engine.vectors.read import read_vectors
 
-__all__ = ["Landscape", "landscape", "regions_of_file", "regions_of_grid", "unit_pixels"]
+__all__ = [
+    "Landscape",
+    "landscape",
+    "regions_for",
+    "regions_of_file",
+    "regions_of_grid",
+    "unit_pixels",
+]
 
 _UNIT = 10_000.0  # metres: the block that an image frame shows, by default
 _DEGREE = 111_320.0  # metres along a meridian, roughly
@@ -99,7 +106,7 @@ def landscape(
     source = open_classes(place, layer=layer, tag=tag, unknown=unknown)
     side = unit_pixels(source, unit)
     notes: list[str] = []
-    known, told = _regions(source, regions, field, grid, merge)
+    known, told = regions_for(source, regions, field, grid, merge)
     notes += told
     where = RegionMap(known, source.transform, source.shape)
     _require_larger(source, known, side)
@@ -204,9 +211,20 @@ def _extent(source: ClassMap) -> Any:
     return shapely.box(*np.min(corners, axis=0), *np.max(corners, axis=0))
 
 
-def _regions(
+def regions_for(
     source: ClassMap, path: str | Path | None, field: str | None, grid: float | None, merge: float
 ) -> tuple[list[Region], list[str]]:
+    """Regions as `landscape` takes them: of a file, the whole map, or squares of either.
+
+    Returns
+    -------
+    (regions, notes)
+
+    Raises
+    ------
+    AreaError
+        Where there are none.
+    """
     notes: list[str] = []
     if path is None:
         if field is not None:

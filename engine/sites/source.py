@@ -209,6 +209,12 @@ def open_classes(
     path = Path(place)
     folder = read_folder(path)
     if tag is not None or (not path.is_file() and folder is None and Store.exists(place)):
+        if unknown:
+            raise LabelError(
+                "codes that say nothing are told of rasters",
+                got=f"{place}: a store",
+                expected="a raster, or a product folder",
+            )
         return StoreMap(place, tag)
     raster = map_of(path, layer)
     if folder is None:

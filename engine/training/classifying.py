@@ -124,6 +124,7 @@ class PatchTask(Task):
             parameters={},  # until they are known
             bands=recipe.model.bands,
             ranges=dict(patches.ranges),
+            encoder=patches.encoder or None,
             clip=None if of_vectors(recipe.model.bands) else (0.0, 1.0),
             mean=None,
             std=None,

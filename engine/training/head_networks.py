@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from engine.datasets.embedded import Embedded
 from engine.errors import CardError, LabelError
 from engine.infer.aggregate import aggregate_names
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.card_parts import of_vectors
 from engine.models.registry import HEAD, load_weights
 from engine.models.weights import ONNX
 from engine.products.vectors import at_cells
@@ -79,17 +81,30 @@ def bands_of(city: Embedded) -> tuple[str, ...]:
     Raises
     ------
     LabelError
-        Where they are something else.
+        Where they are something else, or of published vectors whose channels are called as bands
+        of imagery are: a card with these would take reflectance.
     """
     bands = tuple(map(str, city.made_by.get("bands") or city.made_by.get("channels") or ()))
     if not bands or city.names != aggregate_names(bands):
         raise LabelError(
             "the features of the embedding are no statistics of bands",
-            got=", ".join(city.names[:5]),
-            expected=", ".join(aggregate_names(bands)[:5]),
+            got=", ".join(_beyond(city.names, aggregate_names(bands))[:5]),
+            expected=f"{', '.join(aggregate_names(bands)[:5])} … and no others",
             remedy="embed without features, and natmap embed the recipe again",
         )
+    if "channels" in city.made_by and not of_vectors(bands):
+        raise LabelError(
+            f"the published vectors of {city.name} are called as bands of imagery are",
+            got=", ".join(bands[:5]),
+            expected="channels with names of their own, as A00",
+            remedy="write them with other names of channels, and embed them again",
+        )
     return bands
+
+
+def _beyond(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Names that are not known ones; all where each of them is."""
+    return [name for name in names if name not in known] or list(names)
 
 
 def as_network(

@@ -31,7 +31,7 @@ from engine.propagation.features import moments_of
 from engine.propagation.guards import cap_pool
 from engine.propagation.heads import CODES
 from engine.propagation.pool import Standard, standard_of
-from engine.propagation.tuning import Tuned, tune
+from engine.propagation.tuning import CITIES, Tuned, tune
 from engine.publishing.charts import draw_confusion
 from engine.publishing.model import why_not
 from engine.recipes.heads import HeadRecipe
@@ -107,6 +107,14 @@ class HeadTask(Task):
                 f"{codes.tolist()}",
                 expected="two classes or more",
                 remedy="label cells of other classes or of another city, or look at the split",
+            )
+        teach = [c.name for k, c in enumerate(self.cities) if k in self._gather("city", _TRAIN)]
+        if recipe.model.tune and len(teach) < CITIES:
+            raise LabelError(
+                "too few cities have labels for a head to be tuned on",
+                got=f"{len(teach)}: {', '.join(teach)}",
+                expected=f"{CITIES} or more, of which one after another is left out",
+                remedy="leave model.tune out, and the usual settings are taken; or label a city",
             )
 
     def _card(self) -> ModelCard:
@@ -209,7 +217,7 @@ class HeadTask(Task):
         city, place, codes = city[some], place[some], codes[some]
         x = self.standard.apply(self._features(city, place))
         candidates = CANDIDATES[self.recipe.model.kind]()
-        if self.recipe.model.tune:
+        if self.recipe.model.tune is not False:
             self.tuned = tune(x, codes, city, candidates, seed=seed)
             for note in self.tuned.notes:
                 hear.tell(f"note: {note}")

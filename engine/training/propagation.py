@@ -26,7 +26,7 @@ from engine.propagation.pool import standard_of
 from engine.propagation.propagate import DEFAULT, NOTES, propagate
 from engine.propagation.pseudo import Cells, Labels, Report
 from engine.propagation.selection import Settings
-from engine.propagation.tuning import Tuned, logistic_candidates, tune
+from engine.propagation.tuning import CITIES, Tuned, logistic_candidates, tune
 from engine.publishing.audit_page import audit_page
 from engine.recipes.propagating import PropagationRecipe
 from engine.runs.tables import add
@@ -89,6 +89,7 @@ def propagate_labels(
     pool = _together(cities, recipe)
     labels = pool.labels
     labels.check(LogisticHead().classes)
+    _require_proof(recipe, cities, labels)
     tuned = tune(
         labels.features, labels.codes, labels.city, logistic_candidates(), seed=recipe.seed
     )
@@ -126,6 +127,18 @@ def _require_own(out: Path) -> None:
             got=out,
             expected="an earlier propagation's folder, an empty one, or none",
             remedy="name another folder in `out`",
+        )
+
+
+def _require_proof(recipe: PropagationRecipe, cities: Sequence[Embedded], labels: Labels) -> None:
+    """Refuse a precision that is asked for where too few cities are left to show it."""
+    teach = [city.name for k, city in enumerate(cities) if k in labels.city]
+    if "precision" in recipe.model_fields_set and len(teach) < CITIES:
+        raise LabelError(
+            "too few cities have labels to show that pseudo-labels have a precision",
+            got=f"precision: {recipe.precision:g}; {len(teach)} with labels: {', '.join(teach)}",
+            expected=f"labels in {CITIES} cities or more, of which one after another is left out",
+            remedy="label another city, or take preset: notes, which shows nothing",
         )
 
 

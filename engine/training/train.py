@@ -9,8 +9,10 @@ from typing import Any
 
 from engine.addresses import public
 from engine.datasets.patch_cutting import with_channels
+from engine.errors import LabelError
 from engine.files import together
 from engine.models.card import ModelCard
+from engine.models.card_parts import of_vectors
 from engine.models.footprint import FOOTPRINT, write_footprint
 from engine.models.mlm import write_card
 from engine.models.registry import save_model
@@ -83,6 +85,7 @@ def train(
     base = base or Path()
     if isinstance(recipe, ClassifierRecipe):
         recipe = with_channels(recipe, base)
+        _require_graphs(recipe)
     hear = Listener(tell, epoch, step)
     task = _task(recipe, base, hear)
     folder = task.folder
@@ -112,6 +115,17 @@ def train(
     (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
     card = card.model_copy(update={"folder": folder})
     return Trained(card, judged.figures, len(history), judged.words, judged.more)
+
+
+def _require_graphs(recipe: ClassifierRecipe) -> None:
+    """Refuse a graph network of published vectors before patches of them are cut."""
+    if recipe.model.architecture == "gcn" and of_vectors(recipe.model.bands):
+        raise LabelError(
+            "a graph network looks at instances of 1 m images",
+            got="labels of published embeddings",
+            expected="labels of recipes with imagery and images",
+            remedy="take a network of patches or a forest, or name such recipes under labels",
+        )
 
 
 def _task(recipe: TrainingRecipe, base: Path, hear: Listener) -> Task:

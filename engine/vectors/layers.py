@@ -36,6 +36,7 @@ class Layer:
     crs : CRS, None where the file does not say.
     path : names of the folders that it lies in, the outermost first; its own is the last.
     partial : whether only what is near something was read.
+    total : features that it has, near or not; None where the file does not say.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Layer:
     crs: CRS | None
     path: tuple[str, ...] = ()
     partial: bool = False
+    total: int | None = None
 
 
 @dataclass(frozen=True)

@@ -277,7 +277,18 @@ def _layer(
         shapes += shapely.from_wkb(raw[new], on_invalid="fix").tolist()
         for name, column in zip(meta["fields"], values, strict=True):
             fields[str(name)] += _plain(column[new])
-    return Layer(layer, shapes, fields, names, crs, partial=boxes is not None)
+    total = int(told["features"])
+    if total < 0 and not shapes:  # some forms do not say, and have to be counted
+        total = pyogrio.read_info(address, layer=layer, force_feature_count=True)["features"]
+    return Layer(
+        layer,
+        shapes,
+        fields,
+        names,
+        crs,
+        partial=boxes is not None,
+        total=total if total >= 0 else None,
+    )
 
 
 def _info(address: str, layer: str) -> dict[str, Any]:

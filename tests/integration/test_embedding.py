@@ -19,7 +19,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT7
 from rio_cogeo.cogeo import cog_validate
 from support import shared
-from support.worlds import SMALL, synthesize
+from support.worlds import SMALL, square_of, synthesize
 from typer.testing import CliRunner
 
 import engine
@@ -52,7 +52,7 @@ def recipe(world: Path, name: str, tile: int = 160, **more: Any) -> dict[str, An
     return {
         "name": name,
         "product": "embedding",
-        "area": {"file": str(world / "truth" / "area.geojson")},
+        "area": {"file": str(square_of(world, 640))},
         "grid": {**made["grid"], "tile": tile, "chunk": 160},
         "imagery": imagery,
         "cube": {"keep_scenes": False},
@@ -214,7 +214,7 @@ def test_scores_and_their_embedding_come_from_one_pass(world: Path) -> None:
     made = {
         **made,
         "cube": {"keep_scenes": False},
-        "area": {"file": str(world / "truth" / "area.geojson")},
+        "area": {"file": str(square_of(world, 300))},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "mask": None,
         "publish": None,
@@ -251,7 +251,9 @@ def test_what_cannot_be_embedded_is_refused(
         engine.plan(recipe(world, "refused", **more))
 
 
-def test_a_recipe_of_local_climate_zones_is_embedded_by_its_model(world: Path) -> None:
+def test_a_recipe_of_local_climate_zones_is_embedded_by_its_model(
+    world: Path, tmp_path: Path
+) -> None:
     path = next(world.glob("*.yaml"))
     given = engine.load_recipe(path)
     wanted = embedding_of(given)
@@ -261,7 +263,11 @@ def test_a_recipe_of_local_climate_zones_is_embedded_by_its_model(world: Path) -
     with pytest.raises(RecipeError, match="nothing to embed"):
         embedding_of(given.model_copy(update={"model": None}))
     done = CliRunner().invoke(
-        app, ["embed", str(path), "--workers", "1", "--set", "model.embedding=int8"]
+        app,
+        [
+            *("embed", str(path), "--cluster", str(shared.settings_of(shared.workers(), tmp_path))),
+            *("--set", "model.embedding=int8", "--set", f"area.file={square_of(world, 300)}"),
+        ],
     )
     assert done.exit_code == 0, done.output
     folder = Path(done.stdout.strip().splitlines()[-1])

@@ -18,12 +18,10 @@ from support.ground import write_raster
 from support.worlds import SMALL, synthesize
 
 import engine
-from engine.datasets.embedded import open_embedded, require_one_embedding
 from engine.datasets.patches import open_patches
 from engine.errors import CardError, LabelError, RecipeError
 from engine.models.card import load_card
 from engine.models.coding import decode_ground
-from engine.recipes.propagating import EmbeddedCity
 
 pytestmark = pytest.mark.slow
 TEN = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12"]
@@ -135,7 +133,7 @@ def test_a_network_learns_from_a_height(country: Path) -> None:
     assert card.imagery == tuple(TEN)
     assert card.std is not None
     assert card.std[10] > 1  # metres
-    assert np.isfinite(scores_of(country, "net", 160).values).any()
+    card.check_cube(tuple(TEN), 10.0, {b: card.ranges[b] for b in (HEIGHT[0], HEIGHT[-1])})
 
 
 def test_a_segmenter_learns_from_a_height(country: Path) -> None:
@@ -246,31 +244,3 @@ def test_what_does_not_go_together_is_refused_before_work(country: Path, tmp_pat
     with pytest.raises(RecipeError, match="one scale for a vector"):
         engine.plan(small, base=country)
     assert not (country / "refused").exists()
-
-
-def test_cities_with_files_of_their_own_are_of_one_embedding(tmp_path: Path) -> None:
-    """What is of one place alone (its year, its pixel) does not part two cities."""
-    rng = np.random.default_rng(3)
-    cities = []
-    for number, pixel in enumerate((5, 20)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        synthesize(SMALL, folder, tile=160)
-        told = recipe_of(
-            folder, name=f"city-{number}", product="embedding", store="s", model=None, filter=None,
-            mask=None, publish=None,
-        )  # fmt: skip
-        with rasterio.open(folder / "truth" / "truth-lcz.tif") as file:
-            at, crs = file.transform * Affine.scale(pixel / 100), file.crs.to_wkt()
-            shape = tuple(round(side * 100 / pixel) for side in file.shape)
-        heights = rng.uniform(0, 9, shape).astype(np.float32)
-        write_raster(folder / "h.tif", heights, at, crs)
-        year = 2020 + number
-        told["features"] = [{"name": "h", "kind": "heights", "path": "h.tif", "year": year}]
-        (folder / "recipe.yaml").write_text(yaml.safe_dump(told))
-        assert not shared.run(folder / "recipe.yaml").failed
-        city = EmbeddedCity(recipe=str(folder / "recipe.yaml"))
-        cities.append(open_embedded(city, Path()))
-    require_one_embedding(cities)
-    assert cities[0].names[-1] == "h.known"
-    assert (cities[0].features[:][:, -1] == 1).any()

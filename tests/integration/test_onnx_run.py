@@ -11,7 +11,7 @@ import xarray as xr
 import yaml
 from support import shared
 from support.onnx_files import exported, small
-from support.worlds import SMALL, synthesize
+from support.worlds import SMALL, square_of, synthesize
 
 import engine
 from engine.errors import CardError
@@ -34,7 +34,7 @@ def mapped(world: Path, name: str, card: str, tile: int = 160) -> xr.DataTree:
     recipe: dict[str, Any] = {
         "name": name,
         "product": "lcz",
-        "area": {"file": str(world / "truth" / "area.geojson")},
+        "area": {"file": str(square_of(world, 550))},
         "grid": {**made["grid"], "tile": tile, "chunk": 160},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "cube": {"keep_scenes": False},
@@ -83,7 +83,7 @@ def test_an_encoder_embeds_the_cells(world: Path, tmp_path: Path) -> None:
     recipe: dict[str, Any] = {
         "name": "encoded",
         "product": "embedding",
-        "area": {"file": str(world / "truth" / "area.geojson")},
+        "area": {"file": str(square_of(world, 550))},
         "grid": {**made["grid"], "tile": 160, "chunk": 160},
         "imagery": {**made["imagery"], "catalog": str(world / "scenes" / "catalog.json")},
         "cube": {"keep_scenes": False},

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapely
 import torch
 import yaml
 from safetensors.torch import save_file
 from scipy.special import softmax
 from support import shared
-from support.worlds import SMALL, synthesize
+from support.worlds import SMALL, square_of, synthesize
 
 import engine
 from engine.errors import CardError, RecipeError
@@ -24,8 +23,6 @@ from engine.models.inputs import prepare_input
 from engine.models.mlm import write_card
 from engine.models.registry import load_model
 from engine.models.unet import UNet
-from engine.synthetic.country import to_degrees
-from engine.synthetic.scene import CRS
 
 pytestmark = pytest.mark.slow
 BANDS = ("B04", "B03", "B08")
@@ -61,10 +58,6 @@ def write_unet(folder: Path, overlap: int) -> ModelCard:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     synthesize(SMALL, folder, tile=160)
-    left, bottom, right, top = SMALL.bounds
-    middle = shapely.Point((left + right) / 2, (bottom + top) / 2)
-    square = middle.buffer(500, cap_style="square")
-    (folder / "square.geojson").write_text(shapely.to_geojson(to_degrees(square, CRS)))
     write_unet(folder / "blended", overlap=16)
     write_unet(folder / "apart", overlap=0)
     return folder
@@ -75,7 +68,7 @@ def recipe(world: Path, name: str, card: str, tile: int = 160, **model: Any) -> 
     return {
         "name": name,
         "product": "lcz",
-        "area": {"file": str(world / "square.geojson")},
+        "area": {"file": str(square_of(world, 400))},
         "grid": {**made["grid"], "tile": tile, "chunk": tile},
         "imagery": {
             "catalog": str(world / "scenes" / "catalog.json"),

@@ -44,17 +44,27 @@ def embed(
     failed: bool = False,
     lake: bool = False,
     moved: float = 0.0,
+    published: bool = False,
+    more: tuple[str, ...] = (),
+    features: dict[str, Any] | None = None,
+    inside: float = 1.0,
 ) -> Path:
     """A store of an embedding with its recipe, as a run would have left it.
 
     Its 12 features are a model's, or the statistics of four bands. `lake`: the source tells water,
     and cells 1 to 4 of the first row are that. `moved`: all vectors are off by so much.
+    `published`: the bands are channels of published vectors. `more`: names of further features,
+    `features`: what the stage's settings say of them.
+    `inside`: share of the columns that lie in the area, from the west.
     """
     bounds = west, 5_120_000.0, west + SIDE * CELL, 5_120_000 + SIDE * CELL
     grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
     n = round(TILE / CELL)
-    names = aggregate_names(bands) if bands else range(12)
-    made_by = {"bands": list(bands)} if bands else {"model": model}
+    names: Any = (*aggregate_names(bands), *more) if bands else range(12)
+    key = "channels" if published else "bands"
+    made_by: dict[str, Any] = {key: list(bands)} if bands else {"model": model}
+    if features is not None:
+        made_by["features"] = features
     specs = [
         ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", ("B04",)),)),
         *vector_arrays("embedding/vectors", kind, names, CELL, n),
@@ -67,14 +77,19 @@ def embed(
     shift = rng.standard_normal(12) * 0.3
     vectors = CENTRES[places] + shift + rng.standard_normal((SIDE, SIDE, 12)) * 0.6
     vectors = vectors + moved
+    vectors = np.concatenate([vectors, np.zeros((SIDE, SIDE, len(more)))], axis=-1)
     vectors[0, 0 : 5 if lake else 1] = np.nan
+    outside = np.arange(SIDE) >= inside * SIDE
+    vectors[:, outside] = np.nan
     values, scale = encode_vectors(np.moveaxis(vectors, -1, 0).astype(np.float32), kind)
     session = store.writer()
     root: Any = zarr.open_group(session.store, mode="r+")
     root["embedding/vectors"][:] = values
     if scale is not None:
         root["embedding/vectors_scale"][:] = scale
-    root["embedding/reason"][:] = np.where(np.isnan(vectors[..., 0]), 6, 0)
+    reason = np.where(np.isnan(vectors[..., 0]), 6, 0)
+    reason[:, outside] = 1
+    root["embedding/reason"][:] = reason
     if lake:
         water = np.full((SIDE, SIDE), 0.05, np.float32)
         water[0, :5] = 0.5, 1.0, 0.8, 1.0, 1.0

@@ -14,9 +14,10 @@ import shapely
 import yaml
 
 from engine.synthetic import make
-from engine.synthetic.country import AUTUMN, Country
+from engine.synthetic.country import AUTUMN, Country, to_degrees
 from engine.synthetic.districts import World
 from engine.synthetic.photo import write_photos
+from engine.synthetic.scene import CRS
 from support.cache import kept, source_hash
 
 _BEYOND = 400
@@ -114,6 +115,19 @@ def photograph(world: World, bounds: tuple[int, int, int, int], folder: Path) ->
     )
     shutil.copytree(source, folder, dirs_exist_ok=True)
     return folder
+
+
+def square_of(folder: Path, half: float) -> Path:
+    """An area of `SMALL` about the corner of four of its tiles, so many metres to each side.
+
+    Half of it costs a quarter, and has as many borders of tiles.
+    """
+    left, bottom, right, top = SMALL.bounds
+    middle = shapely.Point((left + right) / 2, (bottom + top) / 2)
+    shape = to_degrees(middle.buffer(half, cap_style="square"), CRS)
+    path = folder / f"square-{half:g}.geojson"
+    path.write_text(shapely.to_geojson(shape))
+    return path
 
 
 def change_recipe(path: Path, **changes: object) -> Path:

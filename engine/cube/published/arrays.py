@@ -26,6 +26,7 @@ __all__ = [
     "dimensions_of",
     "most_of",
     "open_folder",
+    "read_axis",
     "reading",
     "years_of",
 ]
@@ -34,6 +35,7 @@ _DOCUMENT = 1 << 24  # bytes of a zarr.json, with those of all groups in it
 _CHUNK = 1 << 28  # bytes of a chunk; several are decoded at once
 _INDEX = 1 << 20  # chunks of a shard, each with 16 bytes in its index
 _YEARS = 1000
+_PLACES = 1 << 22  # coordinates that are looked at
 _TYPES = ("int8", "int16", "uint8", "uint16", "float16", "float32", "float64")
 _CODECS = {
     "blosc",
@@ -266,7 +268,40 @@ def years_of(group: zarr.Group, cube: Cube, where: str) -> tuple[int, ...]:
     _require_decodable(array, f"{name} of {where}")
     with reading(f"{name} of {where}"):
         values = np.asarray(array[:])
-    return tuple(_year(value, str(array.attrs.get("units", "")), where) for value in values)
+    found = tuple(_year(value, str(array.attrs.get("units", "")), where) for value in values)
+    if len(set(found)) < len(found):
+        raise ReadError(
+            f"{where} has a year twice",
+            got=", ".join(map(str, found))[:120],
+            expected="one layer of vectors for each year",
+            remedy="write those of one date into a store of their own",
+        )
+    return found
+
+
+def read_axis(
+    group: zarr.Group, name: str, size: int, where: str
+) -> npt.NDArray[np.float64] | None:
+    """Coordinates along an axis; None where the group has none that are numbers.
+
+    Raises
+    ------
+    ReadError
+        Where they are not as many as pixels, or cannot be decoded.
+    """
+    with reading(f"{name} of {where}"):
+        array: Any = group.get(name)
+    if not isinstance(array, zarr.Array) or array.dtype.kind not in "iuf" or size > _PLACES:
+        return None
+    if array.shape != (size,):
+        raise ReadError(
+            f"{name} of {where} is of another length than the vectors",
+            got=array.shape,
+            expected=(size,),
+        )
+    _require_decodable(array, f"{name} of {where}")
+    with reading(f"{name} of {where}"):
+        return np.asarray(array[:], np.float64)
 
 
 def _year(value: Any, units: str, where: str) -> int:

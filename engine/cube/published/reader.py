@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from engine.cube.published.rules import NODATA, Decoded
@@ -16,6 +17,7 @@ from engine.errors import ReadError, RecipeError
 __all__ = ["EmbeddingSource", "Piece", "Published"]
 
 _MOST = 1 << 31  # bytes of vectors that are read at once
+_LOOKED = 32  # points along an area by which it is told whether there is ground of it
 
 
 class EmbeddingSource(Protocol):
@@ -60,11 +62,13 @@ class Published:
     title : for people.
     channels : names of a vector's components.
     pieces : in any order.
+    model : that made the vectors, as the source says (`geoemb:model`); "" where it does not.
     """
 
     title: str
     channels: tuple[str, ...]
     pieces: Sequence[Piece]
+    model: str = ""
     _sheets: dict[tuple[str, int], Sheet] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -126,13 +130,55 @@ class Published:
         ------
         RecipeError
         """
-        if self.years and year not in self.years:
+        told = all(piece.years is not None for piece in self.pieces)
+        if (self.years or told) and year not in self.years:
             raise RecipeError(
                 f"{self.title} has no such year",
                 got=year,
-                expected=", ".join(map(str, self.years)),
-                remedy="set embeddings.year to one of these",
+                expected=", ".join(map(str, self.years)) or "none of its years is whole",
+                remedy="set embeddings.year to one of these"
+                if self.years
+                else "name a source whose years are whole",
             )
+
+    def require_ground(
+        self, bounds: tuple[float, float, float, float], crs: str, year: int
+    ) -> None:
+        """Refuse an area of which no piece has any ground in a year.
+
+        It looks at rectangles: what it lets pass may still have no vector anywhere.
+
+        Parameters
+        ----------
+        bounds : of the area, west, south, east, north.
+        crs : of the bounds.
+        year : of the embeddings.
+
+        Raises
+        ------
+        RecipeError
+        """
+        self.require_year(year)
+        west, south, east, north = bounds
+        sides = (east - west) / _LOOKED, (north - south) / _LOOKED
+        corner = Affine(sides[0], 0, west, 0, -sides[1], north)
+        points = Points(GeoBox((_LOOKED, _LOOKED), corner, crs))
+        if not any(self._reaches(piece, points, year) for piece in self._near(points, year)):
+            lon, lat = points.among(DEGREES).T
+            raise RecipeError(
+                f"{self.title} has no vectors of this area in {year}",
+                got=f"an area about {np.nanmean(lon):.3f}, {np.nanmean(lat):.3f} degrees",
+                expected="ground that the source covers",
+                remedy="name the source of this area in embeddings.source, or look at area",
+            )
+
+    def _reaches(self, piece: Piece, points: Points, year: int) -> bool:
+        """Whether a piece may have ground of a window; one that cannot be opened may, and the run
+        will say which tiles that costs."""
+        try:
+            return self._open(piece, year).reaches(points)
+        except ReadError:
+            return True
 
     def _open(self, piece: Piece, year: int) -> Sheet:
         key = piece.name, year

@@ -94,7 +94,7 @@ class Linear:
     Attributes
     ----------
     scale, offset : finite.
-    nodata : code that says so in all channels; None: there is none.
+    nodata : code that says so in all channels, or number that does in any; None: there is none.
     """
 
     scale: float = 1.0
@@ -104,7 +104,12 @@ class Linear:
     def __call__(self, codes: npt.NDArray[Any], scales: npt.NDArray[Any] | None) -> Decoded:
         state = np.zeros(codes.shape[1:], np.uint8)
         if self.nodata is not None:
-            state[(codes == self.nodata).all(axis=0)] = NODATA
+            floats = codes.dtype.kind == "f"
+            with np.errstate(over="ignore"):  # as the type has it: -9999 of float16 is -10000
+                number = codes.dtype.type(self.nodata) if floats else self.nodata
+            none = codes == number
+            # a single code may be a component; a float without a component is no vector
+            state[none.any(axis=0) if floats else none.all(axis=0)] = NODATA
         with np.errstate(over="ignore"):
             vectors = codes.astype(np.float32)
             if (self.scale, self.offset) != (1.0, 0.0):

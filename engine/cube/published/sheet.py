@@ -94,6 +94,23 @@ class Sheet:
     load: Callable[[slice, slice], Decoded]
     home: Box | None = None
 
+    def reaches(self, points: Points) -> bool:
+        """Whether the sheet may hold ground among a window's points; never no where it does."""
+        xy = points.among(self.crs)
+        xy = xy[np.isfinite(xy).all(axis=1)]
+        if not len(xy):
+            return False
+        low, high = xy.min(axis=0), xy.max(axis=0)
+        # a window bends in another CRS: its edge may reach beyond the points by a part of it
+        margin = (high - low) / 8 + np.array(self.step)
+        east, south = (
+            self.corner[0] + self.step[0] * self.shape[1],
+            self.corner[1] - self.step[1] * self.shape[0],
+        )
+        across = low[0] - margin[0] <= east and high[0] + margin[0] >= self.corner[0]
+        along = low[1] - margin[1] <= self.corner[1] and high[1] + margin[1] >= south
+        return bool(across and along)
+
     def take(
         self,
         points: Points,

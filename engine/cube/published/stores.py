@@ -28,14 +28,23 @@ from engine.cube.published.rules import (
     Rule,
 )
 from engine.cube.published.sheet import Box, Sheet, known_crs, north_up, zone_home
+from engine.cube.published.stated import (
+    entries_of,
+    fill_of,
+    require_names,
+    require_places,
+    require_said,
+    scalar_of,
+    whole_years,
+)
 from engine.errors import ReadError
 
 __all__ = ["published_zarr"]
 
 _GEOEMB = "61c12cc5-0e28-4056-999a-480cf3fb7e4c"
 _ZONE = re.compile(r"(?:utm(\d\d)|(\d\d)([NS]))")
+_MODEL = 2000  # letters of a model's name or address
 _UTM = re.compile(r"EPSG:32([67])(\d\d)")
-_MOST = 4096  # channels
 _BESIDE = 1.0  # degrees that tiles of a zone reach into its neighbours, at most
 
 
@@ -67,7 +76,7 @@ def published_zarr(root: zarr.Group, title: str, *, mosaic: bool = False) -> Pub
             remedy="name the group of one zone, as .../utm33",
         )
     if not mosaic and not zones and itself is None and "geoemb:dimensions" not in said:
-        known = any(_is_geoemb(entry) for entry in _list(said.get("zarr_conventions")))
+        known = any(_is_geoemb(entry) for entry in entries_of(said.get("zarr_conventions")))
         raise ReadError(
             f"{title} does not follow the convention geoemb:",
             got="it is named, and says nothing" if known else "no attribute geoemb:dimensions",
@@ -93,6 +102,7 @@ class _Group:
 
     piece: Piece
     channels: tuple[str, ...]
+    model: str
 
 
 def _published(title: str, groups: Sequence[_Group]) -> Published:
@@ -104,7 +114,16 @@ def _published(title: str, groups: Sequence[_Group]) -> Published:
                 got=f"{group.piece.name}: {len(group.channels)}",
                 expected=f"{len(channels)} as {groups[0].piece.name}",
             )
-    return Published(title, channels, [group.piece for group in groups])
+    model = groups[0].model
+    for group in groups[1:]:
+        if group.model != model:
+            raise ReadError(
+                f"zones of {title} are of different models",
+                got=f"{group.piece.name}: {group.model or 'not said'}",
+                expected=f"{model or 'not said'}, as {groups[0].piece.name}",
+                remedy="name the group of one zone",
+            )
+    return Published(title, channels, [group.piece for group in groups], model)
 
 
 def _group(
@@ -121,12 +140,14 @@ def _group(
         )
     count = cube.size("channel")
     told = 64 if mosaic else said.get("geoemb:dimensions", count)  # zones may not say it
-    _require_said(said, cube, where, told)
+    require_said(said, cube, where, told)
     shape = cube.size("y"), cube.size("x")
     crs = known_crs(
         said.get("proj:code") or said.get("proj:wkt2") or said.get("proj:projjson"), where
     )
-    corner, step, flipped = north_up(said.get("spatial:transform", ()), shape, where)
+    transform = said.get("spatial:transform", ())
+    corner, step, flipped = north_up(transform, shape, where)
+    require_places(group, cube, transform, where)
     home = _home(zone, crs, where)
     rule, scales = _rule(group, said, cube, where, zone, mosaic)
     years = years_of(group, cube, where)
@@ -136,9 +157,11 @@ def _group(
         return Sheet(where, crs, corner, step, shape, count, load, home)
 
     bounds = None if home is None else _widened(home)
-    channels = _channels(group, said, cube, rule)
-    kept = _kept_years(said, years)
-    return _Group(Piece(where, kept if years else None, bounds, open_year), channels)
+    channels = _channels(group, said, cube, rule, where)
+    kept = whole_years(said, years, where)
+    model = said.get("geoemb:model")
+    told = model[:_MODEL] if isinstance(model, str) else ""
+    return _Group(Piece(where, kept if years else None, bounds, open_year), channels, told)
 
 
 def _load(
@@ -150,43 +173,6 @@ def _load(
     codes = cube.read(time, rows, cols)
     found, state = rule(codes, None if scales is None else scales.read(time, rows, cols))
     return (found[:, ::-1], state[::-1]) if flipped else (found, state)
-
-
-def _require_said(said: Mapping[str, Any], cube: Cube, where: str, dimensions: Any) -> None:
-    """Refuse arrays that are not as the attributes say."""
-    count = cube.size("channel")
-    told = said.get("geoemb:data_type", str(cube.array.dtype))
-    shape = said.get("spatial:shape")
-    found = [cube.size("y"), cube.size("x")]
-    for what, got, expected in (
-        ("dimensions", count, dimensions),
-        ("data type", str(cube.array.dtype), told),
-        ("shape", found, found if shape is None else list(_list(shape))),
-        ("registration", said.get("spatial:registration", "pixel"), "pixel"),
-    ):
-        if got != expected:
-            raise ReadError(
-                f"{where} is of another {what} than it says"
-                if what != "registration"
-                else f"{where} is registered to the centres of pixels",
-                got=got,
-                expected=expected,
-            )
-    if said.get("geoemb:type", "pixel") not in ("pixel", "chip"):
-        raise ReadError(
-            f"{where} is of a type that is not known",
-            got=said["geoemb:type"],
-            expected="pixel or chip",
-        )
-    layout = said.get("geoemb:chip_layout")
-    if isinstance(layout, Mapping) and layout.get("layout_type") != "regular_grid":
-        raise ReadError(
-            f"chips of {where} lie on no grid",
-            got=layout.get("layout_type"),
-            expected="regular_grid",
-        )
-    if not 1 <= count <= _MOST:
-        raise ReadError(f"{where} has too many channels", got=count, expected=f"at most {_MOST}")
 
 
 def _rule(
@@ -214,18 +200,10 @@ def _rule(
     if scale.get("type") == "array":
         scales = cube_of(group, scale.get("array_name"), where)
         _require_beside(cube, scales)
-        return _per_pixel(scale, zone, where), scales
+        return _per_pixel(scale, zone, where, scales), scales
     if scale.get("type") == "scalar" or (not whole and method in (None, "none", "linear")):
-        numbers = [scale.get("scale", 1.0), scale.get("offset", 0.0)]
-        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-            raise ReadError(
-                f"{where} has a scale that is not a finite number",
-                got=numbers,
-                expected="finite numbers",
-            )
-        nodata = cube.array.attrs.get("_FillValue")
-        none = float(nodata) if whole and isinstance(nodata, int | float) else None
-        return Linear(float(numbers[0]), float(numbers[1]), none), None
+        factor, offset = scalar_of(scale, cube, where)
+        return Linear(factor, offset, fill_of(cube)), None
     raise ReadError(
         f"{where} does not say in a known way what its codes mean",
         got=f"{cube.array.dtype}, method {method!r}, scale {scale.get('type')!r}"[:200],
@@ -234,9 +212,11 @@ def _rule(
     )
 
 
-def _per_pixel(scale: Mapping[str, Any], zone: str | None, where: str) -> PerPixel:
+def _per_pixel(scale: Mapping[str, Any], zone: str | None, where: str, scales: Cube) -> PerPixel:
     """TESSERA's rule in zones; what NaN is there follows from what else says no data."""
     nodata = scale.get("nodata")
+    if nodata is None and zone is None:
+        nodata = fill_of(scales)
     try:
         number = math.nan if nodata is None else float(nodata)
     except (TypeError, ValueError) as error:
@@ -266,24 +246,18 @@ def _require_beside(cube: Cube, scales: Cube) -> None:
 
 
 def _channels(
-    group: zarr.Group, said: Mapping[str, Any], cube: Cube, rule: Rule
+    group: zarr.Group, said: Mapping[str, Any], cube: Cube, rule: Rule, where: str
 ) -> tuple[str, ...]:
     """Names of the channels: the store's own, else A00 and T000 as everybody has them."""
     count = cube.size("channel")
     axis = group.get(dimensions_of(cube.array)[cube.axes["channel"]])
-    names = _list(axis.attrs.get("names")) if isinstance(axis, zarr.Array) else []
+    names = entries_of(axis.attrs.get("names")) if isinstance(axis, zarr.Array) else []
     if len(set(map(str, names))) == count and all(isinstance(name, str) for name in names):
-        return tuple(names)
+        return require_names(names, where)
     if rule is ALPHAEARTH:
         return tuple(f"A{k:02d}" for k in range(count))
     letter = "T" if "tessera" in str(said.get("geoemb:model", "")).lower() else "E"
     return tuple(f"{letter}{k:03d}" for k in range(count))
-
-
-def _kept_years(said: Mapping[str, Any], years: tuple[int, ...]) -> frozenset[int]:
-    """Years that a zone has in whole; a store under way lists them in ``years_complete``."""
-    whole = said.get("years_complete")
-    return frozenset(years) if whole is None else frozenset(years) & set(_list(whole))
 
 
 def _zone_of(name: str) -> tuple[int, str] | None:
@@ -324,7 +298,3 @@ def _widened(home: Box) -> Box:
 
 def _is_geoemb(entry: Any) -> bool:
     return isinstance(entry, Mapping) and entry.get("uuid") == _GEOEMB
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list | tuple) else []

@@ -20,6 +20,7 @@ from engine.compare.sample import sample
 from engine.datasets.patches import PatchSet, Place, write_patches
 from engine.errors import CardError, LabelError, MetricError, NatmapError
 from engine.models.footprint import Footprint, Ground, write_footprint
+from engine.sites.strata import sample_strata
 
 SHAPE = (90, 130)
 WEST, NORTH, CRS = 400_000, 5_000_000, "EPSG:32633"
@@ -163,6 +164,26 @@ def test_a_sample_stands_for_the_map_that_it_was_drawn_on(tmp_path: Path, maps: 
     (tmp_path / "look" / "sample.geojson").write_text(json.dumps(cells))
     with pytest.raises(LabelError, match="no place"):
         compare_systems(maps, tmp_path / "look")
+
+
+def test_a_cell_of_a_sample_stands_for_its_stratum_whatever_that_is(
+    tmp_path: Path, maps: list[Path]
+) -> None:
+    design = sample_strata(maps[0], tmp_path / "look", n=300, grid=5000.0, allocation="mixed")
+    assert len(design.cells) > 17
+    cells = json.loads((tmp_path / "look" / "sample.geojson").read_text())
+    told = json.loads((tmp_path / "look" / "design.json").read_text())
+    truth = np.maximum(TRUTH, 1)
+    for feature, (row, col) in zip(cells["features"], told["at"], strict=True):
+        feature["properties"]["lcz"] = int(truth[row, col])
+    (tmp_path / "look" / "sample.geojson").write_text(json.dumps(cells))
+    found = compare_systems(maps, tmp_path / "look", repeats=20)
+    at = tuple(np.array(told["at"]).T)
+    weight = (design.cells / design.sizes)[told["stratum"]]
+    both = (FIRST[at] > 0) & (SECOND[at] > 0)
+    for name, values in (("first", FIRST), ("second", SECOND)):
+        right = (values[at] == truth[at])[both] * weight[both]
+        assert found.figures[name]["oa"] == pytest.approx(right.sum() / weight[both].sum())
 
 
 def test_maps_are_looked_up_at_patches(tmp_path: Path, maps: list[Path]) -> None:

@@ -82,6 +82,8 @@ def test_a_product_and_its_store_have_the_same_indices(reference: Path) -> None:
     assert published.titles([1, 17]) == stored.titles([1, 17]) != ["1", "17"]
     for name in ("code", "pixels", "edges"):
         assert np.array_equal(getattr(published.by_class, name), getattr(stored.by_class, name))
+    with pytest.raises(LabelError, match="codes that say nothing are told of rasters"):
+        landscape(reference / "store", unit=800, unknown=[17])
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from engine.products.registry import load_training
 from engine.recipes.propagating import EmbeddedCity
 from engine.store.location import Folder
 from engine.store.repository import Store
+from engine.training.pseudo_table import squares
 from engine.training.train import Trained, train
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -127,11 +128,15 @@ def test_blocks_of_ground_test(cities: Path, tmp_path: Path) -> None:
 
 def pseudo(cities: Path, folder: Path, rows: list[dict[str, Any]]) -> Path:
     """A propagation's file by hand."""
-    digest = open_embedded(EmbeddedCity(recipe="a.yaml"), cities).digest
+    known = {name: open_embedded(EmbeddedCity(recipe=f"{name}.yaml"), cities) for name in SEEDS}
+    digest = known["a"].digest
     usual = {"city": "a", "source": "pseudo", "confidence": 0.5, "model": digest}
     frame = geopandas.pd.DataFrame([usual | row for row in rows])
     frame = frame.astype({"confidence": "float32"})
-    boxes = [shapely.box(0, 0, 1, 1)] * len(frame)
+    boxes = [
+        squares(known.get(city, known["a"]), np.array([int(cell)]))[0]
+        for city, cell in zip(frame["city"], frame["cell"], strict=True)
+    ]
     geopandas.GeoDataFrame(frame, geometry=boxes, crs="EPSG:4326").to_parquet(folder / LABELS)
     return folder
 

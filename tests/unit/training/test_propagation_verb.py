@@ -197,8 +197,9 @@ def test_the_page_shows_what_openstreetmap_and_the_nearest_label_say(
 def test_same_recipe_same_result_and_an_earlier_folder_is_replaced(
     cities: Path, tmp_path: Path
 ) -> None:
-    one = made(cities, tmp_path / "out", preset="notes")
-    other = made(cities, tmp_path / "out", preset="notes")
+    two = recipe(cities, tmp_path / "out", "ab")["cities"]
+    one = made(cities, tmp_path / "out", preset="notes", cities=two)
+    other = made(cities, tmp_path / "out", preset="notes", cities=two)
     assert one.equals(other)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
@@ -319,7 +320,7 @@ def test_water_of_a_published_embedding_is_g(cities: Path, tmp_path: Path) -> No
     label(cities, "lake", 9)
     with rasterio.open(cities / "lake.tif", "r+") as file:
         file.write(label_at, 1)
-    wanted = recipe(cities, tmp_path / "out", preset="notes")
+    wanted = recipe(cities, tmp_path / "out", "ab", preset="notes")
     wanted["cities"][-1] = {"recipe": "lake.yaml", "raster": "lake.tif"}
     made_ = propagate_labels(load_propagation_recipe(wanted), base=cities)
     frame = geopandas.read_parquet(tmp_path / "out" / LABELS)
@@ -344,7 +345,7 @@ def test_without_its_mean_a_city_in_another_light_is_labelled_alike(
     found = {}
     for name, center in (("light", None), ("light", "city"), ("dark", "city")):
         out = tmp_path / f"{name}-{center}"
-        wanted = recipe(cities, out, preset="notes", center=center)
+        wanted = recipe(cities, out, "ab", preset="notes", center=center)
         wanted["cities"][-1] = {"recipe": f"{name}.yaml", "name": "target"}
         propagate_labels(load_propagation_recipe(wanted), base=cities)
         frame = geopandas.read_parquet(out / LABELS)
