@@ -42,6 +42,13 @@ class Named:
     crs: CRS
     polygons: tuple[BaseGeometry, ...]
 
+    def meets(self, area: BaseGeometry) -> bool:
+        """Whether ground of the city lies in a shape; one that is prepared answers at once."""
+        whole = shapely.union_all(list(self.polygons))
+        if not area.intersects(whole):
+            return False
+        return bool(area.contains_properly(whole)) or self.within(area).area > 0
+
     def within(self, area: BaseGeometry) -> BaseGeometry:
         """What of the city lies in a shape of the grid's CRS."""
         return shapely.intersection(shapely.union_all(list(self.polygons)), area)
@@ -123,7 +130,7 @@ def read_named(
         raise RecipeError(
             f"{found.name} holds no polygons", got="; ".join(found.notes) or "nothing"
         )
-    inside = [city for city in cities.values() if city.within(area.geometry).area > 0]
+    inside = [city for city in cities.values() if city.meets(area.geometry)]
     if not inside:
         raise RecipeError(
             "none of the cities lies in the area",

@@ -42,12 +42,14 @@ def adapt(
         typer.Option(help="polygons of cities: adapt to each, and write what a map takes of them"),
     ] = None,
     field: Annotated[
-        str, typer.Option(help="with --each: field of the polygons with a city's name")
-    ] = "name",
+        str | None,
+        typer.Option(help="with --each: field of the city's name; by default name"),
+    ] = None,
     overrides: Set = None,
 ) -> None:
     """Adapt a segmenter of green space to a city that nobody has labelled, or to each of many."""
     from engine.cli.render import say
+    from engine.errors import RecipeError
     from engine.recipes.adapting import load_adapt_recipe
 
     wanted = load_adapt_recipe(read_source(recipe), read_overrides(overrides))
@@ -62,7 +64,9 @@ def adapt(
     if each is not None:
         from engine.training.adapt_cities import CITIES, adapt_cities
 
-        made = adapt_cities(wanted, each, field=field, base=recipe.parent, tell=say, look=look)
+        made = adapt_cities(
+            wanted, each, field=field or "name", base=recipe.parent, tell=say, look=look
+        )
         count = len(made.cities) - len(made.failed)
         say(f"{count} of {len(made.cities)} cities have a card, {len(made.failed)} failed")
         for city in made.failed:
@@ -72,6 +76,8 @@ def adapt(
         if made.failed:
             raise typer.Exit(1)
         return
+    if field is not None:
+        raise RecipeError("--field is of the polygons of --each", got="no --each")
     from engine.training.adapt import adapt as start
 
     card, found = start(wanted, base=recipe.parent, tell=say, look=look)

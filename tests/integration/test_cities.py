@@ -102,7 +102,8 @@ def product(place: Path, told: dict[str, Any]) -> Path:
 
 def layer(folder: Path, suffix: str) -> np.ndarray:
     with rasterio.open(folder / f"{folder.name.removesuffix('-product')}{suffix}.tif") as file:
-        found: np.ndarray = file.read(1, window=from_bounds(*BOUNDS, file.transform))
+        here = from_bounds(*BOUNDS, file.transform)
+        found: np.ndarray = file.read(1, window=here, boundless=True, fill_value=99)
         return found
 
 
@@ -241,3 +242,37 @@ def test_doctor_looks_at_all_weights(place: Path, both: Path) -> None:
         assert not found["plan"].ok
     finally:
         weights.write_bytes(kept)
+
+
+def test_land_cover_of_several_classes_has_cities_too(place: Path) -> None:
+    names = tuple(
+        {"code": k, "name": n, "colour": "102030"} for k, n in ((1, "a"), (4, "b"), (7, "c"))
+    )
+    for seed, name in enumerate(("rest", "new")):
+        write_segmenter(place / "cover" / name, patch=64, overlap=16, seed=seed, names=names)
+    write_segmenter(place / "cover" / "other", patch=64, overlap=16, names=names[:2])
+    write_cities(place / "part.geojson", [("part", NEW.buffer(30).envelope, {})])
+
+    def told(name: str, card: str, **more: Any) -> dict[str, Any]:
+        values = recipe(name, **more) | {"product": "cover", "area": {"file": "part.geojson"}}
+        return values | {"model": values["model"] | {"card": f"./cover/{card}"}}
+
+    write_cities(place / "cover" / "cities.geojson", [("N", NEW, {"card": "new"})])
+    both = product(place, told("cover-both", "rest", cities="cover/cities.geojson"))
+    alone = product(place, told("cover-new", "new", mask="new.geojson"))
+    rest = product(place, told("cover-rest", "rest"))
+    here, inside = centres(NEW), centres(NEW.buffer(30).envelope)
+    for suffix in ("", "-confidence", "-reason"):
+        found = layer(both, suffix)
+        np.testing.assert_array_equal(found[here], layer(alone, suffix)[here])
+        np.testing.assert_array_equal(found[inside & ~here], layer(rest, suffix)[inside & ~here])
+    assert (layer(both, "")[here] != layer(rest, "")[here]).any()
+    assert (layer(both, "-reason")[inside] == Reason.DATA).all()
+    write_cities(place / "cover" / "cities.geojson", [("N", NEW, {"card": "other"})])
+    with pytest.raises(engine.CardError, match=r"does not fit(.|\n)*classes 1 a, 4 b"):
+        engine.plan(told("cover-both", "rest", cities="cover/cities.geojson"), base=place)
+    of_scenes = told("x", "rest", cities="cover/cities.geojson")
+    of_scenes["imagery"] = {"catalog": "c", "period": "2023-03-01/2023-06-30"}
+    del of_scenes["images"]
+    with pytest.raises(engine.RecipeError, match="goes with images"):
+        engine.plan(of_scenes, base=place)
