@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak mutations neighbours propagation sites check durations \
+.PHONY: demo install test quick soak mutations neighbours scenes propagation labelling sites check durations \
         services debian-services python-services kubernetes-services clean
 
 install: $(STAMP)
@@ -58,6 +58,12 @@ mutations: $(STAMP)       ## mutated items, recipes, cards and areas; 15 minutes
 
 neighbours: $(STAMP)      ## exact neighbours of a million cells; half an hour of a core; resumes
 	$(BIN)/python benchmarks/neighbours.py
+
+scenes: $(STAMP)          ## texture, scenes and search on made-up photos; 15 minutes of a core; resumes
+	$(BIN)/python benchmarks/scenes.py --work work/scenes
+
+labelling: $(STAMP)       ## the labelling rule against the truth of made-up cities; 6 minutes of a core; resumes
+	$(BIN)/python benchmarks/labelling.py --work work/labelling --seeds 301 302 303
 
 propagation: $(STAMP)     ## heads, guards and pseudo-labels on made-up cities; an hour of a core; resumes
 	$(BIN)/python benchmarks/propagation/worlds.py --work work/propagation

@@ -16,24 +16,28 @@ prune        forget a store's older commits
 verify       whether a store holds what was written
 migrate      copy a store of an older form into one that runs can continue
 areas        a page of training areas, the doubtful ones first
+label        a page on which people label sites, with a rule's proposals
 train        a model from labels and composites or images
 adapt        a segmenter of green space to a city without labels
 propagate    labels of a few cells to cells that look like them
 convert      weights from elsewhere into a model card
 sample       cells of a map to look at, or sites to label
 landscape    how fragmented a map of classes is, by region, class and unit
+scenes       patches that show the same kind of place
+find         what is most like an image, a patch or a place
 frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
 beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
 
-The command's verb `compare` has another name here, since a room is called so, and `adapt --each`
-has one of its own:
+The command's verb `compare` has another name here, since a room is called so; `adapt --each`, and
+`natmap label` of answers, are functions of their own:
 
 =============== ==================================================
 compare_systems several models or maps on the same examples
 adapt_cities    a segmenter of green space to each of many cities
+settle_labels   answers of interpreters as training areas
 =============== ==================================================
 
 In a notebook:
@@ -91,6 +95,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
+    from engine.datasets.labelling import label
     from engine.datasets.review import review as areas
     from engine.datasets.site_chips import frames
     from engine.errors import (
@@ -114,6 +119,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         WeightsError,
     )
     from engine.grid.area import Area
+    from engine.labels.settling import settle_labels
     from engine.models.convert import convert
     from engine.notebook.cube import open_cube
     from engine.notebook.kernels import composite, score
@@ -127,6 +133,8 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.similarity.find import find
+    from engine.similarity.scenes import scenes
     from engine.sites.landscape import landscape
     from engine.sites.sampling import sample
     from engine.store.verify import verify
@@ -175,9 +183,11 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "find",
     "frames",
     "ingest",
     "init",
+    "label",
     "landscape",
     "load_recipe",
     "migrate",
@@ -189,7 +199,9 @@ __all__ = [
     "publish",
     "run",
     "sample",
+    "scenes",
     "score",
+    "settle_labels",
     "status",
     "synthesize",
     "train",
@@ -212,9 +224,11 @@ _HOMES = {
     "doctor": "engine.pipeline.doctor.examine",
     "embed": "engine.pipeline.embed.embed",
     "evaluate": "engine.compare.evaluate.evaluate",
+    "find": "engine.similarity.find.find",
     "ingest": "engine.catalog.ingest.ingest",
     "init": "engine.pipeline.templates.init",
     "frames": "engine.datasets.site_chips.frames",
+    "label": "engine.datasets.labelling.label",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
@@ -226,7 +240,9 @@ _HOMES = {
     "publish": "engine.pipeline.publish.publish",
     "run": "engine.pipeline.verbs.run",
     "sample": "engine.sites.sampling.sample",
+    "scenes": "engine.similarity.scenes.scenes",
     "score": "engine.notebook.kernels.score",
+    "settle_labels": "engine.labels.settling.settle_labels",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
     "train": "engine.training.train.train",

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli import landscape, learning, sampling
+from engine.cli import alike, labelling, landscape, learning, sampling
 from engine.cli.endings import Verbs, again, carry_out
 from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
@@ -277,7 +277,8 @@ def migrate(
     copy(old, new, tell=say)
 
 
-for verb in (*learning.VERBS, *landscape.VERBS, *sampling.VERBS):
+_MORE = (*landscape.VERBS, *sampling.VERBS, *labelling.VERBS, *alike.VERBS)
+for verb in (*learning.VERBS, *_MORE):
     app.command()(verb)
 
 

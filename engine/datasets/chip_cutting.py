@@ -41,9 +41,20 @@ __all__ = ["cut_chips"]
 
 
 def cut_chips(
-    recipe: SegmenterRecipe, base: Path, *, tell: Callable[[str], None] = lambda text: None
+    recipe: SegmenterRecipe,
+    base: Path,
+    *,
+    scenes_of: Callable[[Sequence[ChipSet]], list[npt.NDArray[np.int64]]] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> ChipSet:
     """The recipe's chip set, split; cut anew where labels, images or choices changed.
+
+    Parameters
+    ----------
+    recipe : SegmenterRecipe
+    base : folder of its relative paths.
+    scenes_of : the scene of each chip of several places, for a split by frame.
+    tell : hears of the cutting.
 
     Raises
     ------
@@ -55,6 +66,13 @@ def cut_chips(
     told: list[Any] = [recipe.side, recipe.split.model_dump(), [s.stamp for s in sources]]
     if recipe.named:
         told.append([recipe.codes, recipe.silent])
+    dealt = recipe.split.by == "frame"
+    if dealt and any(source.crs is None for source in sources):
+        raise LabelError(
+            "imported chips have no place to split blocks by", remedy="split.by: own, or place"
+        )
+    if dealt and recipe.scenes is not None:
+        told.append(recipe.scenes.model_dump(exclude={"balance"}))
     text = json.dumps(told)
     key = hashlib.sha256(text.encode()).hexdigest()
     if (where / "zarr.json").exists():
@@ -86,7 +104,8 @@ def cut_chips(
             remedy="give them one range in both recipes",
         )
     _require_classes(recipe, parts)
-    codes = split_chips(recipe.split, parts, [source.crs for source in sources])
+    scenes = scenes_of(parts) if dealt and scenes_of is not None else None
+    codes = split_chips(recipe.split, parts, [source.crs for source in sources], scenes)
     parts = [replace(part, split=found) for part, found in zip(parts, codes, strict=True)]
     write_chips(where, *parts, key=key)
     return open_chips(where)

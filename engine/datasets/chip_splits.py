@@ -13,19 +13,23 @@ from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
 from engine.datasets.chips import ChipSet
-from engine.datasets.splits import SPLITS, split_by_block
+from engine.datasets.splits import SPLITS, Codes, split_by_block, split_by_group
 from engine.errors import AreaError, LabelError
 from engine.grid.area import reproject
 from engine.recipes.segmenting import SegmenterSplit
 
 __all__ = ["split_chips"]
 
+_FAR = 1e8  # metres, beyond all coordinates: a place's ground is moved aside by it
 _SHARED = 1.0  # square metres, a pixel: footprints with less in common touch
 
 
 def split_chips(
-    choice: SegmenterSplit, parts: Sequence[ChipSet], crs: Sequence[str | None]
-) -> list[npt.NDArray[np.uint8]]:
+    choice: SegmenterSplit,
+    parts: Sequence[ChipSet],
+    crs: Sequence[str | None],
+    scenes: Sequence[npt.NDArray[np.int64]] | None = None,
+) -> list[Codes]:
     """The split of each part's chips.
 
     Blocks lie on multiples of their side in their CRS and are drawn by place; places that share
@@ -37,6 +41,7 @@ def split_chips(
     choice : SegmenterSplit
     parts : one place each.
     crs : of each part's centres; None where nobody knows.
+    scenes : of each part's chips, for blocks that are dealt out by them; -1 for none.
 
     Returns
     -------
@@ -69,10 +74,38 @@ def split_chips(
         raise LabelError(
             "imported chips have no place to split blocks by", remedy="split.by: own, or place"
         )
+    if choice.by == "frame":
+        assert scenes is not None
+        return _by_frame(choice, parts, _grounds(parts, known), scenes)
     return [
         split_by_block(part.xy, float(part.side), choice.side, choice.shares, choice.seed + first)
         for part, first in zip(parts, _grounds(parts, known), strict=True)
     ]
+
+
+def _by_frame(
+    choice: SegmenterSplit,
+    parts: Sequence[ChipSet],
+    grounds: Sequence[int],
+    scenes: Sequence[npt.NDArray[np.int64]],
+) -> list[Codes]:
+    """Whole blocks of ground, of all places at once, rare scenes first."""
+    ground = np.concatenate([np.full(len(p), g) for p, g in zip(parts, grounds, strict=True)])
+    xy = np.concatenate([part.xy for part in parts])
+    block = np.column_stack([ground, np.floor(xy / choice.side).astype(np.int64)])
+    _, group = np.unique(block, axis=0, return_inverse=True)
+    metres = max(part.side * part.resolution for part in parts)
+    apart = np.column_stack([xy[:, 0] + _FAR * ground, xy[:, 1]])  # places that share no ground
+    found = split_by_group(
+        group.reshape(-1).astype(np.int64),
+        np.concatenate(scenes) + 1,
+        apart,
+        metres,
+        choice.shares,
+        choice.seed,
+        side=choice.side,
+    )
+    return np.split(found, np.cumsum([len(part) for part in parts])[:-1])
 
 
 def _grounds(parts: Sequence[ChipSet], crs: Sequence[str]) -> list[int]:

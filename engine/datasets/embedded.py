@@ -39,7 +39,13 @@ from engine.store.location import location_of
 from engine.store.repository import Store
 from engine.vectors.read import read_vectors
 
-__all__ = ["Embedded", "open_embedded", "require_one_embedding"]
+__all__ = [
+    "Embedded",
+    "made_by",
+    "open_embedded",
+    "require_one_embedding",
+    "require_whole",
+]
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
             remedy=f"natmap embed {city.recipe}",
         )
     ledger = Ledger.of(reader)
-    notes = _require_whole(ledger, store, city.recipe)
+    notes = require_whole(ledger, store, city.recipe)
     reasons = np.asarray(root["embedding/reason"])
     known = reasons == Reason.DATA
     kept, share = known, None
@@ -186,7 +192,7 @@ def open_embedded(city: EmbeddedCity, base: Path, water: float | None = None) ->
         known[rows, cols],
         None if share is None else share[rows, cols],
         tuple(map(str, store.identity["arrays"][VECTORS]["labels"]["feature"])),
-        _settings(ledger, store),
+        made_by(ledger, store),
         labels,
         held,
         reader.snapshot_id,
@@ -225,12 +231,18 @@ def require_one_embedding(cities: Sequence[Embedded]) -> None:
         )
 
 
-def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
-    """By what all vectors of a store were made; how they are stored decides nothing."""
-    records = ledger.records("embedding")
+def made_by(ledger: Ledger, store: Store, stage: str = "embedding") -> dict[str, Any]:
+    """By what all vectors of a store were made; how they are stored decides nothing.
+
+    Raises
+    ------
+    RecipeError
+        Where tiles were made by different models or settings.
+    """
+    records = ledger.records(stage)
     stamps = {str(r["settings"]) for _, _, r in records if r["state"] == State.DONE}
     found: list[dict[str, Any]] = [
-        dict(deepcopy(ledger.settings.get("embedding", {}).get(stamp, {}))) for stamp in stamps
+        dict(deepcopy(ledger.settings.get(stage, {}).get(stamp, {}))) for stamp in stamps
     ]
     for settings in found:
         settings.pop("dtype", None)
@@ -245,10 +257,14 @@ def _settings(ledger: Ledger, store: Store) -> dict[str, Any]:
     return found[0]
 
 
-def _require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
+def require_whole(ledger: Ledger, store: Store, recipe: str) -> list[str]:
     """Refuse an embedding whose run was broken off; note tiles that failed.
 
     The run is over when its last stage but one, the mean of all vectors, is done.
+
+    Raises
+    ------
+    StoreError
     """
     counts = dict.fromkeys(State, 0)
     for _, _, record in ledger.records("embedding"):

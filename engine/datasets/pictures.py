@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,9 @@ class StoredImage:
     Attributes
     ----------
     crs : of the store.
+    names : bands of its composite; of a cube with periods those of the first.
+    pixel : side, in metres.
+    root : the state of the store that is looked at.
 
     Raises
     ------
@@ -48,13 +52,15 @@ class StoredImage:
         known = store.identity
         self.crs: str = known["crs"]
         self._bands: Any = root["composite/bands"]
+        self.root: zarr.Group = root
         # of a cube with periods the first is shown
         names = [of_period(name)[0] for name in known["band_names"]]
+        self.names = tuple(names)
         wanted = [n for n in ("B04", "B03", "B02") if n in names] or names[:1]
         self._shown = [names.index(name) for name in (wanted * 3)[:3]]
         west, _, _, north = known["bounds"]
         self._corner = west, north
-        self._pixel = float(known["arrays"]["composite/bands"]["resolution"])
+        self.pixel = self._pixel = float(known["arrays"]["composite/bands"]["resolution"])
 
     def _window(self, west: float, north: float, side: float) -> npt.NDArray[np.float32] | None:
         """Reflectance (band, y, x), NaN where there is none; None outside of the composite."""
@@ -71,6 +77,37 @@ class StoredImage:
         stored[:, *here][:, : part.shape[1], : part.shape[2]] = part
         values = (stored.astype(np.float32) - 1000) / 10_000
         return np.where(stored > 0, values, np.float32(np.nan))
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """West, south, east and north of its grid, in metres."""
+        height, width = self._bands.shape[-2:]
+        west, north = self._corner
+        return west, north - height * self._pixel, west + width * self._pixel, north
+
+    def reflectance(
+        self, rows: slice, cols: slice, wanted: Sequence[str]
+    ) -> npt.NDArray[np.float32]:
+        """Reflectance (band, y, x) of a window of its grid, NaN where there is none.
+
+        Parameters
+        ----------
+        rows, cols : within the grid.
+        wanted : B-names among `names`.
+        """
+        found = []
+        for name in wanted:
+            stored = self._bands[self.names.index(name), rows, cols]
+            values = (stored.astype(np.float32) - 1000) / 10_000
+            found.append(np.where(stored > 0, values, np.float32(np.nan)))
+        return np.stack(found)
+
+    def window(
+        self, box: tuple[float, float, float], wanted: Sequence[str]
+    ) -> npt.NDArray[np.float32] | None:
+        """Reflectance (band, y, x) of the square that `picture` shows, NaN where there is none."""
+        values = self._window(*box)
+        return None if values is None else values[[self.names.index(name) for name in wanted]]
 
     def picture(self, box: tuple[float, float, float]) -> npt.NDArray[np.uint8] | None:
         """True colour of a square, uint8 (y, x, 3); None where nothing of it is known.

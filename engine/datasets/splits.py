@@ -7,6 +7,7 @@ split by chance lets a network be tested on what it has seen.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ __all__ = [
     "SPLITS",
     "UNUSED",
     "Codes",
+    "allot",
     "find_leaks",
     "split_by_block",
     "split_by_group",
@@ -39,7 +41,7 @@ Codes = npt.NDArray[np.uint8]
 
 def split_by_group(
     groups: npt.NDArray[np.int64],
-    lcz: npt.NDArray[np.uint8],
+    lcz: npt.NDArray[np.integer[Any]],
     xy: npt.NDArray[np.float64],
     reach: float,
     shares: Sequence[float] = (0.7, 0.1, 0.2),
@@ -57,7 +59,7 @@ def split_by_group(
     Parameters
     ----------
     groups : int64 (n,)
-    lcz : uint8 (n,)
+    lcz : (n,), classes of patches, 0 or more.
     xy : float64 (n, 2)
         Centres of the patches in metres.
     reach : side of what the model sees of a patch, in metres.
@@ -82,7 +84,7 @@ def split_by_group(
     joined = coo_array((np.ones(len(first)), (group[first], group[second])), shape=(n, n))
     _, component = connected_components(joined, directed=False)
     piece, fixed, large = _cut_large(component[group], xy, reach, shares, side)
-    found = _allot(piece, fixed, lcz, shares, seed)
+    found = allot(piece, fixed, lcz, shares, seed)
     apart = found[first] != found[second]
     # train is 0, validation 1, test 2: where two share pixels, the test keeps its own
     found[np.where(found[first] < found[second], first, second)[apart]] = UNUSED
@@ -134,17 +136,25 @@ def _cut_large(
     return found.reshape(-1), fixed, f"{len(here) / len(piece):.0%}"
 
 
-def _allot(
+def allot(
     piece: npt.NDArray[np.intp],
     fixed: Codes,
-    lcz: npt.NDArray[np.uint8],
+    lcz: npt.NDArray[np.integer[Any]],
     shares: Sequence[float],
     seed: int,
 ) -> Codes:
     """Whole pieces to splits: rarest classes first, so that each split gets its share of them
-    while there is a choice."""
+    while there is a choice.
+
+    Parameters
+    ----------
+    piece : int64 (n,), of each patch, from 0.
+    fixed : (n,), the split of patches where it is given already, `UNUSED` elsewhere.
+    lcz : (n,), class of each patch, 0 or more.
+    shares, seed : as for `split_by_group`.
+    """
     count = int(piece.max()) + 1 if len(piece) else 0
-    sizes = np.zeros((count, 18))
+    sizes = np.zeros((count, max(18, int(lcz.max(initial=0)) + 1)))
     np.add.at(sizes, (piece, lcz), 1)
     total = sizes.sum(0)
     rarity = np.where(sizes > 0, total, np.inf).min(1)

@@ -97,6 +97,8 @@ side: 512                         # of a chip, in pixels; a multiple of 16
 split: {by: own}                  # as UGSet came; or
 # split: {by: block, side: 2000}  # blocks of ground, in metres; or by: place
 # split: {by: place, validation: [b], test: [c]}
+# split: {by: frame, side: 2000}  # blocks, dealt out so that each split has its share of each scene
+# scenes: {by: both}              # group chips by labels, texture or both: rare scenes drawn often
 
 model:
   architecture: ugsnet            # or unet, segnet, pspnet, upernet, bisenet
@@ -137,6 +139,8 @@ labels:
 chips: ./chips                    # the chip set (Zarr), cut once
 side: 512                         # of a chip, in pixels
 split: {by: block, shares: [0.7, 0.1, 0.2], side: 2000}   # or place, with validation and test
+# scenes: {by: both}              # group chips by labels, texture or both: rare scenes drawn often;
+                                  # split.by: frame then deals blocks out by them
 
 model:
   architecture: ugsnet            # or unet, segnet, pspnet, upernet, bisenet

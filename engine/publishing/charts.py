@@ -1,4 +1,4 @@
-"""Pictures of figures: a confusion matrix, and the curves of a training."""
+"""Pictures of figures: a confusion matrix, the curves of a training, labels by city and class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from engine.legend import LCZ
 
-__all__ = ["draw_confusion", "draw_curves"]
+__all__ = ["draw_confusion", "draw_curves", "draw_distribution"]
 
 
 def draw_confusion(counts: npt.NDArray[np.int64], path: str | Path, title: str = "") -> None:
@@ -84,4 +84,51 @@ def draw_curves(history: Sequence[Mapping[str, float]], best: int, path: str | P
     left.set_ylabel("cross-entropy")
     right.set_ylabel("accuracy")
     with mpl.rc_context({"savefig.dpi": 110}):
+        figure.savefig(path)
+
+
+def draw_distribution(counts: Mapping[str, Mapping[int, int]], path: str | Path) -> None:
+    """Draw how many labels of each class each city has as PNG, a bar for each city.
+
+    The shares of the bars are those of figure 2 of Kim et al. (2021); the numbers stand beside.
+
+    Parameters
+    ----------
+    counts : of each city, labels by class, 1 to 17.
+    path : of the picture.
+    """
+    cities = sorted(counts, key=lambda city: (-sum(counts[city].values()), city))
+    figure = Figure(figsize=(9.5, 0.42 * len(cities) + 1.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    used = sorted({code for mine in counts.values() for code, n in mine.items() if n})
+    starts = np.zeros(len(cities))
+    totals = np.array([max(sum(counts[city].values()), 1) for city in cities])
+    for code in used:
+        zone = LCZ[code - 1]
+        numbers = np.array([counts[city].get(code, 0) for city in cities])
+        shares = 100 * numbers / totals
+        axes.barh(
+            range(len(cities)), shares, left=starts, color=f"#{zone.colour}", edgecolor="white",
+            linewidth=0.6, label=f"{zone.label}  {zone.title}",
+        )  # fmt: skip
+        red, green, blue = (int(zone.colour[k : k + 2], 16) for k in (0, 2, 4))
+        dark = 0.3 * red + 0.59 * green + 0.11 * blue < 128
+        for row, (share, number) in enumerate(zip(shares, numbers, strict=True)):
+            if share >= 4:
+                axes.text(
+                    starts[row] + share / 2, row, str(number), ha="center", va="center", size=7,
+                    color="white" if dark else "black",
+                )  # fmt: skip
+        starts = starts + shares
+    axes.set_yticks(
+        range(len(cities)), [f"{c} ({sum(counts[c].values())})" for c in cities], size=9
+    )
+    axes.invert_yaxis()
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("labels of the city, %; numbers are labels")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    with mpl.rc_context({"savefig.dpi": 130}):
         figure.savefig(path)

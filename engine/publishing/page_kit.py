@@ -1,4 +1,4 @@
-"""What pages for reviewers share: one file without scripts, with cards that have pictures."""
+"""What pages for reviewers share: one file that asks no server, with cards that have pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from engine.legend import LCZ
 
-__all__ = ["Beside", "card", "class_name", "page"]
+__all__ = ["Beside", "card", "class_name", "outlined", "page", "picture_of"]
 
 _MOST = 240  # pixels of a picture's side: a file of hundreds of cards should still open
 _STYLE = """
@@ -34,18 +34,21 @@ td:first-child, th:first-child { text-align: left; }
 """
 
 
-def page(title: str, parts: Iterable[str]) -> str:
+def page(title: str, parts: Iterable[str], *, head: str = "", style: str = "") -> str:
     """A page as HTML.
 
     Parameters
     ----------
     title : of the page; escaped here.
     parts : of its body, HTML.
+    head : more of its head, HTML.
+    style : more of its style, CSS.
     """
     return (
         "<!doctype html><html lang=en><meta charset=utf-8>"
-        "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style>{''.join(parts)}</html>\n"
+        f"<meta name=viewport content='width=device-width, initial-scale=1'>{head}"
+        f"<title>{html.escape(title)}</title><style>{_STYLE}{style}</style>"
+        f"{''.join(parts)}</html>\n"
     )
 
 
@@ -53,6 +56,13 @@ def class_name(code: int) -> str:
     """A local climate zone with its colour, HTML."""
     zone = LCZ[code - 1]
     return f"<span class=chip style='background:#{zone.colour}'></span>{zone.label} {zone.title}"
+
+
+def picture_of(pixels: npt.NDArray[np.uint8]) -> str:
+    """A picture (y, x, 3) as the address of an image that lies in the page itself."""
+    held = io.BytesIO()
+    matplotlib.image.imsave(held, np.ascontiguousarray(pixels), format="jpg")
+    return f"data:image/jpeg;base64,{base64.b64encode(held.getvalue()).decode()}"
 
 
 class Beside(NamedTuple):
@@ -86,9 +96,9 @@ def card(
     beside : what it is to be compared with.
     """
     told = "".join(f"<span class=doubt>{html.escape(doubt)}</span>" for doubt in doubts)
-    shown = _picture(code, picture, rings, lines)
+    shown = outlined(picture, rings, f"#{LCZ[code - 1].colour}", lines)
     if beside is not None:
-        small = _picture(beside.code, beside.picture, beside.rings)
+        small = outlined(beside.picture, beside.rings, f"#{LCZ[beside.code - 1].colour}")
         words_ = html.escape(beside.words)
         shown = f"<div class=pair>{shown}<figure>{small}<small>{words_}</small></figure></div>"
     return (
@@ -97,27 +107,31 @@ def card(
     )
 
 
-def _picture(
-    code: int,
+def outlined(
     picture: npt.NDArray[np.uint8] | None,
     rings: Sequence[npt.NDArray[np.float64]],
+    colour: str,
     lines: Sequence[tuple[str, Sequence[npt.NDArray[np.float64]]]] = (),
+    most: int = _MOST,
 ) -> str:
-    """A picture with its outline in its class's colour over what else is drawn, SVG."""
+    """A picture with its outline over what else is drawn, SVG.
+
+    Parameters
+    ----------
+    picture, rings, lines : as of `card`.
+    colour : of the outline, #rrggbb.
+    most : pixels of a side; a larger picture is thinned.
+    """
     image = ""
     if picture is not None:
-        held = io.BytesIO()
-        thin = -(-picture.shape[0] // _MOST)
-        pixels = np.ascontiguousarray(picture[::thin, ::thin])
-        matplotlib.image.imsave(held, pixels, format="jpg")
-        data = base64.b64encode(held.getvalue()).decode()
+        thin = -(-picture.shape[0] // most)
         image = (
-            f"<image href='data:image/jpeg;base64,{data}' width=100 height=100 "
+            f"<image href='{picture_of(picture[::thin, ::thin])}' width=100 height=100 "
             "preserveAspectRatio=none style='image-rendering:pixelated'/>"
         )
-    paths = [(_path(some), colour, 1.0) for colour, some in lines]
+    paths = [(_path(some), other, 1.0) for other, some in lines]
     outline = _path(rings)
-    paths += [(outline, "#fff", 2.2), (outline, f"#{LCZ[code - 1].colour}", 1.2)]
+    paths += [(outline, "#fff", 2.2), (outline, colour, 1.2)]
     drawn = "".join(
         f"<path d='{path}' fill=none stroke='{stroke}' stroke-width={width} />"
         for path, stroke, width in paths

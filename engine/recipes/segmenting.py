@@ -13,6 +13,7 @@ from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
     "ChipLabels",
+    "SceneChoice",
     "SegmenterFitting",
     "SegmenterRecipe",
     "SegmenterSplit",
@@ -57,11 +58,25 @@ class ChipLabels(Strict):
 class SegmenterSplit(Split):
     """Which chips train, validate and test."""
 
-    by: Literal["block", "place", "own"] = Field(
+    by: Literal["block", "frame", "place", "own"] = Field(  # type: ignore[assignment]
         "block",
-        description="blocks of ground, those of places that overlap being the same; whole places, "
-        "as they are named; own: as UGSet came",
+        description="blocks of ground, those of places that overlap being the same; frame: such "
+        "blocks, dealt out so that each split has its share of each scene; whole places, as they "
+        "are named; own: as UGSet came",
     )
+
+
+class SceneChoice(Strict):
+    """What chips are grouped into scenes by; see `engine.similarity`."""
+
+    by: Literal["labels", "texture", "both"] = "both"
+    bandwidth: float | None = Field(
+        None, gt=0, lt=2, description="of mean shift; by default the finest that is stable"
+    )
+    balance: bool = Field(
+        True, description="draw chips of rare scenes more often, by 1 / sqrt(size), 10 at most"
+    )
+    seed: int = Field(0, ge=0)
 
 
 _RESNET50 = ("ugsnet", "pspnet", "upernet")  # whose encoder it is
@@ -127,6 +142,9 @@ class SegmenterRecipe(TrainingRecipe):
     chips: PathText = Field(description="folder of the chip set (Zarr)")
     side: int = Field(512, ge=16, multiple_of=16, description="of a chip, in pixels")
     split: SegmenterSplit = SegmenterSplit()
+    scenes: SceneChoice | None = Field(
+        None, description="group chips into scenes, for balance and for split.by: frame"
+    )
     model: SegmenterWanted = SegmenterWanted()
     training: SegmenterFitting = SegmenterFitting()
 
@@ -148,6 +166,8 @@ class SegmenterRecipe(TrainingRecipe):
     @model_validator(mode="after")
     def _ground(self) -> SegmenterRecipe:
         require_order(self.model.bands)
+        if self.split.by == "frame" and self.scenes is None:
+            raise ValueError("split.by: frame needs scenes to deal blocks out by; add scenes: {}")
         return self
 
     @model_validator(mode="after")

@@ -45,12 +45,14 @@ class Chips:
     seen : bool (n, side, side), where x has data; None: everywhere.
     weights : float32 (n, side, side), what the loss of each pixel counts; None: all alike. Of
         several classes alone.
+    often : float64 (n,), how often each is drawn in an epoch, above 0; None: once.
     """
 
     x: npt.NDArray[Any]
     y: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_] | None = None
     weights: npt.NDArray[np.float32] | None = None
+    often: npt.NDArray[np.float64] | None = None
 
     def prepare(
         self, where: slice | npt.NDArray[np.int64], card: ModelCard
@@ -189,7 +191,12 @@ class _Segment(Lesson):
         settings, count = self.settings, len(self.train.x)
         rng = np.random.default_rng([settings.seed, number])
         rate = settings.rate * min(1.0, 2 * (1 - number / settings.epochs))
-        return rate, rng.permutation(count), rng.random((count, 4))
+        often = self.train.often
+        if often is None:
+            order = rng.permutation(count)
+        else:  # as many as there are, rare scenes' more than once
+            order = rng.choice(count, count, p=often / often.sum())
+        return rate, order, rng.random((count, 4))
 
     def batch(
         self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
@@ -224,7 +231,7 @@ class _Segment(Lesson):
     def data(self) -> Sequence[npt.NDArray[Any]]:
         both = self.train, self.validation
         seen = [part.seen for part in both if part.seen is not None]
-        weights = [] if self.train.weights is None else [self.train.weights]
+        weights = [w for w in (self.train.weights, self.train.often) if w is not None]
         return [*(values for part in both for values in (part.x, part.y)), *seen, *weights]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from engine.models.registry import carried_over, load_model
 from engine.recipes.segmenting import SegmenterRecipe
 from engine.training.fit import ground_statistics
 from engine.training.loop import Fitted
+from engine.training.scenes import balance_chips, scenes_of_places
 from engine.training.segmenters import Chips, SegmenterSettings, count_pixels, fit_segmenter
 from engine.training.task import Judged, Listener, Task, find_start
 
@@ -50,10 +52,16 @@ class SegmenterTask(Task):
     def __init__(self, recipe: SegmenterRecipe, base: Path, hear: Listener) -> None:
         self.recipe = recipe
         self.folder = base / recipe.out
-        self.chips = cut_chips(recipe, base, tell=hear.tell)
+        self.chips = cut_chips(
+            recipe, base, scenes_of=lambda parts: scenes_of_places(recipe, parts), tell=hear.tell
+        )
         self.card = _card(recipe, self.chips, self.folder)
         self.start = _start(recipe, self.card, base, hear.tell)
         self.parts = {name: Chips(*self.chips.of(name)) for name in SPLITS}
+        self.scenes: dict[str, Any] | None = None
+        if recipe.scenes is not None and recipe.scenes.balance:
+            weights, self.scenes = balance_chips(recipe, self.chips, hear.tell)
+            self.parts["train"] = replace(self.parts["train"], often=weights)
 
     @property
     def size(self) -> str:
@@ -97,6 +105,7 @@ class SegmenterTask(Task):
         return {
             "places": list(self.chips.places),
             "chips": {name: len(part.x) for name, part in self.parts.items()},
+            **({} if self.scenes is None else {"scenes": self.scenes}),
         }
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from engine.models.card import ModelCard
 from engine.models.mlm import write_card
+from engine.models.mscnn import MSCNN
 from engine.models.registry import build
 
 RGB = ("B04", "B03", "B02")
@@ -77,3 +78,28 @@ def _settle(network: nn.Module) -> None:
         if last.bias is not None:
             logits = network(pictures)
             last.bias[1] -= (logits[:, 1] - logits[:, 0]).median()
+
+
+def write_classifier(folder: Path, sizes: dict[str, Any], features: int) -> ModelCard:
+    """A multi-scale network of patches of three bands, whose weights are drawn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(3)
+    network = MSCNN(bands=len(RGB), **sizes)
+    path = folder / "model.safetensors"
+    weights = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
+    save_file(weights, path)
+    card = ModelCard(
+        name=folder.name,
+        architecture="mscnn",
+        parameters=sizes,
+        bands=RGB,
+        mean=(0.1, 0.1, 0.1),
+        std=(0.05, 0.05, 0.05),
+        features=features,
+        output="logit",
+        weights=path.name,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        folder=folder,
+    )
+    write_card(card, folder)
+    return card

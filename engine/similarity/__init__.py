@@ -1,0 +1,1 @@
+"""Which images are alike: descriptions of patches, scenes, similar images."""
