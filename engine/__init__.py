@@ -31,11 +31,12 @@ beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
 
-The command's verb `compare` has another name here, since a room is called so; `natmap label` of
-answers is a function of its own:
+The command's verb `compare` has another name here, since a room is called so; `adapt --each`, and
+`natmap label` of answers, are functions of their own:
 
 =============== ==================================================
 compare_systems several models or maps on the same examples
+adapt_cities    a segmenter of green space to each of many cities
 settle_labels   answers of interpreters as training areas
 =============== ==================================================
 
@@ -142,6 +143,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
     from engine.training.adapt import adapt
+    from engine.training.adapt_cities import adapt_cities
     from engine.training.propagation import propagate_labels as propagate
     from engine.training.train import train
 
@@ -171,6 +173,7 @@ __all__ = [
     "WeightsError",
     "World",
     "adapt",
+    "adapt_cities",
     "areas",
     "beside",
     "compare_systems",
@@ -211,6 +214,7 @@ _HOMES = {
     "Recipe": "engine.recipes.run.Recipe",
     "World": "engine.synthetic.districts.World",
     "adapt": "engine.training.adapt.adapt",
+    "adapt_cities": "engine.training.adapt_cities.adapt_cities",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
     "compare_systems": "engine.compare.comparison.compare_systems",

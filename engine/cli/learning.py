@@ -35,22 +35,52 @@ def train(recipe: RecipePath, overrides: Set = None) -> None:
     sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
 
 
-def adapt(recipe: RecipePath, overrides: Set = None) -> None:
-    """Adapt a segmenter of green space to a city that nobody has labelled."""
+def adapt(
+    recipe: RecipePath,
+    each: Annotated[
+        Path | None,
+        typer.Option(help="polygons of cities: adapt to each, and write what a map takes of them"),
+    ] = None,
+    field: Annotated[
+        str | None,
+        typer.Option(help="with --each: field of the city's name; by default name"),
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Adapt a segmenter of green space to a city that nobody has labelled, or to each of many."""
     from engine.cli.render import say
+    from engine.errors import RecipeError
     from engine.recipes.adapting import load_adapt_recipe
-    from engine.training.adapt import adapt as start
 
     wanted = load_adapt_recipe(read_source(recipe), read_overrides(overrides))
-    card, found = start(
-        wanted,
-        base=recipe.parent,
-        tell=say,
-        look=lambda look: say(
-            f"step {look.step} of {wanted.training.steps}: green {look.green:.3f}, adversarial "
-            f"{look.adversarial:.3f}, told {look.told:.2f}, F1 of the source {look.source_f1:.1f}"
-        ),
-    )
+
+    def look(entry: Any) -> None:
+        say(
+            f"step {entry.step} of {wanted.training.steps}: green {entry.green:.3f}, adversarial "
+            f"{entry.adversarial:.3f}, told {entry.told:.2f}, F1 of the source "
+            f"{entry.source_f1:.1f}"
+        )
+
+    if each is not None:
+        from engine.training.adapt_cities import CITIES, adapt_cities
+
+        made = adapt_cities(
+            wanted, each, field=field or "name", base=recipe.parent, tell=say, look=look
+        )
+        count = len(made.cities) - len(made.failed)
+        say(f"{count} of {len(made.cities)} cities have a card, {len(made.failed)} failed")
+        for city in made.failed:
+            say(f"  {city.city}: {city.reason}", "red")
+        if count:
+            sys.stdout.write(f"{made.folder / CITIES}\n")
+        if made.failed:
+            raise typer.Exit(1)
+        return
+    if field is not None:
+        raise RecipeError("--field is of the polygons of --each", got="no --each")
+    from engine.training.adapt import adapt as start
+
+    card, found = start(wanted, base=recipe.parent, tell=say, look=look)
     last = found.history[-1]
     say(f"kept step {found.step}; F1 of the source {found.before:.1f}, then {last.source_f1:.1f}")
     sys.stdout.write(f"{card.folder / 'card.json'}\n")

@@ -146,10 +146,19 @@ class City(_Lattice):
     @property
     def stamp(self) -> list[str]:
         """What decides the images, and which windows of them there are."""
-        order = self._order
-        grid = (self.grid.crs, self.grid.anchor, self.recipe.grid.resolution)
         area = hashlib.sha256(shapely.to_wkb(self.area.geometry)).hexdigest()
-        return [str(order), str(grid), area, *(item.stamp for item in self._frames)]
+        return [*self._told, area, *(item.stamp for item in self._frames)]
+
+    @property
+    def _told(self) -> list[str]:
+        """The order of the frames and the grid."""
+        grid = (self.grid.crs, self.grid.anchor, self.recipe.grid.resolution)
+        return [str(self._order), str(grid)]
+
+    def stamp_near(self, within: BaseGeometry, reach: float) -> list[str]:
+        """What decides the images within `reach` metres of a shape, of all frames there."""
+        near = self._boxes.query(shapely.box(*within.bounds).buffer(reach), predicate="intersects")
+        return [*self._told, *(self._frames[k].stamp for k in sorted(near.tolist()))]
 
     def boundary(self) -> BaseGeometry:
         """Of the recipe's mask, cut by its area; without a mask the area.
@@ -173,15 +182,30 @@ class City(_Lattice):
         found = read_image(frames, self.bands, box, self.grid.anchor, access=self._access)
         return Pixels(found.bands, found.valid)
 
-    def draw(self, side: int, most: int, seed: int) -> Images:
+    def draw(
+        self,
+        side: int,
+        most: int,
+        seed: int,
+        within: BaseGeometry | None = None,
+        name: str | None = None,
+    ) -> Images:
         """Chips without labels, drawn by chance in the boundary, and where they have data.
+
+        Parameters
+        ----------
+        side : of a chip, px.
+        most : chips.
+        seed : of the draw.
+        within : in place of the boundary, in the grid's CRS.
+        name : of the place, in errors; by default the recipe's.
 
         Raises
         ------
         LabelError
             Where there are none.
         """
-        windows = self.windows(self.boundary(), side)
+        windows = self.windows(self.boundary() if within is None else within, side)
         order = np.random.default_rng(seed).permutation(len(windows))
         found: list[Pixels] = []
         for k in order:
@@ -192,8 +216,9 @@ class City(_Lattice):
                 break
         if not found:
             raise LabelError(
-                f"{self.name} has no chip to adapt to",
-                got=f"{len(windows)} windows in the boundary, none with images",
+                f"{name or self.name} has no chip to adapt to",
+                got=f"{len(windows)} windows of {side} px that lie in its boundary by half, none "
+                "with images",
                 remedy="look at the recipe's images, area and mask",
             )
         return np.stack([image.bands for image in found]), np.stack([i.valid for i in found])

@@ -31,11 +31,12 @@ from engine.items import BANDS, band_name
 from engine.models.card import find_card, load_card
 from engine.models.onnx_checks import examine_weights
 from engine.pipeline.verbs import plan
+from engine.products.cities import Cities
 from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
 from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Cube, Images
+from engine.recipes.sections import Cube, Images, WindowModel
 from engine.store.guarantees import MANY_CHUNKS, count_chunks, race_for
 from engine.store.location import Bucket, location_of
 from engine.store.repository import Store
@@ -279,6 +280,10 @@ def _model(recipe: Recipe, base: Path) -> str:
         return "none asked for"
     card = load_card(find_card(choice.card, base))
     examine_weights(card)
+    if isinstance(choice, WindowModel) and choice.cities is not None:
+        area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
+        count = len(Cities(choice, card, area, base).cards)
+        return f"{card.name}, and those of {count} cities: weights are those of the cards"
     return f"{card.name}: weights are those of the card"
 
 

@@ -15,8 +15,10 @@ from engine.errors import PublishError
 from engine.items import Item
 from engine.models.card import ModelCard
 from engine.models.mlm import mlm_fields
+from engine.pipeline.made_cities import cities_made
 from engine.pipeline.made_from import items_by_tile, tiles_before
 from engine.pipeline.prepare import Prepared
+from engine.publishing.cities import CityModel
 from engine.recipes.periods import CubePeriod
 from engine.recipes.sections import Cube
 from engine.runs.schedule import Schedule, Status
@@ -48,6 +50,7 @@ class Made:
     card : of the model, None where the one at hand is another.
     items : that the map was made from.
     notes : where that is not what the recipe at hand says.
+    cities : that models of their own mapped.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -59,6 +62,7 @@ class Made:
     items: tuple[Item, ...]
     notes: tuple[str, ...] = ()
     periods: Mapping[str, CubePeriod] = field(default_factory=dict)
+    cities: tuple[CityModel, ...] = ()
 
 
 def made_of(
@@ -140,6 +144,7 @@ def made_of(
         made_from,
         tuple(notes),
         _periods(told, prepared),
+        cities_made(prepared, schedule, root, newest.get("cities") or {}, otherwise=bool(others)),
     )
 
 

@@ -12,6 +12,7 @@ from distributed import Client
 
 from engine.addresses import public
 from engine.errors import RecipeError, RunError
+from engine.pipeline.made_cities import told_of
 from engine.pipeline.prepare import Prepared
 from engine.products.product import Product
 from engine.products.registry import PRODUCTS, find_product
@@ -37,6 +38,8 @@ def facts_of(prepared: Prepared) -> dict[str, Any]:
             "software": software_here(),
         }
     )
+    if cities := told_of(prepared):
+        facts["cities"] = cities
     return facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 

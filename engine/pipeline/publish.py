@@ -157,7 +157,12 @@ def _publish(
         card=made.card,
         version=tag or state.snapshot_id,
         rights=rights_of(
-            f"{form.title}: {recipe.name}", recipe.publication, made.items, made.card, made.model
+            f"{form.title}: {recipe.name}",
+            recipe.publication,
+            made.items,
+            made.card,
+            made.model,
+            [(each.name, each.card) for each in made.cities],
         ),
         recipe=made.recipe,
         seconds=_seconds(prepared, schedule),
@@ -165,6 +170,7 @@ def _publish(
         item=product.item,
         runs=made.runs,
         footprint=_footprint(made.card),
+        cities=made.cities,
     )
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts, stamp=reader.stamp)

@@ -199,7 +199,9 @@ model:
 out: ./my-head                    # card and weights: model.card of a recipe of product lcz
 """,
     "adapt": """\
-# Adaptation of a segmenter to a city that nobody has labelled.
+# Adaptation of a segmenter to a city that nobody has labelled; or, with natmap adapt --each CITIES,
+# to each city of a polygon file (field name) in the target's area: out then has a folder for each,
+# and cities.geojson for model.cities of a map recipe.
 name: my-green-elsewhere
 product: ugs
 

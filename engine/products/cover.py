@@ -16,6 +16,7 @@ from engine.grid.area import Support
 from engine.legend import NamedClass, Reason
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
+from engine.products.cities import Cities
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.composite import composite_stages
 from engine.products.composite_windows import composite_window_stage
@@ -36,7 +37,7 @@ from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.features import Features
 from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
-from engine.recipes.sections import Cube, GridChoice, Imagery, Images, ModelChoice, at_one_metre
+from engine.recipes.sections import Cube, GridChoice, Imagery, Images, WindowModel, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
@@ -59,7 +60,7 @@ class CoverRecipe(Recipe):
         None, description="of the ground: bands of a model beside those of imagery"
     )
     cube: Cube = Cube()
-    model: ModelChoice
+    model: WindowModel
 
     @model_validator(mode="before")
     @classmethod
@@ -75,6 +76,8 @@ class CoverRecipe(Recipe):
             raise ValueError("cube: goes with imagery; images are not composed")
         if self.imagery is not None:
             self.cube.require_within(self.imagery.period)
+        if self.images is None and self.model.cities is not None:
+            raise ValueError("model.cities: goes with images; one model maps a composite")
         if self.images is not None and self.features is not None:
             raise ValueError("features: goes with imagery; a model of images looks at no others")
         return self
@@ -186,9 +189,9 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     area, notes = find_area(recipe, base)
     ground = GroundSource(recipe.features, base, area, scenes.year if scenes else 0, choice)
     require_segmenter(card, choice, bands, ground.ranges)
-    mask, own = Mask(recipe, base), Polygons()
+    mask, own, cities = Mask(recipe, base), Polygons(), Cities(recipe.model, card, area, base)
     if images is not None:
-        stages = window_stages(recipe.model, choice, card, images, own, mask)
+        stages = window_stages(recipe.model, choice, card, images, own, mask, cities)
     else:
         assert scenes is not None
         stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, read, scenes)]
@@ -197,7 +200,8 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     grid, _ = fit_grid(area, choice, stages, float(CELL), unit=card.resolution)
     own.bind([area.geometry], grid)
     ground.bind(grid)
-    notes += [*mask.find(grid, area), *ground.notes]
+    cities.bind(grid)
+    notes += [*cities.notes, *mask.find(grid, area), *ground.notes]
     if images is not None:
         around = area.grown(card.patch * card.resolution)
         found, doubts = images.find(around, card.bands, grid, tell=context.tell)
@@ -218,6 +222,7 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
         _form(card),
         (*notes, *doubts),
         card,
+        cities,
     )
 
 
@@ -337,6 +342,7 @@ images:                  # 1 m, or
 model:
   card: ./my-cover       # folder of a segmenter's card; its classes are the map's
   device: auto           # cpu, cuda
+  # cities: ./cities.geojson   # of images: polygons with name and card, each mapped by its own
 
 # mask: {boundaries: gub-2018}          # urban boundaries: a card, or any polygon file
 

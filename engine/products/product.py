@@ -16,6 +16,7 @@ from engine.grid.grid import Grid, Tile
 from engine.items import Item
 from engine.maps.mask import Boundary
 from engine.models.card import ModelCard
+from engine.products.cities import Cities
 from engine.publishing.forms import Form
 from engine.recipes.run import Recipe
 from engine.recipes.sections import GridChoice
@@ -75,6 +76,7 @@ class Resolved:
     form : how the map is published and drawn.
     notes : what was repaired or decided, for people and the report.
     card : of the model that the report names; None where there is none.
+    cities : that models of their own map beside it; None where the product knows no such.
     """
 
     area: Area
@@ -86,6 +88,7 @@ class Resolved:
     form: Form
     notes: tuple[str, ...]
     card: ModelCard | None = None
+    cities: Cities | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:

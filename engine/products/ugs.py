@@ -15,13 +15,14 @@ from engine.legend import UGS, LandClass, Reason
 from engine.maps.shares import NO_GREEN, classify_green, green_fraction
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.onnx_checks import examine_weights
+from engine.products.cities import Cities
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.product import Context, Mask, Polygons, Product, Resolved, find_area, fit_grid
 from engine.products.sources import ImageSource
 from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
 from engine.recipes.run import Recipe
-from engine.recipes.sections import GridChoice, Images, ModelChoice, at_one_metre
+from engine.recipes.sections import GridChoice, Images, WindowModel, at_one_metre
 from engine.recipes.segmenting import SegmenterRecipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
@@ -38,7 +39,7 @@ class UgsRecipe(Recipe):
 
     product: Literal["ugs"]
     images: Images
-    model: ModelChoice
+    model: WindowModel
 
     @model_validator(mode="before")
     @classmethod
@@ -83,12 +84,14 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
     _require_cells(choice)
     examine_weights(card)
     area, notes = find_area(recipe, base)
+    cities = Cities(recipe.model, card, area, base)
     images, mask, own = ImageSource(recipe.images, base), Mask(recipe, base), Polygons()
-    stages = window_stages(recipe.model, choice, card, images, own, mask)
+    stages = window_stages(recipe.model, choice, card, images, own, mask, cities)
     stages += _map_stages(choice, card)
     grid, _ = fit_grid(area, choice, stages, float(CELL), unit=card.resolution)
     own.bind([area.geometry], grid)
-    notes = [*notes, *mask.find(grid, area)]
+    cities.bind(grid)
+    notes = [*notes, *cities.notes, *mask.find(grid, area)]
     # a pixel's windows reach up to their own side beyond it
     around = area.grown(card.patch * card.resolution)
     found, doubts = images.find(around, card.bands, grid, tell=context.tell)
@@ -104,6 +107,7 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
         _FORM,
         (*notes, *doubts),
         card,
+        cities,
     )
 
 
@@ -211,6 +215,8 @@ model:
   card: ./my-green       # folder of a segmenter's card
   device: auto           # cpu, cuda
   # precision: float32   # or bfloat16
+  # cities: ./adapted/cities.geojson    # polygons with name and card: each city by its own network,
+                                        # as natmap adapt --each makes them; all else by `card`
 
 mask: {boundaries: gub-2018}   # urban boundaries: a card, or any polygon file; only they are run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,11 +24,12 @@ from engine.maps.mask import inside
 from engine.models.card import SEGMENTERS, ModelCard
 from engine.models.card_parts import Ranges
 from engine.models.inputs import prepare_image
+from engine.products.cities import Cities, Shares, shares_of
 from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
 from engine.products.sources import ImageSource
-from engine.recipes.sections import Device, GridChoice, ModelChoice
+from engine.recipes.sections import Device, GridChoice, WindowModel
 from engine.runs.stage import Input, Output, Part, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -46,12 +47,13 @@ _SLACK = 10.0  # metres about windows that resampling may look at
 class _Ground:
     """What a tile takes from outside: frames, the best first, and polygons as WKB.
 
-    `boundary` is None where nothing is masked.
+    `boundary` is None where nothing is masked; `cities` have cards of their own.
     """
 
     frames: Frames
     area: tuple[bytes, ...]
     boundary: tuple[bytes, ...] | None
+    cities: Shares = ()
 
 
 _SEEN, _LOST = 1, 2
@@ -109,14 +111,17 @@ class Windowed:
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Percent (y, x) or (class, y, x), 255 none; and which pixels have them."""
         n = task.grid.pixels(self.card.resolution)
-        several = len(self.card.classes) if self.card.several else 0
-        percent = np.full(((several, n, n) if several else (n, n)), NO_SCORE, np.uint8)
+        percent = np.full(self._shape(n), NO_SCORE, np.uint8)
         known = np.zeros((n, n), bool)
-        percents = to_percents if several else to_percent
+        percents = to_percents if self.card.several else to_percent
         for rows, logits, scored in self._strips(task, wanted, read):
             percent[..., rows, :] = percents(logits, scored)
             known[rows] = scored
         return percent, known
+
+    def _shape(self, n: int) -> tuple[int, ...]:
+        """Of percent, for a tile of n pixels: with classes first where there are several."""
+        return (len(self.card.classes), n, n) if self.card.several else (n, n)
 
     def _strips(
         self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
@@ -167,6 +172,8 @@ class ScoreWindows(Windowed):
     """1 m images -> scores/probability, scores/reason.
 
     Images are read from their files and not stored, or, without an access, from the stage before.
+    Where cities have cards of their own, each card runs on the windows of its pixels alone, as if
+    it mapped nothing else: windows of two cards are not blended.
     """
 
     access: Access | None = None
@@ -181,6 +188,30 @@ class ScoreWindows(Windowed):
         reason[~mine] = Reason.OUTSIDE_AREA
         wanted = mine & within
         failures: list[Failure] = []
+        percent = np.full(self._shape(n), NO_SCORE, np.uint8)
+        fetched = 0
+        for card, mine in shares_of(ground.cities, self.card, wanted, task.grid, task.tile):
+            part = replace(self, card=card)
+            found, known, lost, size = part._scored(task, ground.frames, mine, failures)
+            reason[lost] = Reason.READ_FAILED
+            reason[known] = Reason.DATA
+            percent[..., known] = found[..., known]
+            fetched += size
+        flags, note = gaps_of(failures)
+        arrays = {"scores/probability": percent, "scores/reason": reason}
+        yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+    def _scored(
+        self,
+        task: TileTask,
+        frames: Frames,
+        wanted: npt.NDArray[np.bool_],
+        failures: list[Failure],
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
+        """Percent by this card, which pixels have it, which were lost, and bytes read for it."""
+        metres = self.card.resolution
+        n = task.grid.pixels(metres)
+        lost = np.zeros((n, n), bool)
         fetched = 0
         top, left = corner(task, metres)
 
@@ -192,7 +223,7 @@ class ScoreWindows(Windowed):
                 state = task.read("image/state", self.card.patch, rows=down)[:, across]
             else:
                 box = _box(task, metres, rows, cols)
-                near = frames_in(ground.frames, box.boundingbox.bbox)
+                near = frames_in(frames, box.boundingbox.bbox)
                 image = read_image(near, self.card.bands, box, task.grid.anchor, access=self.access)
                 failures.extend(image.failures)
                 fetched += image.fetched
@@ -200,14 +231,11 @@ class ScoreWindows(Windowed):
             here = slice(max(rows.start - top, 0), min(rows.stop - top, n))
             there = slice(left - cols.start, left - cols.start + n)
             part = state[here.start + top - rows.start : here.stop + top - rows.start, there]
-            reason[here][(part == _LOST) & wanted[here]] = Reason.READ_FAILED
+            lost[here] |= (part == _LOST) & wanted[here]
             return prepare_image(bands, state == _SEEN, self.card), state == _SEEN
 
         percent, known = self._percent(task, wanted, read)
-        reason[known] = Reason.DATA
-        flags, note = gaps_of(failures)
-        arrays = {"scores/probability": percent, "scores/reason": reason}
-        yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+        return percent, known, lost, fetched
 
 
 def corner(task: TileTask, metres: float) -> tuple[int, int]:
@@ -268,12 +296,13 @@ def leading_of(card: ModelCard) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def window_stages(
-    choice: ModelChoice,
+    choice: WindowModel,
     grid: GridChoice,
     card: ModelCard,
     images: ImageSource,
     area: Polygons,
     mask: Mask,
+    cities: Cities,
 ) -> list[Stage]:
     """The stages that end in scores of pixels.
 
@@ -285,6 +314,7 @@ def window_stages(
     images : what is read.
     area : the wanted area's own polygons.
     mask : Mask
+    cities : that other cards map, or none; which are near decides a tile, and not the stage.
     """
     card.check_precision(choice.precision)
     metres, n = card.resolution, grid.tile
@@ -304,10 +334,13 @@ def window_stages(
         frames = Part() if keep else images.index.about(tile, reach, order)[0]
         near, inner = area.near(tile)
         polygons, outer = mask.near(tile)
+        shares, others = cities.near(tile)
         if polygons == () or not near:
             frames = Part()  # nothing is looked at: what is there does not matter
-        digest = hashlib.blake2b(frames.fingerprint + inner + outer, digest_size=16).digest()
-        return [Part(0, digest, _Ground(frames.payload or (), near or (), polygons))]
+            shares, others = (), b""
+        told = frames.fingerprint + inner + outer + others
+        digest = hashlib.blake2b(told, digest_size=16).digest()
+        return [Part(0, digest, _Ground(frames.payload or (), near or (), polygons, shares))]
 
     def spec(path: str, fill: int, **more: Any) -> ArraySpec:
         return ArraySpec(path, "uint8", metres, grid.chunk_pixels, fill, **more)
@@ -350,7 +383,7 @@ def window_stages(
             gigabytes=1.5
             + 2 * window
             + 2 * card.patch * (n + 2 * card.patch) * len(card.bands) * 6 / 1e9
-            + 8 * n * n / 1e9,
+            + (8 + (3 + len(card.classes) if cities else 0)) * n * n / 1e9,
             guess=10.0,
             reads=0.0 if keep else _READ,
         ),

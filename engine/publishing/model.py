@@ -27,13 +27,14 @@ def why_not(card: ModelCard) -> str | None:
     return None
 
 
-def place_model(folder: Path, card: ModelCard) -> dict[str, Any] | None:
+def place_model(folder: Path, card: ModelCard, within: str = FOLDER) -> dict[str, Any] | None:
     """Put a model where the product's readers find it.
 
     Parameters
     ----------
     folder : the product's.
     card : with its weights beside it.
+    within : folder of the product's that a copy lies in.
 
     Returns
     -------
@@ -50,12 +51,12 @@ def place_model(folder: Path, card: ModelCard) -> dict[str, Any] | None:
         return asset | {"href": public_address(card.address)}
     if why_not(card):
         return None
-    inside = folder / FOLDER
-    inside.mkdir()
+    inside = folder / within
+    inside.mkdir(parents=True)
     for name in (card.weights, *(file.name for file in card.data)):
         shutil.copyfile(card.folder / name, inside / name)
     verify_weights(card.model_copy(update={"folder": inside}))
     write_card(card, inside)
     if (card.folder / FOOTPRINT).is_file():
         shutil.copyfile(card.folder / FOOTPRINT, inside / FOOTPRINT)
-    return asset | {"href": f"./{FOLDER}/{card.weights}"}
+    return asset | {"href": f"./{within}/{card.weights}"}

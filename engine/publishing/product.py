@@ -15,7 +15,16 @@ import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
 from engine.errors import PublishError
+from engine.legend import Reason
 from engine.models.card import ModelCard
+from engine.publishing.cities import (
+    CityModel,
+    models_of,
+    outlines_asset,
+    place_models,
+    words_of,
+    write_outlines,
+)
 from engine.publishing.cog import write_cog
 from engine.publishing.documents import write_json
 from engine.publishing.forms import Form
@@ -60,6 +69,7 @@ class Facts:
     runs : what made it: of each run its number, its tiles, and what it was told.
     footprint : file that tells where the model was trained, kept as it is.
     periods : of a cube with several composites: what each is called, its first and last day.
+    cities : that models of their own mapped, where `card` is that of the rest.
     """
 
     name: str
@@ -77,12 +87,24 @@ class Facts:
     runs: Sequence[Mapping[str, Any]] = ()
     footprint: Path | None = None
     periods: Sequence[tuple[str, date, date]] = ()
+    cities: Sequence[CityModel] = ()
 
     @property
     def told_periods(self) -> dict[str, list[dict[str, str]]]:
         """The periods as report and items have them; nothing where there are none."""
         told = [{"name": n, "start": str(a), "end": str(b)} for n, a, b in self.periods]
         return {"natmap:periods": told} if told else {}
+
+    @property
+    def models(self) -> dict[str, ModelCard]:
+        """Cards of all models that are at hand, each once, by their keys."""
+        cards = [self.card, *(city.card for city in self.cities)]
+        return {card.key: card for card in reversed(cards) if card is not None}
+
+    def told_models(self, square_km: float) -> list[dict[str, Any]]:
+        """Models of the report, as `models_of` has them."""
+        key = None if self.card is None else self.card.key
+        return models_of(self.cities, (str(self.model.get("mlm:name")), key), square_km)
 
 
 def write_product(
@@ -147,13 +169,17 @@ def _fill(
         if len(sheets) > 1:
             write_styles(folder, write_mosaic(folder, facts.name, layer, box, sheets), layer)
     weights = None if facts.card is None else place_model(folder, facts.card)
+    others, folders = place_models(folder, facts.cities, facts.card)
+    if write_outlines(folder, facts.cities, folders):
+        others |= outlines_asset()
     derived = write_sources(folder, facts.sources)
     embedded = None
     if form.vectors is not None:
         provenance = Provenance(facts.card, facts.sources, facts.software)
         embedded = write_vectors(folder, facts.name, form, box, read, provenance)
+    counts = count(form, box, read)
     report = build_report(
-        count(form, box, read),
+        counts,
         form,
         float(box.resolution.x),
         name=facts.name,
@@ -170,6 +196,10 @@ def _fill(
         files=rasters.found,
     )
     report |= facts.told_periods
+    told = dict(facts.told_periods)
+    mapped = int(counts["reason"][Reason.DATA]) * float(box.resolution.x) ** 2 / 1e6
+    if models := facts.told_models(mapped):
+        report["models"] = told["natmap:models"] = models
     if facts.footprint is not None:
         shutil.copyfile(facts.footprint, folder / facts.footprint.name)
     _draw(folder / "preview.png", form, box, read, facts)
@@ -188,7 +218,8 @@ def _fill(
         rights=facts.rights,
         checksums={name: str(known["sha256"]) for name, known in rasters.found.items()},
         embedded=embedded,
-        told=facts.told_periods,
+        told=told,
+        others=others,
     )
     written = [path for path in folder.rglob("*") if path.is_file()]
     names = {path.relative_to(folder).as_posix() for path in written} | {"report.json"}
@@ -197,11 +228,14 @@ def _fill(
 
 
 def _notes(facts: Facts) -> list[str]:
-    """What the product cannot have in it."""
-    card = facts.card
-    if card is None or card.address is not None or (why := why_not(card)) is None:
-        return []
-    return [f"the weights of {card.name} (SHA-256 {card.sha256}) are not in the product: {why}"]
+    """Where its models end, and what the product cannot have in it."""
+    rest = str(facts.model.get("mlm:name"))
+    absent = [
+        f"the weights of {card.name} (SHA-256 {card.sha256}) are not in the product: {why}"
+        for card in reversed(facts.models.values())
+        if card.address is None and (why := why_not(card)) is not None
+    ]
+    return [*words_of(facts.cities, rest), *absent]
 
 
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:

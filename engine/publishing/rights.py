@@ -20,6 +20,8 @@ __all__ = ["SCIENTIFIC", "Rights", "Terms", "rights_of"]
 
 SCIENTIFIC = "https://stac-extensions.github.io/scientific/v1.0.0/schema.json"
 
+_NAMED = 5  # models in a line of text
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -49,6 +51,7 @@ class Rights:
     sources : of the images, with how many have these.
     credits : statements that go with the product, whoever hands it on.
     model : of the model, with its name; None where there is none.
+    models : of those that mapped cities beside it, each name once.
     """
 
     title: str
@@ -56,6 +59,7 @@ class Rights:
     sources: Sequence[tuple[Terms, int]] = ()
     credits: tuple[str, ...] = ()
     model: tuple[str, Terms] | None = None
+    models: Sequence[tuple[str, Terms]] = ()
 
     @property
     def licence(self) -> str:
@@ -104,6 +108,11 @@ class Rights:
             "credits": list(self.credits),
             "sources": [{**terms.to_json(), "items": n} for terms, n in self.sources],
             "model": model,
+            **(
+                {"models": [{"name": name, **terms.to_json()} for name, terms in self.models]}
+                if self.models
+                else {}
+            ),
         }
 
     def to_stac(self) -> dict[str, Any]:
@@ -135,6 +144,7 @@ def rights_of(
     items: Iterable[Item],
     card: ModelCard | None,
     model: Mapping[str, Any],
+    others: Sequence[tuple[str, ModelCard | None]] = (),
 ) -> Rights:
     """What a product says of its terms.
 
@@ -145,6 +155,7 @@ def rights_of(
     items : that the map was made from.
     card : of its model, None where it is not at hand.
     model : fields of the MLM extension, for its name.
+    others : names and cards of models that mapped cities beside it.
     """
     said = said or Publication()
     own = Terms(known(said.licence), said.attribution, said.citation)
@@ -157,21 +168,28 @@ def rights_of(
     sources = sorted(counts.items(), key=lambda pair: str(pair[0]))
     made = None
     if name := model.get("mlm:name"):
-        terms = Terms()
-        if card is not None:
-            terms = Terms(known(card.licence), card.attribution, card.citation)
-        made = str(name), terms
+        made = str(name), _terms_of(card)
+    beside = list(dict.fromkeys((name, _terms_of(each)) for name, each in others))
     return Rights(
         said.title or title,
         own,
         sources,
-        tuple(_credits(own, [terms for terms, _ in sources], sorted(years), made)),
+        tuple(_credits(own, [terms for terms, _ in sources], sorted(years), made, beside)),
         made,
+        beside,
     )
 
 
+def _terms_of(card: ModelCard | None) -> Terms:
+    return Terms() if card is None else Terms(known(card.licence), card.attribution, card.citation)
+
+
 def _credits(
-    own: Terms, sources: Iterable[Terms], years: Sequence[int], model: tuple[str, Terms] | None
+    own: Terms,
+    sources: Iterable[Terms],
+    years: Sequence[int],
+    model: tuple[str, Terms] | None,
+    others: Sequence[tuple[str, Terms]],
 ) -> Iterable[str]:
     if years:
         by = f"processed by {own.attribution}" if own.attribution else "processed with natmap"
@@ -181,6 +199,13 @@ def _credits(
             yield f"Source images: {_words(terms)}"
     if model is not None:
         yield f"Model {model[0]}: {_words(model[1])}"
+    # those of one licence in one statement: a country may have hundreds
+    for terms in dict.fromkeys(terms for _, terms in others):
+        names = [name for name, theirs in others if theirs == terms]
+        if len(names) > _NAMED:
+            names = [*names[:_NAMED], f"{len(names) - _NAMED} more"]
+        word = "Model" if len(names) == 1 else "Models"
+        yield f"{word} {', '.join(names)}: {_words(terms)}"
 
 
 def _is_sentinel_licence(terms: Terms) -> bool:

@@ -51,6 +51,7 @@ def write_stac(
     checksums: Mapping[str, str],
     embedded: Embedded | None = None,
     told: Mapping[str, Any] | None = None,
+    others: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """Write ``collection.json`` and an item for each sheet, ``items/NAME.json``, by the rasters.
 
@@ -73,6 +74,7 @@ def write_stac(
     checksums : SHA-256 of each raster, by the name of its file.
     embedded : of a product of embeddings, what its extension says.
     told : more properties of the items.
+    others : more assets of the items, by their keys, as `weights`.
     """
     crs = CRS.from_user_input(str(box.crs))
     start, end = (
@@ -139,6 +141,7 @@ def write_stac(
                 }
             }
             | ({"model": _from_items(weights)} if weights is not None else {})
+            | {key: _from_items(asset) for key, asset in (others or {}).items()}
             | ({"embeddings": _from_items(embedded.asset)} if embedded is not None else {}),
         }
         write_json(folder / "items" / f"{sheet.name}.json", item)

@@ -35,6 +35,7 @@ __all__ = [
     "ModelChoice",
     "Period",
     "Publication",
+    "WindowModel",
     "at_one_metre",
 ]
 
@@ -271,6 +272,22 @@ class ModelChoice(Strict):
     card: CardOrPath = Field(description="a model card's name or file")
     device: Device = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class WindowModel(ModelChoice):
+    """A segmenter, and others that map cities of their own in its place."""
+
+    cities: PathText | None = Field(
+        None, description="polygons with name and card: that card maps the city"
+    )
+
+    @model_serializer(mode="wrap")
+    def _told(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without cities where there are none: recipes of before there were any stay the same."""
+        told: dict[str, Any] = dump(self)
+        if self.cities is None:
+            told.pop("cities", None)
+        return told
 
 
 class Filter(Strict):

@@ -25,9 +25,13 @@ def write_segmenter(
     patch: int = 128,
     overlap: int = 32,
     seed: int = 0,
+    names: tuple[dict[str, Any], ...] = (),
     **parameters: Any,
 ) -> ModelCard:
-    """A segmenter whose weights are drawn; it finds something in every picture."""
+    """A segmenter whose weights are drawn; it finds something in every picture.
+
+    With `names` (code, name, colour) it is one of these classes, else of green space.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     form: dict[str, Any] = {
         "name": folder.name,
@@ -40,7 +44,8 @@ def write_segmenter(
         "overlap": overlap,
         "resolution": 1.0,
         "cell": 1.0,
-        "classes": (0, 1),
+        "classes": tuple(each["code"] for each in names) or (0, 1),
+        "names": names,
         "features": 0,
         "output": "logit",
         "licence": "CC0-1.0",
