@@ -48,7 +48,7 @@ def of_patches(
     if split not in (*SPLITS, "all"):
         raise MetricError("no such split", got=split, expected=", ".join((*SPLITS, "all")))
     chosen = np.ones(len(patches), bool) if split == "all" else patches.split == SPLITS.index(split)
-    where = np.flatnonzero(chosen)
+    where = np.flatnonzero(chosen & ~patches.pseudo)  # what was guessed judges nobody
     strange = (patches.y < 1) | (patches.y > 17)
     if not len(where) or strange[where].any():
         raise LabelError(
@@ -86,6 +86,8 @@ def _require_whole(patches: PatchSet, path: Path) -> None:
     ]
     if patches.nodes is not None and patches.nodes.shape[0] != n:
         wrong.append(f"nodes {patches.nodes.shape}")
+    if patches.confidence is not None and patches.confidence.shape != (n,):
+        wrong.append(f"confidence {patches.confidence.shape}")
     if not wrong and n and int(patches.place.max()) >= len(patches.places):
         wrong.append(f"place {int(patches.place.max())}")
     if wrong:

@@ -62,8 +62,8 @@ def evaluate_patches(model: Path, reference: Path, *, out: str | Path | None = N
     where = np.flatnonzero(patches.split == SPLITS.index("test"))
     notes = []
     if not len(where):
-        where = np.arange(len(patches))
-        notes.append("the set has no test patches: all of its patches are scored")
+        where = np.flatnonzero(~patches.pseudo)
+        notes.append("the set has no test patches: all of its labelled patches are scored")
     scores = score_examples(card, patches.take(where, context))
     broken = np.asarray(np.isnan(scores).any(axis=1))
     found = np.array(card.classes)[np.where(broken[:, None], 0, scores).argmax(axis=1)]

@@ -89,6 +89,22 @@ def test_models_say_what_their_networks_give(tmp_path: Path, patches: Path) -> N
     ]
 
 
+def test_pseudo_labels_judge_nobody(tmp_path: Path) -> None:
+    """Of a set with some the labels alone are examples, also where all splits are asked for."""
+    sure = np.where(np.arange(N) % 4 == 0, 0.9, np.nan).astype(np.float32)
+    write_patches(tmp_path / "set", patch_set(confidence=sure, pseudo_side=320.0))
+    card = model(tmp_path / "one", 1)
+    found = compare_systems([str(card.folder)], tmp_path / "set", split="all", repeats=2)
+    where = np.flatnonzero(np.isnan(sure))
+    assert found.examples == len(where) < N
+    whole = patch_set()
+    right = scores_of(card, whole, where).argmax(1) + 1 == whole.y[where]
+    assert found.figures["one"]["oa"] == pytest.approx(right.mean())
+    write_patches(tmp_path / "odd", patch_set(confidence=sure[:-1], pseudo_side=320.0))
+    with pytest.raises(LabelError, match="arrays do not go together"):
+        compare_systems([str(card.folder)], tmp_path / "odd", split="all", repeats=2)
+
+
 def test_what_was_said_is_asked_anew_of_other_patches(
     tmp_path: Path, patches: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
