@@ -3,6 +3,7 @@ where the encoder's largest were."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -12,6 +13,22 @@ from engine.models.ugsnet import Trained
 __all__ = ["SegNet"]
 
 _WIDTHS, _DEPTHS = (1, 2, 4, 8, 8), (2, 2, 3, 3, 3)
+
+
+def _put_back(x: Tensor, where: Tensor) -> Tensor:
+    """Values of 2 x 2 pixels to the place where the largest was, 0 beside it.
+
+    As torch's own, which has no deterministic form.
+    """
+    height, width = 2 * x.shape[-2], 2 * x.shape[-1]
+    at = torch.arange(height * width, device=x.device).reshape(height, width)
+
+    def wide(values: Tensor) -> Tensor:
+        shape = *values.shape[:-1], 1, values.shape[-1], 1
+        pixels = values.reshape(shape).expand(*values.shape[:-1], 2, values.shape[-1], 2)
+        return pixels.reshape(*values.shape[:-2], height, width)
+
+    return torch.where(wide(where) == at, wide(x), 0.0)
 
 
 class SegNet(nn.Module):
@@ -46,13 +63,11 @@ class SegNet(nn.Module):
         """Logits of each pixel; sides that are not multiples of 32 are padded and cropped."""
         height, width = x.shape[-2:]
         x = padded(x, 32)
-        places, sizes = [], []
+        places = []
         for level in self.down:
-            x = level(x)
-            sizes.append(x.shape)
-            x, where = functional.max_pool2d(x, 2, return_indices=True)
+            x, where = functional.max_pool2d(level(x), 2, return_indices=True)
             places.append(where)
-        for level, where, size in zip(self.up, reversed(places), reversed(sizes), strict=True):
-            x = level(functional.max_unpool2d(x, where, [2, 2], output_size=list(size[-2:])))
+        for level, where in zip(self.up, reversed(places), strict=True):
+            x = level(_put_back(x, where))
         logits = x[..., :height, :width]
         return Trained(logits, None, None) if self.training else logits

@@ -19,7 +19,7 @@ from engine.models.card import SEGMENTERS, ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.pyramids import PSPNet, UperNet
 from engine.models.registry import ARCHITECTURES
-from engine.models.segnet import SegNet
+from engine.models.segnet import SegNet, _put_back
 from engine.training.losses import cover_loss, green_loss
 
 NAMES = ("segnet", "pspnet", "upernet", "bisenet")
@@ -88,6 +88,31 @@ def test_any_size_comes_back_and_the_padding_does_not_count(name: str) -> None:
     assert trained.rend is None
     assert trained.points is None
     assert trained.coarse.shape[:2] == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_maps_where_torch_must_be_deterministic(name: str) -> None:
+    """As it must in a worker: there each layer has such a form, or it raises."""
+    network = ARCHITECTURES[name](bands=3, classes=2, width=8)
+    network.eval()
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.inference_mode():
+            assert network(torch.rand(1, 3, 64, 64)).shape == (1, 2, 64, 64)
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def test_values_are_put_back_as_torch_does() -> None:
+    x = torch.randn(2, 5, 12, 8, generator=torch.Generator().manual_seed(0))
+    x[0, 0, :4, :4] = 1.0  # of equal ones torch takes the first
+    pooled, where = functional.max_pool2d(x, 2, return_indices=True)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(False)
+    expected = functional.max_unpool2d(pooled, where, [2, 2])
+    torch.use_deterministic_algorithms(before)
+    assert torch.equal(_put_back(pooled, where), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
