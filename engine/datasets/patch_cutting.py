@@ -116,6 +116,7 @@ def with_channels(recipe: ClassifierRecipe, base: Path) -> ClassifierRecipe:
             "a segmenter of zones learns from composites",
             got="labels of published embeddings",
             expected="a network of patches, or a forest",
+            remedy="set model.architecture to mscnn or forest, or label composites",
         )
     if kinds != {True} or "bands" in recipe.model.model_fields_set:
         return recipe

@@ -231,7 +231,9 @@ class PatchSource:
             raise LabelError(
                 f"no patch of {self.name} can be cut",
                 got=f"{len(samples)} labelled cells, none with enough valid pixels",
-                remedy="make the composite of the labelled ground, and look at its observations",
+                remedy="label ground where the source has vectors, of the year of embeddings"
+                if self.vectors
+                else "make the composite of the labelled ground, and look at its observations",
             )
         notes = []
         if labelled.areas and self.label.most is None:

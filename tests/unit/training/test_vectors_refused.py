@@ -77,7 +77,7 @@ def test_a_segmenter_of_zones_of_published_vectors(base: Path, bands: dict[str, 
         "a segmenter of zones learns from composites",
         "labels of published embeddings",
         "a network of patches, or a forest",
-        None,
+        "set model.architecture to mscnn or forest, or label composites",
         **unwritten(base),
     )
 
