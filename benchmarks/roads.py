@@ -1,6 +1,6 @@
 """Roads in made-up photos: what a national sample of sites brings beside one city.
 
-    python benchmarks/roads.py --work FOLDER      (half an hour of a core; resumes)
+    python benchmarks/roads.py --work FOLDER      (an hour and a quarter of a core; resumes)
 
 Three training sets of as many chips each, as table 2 of the national sampling's paper has three:
 chips of one city; half of them of a second one; and chips of twelve cities in six lights. The same
