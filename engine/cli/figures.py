@@ -136,7 +136,7 @@ def draw_lines(found: LineEvaluation) -> None:
     )
     say(
         f"within {found.buffer:g} m, in {found.groups} squares of 1 km; {found.wide:.3f} km2 are "
-        f"wider than {found.widest:g} m, and no line"
+        f"wider than {found.widest:g} m and are not counted"
     )
 
 

@@ -62,8 +62,8 @@ def landscape(
     for note in found.notes:
         say(note)
     say(
-        f"{len(found.by_region.region)} regions, {len(set(found.by_class.code.tolist()))} classes, "
-        f"units of {found.unit} x {found.unit} px"
+        f"regions: {len(found.by_region.region)}, "
+        f"classes: {len(set(found.by_class.code.tolist()))}, units of {found.unit} x {found.unit} px"
     )
     sys.stdout.write(f"{out / 'landscape.json'}\n")
 

@@ -94,7 +94,7 @@ def find_pseudo_cells(path: Path, pixels: GeoBox, place: str) -> tuple[PseudoCel
     if not (flat & ~shapely.is_empty(shapes)).all():
         raise LabelError(
             "pseudo-labels are of other shapes than cells",
-            got=f"{name}: {int((~flat).sum())} of {len(shapes)} are no polygons",
+            got=f"{name}: {int((~flat).sum())} of {len(shapes)} are not polygons",
             expected="pseudo-labels.parquet of natmap propagate",
         )
     move = move_of(crs, str(pixels.crs))
