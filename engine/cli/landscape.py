@@ -63,7 +63,8 @@ def landscape(
         say(note)
     say(
         f"regions: {len(found.by_region.region)}, "
-        f"classes: {len(set(found.by_class.code.tolist()))}, units of {found.unit} x {found.unit} px"
+        f"classes: {len(set(found.by_class.code.tolist()))}, "
+        f"units of {found.unit} x {found.unit} px"
     )
     sys.stdout.write(f"{out / 'landscape.json'}\n")
 
