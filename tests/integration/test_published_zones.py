@@ -444,6 +444,6 @@ def test_scales_that_are_all_infinite_leave_nothing_to_learn_from(tmp_path: Path
         "no patch of map can be cut",
         "256 labelled cells, none with enough valid pixels",
         None,
-        "make the composite of the labelled ground, and look at its observations",
+        "label ground where the source has vectors, of the year of embeddings",
         unwritten=(tmp_path / "forest", tmp_path / "patches"),
     )
