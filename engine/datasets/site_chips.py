@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from engine.datasets.site_frames import FrameOfSite, Site, as_stac, frames_of, r
 from engine.errors import LabelError
 from engine.files import together
 from engine.grid.area import Area
-from engine.items import Item
+from engine.items import Item, cube_band, is_ground, of_period
 from engine.labels.rasters import onto, require_plain
 from engine.products.registry import load_recipe
 from engine.recipes.sections import Imagery
@@ -82,7 +82,8 @@ def frames(
     most : frames of a site; by default all.
     cut : side of a patch, px; by default none are cut. Of a recipe without images of 1 m they are
         cut from its stored composite.
-    bands : of the patches; by default red, green and blue.
+    bands : of the patches; by default red, green and blue. Of a cube with periods each is of one,
+        as in B04@summer; by default they are of the first.
     labels : raster of codes, whose pixels go beside the patches; by default all are unknown.
     mapping : CSV with columns ``from`` and ``to``: the level of a hierarchy that is wanted. Every
         code of the labels must be in it; ``to`` is empty where a code says nothing.
@@ -104,17 +105,22 @@ def frames(
     if (mapping is not None or least_area) and labels is None:
         raise LabelError("mapping and least_area go with labels", remedy="add --labels RASTER")
     if not 0 <= least_area < math.inf:
-        raise LabelError("the least area is no area", got=least_area)
+        raise LabelError(
+            "the least area cannot be meant", got=least_area, expected="0 m2 or more, finite"
+        )
     found_sites = read_sites(Path(sites), told.grid.crs)
     if labels is not None:
         _require_labels(Path(labels))
     table = None if mapping is None else read_mapping(Path(mapping))
-    wanted = tuple(bands or ("B04", "B03", "B02"))
+    periods = told.cube.labels if hasattr(told, "cube") else {}
+    wanted = tuple(
+        name if is_ground(name) else cube_band(name) for name in bands or _colours(periods)
+    )
     images = getattr(told, "images", None)
     order: str | tuple[str, ...] = "newest"
     imagery: Any
     if isinstance(images, ImagesChoice):
-        imagery, order = images.wanted, images.order
+        imagery, order, periods = images.wanted, images.order, {}
     else:
         imagery = getattr(told, "imagery", None)
     if not isinstance(imagery, Imagery):
@@ -126,7 +132,8 @@ def frames(
     side = (cut or 0) * told.grid.resolution
     card, place = find_source(imagery, base)
     tell(f"searching {card.name}")
-    items = search(card, place, _ground(found_sites, told.grid.crs, side), imagery, wanted, base)
+    around, read = _ground(found_sites, told.grid.crs, side), _as_scenes_have(wanted)
+    items = search(card, place, around, imagery, read, base, periods)
     listed = frames_of(found_sites, items.items, told.grid.crs, side=side, order=order, most=most)
     without = tuple(s.name for s, mine in zip(found_sites, listed, strict=True) if not mine)
     if len(without) == len(found_sites):
@@ -143,6 +150,17 @@ def frames(
         write_chips(where / CHIPS, chips, sites=done)
     _write(result, used, where)
     return result
+
+
+def _colours(periods: Iterable[str]) -> list[str]:
+    """Red, green and blue; of a cube with periods those of the first."""
+    of = next((f"@{label}" for label in periods), "")
+    return [f"{band}{of}" for band in ("B04", "B03", "B02")]
+
+
+def _as_scenes_have(bands: Iterable[str]) -> tuple[str, ...]:
+    """The bands of scenes that a cube's bands are made of; features are of none."""
+    return tuple(dict.fromkeys(of_period(name)[0] for name in bands if not is_ground(name)))
 
 
 def _ground(sites: Sequence[Site], crs: str, side: float) -> Area:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyogrio
 import shapely
 from pyproj import CRS
 from shapely.geometry import mapping, shape
@@ -17,14 +16,13 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.addresses import public_address
 from engine.cube.images import in_order
-from engine.errors import AreaError, LabelError, NatmapError
+from engine.errors import AreaError, LabelError
 from engine.grid.area import reproject
 from engine.items import Item
-from engine.vectors.read import file_of, form_of, named_layer
+from engine.vectors.shapes import read_shapes
 
 __all__ = ["FrameOfSite", "Site", "as_stac", "frames_of", "read_sites"]
 
-_FORMS = ("GPKG", "GeoJSON", "FlatGeobuf", "ESRI Shapefile")
 _WGS84 = "EPSG:4326"
 _MOST = 1_000_000  # sites of a file
 
@@ -88,38 +86,21 @@ def read_sites(path: Path, crs: str) -> list[Site]:
         Where it cannot be read, does not say its CRS, has other shapes, two sites of one name, or
         a site lies where the CRS does not reach.
     """
-    file, layer = file_of(path), named_layer(path)
-    if not file.is_file():
-        raise LabelError("there is no such file of sites", got=str(path))
-    try:
-        with file.open("rb") as opened:
-            form = form_of(opened.read(512))
-        if form not in _FORMS:
-            raise LabelError("the file of sites has a form that is not read", got=form,
-                             expected="GeoPackage, GeoJSON, FlatGeobuf or a shapefile")  # fmt: skip
-        names = [str(name) for name, kind in pyogrio.list_layers(file) if kind is not None]
-        if layer is None and len(names) > 1:
-            raise LabelError(
-                "the file of sites has several layers",
-                got=", ".join(names),
-                remedy=f"name one: {file.name}#{names[0]}",
-            )
-        if layer is not None and layer not in names:
-            raise LabelError(
-                f"{file.name} has no layer of that name", got=layer, expected=", ".join(names)
-            )
-        fields = [str(f) for f in pyogrio.read_info(file, layer=layer or names[0])["fields"]]
-        key = next((f for wanted in ("id", "name") for f in fields if f.lower() == wanted), None)
-        meta, _, raw, values = pyogrio.raw.read(
-            file, layer=layer or names[0], columns=[] if key is None else [key], force_2d=True
+    layers = read_shapes(path, LabelError, "file of sites", ("id", "name"))
+    if len(layers) > 1:
+        names = [layer.name for layer in layers]
+        raise LabelError(
+            "the file of sites has several layers",
+            got=", ".join(names),
+            remedy=f"name one: {path.name}#{names[0]}",
         )
-        shapes = shapely.from_wkb(raw)
-    except NatmapError:
-        raise
-    except (OSError, ValueError, RuntimeError, IndexError, shapely.errors.ShapelyError) as error:
-        raise LabelError("the file of sites cannot be read", got=f"{file.name}: {error}") from error
-    told = list(range(1, len(shapes) + 1)) if key is None else values[0].tolist()
-    return _sites(shapes, [_text(value) for value in told], _crs(meta["crs"], file.name), crs, file)
+    shapes = layers[0].shapes if layers else np.array([], object)
+    if not 0 < len(shapes) <= _MOST:
+        raise LabelError(
+            f"{path.name} has no site, or too many", got=len(shapes), expected=f"1 to {_MOST:,}"
+        )
+    told = layers[0].key or list(range(1, len(shapes) + 1))
+    return _sites(shapes, [_text(value) for value in told], layers[0].crs, crs, path)
 
 
 def _text(value: Any) -> str:
@@ -129,27 +110,15 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def _crs(text: str | None, name: str) -> CRS:
-    if text is None:
-        raise LabelError(f"{name} does not say which CRS it is in")
-    return CRS.from_user_input(text)
-
-
 def _sites(
     shapes: npt.NDArray[Any], names: list[str], source: CRS, crs: str, file: Path
 ) -> list[Site]:
-    if not 0 < len(shapes) <= _MOST:
-        raise LabelError(f"{file.name} has no site, or too many", got=len(shapes))
     kinds = ("Point", "Polygon", "MultiPolygon")
     for number, one in enumerate(shapes, 1):
         if one is None or one.is_empty or one.geom_type not in kinds:
             got = "nothing" if one is None or one.is_empty else one.geom_type
             raise LabelError(
                 f"site {number} of {file.name} is neither a point nor a polygon", got=got
-            )
-        if not np.isfinite(shapely.get_coordinates(one)).all():
-            raise LabelError(
-                f"site {number} of {file.name} lies at no place", got="NaN or infinity"
             )
     often = [name for name in set(names) if names.count(name) > 1 or not name]
     if often:

@@ -18,6 +18,7 @@ from support import shared
 from support.worlds import PLAIN, list_items, synthesize
 
 import engine
+from engine.datasets.chips import open_chips
 from engine.datasets.patch_cutting import cut_patches
 from engine.errors import CardError, CatalogError
 from engine.infer.predict import Predictor
@@ -228,6 +229,26 @@ def test_patches_are_cut_of_the_periods(place: Place) -> None:
     ]
     seen = composite["observations"].values[row : row + 32, col : col + 32] > 0
     np.testing.assert_array_equal(found.x[3], np.where(seen, bands, 0))
+
+
+def test_patches_about_sites_are_cut_of_a_period(place: Place) -> None:
+    (place.folder / "map.yaml").write_text(yaml.safe_dump(place.recipe("cube", model=None)))
+    sites = place.folder / "sites.geojson"
+    middle = to_degrees(shapely.Point(CORNER).buffer(1))
+    sites.write_text(json.dumps(shapely.geometry.mapping(middle)))
+    tree = engine.open_store(place.folder / "cube-store", decode=False)
+    composite = tree["composite"].to_dataset()
+    col = round((CORNER[0] - float(composite.x[0]) + 5) / 10) - 8
+    row = round((float(composite.y[0]) + 5 - CORNER[1]) / 10) - 8
+    out = place.folder / "frames"
+    found = engine.frames(
+        sites, place.folder / "map.yaml", out, cut=16, bands=["B08@2", "red@early"]
+    )
+    days = {frame.date[:10] for frame in found.frames[0]}
+    assert days
+    assert all("2021-09-20" <= day <= "2021-10-10" for day in days)
+    expected = composite["bands"].values[[5, 1], row : row + 16, col : col + 16]
+    np.testing.assert_array_equal(open_chips(out / "chips").x[0], expected)
 
 
 def test_what_cannot_be_mapped_is_refused_before_work_begins(place: Place) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 import shapely
+import shapely.affinity
 from affine import Affine
 from rasterio.features import rasterize
 from scipy import ndimage
@@ -22,6 +23,8 @@ from engine.compare import lines as lines_module
 from engine.compare.lines import LineEvaluation, evaluate_lines
 from engine.compare.thinning import KULPA, halo_of, links_of, passes_for, thin
 from engine.errors import MetricError
+from engine.grid.area import reproject
+from engine.vectors.lines import read_lines
 
 CRS = "EPSG:32633"
 WEST, NORTH = 400_000.0, 5_000_000.0
@@ -219,6 +222,39 @@ def test_a_yard_is_no_line(tmp_path: Path) -> None:
     found = evaluate_lines(raster(tmp_path / "a.tif", codes), reference, 5, widest=30)
     assert 0.02 < found.wide <= 0.04
     assert found.figures["correctness"] > 0.98
+
+
+def test_a_map_in_feet_has_the_lengths_of_one_in_metres(tmp_path: Path) -> None:
+    """The same drawing, its pixels of 1 m written as so many US survey feet."""
+    foot = 1200 / 3937
+    metres = raster(tmp_path / "m.tif", roads(*NETWORK[:2], line((703, 0), (703, 1500))))
+    found = []
+    for name, crs, unit in (("metres", "EPSG:32118", 1.0), ("feet", "EPSG:2263", foot)):
+        with rasterio.open(metres) as file:
+            values, form = file.read(), file.profile
+        at = Affine(1 / unit, 0, 300_000 / unit, 0, -1 / unit, 60_000 / unit)
+        with rasterio.open(
+            tmp_path / f"{name}.tif", "w", **form | {"crs": crs, "transform": at}
+        ) as f:
+            f.write(values)
+        to = [1 / unit, 0, 0, 1 / unit, (300_000 - WEST) / unit, (60_000 - NORTH) / unit]
+        moved = [shapely.affinity.affine_transform(shape, to) for shape in NETWORK]
+        geopandas.GeoSeries(moved, crs=crs).to_file(tmp_path / f"{name}.gpkg")
+        found.append(evaluate_lines(tmp_path / f"{name}.tif", tmp_path / f"{name}.gpkg", 5))
+    for key, expected in found[0].lengths.items():
+        assert found[1].lengths[key] == pytest.approx(expected, rel=2e-3), key
+    assert found[0].lengths["found"] > 2.9
+
+
+def test_lines_across_180_degrees_are_short(tmp_path: Path) -> None:
+    """A road of 2 km, whose longitudes jump from 180 to -180."""
+    path = tmp_path / "fiji.geojson"
+    ways = [[(179.99, -17.0), (-179.99, -17.0)], [(179.99, -17.01), (180.0, -17.01)]]
+    geopandas.GeoSeries(map(shapely.LineString, ways), crs="EPSG:4326").to_file(path)
+    (layer,) = read_lines(path, MetricError)
+    (long, short) = (reproject(shape, layer.crs, "EPSG:32760").length for shape in layer.lines)
+    assert long == pytest.approx(2 * short, rel=1e-3)
+    assert long == pytest.approx(0.02 * 111_320 * np.cos(np.radians(17)), rel=2e-3)
 
 
 def test_the_command_prints_and_keeps_figures(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_a_level_of_a_hierarchy_and_a_least_area(town: Path, tmp_path: Path) -> 
         ({"cut": None}, "go with patches"),
         ({"labels": None, "least_area": 5.0}, "go with labels"),
         ({"cut": 4}, "side of a patch"),
-        ({"least_area": float("nan")}, "least area is no area"),
+        ({"least_area": float("nan")}, "least area cannot be meant"),
         ({"labels": "none.tif"}, "labels cannot be read"),
         ({"mapping": "few.csv"}, "codes that the mapping lacks"),
         ({"mapping": "twice.csv"}, "maps a code again"),
@@ -193,6 +193,30 @@ def test_what_cannot_be_used_is_refused_before_a_frame_is_read(
     with pytest.raises((LabelError, CatalogError), match=said):
         frames(sites, town / "town.yaml", tmp_path / "out", **told)
     assert not (tmp_path / "out").exists()
+
+
+def test_labels_with_a_colour_table_are_codes(town: Path, tmp_path: Path) -> None:
+    with rasterio.open(town / "codes.tif") as file:
+        codes, form = file.read().astype(np.uint8), file.profile
+    form |= {"dtype": "uint8", "photometric": "palette"}
+    with rasterio.open(tmp_path / "codes.tif", "w", **form) as file:
+        file.write(codes)
+        file.write_colormap(1, {k: (k, 255 - k, 3, 255) for k in range(256)})
+    found = []
+    for name, folder in (("plain", town), ("colours", tmp_path)):
+        at = tmp_path / name
+        frames(town / "sites.geojson", town / "town.yaml", at, cut=64, labels=folder / "codes.tif")
+        found.append(np.asarray(open_chips(at / "chips").y[:]))
+    np.testing.assert_array_equal(found[1], found[0])
+
+
+def test_a_site_across_180_degrees_is_small(tmp_path: Path) -> None:
+    path = tmp_path / "fiji.geojson"
+    ring = [(179.999, -17), (-179.999, -17), (-179.999, -16.998), (179.999, -16.998)]
+    geopandas.GeoSeries([shapely.Polygon(ring)], crs="EPSG:4326").to_file(path)
+    (site,) = read_sites(path, "EPSG:32760")
+    side = 0.002 * 111_320
+    assert site.ground.area == pytest.approx(side**2 * np.cos(np.radians(17)), rel=0.01)
 
 
 def test_sites_of_any_crs_and_without_names(town: Path, tmp_path: Path) -> None:
