@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
+
+from engine.accounting import Pool
 
 __all__ = ["ahead"]
 
@@ -17,7 +19,7 @@ def ahead(load: Callable[[T], Loaded], wanted: Iterable[T]) -> Iterator[tuple[T,
 
     Memory holds two. An error of `load` is that of its own future: the others come all the same.
     """
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with Pool(max_workers=1) as pool:
         before: tuple[T, Future[Loaded]] | None = None
         for one in wanted:
             coming = one, pool.submit(load, one)

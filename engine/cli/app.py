@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,12 +109,15 @@ def run(
     ] = "local",
     until: Until = None,
     tiles: Tiles = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="serve figures for Prometheus at this port, or HOST:PORT")
+    ] = None,
     overrides: Set = None,
 ) -> None:
     """Run all that is missing or stale. Ctrl-C finishes the tiles in flight, twice breaks off."""
     _prepare_for_work()
     wanted = _recipe(recipe, overrides)
-    _carry_out(wanted, recipe, workers, cluster, until=until, tiles=_names(tiles))
+    _carry_out(wanted, recipe, workers, cluster, metrics, until=until, tiles=_names(tiles))
 
 
 @app.command()
@@ -141,21 +145,36 @@ def _prepare_for_work() -> None:
     bound_heap()  # before the threads of all that is imported now
 
 
-def _carry_out(wanted: Any, path: Path, workers: int | None, cluster: str, **more: Any) -> None:
+def _carry_out(
+    wanted: Any,
+    path: Path,
+    workers: int | None,
+    cluster: str,
+    metrics: str | None = None,
+    **more: Any,
+) -> None:
     """Run a recipe before the eyes of a person, and end as its summary says."""
     from engine.cli.render import progress, say
+    from engine.cli.usage import say_usage
     from engine.pipeline.verbs import run as start
 
-    with progress() as listener:
+    with ExitStack() as open_:
+        listeners = [open_.enter_context(progress())]
+        if metrics is not None:
+            from engine.runs.metrics import serve_metrics
+
+            listeners.append(open_.enter_context(serve_metrics(metrics)))
         summary = start(
             wanted,
             base=path.parent,
             cluster=cluster,
             workers=workers,
-            listeners=[listener],
+            listeners=listeners,
             **more,
         )
     say(f"{summary.done} tiles done in {summary.seconds:.0f} s, {len(summary.failed)} failed")
+    if summary.usage is not None:
+        say_usage(summary.usage, wanted.price_per_worker_hour)
     if summary.stopped:
         say(f"stopped; all of it is kept. To resume: {again()}")
         raise typer.Exit(130)
@@ -169,19 +188,26 @@ def _carry_out(wanted: Any, path: Path, workers: int | None, cluster: str, **mor
 @app.command()
 def status(
     store: Annotated[str, typer.Argument(help="folder or s3://…", show_default=False)],
+    price: Annotated[
+        float | None, typer.Option(min=0, help="of a task slot and hour, to price the last run")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Count tiles done, failed and blocked, with reasons."""
+    """Count tiles done, failed and blocked, with reasons, and tell what the last run used."""
     from engine.cli.render import out, say
+    from engine.cli.usage import draw_usage
     from engine.pipeline.status import read_status
+    from engine.runs.usage import Usage
 
-    found = read_status(store)
+    found = read_status(store, price)
     if as_json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
         return
     for name, counts in found["stages"].items():
         text = ", ".join(f"{n} {state}" for state, n in counts.items() if n) or "nothing yet"
         out.print(f"{name}: {text}", markup=False)
+    if used := found["usage"]:
+        draw_usage(used["run"], Usage.of_json(used), price)
     for name, note in found["notes"].items():
         say(f"  {name}: {note.splitlines()[0]}", "yellow")
 

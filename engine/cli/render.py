@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from engine.runs.events import Event, Listener
     from engine.training.loop import Epoch
 
-__all__ = ["draw_plan", "out", "progress", "say", "training"]
+__all__ = ["draw_plan", "out", "progress", "say", "size", "training"]
 
 out = Console(highlight=False, soft_wrap=True)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -54,7 +54,7 @@ def progress() -> Iterator[Listener]:
         transient=False,
     )
     task = bar.add_task("tiles", total=None, rate="")
-    stage = ""
+    stage = where = ""
 
     def say(text: str, style: str | None = None) -> None:
         """A line, in a file with its time."""
@@ -62,7 +62,7 @@ def progress() -> Iterator[Listener]:
         _err.print(without_secrets(told), style=style, markup=False)
 
     def listen(event: Event) -> None:
-        nonlocal failed, done, last, stage
+        nonlocal failed, done, last, stage, where
         match event:
             case events.RunStarted():
                 bar.update(task, total=event.open)
@@ -79,7 +79,7 @@ def progress() -> Iterator[Listener]:
             case events.TileDone():
                 done += 1
                 stage = event.stage
-                rate = f"{done / max(time.monotonic() - began, 1e-3):.1f}/s"
+                rate = f"{done / max(time.monotonic() - began, 1e-3):.1f}/s{where}"
                 bar.update(task, description=event.stage, rate=rate, completed=done + failed)
                 if event.note:
                     say(f"gap in {event.stage} {event.tile}: {event.note}", "yellow")
@@ -90,6 +90,8 @@ def progress() -> Iterator[Listener]:
                 failed += 1
                 say(f"FAILED {event.stage} {event.tile}: {event.error}", "red")
             case events.Committed():
+                where = f", {event.rate:.3g} km2/s" if event.rate else ""
+                where += f", most time: {event.limiting}" if event.limiting else ""
                 total = done + failed + event.open
                 bar.update(task, total=total, completed=total - event.open)
                 if not _err.is_terminal and time.monotonic() - last > 10:
@@ -97,7 +99,8 @@ def progress() -> Iterator[Listener]:
                     speed = done / max(last - began, 1e-3)
                     say(
                         f"{stage}: {done} tiles done, {failed} failed, {event.open} left, "
-                        f"{speed:.2g} tiles/s, {_duration(event.open / max(speed, 1e-9))} to go"
+                        f"{speed:.2g} tiles/s{where}, "
+                        f"{_duration(event.open / max(speed, 1e-9))} to go"
                     )
             case events.WorkersLost():
                 say("all workers are gone; asking for new ones", "yellow")
@@ -168,7 +171,8 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def _size(gigabytes: float) -> str:
+def size(gigabytes: float) -> str:
+    """Bytes in the unit that suits them."""
     for unit, size in (("TB", 1e3), ("GB", 1.0), ("MB", 1e-3)):
         if gigabytes >= size:
             return f"{gigabytes / size:.3g} {unit}"
@@ -197,7 +201,7 @@ def draw_plan(plan: Plan) -> None:
     money = "not priced" if plan.money is None else f"{plan.money:.2f}"
     hours = plan.seconds / 3600
     time_text = f"{hours:.1f} worker hours" if hours >= 1 else f"{plan.seconds:.0f} worker seconds"
-    reading, writing = _size(plan.gigabytes_read), _size(plan.gigabytes)
+    reading, writing = size(plan.gigabytes_read), size(plan.gigabytes)
     out.print(f"{reading} to read, {writing} to write, {time_text}, money: {money}")
     if plan.hours:
         out.print(

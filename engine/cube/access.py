@@ -24,6 +24,7 @@ from filelock import FileLock
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioIOError
 
+from engine.accounting import spent
 from engine.addresses import is_http, public_address
 from engine.cube.gateway import lend
 from engine.cube.gdal import gdal_settings, is_remote
@@ -82,7 +83,8 @@ class Access:
             Where the file is not the one that the catalogue describes. A further try may help:
             bits flip on the way, and files are replaced by halves.
         """
-        href = self.sign(asset.href, again=again)
+        with spent("sign"):
+            href = self.sign(asset.href, again=again)
         declared = _parse(asset.checksum) if self.verify else None
         if declared is None:
             return lend(asset.href, href, self.hosts) if is_http(href) else href

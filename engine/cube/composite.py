@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.accounting import Pool, spent
 from engine.cube.clouds import READ_FAILED
 from engine.cube.gdal import cores
 from engine.legend import Reason
@@ -40,14 +40,16 @@ def reduce_days(
     if not len(bands):
         return np.zeros(bands.shape[1:], np.uint16)
     if method == "medoid":
-        return medoid(bands, usable)
+        with spent("composite"):
+            return medoid(bands, usable)
     reduce = {"median": median, "mean": mean}[method]
     out = np.empty(bands.shape[1:], np.uint16)
 
     def band(b: int) -> None:
-        out[b] = reduce(bands[:, b], usable)
+        with spent("composite"):
+            out[b] = reduce(bands[:, b], usable)
 
-    with ThreadPoolExecutor(max_workers=cores()) as pool:
+    with Pool(max_workers=cores()) as pool:
         list(pool.map(band, range(len(out))))
     return out
 

@@ -24,6 +24,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
+from engine.accounting import add
 from engine.cube.ranges import RangeError, RemoteFile
 
 __all__ = ["forget", "lend", "why"]
@@ -60,7 +61,10 @@ def forget(key: str) -> None:
 
 
 def why(address: str) -> RangeError | None:
-    """What went wrong with a file that was lent, be it that GDAL did not mind."""
+    """What went wrong with a file that was lent, be it that GDAL did not mind.
+
+    What its reading has taken of the network since it was last asked is accounted for.
+    """
     return _gateway(os.getpid(), _environment()).why(address)
 
 
@@ -123,9 +127,11 @@ class _Gateway:
 
     def why(self, address: str) -> RangeError | None:
         try:
-            status, text = self.ask("WHY", urlsplit(address).path).split(" ", 1)
+            answer = self.ask("WHY", urlsplit(address).path)
         except RangeError as error:  # nobody is left to ask: that went wrong
             return error
+        status, seconds, size, text = answer.split(" ", 3)
+        add("network", float(seconds), int(size))
         return RangeError(text, int(status)) if text else None
 
     def ask(self, method: str, path: str, text: str = "") -> str:
@@ -244,7 +250,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_WHY(self) -> None:
         file = self.server.file(self.path)
         error = file.error if file else None
-        self._answer(200, f"{error.status} {error}".encode() if error else b"0 ")
+        seconds, size = file.moved() if file else (0.0, 0)
+        text = f"{error.status if error else 0} {seconds:.6f} {size} {error or ''}"
+        self._answer(200, text.encode())
 
     def _serve(self) -> None:
         file = self.server.file(self.path)

@@ -86,6 +86,8 @@ class RemoteFile:
         self._size: int | None = None
         self._version: dict[str, str] = {}
         self._first = Lock()
+        self._counting = Lock()
+        self._seconds, self._bytes = 0.0, 0
 
     def size(self) -> int:
         """Bytes of the file; asks for its head where that is not known yet."""
@@ -106,13 +108,26 @@ class RemoteFile:
         head = self._head
         if head and (last < len(head) or len(head) == self._size):
             return head[first : last + 1]
+        began, size = time.perf_counter(), 0
         try:
             found = _patiently(lambda: self._fetch(first, last))
+            size = len(found)
         except RangeError as error:
             self.error = error
             raise
+        finally:
+            with self._counting:
+                self._seconds += time.perf_counter() - began
+                self._bytes += size
         if first == 0 and len(found) <= HEAD:
             self._head = found
+        return found
+
+    def moved(self) -> tuple[float, int]:
+        """Seconds that its server was waited for, and bytes that came, since the last call."""
+        with self._counting:
+            found = self._seconds, self._bytes
+            self._seconds, self._bytes = 0.0, 0
         return found
 
     def _fetch(self, first: int, last: int) -> bytes:

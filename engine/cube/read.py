@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from odc.geo.geobox import GeoBox
 
+from engine.accounting import Pool, spent
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED
 from engine.cube.footprint import footprint, require_reach
@@ -181,7 +181,7 @@ def _load_item(
         except ReadError as error:
             return error
 
-    with ThreadPoolExecutor(max_workers=_READERS) as pool:
+    with Pool(max_workers=_READERS) as pool:
         loaded = dict(zip(names, pool.map(load, names), strict=True))
     errors = [found for found in loaded.values() if isinstance(found, ReadError)]
     if errors:
@@ -201,13 +201,18 @@ def resample(
     `use` gets for each piece the planes by name, and the piece's pixels in the window. Pieces are
     handed on while they are in the cache; whole planes would be written and read once more.
     """
-    aligned = {
-        name: same
-        for name, raster in rasters.items()
-        if raster is not None and (same := raster.window(geobox)) is not None
-    }
+    with spent("warp"):
+        aligned = {
+            name: same
+            for name, raster in rasters.items()
+            if raster is not None and (same := raster.window(geobox)) is not None
+        }
 
     def work(piece: Piece, here: Cut) -> None:
+        with spent("warp"):
+            warp(piece, here)
+
+    def warp(piece: Piece, here: Cut) -> None:
         size = here[0].stop - here[0].start, here[1].stop - here[1].start
         placed: dict[Frame, Placed] = {}
         planes: dict[str, Plane] = {}
@@ -231,7 +236,7 @@ def resample(
                 )
         use(planes, here)
 
-    with ThreadPoolExecutor(max_workers=cores()) as pool:
+    with Pool(max_workers=cores()) as pool:
         for job in [pool.submit(work, *piece) for piece in pieces_of(geobox, anchor)]:
             job.result()
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import rasterio
 
+from engine.accounting import spent
 from engine.addresses import is_http
 from engine.cube.access import Access
 from engine.cube.gateway import forget, why
@@ -38,8 +39,13 @@ def attempt(
     """
     for tried in range(access.retries + 1):
         try:
-            with _opened(item, name, access, again=again or tried > 0) as source:
-                return use(source)
+            with (
+                spent("read") as reading,
+                _opened(item, name, access, again=again or tried > 0) as source,
+            ):
+                found = use(source)
+                reading.size = getattr(found, "fetched", 0)
+                return found
         except ReadError as error:
             if not error.transient or tried == access.retries:
                 raise

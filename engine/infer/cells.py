@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
+from engine.accounting import spent
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_input
 
@@ -119,9 +120,10 @@ def _batches(
     n = card.block
     for here in blocks:
         mask = scored[here]
-        batch = np.zeros((n, n, len(x), side, side), np.float32)
-        batch[: mask.shape[0], : mask.shape[1]] = windows[:, *here].transpose(1, 2, 0, 3, 4)
-        batch[: mask.shape[0], : mask.shape[1]][~mask] = 0.0
+        with spent("prepare"):
+            batch = np.zeros((n, n, len(x), side, side), np.float32)
+            batch[: mask.shape[0], : mask.shape[1]] = windows[:, *here].transpose(1, 2, 0, 3, 4)
+            batch[: mask.shape[0], : mask.shape[1]][~mask] = 0.0
         wanted = np.zeros((n, n), bool)
         wanted[: mask.shape[0], : mask.shape[1]] = mask
         yield predict(batch.reshape(n * n, len(x), side, side), wanted.ravel())

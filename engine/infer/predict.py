@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from engine.accounting import Pool, spent
 from engine.errors import RunError
 from engine.models.card import ModelCard
 from engine.models.onnx_network import choose_provider
@@ -119,7 +119,7 @@ class Predictor:
         if device == "cpu":
             # A matrix product's last bits depend on how many threads share it (MKL, from three
             # on). So each part of a batch has one thread, and the cores take parts side by side.
-            pool = ThreadPoolExecutor(
+            pool = Pool(
                 threads or _CORES, "predict", initializer=torch.set_num_threads, initargs=(1,)
             )
             self.size, self._map = getattr(self.model, "batch", _PART), pool.map
@@ -213,10 +213,11 @@ class Predictor:
             if len(part) < size:  # a GPU's kernels may be chosen by the batch's shape
                 batch = np.zeros((size, *part.shape[1:]), np.float32)
                 batch[: len(part)] = part
-            logits = self._apply(self.model, batch).float()
-            if not self.card.several:
-                logits = logits[:, 1] - logits[:, 0]
-            found: npt.NDArray[np.float32] = logits.cpu().numpy()
+            with spent("forward"):
+                logits = self._apply(self.model, batch).float()
+                if not self.card.several:
+                    logits = logits[:, 1] - logits[:, 0]
+                found: npt.NDArray[np.float32] = logits.cpu().numpy()
             return found[: len(part)]
 
         while True:
@@ -240,11 +241,12 @@ class Predictor:
     def _infer(
         self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        scores, features = self._apply(evaluate, batch)
-        scores = scores.float()
-        if self.card.output == "logit":
-            scores = torch.softmax(scores, dim=1)
-        return scores.cpu().numpy(), features.float().cpu().numpy()
+        with spent("forward"):
+            scores, features = self._apply(evaluate, batch)
+            scores = scores.float()
+            if self.card.output == "logit":
+                scores = torch.softmax(scores, dim=1)
+            return scores.cpu().numpy(), features.float().cpu().numpy()
 
     def _apply(
         self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]

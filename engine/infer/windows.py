@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, softmax
 
+from engine.accounting import spent
 from engine.prefetch import ahead
 
 __all__ = ["NO_SCORE", "Lattice", "segment_image", "to_percent", "to_percents"]
@@ -130,8 +131,10 @@ def segment_image(
             for first in range(0, len(some), batch):
                 part = some[first : first + batch]
                 windows = np.stack([image[:, :, k * stride : k * stride + side] for k in part])
-                for k, logits in zip(part, predict(windows), strict=True):
-                    total[..., k * stride : k * stride + side] += lattice.weights * logits
+                found = predict(windows)
+                with spent("blend"):
+                    for k, logits in zip(part, found, strict=True):
+                        total[..., k * stride : k * stride + side] += lattice.weights * logits
         carried = total[..., stride:, :].copy()
         # what the next row of windows cannot reach any more
         done = slice(max(top, rows.start), min(top + stride, rows.stop))
@@ -157,8 +160,9 @@ def to_percent(
     logits: npt.NDArray[np.float32], scored: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
     """Probability of class 1 in percent, 255 where there is none."""
-    percent = np.rint(100.0 * expit(logits.astype(np.float64)))
-    found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
+    with spent("blend"):
+        percent = np.rint(100.0 * expit(logits.astype(np.float64)))
+        found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
     return found
 
 
@@ -166,6 +170,7 @@ def to_percents(
     logits: npt.NDArray[np.float32], scored: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.uint8]:
     """Probability of each class in percent, (class, y, x); 255 where there is none."""
-    percent = np.rint(100.0 * softmax(logits.astype(np.float64), axis=0))
-    found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
+    with spent("blend"):
+        percent = np.rint(100.0 * softmax(logits.astype(np.float64), axis=0))
+        found: npt.NDArray[np.uint8] = np.where(scored, percent, NO_SCORE).astype(np.uint8)
     return found

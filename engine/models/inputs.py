@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from engine.accounting import spent
 from engine.models.card import ModelCard
 from engine.models.coding import decode_ground
 
@@ -33,19 +34,20 @@ def prepare_input(
     -------
     float32 (..., band, y, x)
     """
-    x = stored.astype(np.float32)
-    if not card.vectors:
-        x = (x - np.float32(1000.0)) / np.float32(10_000.0)
-    if card.clip is not None:
-        np.clip(x, *card.clip, out=x)
-    first = len(card.imagery)
-    for number, band in enumerate(card.bands[first:], first):
-        x[..., number, :, :] = decode_ground(stored[..., number, :, :], *card.ranges[band])
-    x = _standardise(x, valid, card)
-    if card.ranges:
-        ground = x[..., first:, :, :]
-        np.copyto(ground, np.float32(card.fill), where=np.isnan(ground))
-    return x
+    with spent("prepare"):
+        x = stored.astype(np.float32)
+        if not card.vectors:
+            x = (x - np.float32(1000.0)) / np.float32(10_000.0)
+        if card.clip is not None:
+            np.clip(x, *card.clip, out=x)
+        first = len(card.imagery)
+        for number, band in enumerate(card.bands[first:], first):
+            x[..., number, :, :] = decode_ground(stored[..., number, :, :], *card.ranges[band])
+        x = _standardise(x, valid, card)
+        if card.ranges:
+            ground = x[..., first:, :, :]
+            np.copyto(ground, np.float32(card.fill), where=np.isnan(ground))
+        return x
 
 
 def seen_in(stored: npt.NDArray[Any], card: ModelCard) -> npt.NDArray[np.bool_]:
@@ -68,7 +70,8 @@ def prepare_image(
     -------
     float32 (..., band, y, x)
     """
-    return _standardise(pixels.astype(np.float32) / np.float32(255.0), valid, card)
+    with spent("prepare"):
+        return _standardise(pixels.astype(np.float32) / np.float32(255.0), valid, card)
 
 
 def _standardise(

@@ -23,6 +23,7 @@ from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT
 from engine.pipeline.made import made_of
 from engine.pipeline.prepare import Prepared, prepare
+from engine.pipeline.status import last_usage
 from engine.pipeline.verbs import load
 from engine.products.product import SNAPSHOT
 from engine.products.registry import find_product
@@ -166,6 +167,7 @@ def _publish(
         ),
         recipe=made.recipe,
         seconds=_seconds(prepared, schedule),
+        throughput=last_usage(schedule.ledger, recipe.price_per_worker_hour),
         notes=(*notes, *more, *made.notes),
         item=product.item,
         runs=made.runs,

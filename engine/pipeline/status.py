@@ -5,23 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.runs.meter import read_usage
 from engine.store.ledger import Flag, Ledger, State
 from engine.store.repository import Store
 
-__all__ = ["read_status"]
+__all__ = ["last_usage", "read_status"]
 
 
-def read_status(path: str | Path) -> dict[str, Any]:
-    """Records per stage and state, and the texts of failures and gaps.
+def read_status(path: str | Path, price: float | None = None) -> dict[str, Any]:
+    """Records per stage and state, the texts of failures and gaps, and what the last run used.
 
     Parameters
     ----------
     path : folder of the store, or ``s3://bucket/prefix``.
+    price : of a task slot and hour; with it ``usage`` has ``money``.
 
     Returns
     -------
     dict with ``stages`` (stage to state to count; of a daily stage tiles x days), ``notes`` (stage
-    and tile to text), ``notes_dropped``, ``releases``.
+    and tile to text), ``notes_dropped``, ``releases``, ``usage`` (of the last run that made tiles,
+    as `engine.runs.usage.Usage.describe` tells it, with its number ``run``; None before any).
 
     Raises
     ------
@@ -45,4 +48,14 @@ def read_status(path: str | Path) -> dict[str, Any]:
         "notes": ledger.notes,
         "notes_dropped": ledger.notes_dropped,
         "releases": store.tags(),
+        "usage": last_usage(ledger, price),
     }
+
+
+def last_usage(ledger: Ledger, price: float | None) -> dict[str, Any] | None:
+    """What the last run that made tiles used, with its number and its price; None before any."""
+    runs = read_usage(ledger)
+    if not runs:
+        return None
+    number, usage = max(runs.items())
+    return {"run": number, **usage.describe(price)}

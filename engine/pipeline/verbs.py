@@ -10,6 +10,7 @@ from typing import Any
 
 import zarr
 
+from engine.accounting import Account
 from engine.clusters.connect import Opened, open_cluster
 from engine.clusters.local import usual_workers
 from engine.clusters.settings import ClusterSettings, load_cluster
@@ -189,10 +190,9 @@ def run(
     _require_workers(workers)
     if isinstance(cluster, str):
         cluster = load_cluster(cluster, workers)
-    with unwinding() as done:
-        return _run(
-            recipe, base, cluster, workers, until, tiles, listeners, limits or Limits(), done
-        )
+    pace = limits or Limits()
+    with unwinding() as done, Account().open() as account:
+        return _run(recipe, base, cluster, workers, until, tiles, listeners, pace, done, account)
 
 
 def _run(
@@ -205,6 +205,7 @@ def _run(
     listeners: Sequence[Listener],
     limits: Limits,
     done: Callable[[], None],
+    account: Account,
 ) -> Summary:
     prepared = prepare(*load(recipe, base))
     stage, wanted = _stage(prepared, until), named(tiles)
@@ -234,6 +235,7 @@ def _run(
                         limits=limits,
                         number=number,
                         done=done,
+                        account=account,
                     )
             except SchedulerLostError:
                 # the ledger knows what was committed: a new scheduler goes on from there

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import shapely
 from odc.geo.geobox import GeoBox
 
+from engine.accounting import spent
 from engine.cube.access import PLAIN, Access
 from engine.cube.clouds import NO_SCL, READ_FAILED, dilation_halo, find_usable, widest_dilation
 from engine.cube.composite import count_dissent, explain, reduce_days
@@ -97,9 +98,10 @@ class Composer:
     ) -> None:
         """Fill rows from `top` on: bands (time, band, y, x), scl with its halo."""
         rows = slice(top, top + bands.shape[2])
-        usable = np.stack(
-            [find_usable(day, self.resolution, self.dilation, snow=self.snow) for day in scl]
-        )
+        with spent("mask"):
+            usable = np.stack(
+                [find_usable(day, self.resolution, self.dilation, snow=self.snow) for day in scl]
+            )
         seen = usable.sum(axis=0).astype(np.uint16)
         h = self.halo
         core = scl[:, h : scl.shape[1] - h, h : scl.shape[2] - h]
@@ -107,9 +109,11 @@ class Composer:
         out[f"{self.group}/bands"][:, rows] = reduced
         out[f"{self.group}/observations"][rows] = seen
         blue = self.blue
-        out[f"{self.group}/dissent"][rows] = count_dissent(bands[:, blue], usable, reduced[blue])
         inside = None if suspect is None else suspect[rows]
-        out[f"{self.group}/reason"][rows] = explain(seen, core, inside)
+        with spent("composite"):
+            dissent = count_dissent(bands[:, blue], usable, reduced[blue])
+            out[f"{self.group}/dissent"][rows] = dissent
+            out[f"{self.group}/reason"][rows] = explain(seen, core, inside)
 
     def blank(self, task: TileTask, suspects: tuple[bytes, ...]) -> tuple[Any, Any]:
         """Arrays of a tile without any day, and where suspect items were left out."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.accounting import Pool, spent
 from engine.addresses import public_address
 from engine.cube.access import Access, count_unverifiable, require_folder
 from engine.cube.radiometry import find_suspect
@@ -67,7 +67,10 @@ class _Source:
         from engine.catalog.search import search
 
         tell(f"searching {self._card.name}: {public_address(self._where)}")
-        return search(self._card, self._where, area, self._wanted, bands, self._base, self._periods)
+        with spent("search"):
+            return search(
+                self._card, self._where, area, self._wanted, bands, self._base, self._periods
+            )
 
     def _unverifiable(self, items: Iterable[Item], names: Sequence[str]) -> list[str]:
         if not self.access.verify:
@@ -241,5 +244,5 @@ def _decide(items: tuple[Item, ...], access: Access, known: Mapping[str, bool]) 
         notes = (*item.notes, *told, *([f"radiometry suspect: {why}"] if why else []))
         return replace(item, suspect=why is not None, notes=notes)
 
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    with Pool(max_workers=8) as pool:
         return tuple(pool.map(decide, items))

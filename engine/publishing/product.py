@@ -63,6 +63,7 @@ class Facts:
     rights : terms of use, and who is to be named.
     recipe : as resolved.
     seconds : of work, by stage.
+    throughput : what the last run that made tiles used (`engine.runs.usage.Usage.describe`).
     notes : lines for the reader of the report.
     card : of the model, whose weights go with the product or are linked, where they may.
     item : what one of the sources is called.
@@ -81,6 +82,7 @@ class Facts:
     rights: Rights
     recipe: Mapping[str, Any]
     seconds: Mapping[str, float]
+    throughput: Mapping[str, Any] | None
     notes: Sequence[str]
     card: ModelCard | None = None
     item: str = "scene"
@@ -187,6 +189,7 @@ def _fill(
         recipe=facts.recipe,
         software=facts.software,
         seconds=facts.seconds,
+        throughput=facts.throughput,
         model=facts.model,
         items=[source.id for source in facts.sources],
         rights=facts.rights,

@@ -31,6 +31,7 @@ def build_report(
     recipe: Mapping[str, Any],
     software: Mapping[str, str],
     seconds: Mapping[str, float],
+    throughput: Mapping[str, Any] | None,
     model: Mapping[str, Any],
     items: Sequence[str],
     rights: Rights,
@@ -46,7 +47,7 @@ def build_report(
     counts : of the finished map, as `engine.publishing.tally.count` gives them.
     form : what it consists of.
     cell : side of a cell, metres; areas are those of cells on the grid, in its projection.
-    name, period, recipe, software, seconds, model, items, rights, notes, release, runs
+    name, period, recipe, software, seconds, throughput, model, items, rights, notes, release, runs
         What the run says of itself.
     files : of each raster its digest, and that of what it was made from.
 
@@ -76,6 +77,7 @@ def build_report(
             "recipe": dict(recipe),
             "versions": dict(software),
             "seconds_by_stage": {stage: round(spent, 2) for stage, spent in seconds.items()},
+            "throughput": None if throughput is None else dict(throughput),
             "model": dict(model),
             "items": list(items),
             "licences": rights.licences,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+from engine.accounting import Spent, Step
 from engine.grid.grid import Tile
+from engine.runs.usage import Usage
 
 __all__ = [
     "Committed",
@@ -49,7 +51,9 @@ class PlainCluster:
 class TileDone:
     """A tile came back from its worker; `note` tells of gaps.
 
-    Bytes are those of images that were read, and of chunks as they are stored.
+    Bytes are those of images that were read, and of chunks as they are stored; `spent` is what each
+    step of the work took, `cpu` CPU seconds of all threads, `megabytes` the most memory that the
+    worker has had, and `square_km` the tile's ground (of several days as often).
     """
 
     stage: str
@@ -58,6 +62,11 @@ class TileDone:
     bytes_read: int
     bytes_written: int
     note: str | None = None
+    spent: Mapping[Step, Spent] = field(default_factory=dict)
+    cpu: float = 0.0
+    megabytes: int = 0
+    square_km: float = 0.0
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,11 +98,17 @@ class TileBlocked:
 
 @dataclass(frozen=True)
 class Committed:
-    """`tiles` more are safe; `open` are left."""
+    """`tiles` more are safe; `open` are left.
+
+    `rate` is that of the run so far in km2 a second, `limiting` the step that takes the most of
+    the workers' time.
+    """
 
     tiles: int
     open: int
     seconds: float
+    rate: float = 0.0
+    limiting: str | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +160,7 @@ class RunFinished:
     blocked: int
     stopped: bool
     seconds: float
+    usage: Usage | None = None
 
 
 Event = (

@@ -20,6 +20,7 @@ from distributed import Future
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
+from engine.accounting import Account, add
 from engine.errors import (
     ChunkError,
     ReadError,
@@ -33,6 +34,7 @@ from engine.runs import events
 from engine.runs.arrivals import Arrivals
 from engine.runs.failures import DIED, error_of, full, is_full
 from engine.runs.memory import Heap
+from engine.runs.meter import Meter
 from engine.runs.monitor import Cluster, Watch, address_of
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
@@ -83,6 +85,7 @@ def execute(
     limits: Limits | None = None,
     number: int = 0,
     done: Callable[[], None] = lambda: None,
+    account: Account | None = None,
 ) -> Summary:
     """Run all that is stale.
 
@@ -98,6 +101,7 @@ def execute(
     listeners : callables of an event.
     limits : Limits, optional
     number : of the run in the store's table, which its records name; 0 where it is in none.
+    account : of the driver, open since it began to prepare the run.
     done : called when all is committed, before signals break off again (`signals.unwinding`).
 
     Raises
@@ -105,7 +109,7 @@ def execute(
     RunError
         Where no worker is left and none comes, or none offers what a stage needs.
     """
-    driver = _Driver(schedule, store, cluster, listeners, limits or Limits(), number)
+    driver = _Driver(schedule, store, cluster, listeners, limits or Limits(), number, account)
     with draining(driver.stop):
         summary = driver.run()
         done()
@@ -121,6 +125,7 @@ class _Driver:
         listeners: Sequence[events.Listener],
         limits: Limits,
         number: int = 0,
+        account: Account | None = None,
     ) -> None:
         self.schedule, self.store, self.cluster = schedule, store, cluster
         self.number = number
@@ -139,6 +144,7 @@ class _Driver:
         self.stopping = self.told = False
         self.committed_at = self.heard_at = time.monotonic()
         self.silence = self.limits.silence
+        self.meter = Meter(schedule.ledger, number, list(schedule.stages), account)
         self._heap = Heap()
         self.ear = Ear(cluster.client, self.limits.silence)
         self.watch = Watch(
@@ -167,6 +173,7 @@ class _Driver:
                 if not self.flying and not self._more():
                     break
                 self._collect()
+                self.meter.look(self.watch.slots)
                 self._listen()
                 if self._due():
                     self._commit()
@@ -183,10 +190,9 @@ class _Driver:
             raise RunError("tiles are left that nothing can make ready", got=self.schedule.open)
         seconds = time.monotonic() - began
         stopped = self.schedule.open > 0  # one that was asked to stop too late is whole
-        self._tell(
-            events.RunFinished(self.done, len(self.failures), self.blocked, stopped, seconds)
-        )
-        return Summary(self.done, tuple(self.failures), self.blocked, stopped, seconds)
+        failed, usage = len(self.failures), self.meter.usage
+        self._tell(events.RunFinished(self.done, failed, self.blocked, stopped, seconds, usage))
+        return Summary(self.done, tuple(self.failures), self.blocked, stopped, seconds, usage)
 
     def _more(self) -> bool:
         """With nothing in flight: commit what is left, and say whether that made work."""
@@ -283,6 +289,7 @@ class _Driver:
         self.results.append(result)
         self.schedule.wrote(work)
         self.ear.came(work.stage, result.seconds)
+        self.meter.came(result)
         self._tell(
             events.TileDone(
                 work.stage,
@@ -291,6 +298,11 @@ class _Driver:
                 result.bytes_read,
                 result.bytes_written,
                 result.note,
+                result.spent,
+                result.cpu,
+                result.megabytes,
+                result.square_km,
+                result.worker,
             )
         )
 
@@ -352,6 +364,7 @@ class _Driver:
         results, rows = self.results, self.rows
         ledger = self.schedule.ledger
         session = self.store.writer()
+        self.meter.keep()
         try:
             if results:
                 session.merge(*(result.fork for result in results))
@@ -389,7 +402,9 @@ class _Driver:
         self.schedule.settled(Work(r.stage, r.tile) for r in results)
         self._heap.trim()
         self.committed_at = time.monotonic()
-        self._tell(events.Committed(len(results), self.schedule.open, self.committed_at - began))
+        open_, took, usage = self.schedule.open, self.committed_at - began, self.meter.usage
+        add("commit", took)
+        self._tell(events.Committed(len(results), open_, took, usage.rate, usage.limiting))
 
     def _parts(self, work: Work) -> list[int]:
         stage = self.schedule.stages[work.stage]

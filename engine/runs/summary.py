@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.runs.usage import Usage
 from engine.tables import html_table
 
 __all__ = ["Summary"]
@@ -13,13 +14,14 @@ _SHOWN = 20  # failures that a notebook shows
 
 @dataclass(frozen=True, repr=False)
 class Summary:
-    """What a run did; failures are (stage, tile, text)."""
+    """What a run did; failures are (stage, tile, text); no `usage` where nothing had to run."""
 
     done: int
     failed: tuple[tuple[str, str, str], ...]
     blocked: int
     stopped: bool
     seconds: float
+    usage: Usage | None = None
 
     def __repr__(self) -> str:
         return f"<Summary {self._head}>"

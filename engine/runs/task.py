@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from engine.accounting import Account, Pool, Spent, Step, spent
 from engine.errors import GridError, RunError
 from engine.grid.area import parts_of, repeat
 from engine.grid.grid import Grid, Tile
@@ -121,6 +124,19 @@ class TileTask:
             the array as it is, without y and x.
         """
         spec = self.forms[path]
+        with spent("load") as loading:
+            found = self._read(path, spec, halo, part, rows)
+            loading.size = found.nbytes
+        return found
+
+    def _read(
+        self,
+        path: str,
+        spec: ArraySpec,
+        halo: int,
+        part: int | Sequence[int],
+        rows: slice | None,
+    ) -> npt.NDArray[Any]:
         if spec.extent == "area":
             found: Any = self._root[path]  # type: ignore[attr-defined]
             return np.asarray(found[...])
@@ -164,7 +180,19 @@ class TileTask:
         Where a tile is not there (`tiles`), it holds what was once written, or fill.
         """
         array: Any = self._root[path]  # type: ignore[attr-defined]
-        return np.asarray(array[..., rows, cols])
+        with spent("load") as loading:
+            found = np.asarray(array[..., rows, cols])
+            loading.size = found.nbytes
+        return found
+
+    @property
+    def square_km(self) -> float:
+        """Ground on which the stage is defined on the tile; 0 of a result of all of the area."""
+        if all(spec.extent == "area" for spec in self.outputs):
+            return 0.0
+        mask = self.mask_cells
+        cells = self.grid.pixels(self.cell) ** 2 if mask is None else int(mask.sum())
+        return cells * self.cell**2 / 1e6
 
     @cached_property
     def mask_cells(self) -> npt.NDArray[np.bool_] | None:
@@ -196,7 +224,17 @@ class TileTask:
 
 @dataclass(frozen=True)
 class TileResult:
-    """What a worker hands back: the fork with the chunks it wrote, and the ledger's records."""
+    """What a worker hands back: the fork with the chunks it wrote, and the ledger's records.
+
+    Attributes
+    ----------
+    spent : what each step of the work took.
+    cpu : CPU seconds, of all threads.
+    megabytes : the most memory that the worker has had so far.
+    worker : its host and process.
+    square_km : ground on which the stage is defined, halos downstream included; of several days
+        as often. 0 of a result of all of the area.
+    """
 
     stage: str
     tile: Tile
@@ -207,6 +245,11 @@ class TileResult:
     seconds: float
     bytes_read: int
     bytes_written: int
+    spent: Mapping[Step, Spent] = field(default_factory=dict)
+    cpu: float = 0.0
+    megabytes: int = 0
+    square_km: float = 0.0
+    worker: str = ""
 
 
 def run_tile(task: TileTask, fork: Any) -> TileResult:
@@ -223,6 +266,31 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
     TileResult
     """
     began = time.perf_counter()
+    account = Account()
+    with account.open():
+        records, notes, fetched, changes, stored = _run(task, fork)
+    seconds = time.perf_counter() - began
+    account.add("write", size=stored)
+    return TileResult(
+        task.stage,
+        task.tile,
+        fork,
+        changes,
+        tuple((part, _stamp(raw, seconds / len(records))) for part, raw in records),
+        "; ".join(notes) or None,
+        seconds,
+        fetched,
+        stored,
+        account.steps(seconds),
+        account.cpu,
+        int(peak_megabytes()),
+        task.square_km * len(records),
+        f"{socket.gethostname()}:{os.getpid()}",
+    )
+
+
+def _run(task: TileTask, fork: Any) -> tuple[list[tuple[int, bytes]], list[str], int, Changes, int]:
+    """Records, notes, bytes of images that were read, changes, bytes that were stored."""
     root = zarr.open_group(fork.store, mode="r+")
     task.bind(root)
     expected = dict(zip((p.index for p in task.parts), task.marks, strict=True))
@@ -232,6 +300,10 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
 
     def finish(output: Output, mark: Mark) -> None:
         """Write an output and note its record."""
+        with spent("write"):
+            write(output, mark)
+
+    def write(output: Output, mark: Mark) -> None:
         arrays = {spec.path: _finish(task, spec, output) for spec in task.outputs}
         for spec in task.outputs:
             places: tuple[slice, ...] = ()
@@ -259,7 +331,7 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
 
     # One output is compressed and written while the kernel makes the next; never more than one,
     # so that memory holds two.
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with Pool(max_workers=1) as pool:
         behind: Future[None] | None = None
         for output in task.kernel(task):
             if behind is not None:
@@ -272,20 +344,10 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         raise RunError(
             f"the kernel of stage {task.stage} left out parts", got=sorted(expected), expected=[]
         )
-    changes = changes_of(fork)
-    stored = stored_bytes(fork, changes, (spec.path for spec in task.outputs))
-    seconds = time.perf_counter() - began
-    return TileResult(
-        task.stage,
-        task.tile,
-        fork,
-        changes,
-        tuple((part, _stamp(raw, seconds / len(records))) for part, raw in records),
-        "; ".join(notes) or None,
-        seconds,
-        fetched,
-        stored,
-    )
+    with spent("write"):
+        changes = changes_of(fork)
+        stored = stored_bytes(fork, changes, (spec.path for spec in task.outputs))
+    return records, notes, fetched, changes, stored
 
 
 def _finish(task: TileTask, spec: ArraySpec, output: Output) -> npt.NDArray[Any]:

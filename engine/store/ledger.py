@@ -119,6 +119,7 @@ class Ledger:
         self.notes_dropped = 0
         self.settings: dict[str, dict[str, Any]] = {}
         self.rates: dict[str, dict[str, float]] = {}
+        self.usage: dict[str, Any] = {}  # by run, as `engine.runs.usage` tells it
         self._blocks: dict[Key, npt.NDArray[np.void]] = {}
         self._dirty: set[Key] = set()
         self._notes_dirty = False
@@ -243,6 +244,7 @@ class Ledger:
             group[stage][(part, *index) if self.daily[stage] else index] = raw
         if self._dirty:
             group.attrs["rates"] = json.dumps(self.rates)
+            group.attrs["usage"] = json.dumps(self.usage)
         if self._notes_dirty:
             group.attrs["notes"] = json.dumps(self.notes)
             group.attrs["notes_dropped"] = self.notes_dropped
@@ -265,6 +267,7 @@ class Ledger:
         self.notes_dropped = int(group.attrs.get("notes_dropped", 0))
         self.settings = json.loads(str(group.attrs.get("settings", "{}")))
         self.rates = json.loads(str(group.attrs.get("rates", "{}")))
+        self.usage = json.loads(str(group.attrs.get("usage", "{}")))
         rows, cols = self.shape
         for stage, daily in self.daily.items():
             if stage not in group:

@@ -12,9 +12,13 @@ from services.faulty import PROGRAMS, Files, far_catalogue
 from services.required import need
 from support import shared
 from support.worlds import PLAIN, synthesize
+from typer.testing import CliRunner
 
 import engine
+from engine.accounting import STEPS, Spent, Step
+from engine.cli.app import app
 from engine.errors import StoreError
+from engine.pipeline.status import read_status
 from engine.runs import events
 from engine.synthetic.country import AUTUMN
 
@@ -31,6 +35,9 @@ def country(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+NOTHING: dict[Step, Spent] = dict.fromkeys(STEPS, Spent())
+
+
 class Meter:
     """Sums what tiles cost."""
 
@@ -38,6 +45,7 @@ class Meter:
         self.read = self.stored = 0.0
         self.seconds: Counter[str] = Counter()  # by stage
         self.tiles: Counter[str] = Counter()
+        self.spent: list[dict[Step, Spent]] = []  # of each tile
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.TileDone):
@@ -45,6 +53,7 @@ class Meter:
             self.tiles[event.stage] += 1
             self.read += event.bytes_read
             self.stored += event.bytes_written
+            self.spent.append({**NOTHING, **event.spent})
 
 
 def size(store: Path) -> int:
@@ -73,6 +82,41 @@ def test_a_plan_foretells_bytes_from_the_tiles_that_have_run(country: Path) -> N
     assert plan.seconds == pytest.approx(foretold, rel=0.35)
     # what is counted is what is there: chunks, beside the ledger's own
     assert rest.stored == pytest.approx(size(country / "store") - before, rel=0.1)
+
+
+def test_status_tells_what_the_last_run_used(country: Path) -> None:
+    recipe = country / "recipe.yaml"
+    meter = Meter()
+    (country / "once.yaml").write_text(recipe.read_text())
+    made = yaml.safe_load(recipe.read_text()) | {"store": "./once"}
+    (country / "once.yaml").write_text(yaml.safe_dump(made))
+    summary = shared.run(country / "once.yaml", until="composite", listeners=[meter])
+    store = country / "once"
+    told = read_status(store, price=36.0)["usage"]
+    assert told["run"] == 1
+    for name, stage in told["stages"].items():
+        assert stage["tiles"] == meter.tiles[name]
+        assert stage["seconds"] == pytest.approx(meter.seconds[name], abs=0.02)
+    assert told["stages"]["scenes"]["bytes_read"] == meter.read
+    # on two days the area's tiles, each where it is defined
+    scenes, composite = (told["stages"][name]["km2"] for name in ("scenes", "composite"))
+    assert composite < scenes < 2 * 9 * 1.6**2
+    assert told["km2"] == composite == pytest.approx(10.24, abs=1.5)
+    steps = told["stages"]["scenes"]["steps"]
+    assert {"read", "warp", "write"} <= set(steps)
+    assert steps["read"][2] == meter.read
+    assert steps["write"][2] + told["stages"]["composite"]["steps"]["write"][2] == meter.stored
+    assert told["money"] == pytest.approx(told["slot_seconds"] / 100, abs=1e-4)
+    assert summary.usage is not None
+    assert summary.usage.tiles == sum(meter.tiles.values())
+    # CPU of all steps and of no step is that of the worker
+    cpu = sum(spent.cpu for used in meter.spent for spent in used.values())
+    assert 0.3 < cpu / sum(meter.seconds.values()) < 2.5
+    shown = CliRunner().invoke(app, ["status", str(store), "--price", "36"])
+    assert shown.exit_code == 0
+    assert "km2/s" in shown.stdout
+    assert "money:" in shown.stdout
+    assert "all workers: " in shown.stdout
 
 
 def test_a_new_date_is_priced_as_one_date(country: Path) -> None:
@@ -120,5 +164,8 @@ def test_bytes_that_are_counted_are_those_that_a_server_sends(
             sent = sum(int(line.split()[0]) for line in log)
         # headers, and ranges rounded to GDAL's 16 kB, come on top; blocks in its cache do not
         assert 0.6 < meter.read / sent < 1.2
+        # what the reader itself asked of the network is what was sent, to the byte
+        assert sum(used["network"].bytes for used in meter.spent) == sent
+        assert all(used["network"].seconds > 0 for used in meter.spent if used["network"].bytes)
     finally:
         files.stop()
