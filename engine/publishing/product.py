@@ -82,7 +82,6 @@ class Facts:
     rights: Rights
     recipe: Mapping[str, Any]
     seconds: Mapping[str, float]
-    throughput: Mapping[str, Any] | None
     notes: Sequence[str]
     card: ModelCard | None = None
     item: str = "scene"
@@ -90,6 +89,7 @@ class Facts:
     footprint: Path | None = None
     periods: Sequence[tuple[str, date, date]] = ()
     cities: Sequence[CityModel] = ()
+    throughput: Mapping[str, Any] | None = None
 
     @property
     def told_periods(self) -> dict[str, list[dict[str, str]]]:
