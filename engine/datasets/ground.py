@@ -108,6 +108,7 @@ class City(_Lattice):
     ----------
     path : of the recipe.
     bands : B-names, in the order wanted.
+    beside : take images that lie beside the imagery of a coarser map too.
 
     Raises
     ------
@@ -115,10 +116,12 @@ class City(_Lattice):
         Where the recipe makes another product.
     """
 
-    def __init__(self, path: Path, bands: Sequence[str]) -> None:
+    def __init__(self, path: Path, bands: Sequence[str], *, beside: bool = False) -> None:
         recipe = load_recipe(path)
         images = getattr(recipe, "images", None)
-        if not isinstance(images, ImagesChoice) or recipe.grid.resolution != 1.0:
+        if not isinstance(images, ImagesChoice) or (
+            recipe.grid.resolution != 1.0 and not beside
+        ):  # fmt: skip
             raise RecipeError(
                 "the recipe maps something else",
                 got=f"{path}: product {recipe.product} at {recipe.grid.resolution:g} m",

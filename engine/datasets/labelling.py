@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from engine.datasets.ground import City
 from engine.datasets.label_ground import Measured, SiteGround, find_roles, index
-from engine.datasets.pictures import StoredImage
+from engine.datasets.pictures import NO_DATA, StoredImage
 from engine.datasets.site_frames import Site, read_sites
 from engine.datasets.stored_ground import StoredGround
 from engine.errors import LabelError
@@ -24,7 +24,7 @@ from engine.files import write_whole
 from engine.grid.area import reproject
 from engine.labels.answer_files import write_plots
 from engine.labels.answers import alike, labels_of, read_answers
-from engine.labels.rule import Figures, Proposal, conflicts, propose
+from engine.labels.rule import Figures, Proposal, conflicts, propose, undecided
 from engine.legend import LCZ
 from engine.products.registry import load_recipe
 from engine.publishing.label_page import LabelCard, Shown, label_page
@@ -40,6 +40,7 @@ _WIDEST = 1000  # pixels of 1 m that are read of a site
 _MOST = 1500  # sites of a page, which a browser still opens
 _WGS84 = "EPSG:4326"
 _TOLD = 5  # sites that an error names
+_APART = 1000.0  # metres: a lone shed on a meadow stands apart from nothing
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def label(
         what an answer labels; figures of a polygon smaller than that are those of such a square.
     recipe : map recipe whose stored composite and features show the ground.
     out : the page, HTML.
-    images : recipe of 1 m images (product `ugs`, say), which are shown beside it.
+    images : recipe of 1 m images (product `ugs`, say), which are shown beside it; by default those
+        that `recipe` itself names.
     heights : feature of buildings' heights; by default one of kind `heights` called so.
     use : bands of features by what they are the share of (`engine.datasets.label_ground.ROLES`);
         by default those whose channel is called so.
@@ -117,7 +119,7 @@ def label(
             remedy=f"natmap run {recipe} --until composite",
         )
     roles = find_roles(features, stored.names, heights, use or {})
-    photos = None if images is None else City(Path(images), ("B04", "B03", "B02"))
+    photos = _images(path, told, images)
     outlines = {site.name: _outline(site, image.crs) for site in found}
     _require_within(found, outlines, image)
     said: dict[str, tuple[str, ...]] = {}
@@ -133,7 +135,7 @@ def label(
         measured = ground.measure(_measured_ground(outlines[site.name]))
         proposals[site.name] = propose(measured.figures)
         figures[site.name] = measured.figures
-        doubts[site.name] = _doubts(measured, proposals[site.name])
+        doubts[site.name] = _doubts(measured)
         shown = _pictures(outlines[site.name], image, photos)
         card = _card(site, _degrees(site, outlines[site.name], image.crs), measured, shown)
         cards.append(
@@ -145,8 +147,10 @@ def label(
                 reasons=proposals[site.name].reasons,
                 conflicts=doubts[site.name],
                 said=said.get(site.name, ()),
+                undecided=undecided(proposals[site.name]),
             )
         )
+        doubts[site.name] += (cards[-1].undecided,) if cards[-1].undecided else ()
     notes = (*roles.notes, *_lacks(figures.values()))
     for note in notes:
         tell(note)
@@ -154,6 +158,16 @@ def label(
     if plots is not None:
         write_plots([card.id for card in cards], [card.place for card in cards], Path(plots))
     return Labelled(Path(out), proposals, figures, doubts, notes)
+
+
+def _images(path: Path, told: Any, images: str | Path | None) -> City | None:
+    """The 1 m images that are shown; None where no recipe names some."""
+    bands = "B04", "B03", "B02"
+    if images is not None:
+        return City(Path(images), bands)
+    if getattr(told, "images", None) is None:
+        return None
+    return City(path, bands, beside=True)
 
 
 def _outline(site: Site, crs: str) -> BaseGeometry:
@@ -221,10 +235,10 @@ def _disputes(
     return {name: tuple(lines) for name, lines in said.items()}
 
 
-def _doubts(measured: Measured, found: Proposal) -> tuple[str, ...]:
-    said = (*measured.doubts, *conflicts(measured.figures, found))
+def _doubts(measured: Measured) -> tuple[str, ...]:
+    said = (*measured.doubts, *conflicts(measured.figures))
     if measured.imagery < 0.5:
-        return (f"imagery covers {measured.imagery:.0%} of it", *said)
+        return (f"imagery covers only {measured.imagery:.0%} of the site", *said)
     return said
 
 
@@ -245,7 +259,7 @@ def _card(
     rows = []
     for name, (words, unit) in _NAMES.items():
         value = getattr(measured.figures, name)
-        if value is not None:
+        if value is not None and not (name == "spacing" and value > _APART):
             text = f"{value:.0%}" if unit == "%" else f"{value:.1f} m" if unit else f"{value:.2f}"
             rows.append((words, text))
     point = site.degrees
@@ -268,7 +282,7 @@ def _pictures(outline: BaseGeometry, image: StoredImage, photos: City | None) ->
     rings = _rings(outline, box)
     shown = [Shown("composite", image.picture(box), rings)]
     if {"B04", "B08"} <= set(image.names):
-        shown.append(Shown("NDVI", _green(image, box), rings))
+        shown.append(Shown("NDVI: brown -0.2 to green 0.9", _green(image, box), rings))
     if photos is not None:
         near = _frame(outline, _NEAR)
         if near[2] > _WIDEST:
@@ -298,7 +312,7 @@ def _rings(
 
 
 def _green(image: StoredImage, box: tuple[float, float, float]) -> npt.NDArray[np.uint8] | None:
-    """NDVI from -0.2, brown, to 0.9, green; what is unknown is white. None where nothing is."""
+    """NDVI from -0.2, brown, to 0.9, green; grey without data. None where all is without."""
     values = image.window(box, ("B08", "B04"))
     if values is None:
         return None
@@ -306,8 +320,8 @@ def _green(image: StoredImage, box: tuple[float, float, float]) -> npt.NDArray[n
     if np.isnan(ndvi).all():
         return None
     colours = mpl.colormaps["BrBG"](np.clip((np.nan_to_num(ndvi) + 0.2) / 1.1, 0, 1))[..., :3]
-    colours[np.isnan(ndvi)] = 1.0
-    return np.asarray(255 * colours, np.uint8)
+    colours[np.isnan(ndvi)] = NO_DATA / 255
+    return np.asarray(255 * colours + 0.5, np.uint8)
 
 
 def _photo(outline: BaseGeometry, photos: City, box: tuple[float, float, float], crs: str) -> Shown:
@@ -323,7 +337,7 @@ def _photo(outline: BaseGeometry, photos: City, box: tuple[float, float, float],
     near = (x0 + col, y0 - row, float(side))
     picture = None
     if found.valid.any():
-        picture = np.moveaxis(np.where(found.valid, found.bands, 255), 0, -1).astype(np.uint8)
+        picture = np.moveaxis(np.where(found.valid, found.bands, NO_DATA), 0, -1).astype(np.uint8)
     return Shown("1 m image", picture, _rings(outline, near))
 
 

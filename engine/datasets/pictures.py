@@ -16,7 +16,10 @@ from engine.items import of_period
 from engine.store.location import Location
 from engine.store.repository import Store
 
-__all__ = ["StoredImage"]
+__all__ = ["NO_DATA", "StoredImage"]
+
+NO_DATA = 222
+"""Grey of pictures where nothing is known: black looks like water, white like a roof."""
 
 _BRIGHT = 0.25  # reflectance shown as white
 
@@ -110,7 +113,7 @@ class StoredImage:
         return None if values is None else values[[self.names.index(name) for name in wanted]]
 
     def picture(self, box: tuple[float, float, float]) -> npt.NDArray[np.uint8] | None:
-        """True colour of a square, uint8 (y, x, 3); None where nothing of it is known.
+        """True colour of a square, uint8 (y, x, 3), grey without data; None where all is without.
 
         Parameters
         ----------
@@ -119,8 +122,10 @@ class StoredImage:
         values = self._window(*box)
         if values is None or np.isnan(values).all():
             return None
-        shown = np.clip(np.nan_to_num(values[self._shown], nan=0.0) / _BRIGHT, 0, 1) ** 0.7
-        found: npt.NDArray[np.uint8] = np.moveaxis((255 * shown).astype(np.uint8), 0, -1)
+        colours = values[self._shown]
+        shown = 255 * np.clip(np.nan_to_num(colours, nan=0.0) / _BRIGHT, 0, 1) ** 0.7
+        shown[:, np.isnan(colours).any(axis=0)] = NO_DATA
+        found: npt.NDArray[np.uint8] = np.moveaxis(shown.astype(np.uint8), 0, -1)
         return found
 
     def spectrum(self, shape: BaseGeometry) -> npt.NDArray[np.float64] | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields
 from engine.errors import LabelError
 from engine.legend import LCZ
 
-__all__ = ["Figures", "Proposal", "conflicts", "propose"]
+__all__ = ["Figures", "Proposal", "conflicts", "propose", "undecided"]
 
 _HIGH, _MID, _LIGHT = 25.0, 10.0, 4.0  # metres: high-rise, mid-rise from; lightweight up to
 _COMPACT, _SPARSE, _NATURAL = 0.40, 0.20, 0.10  # building share: compact from, sparse, natural
@@ -282,18 +282,23 @@ def _logistic(score: float) -> float:
 # -- words ------------------------------------------------------------------------------------
 
 
+_GROWN = {
+    "trees": "trees", "scrub": "scrub", "low": "low plants", "bare": "bare soil", "rock": "rock",
+}  # fmt: skip
+
+
 def _reasons(f: Figures, code: int) -> list[str]:
     """What spoke for a class, and what was not known."""
     said = []
     if code == 17:
-        said.append(_line("water covers", f.water, "from 50 %") if f.water is not None else
+        said.append(_line("water covers", f.water, "from 50%") if f.water is not None else
                     f"NDWI {f.ndwi:.2f}, NDVI {f.ndvi:.2f}")  # fmt: skip
         return said
     if code <= 10:
         if f.building is None:
             said.append("it looks built; the share of buildings is not known")
         else:
-            side = "compact from 40 %" if f.building >= _SPARSE else "sparse up to 20 %"
+            side = "compact from 40%" if f.building >= _SPARSE else "sparse up to 20%"
             said.append(_line("buildings cover", f.building, side))
         if f.height is None:
             said.append("heights are not known")
@@ -304,11 +309,11 @@ def _reasons(f: Figures, code: int) -> list[str]:
             said.append(f"buildings are {f.height:.1f}{spread} m high: {level}")
             if f.spacing:
                 said.append(
-                    f"they stand {f.spacing:.0f} m apart: height over spacing "
-                    f"{f.height / f.spacing:.2f}"
+                    f"they stand {f.spacing:.0f} m apart (height over spacing "
+                    f"{f.height / f.spacing:.2f})"
                 )
     elif f.building is not None:
-        said.append(_line("buildings cover", f.building, "natural below 10 %"))
+        said.append(_line("buildings cover", f.building, "natural below 10%"))
     for name, words in (("pervious", "pervious ground"), ("impervious", "sealed open ground")):
         value = getattr(f, name)
         if value is not None:
@@ -316,16 +321,16 @@ def _reasons(f: Figures, code: int) -> list[str]:
     if code <= 10 and f.pervious is None:
         said.append("pervious cover is not known")
     if f.industry is not None and (code == 10 or f.industry >= 0.1):
-        said.append(_line("industry covers", f.industry, "heavy industry from 30 %"))
+        said.append(_line("industry covers", f.industry, "heavy industry from 30%"))
     elif code == 10 and f.bare is not None:
-        said.append(f"bare yards {f.bare:.0%}, no map of industry")
+        said.append(f"bare yards {f.bare:.0%}; there is no map of industry")
     if code > 10:
-        for name in ("trees", "scrub", "low", "bare", "rock"):
+        for name, words in _GROWN.items():
             value = getattr(f, name)
             if value is not None and value >= 0.05:
-                said.append(f"{name} {value:.0%}")
+                said.append(f"{words} {value:.0%}")
         if f.trees is None and code in (11, 12, 13, 14):
-            said.append("trees are not known: NDVI alone does not part A, B, C and D")
+            said.append("tree cover is not known: NDVI alone does not tell A, B, C and D apart")
     if f.ndvi is not None:
         said.append(f"NDVI {f.ndvi:.2f}")
     return said
@@ -335,8 +340,8 @@ def _line(words: str, share: float, side: str) -> str:
     return f"{words} {share:.0%} ({side})"
 
 
-def conflicts(f: Figures, found: Proposal) -> tuple[str, ...]:
-    """Where sources contradict each other, or the rule cannot decide: one line each."""
+def conflicts(f: Figures) -> tuple[str, ...]:
+    """Where sources contradict each other: one line each."""
     said = []
     built = f.building or 0.0
     if f.ndvi is not None:
@@ -351,7 +356,7 @@ def conflicts(f: Figures, found: Proposal) -> tuple[str, ...]:
         if f.building is not None and built < 0.05 and f.ndvi < _PLAIN and _wet(f) < 0.5 and (
             f.bare is None and f.rock is None
         ):  # fmt: skip
-            said.append("neither buildings nor green: buildings may be missing")
+            said.append("neither buildings nor vegetation: a source may lack buildings")
     if built >= 0.2 and f.water is not None and f.water >= 0.5:
         said.append(f"buildings cover {built:.0%} and water {f.water:.0%}")
     if f.building is not None and f.pervious is not None and built + f.pervious > 1.1:
@@ -359,12 +364,21 @@ def conflicts(f: Figures, found: Proposal) -> tuple[str, ...]:
     if f.building is not None and f.impervious is not None and f.pervious is not None:
         whole = built + f.impervious + f.pervious + (f.water or 0.0)
         if whole < 0.75:
-            said.append(f"buildings, sealed, pervious ground and water cover only {whole:.0%}")
+            said.append(f"buildings, sealed and pervious ground and water cover only {whole:.0%}")
     if f.height and f.spread and built >= _NATURAL and f.spread > 0.75 * f.height:
         said.append(f"heights differ widely: {f.height:.1f} m ± {f.spread:.1f} m")
     if f.known is not None and f.known < 0.5:
-        said.append(f"heights are known of {f.known:.0%} of the ground only")
-    if found.lcz is None or found.confidence < 0.5:
-        names = ", ".join(LCZ[code - 1].label for code in found.candidates[:4])
-        said.append(f"the rule cannot decide: {names or 'nothing is known'}")
+        said.append(f"heights are known for only {f.known:.0%} of the ground")
     return tuple(said)
+
+
+def undecided(found: Proposal) -> str:
+    """That the rule cannot decide, and between which classes; "" where it can."""
+    if found.lcz is not None and found.confidence >= 0.5:
+        return ""
+    if not found.candidates:
+        return "the rule cannot decide: nothing is known"
+    *names, last = (f"{LCZ[c - 1].label} {LCZ[c - 1].title}" for c in found.candidates[:4])
+    if not names:
+        return f"the rule cannot decide; it may be {last}"
+    return f"the rule cannot decide between {', '.join(names)} and {last}"

@@ -25,25 +25,51 @@ _NO_SERVER = (
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">"
 )
 _STYLE = """
-#bar { position: sticky; top: 0; background: #fff; padding: .5rem 0; border-bottom: 1px solid #ccc;
-  z-index: 1; } #bar input { font: inherit; width: 10rem; }
+#bar { position: sticky; top: 0; background: #fff; padding: .5rem 0; border-bottom: 1px solid #bbb;
+  z-index: 1; display: flex; gap: .3rem .7rem; align-items: center; white-space: nowrap; }
+#bar input, #bar button { font: inherit; } #bar input { width: 9rem; }
+#bar progress { width: 6rem; accent-color: #06c; } #bar #told { flex: none; }
+#bar small { color: #555; margin-left: auto; overflow: hidden; text-overflow: ellipsis; }
 .site { border: 2px solid #ddd; border-radius: 6px; padding: .7rem; margin: 1rem 0;
-  scroll-margin-top: 4rem; } .site.done { background: #f4f8f1; }
-.site.here { border-color: #06c; } .site:focus { outline: 3px solid #06c5; }
-.site h3 { margin: 0 0 .4rem; font-size: 1rem; } .said { font-weight: 600; }
-.row { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; }
-.row svg { width: 100%; display: block; background: #f3f3f0; } figure { margin: 0; }
+  scroll-margin-top: 4.5rem; display: grid; grid-template-columns: 1fr auto; gap: .2rem 1.5rem; }
+.site.done { background: #f4f8f1; } .site.here { border-color: #06c; }
+.site:focus, .site :focus-visible, #bar :focus-visible { outline: 3px solid #06c;
+  outline-offset: 1px; }
+.site h3, .site .shown { grid-column: 1; } .site h3 { margin: 0; font-size: 1rem; }
+.site h3 small { font-weight: normal; color: #555; }
+.shown { display: grid; grid-template-columns: repeat(3, minmax(0, 16rem)); gap: .8rem; }
+.shown svg { width: 100%; display: block; background: #dedede; } .shown figure { margin: 0; }
 figcaption { color: #555; font-size: .85rem; } .site ul { margin: .2rem 0; padding-left: 1.2rem; }
-.keys button { font: inherit; margin: .1rem; border: 1px solid #999; border-radius: 4px;
-  background: #fff; } .keys button[aria-pressed=true] { background: #06c; color: #fff; }
-kbd { border: 1px solid #aaa; border-radius: 3px; padding: 0 .3em; background: #f7f7f7; }
+.site table { grid-column: 2; grid-row: 1 / span 3; align-self: start; font-size: .9rem;
+  width: 12.5rem; }
+.site td { padding: 0 0 0 1rem; } .site td:first-child { padding: 0; }
+.told { grid-column: 1; display: grid; grid-template-columns: 2fr 3fr; gap: .8rem;
+  margin-top: .3rem; }
+.told p { margin: .5rem 0 0; }
+.keys { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .2rem;
+  align-content: start; }
+.keys button { font: inherit; font-size: .82rem; text-align: left; padding: .1rem .25rem;
+  border: 1px solid #aaa; border-radius: 4px; background: #fff; color: inherit; cursor: pointer; }
+.keys button[aria-pressed=true] { background: #06c; border-color: #06c; color: #fff; }
+.keys kbd, p kbd { border: 1px solid #aaa; border-radius: 3px; padding: 0 .3em;
+  background: #f7f7f7; color: #222; } .keys .chip { margin: 0 .25em; }
+@media (max-width: 60rem) { .site { grid-template-columns: minmax(0, 1fr); }
+  .site table { grid-column: 1; grid-row: auto; order: 1; width: auto; } .told { grid-template-columns: 1fr; }
+  #bar { flex-wrap: wrap; white-space: normal; } #bar small { display: none; }
+  #bar #told { flex: auto; } }
+@media (max-width: 34rem) { body { margin-top: 1rem; } .site { padding: .5rem; }
+  .shown { grid-template-columns: 1fr 1fr; } .keys { grid-template-columns: 1fr 1fr; }
+  .site { scroll-margin-top: 6.5rem; } }
 """
 _HELP = (
-    "<p><kbd>1</kbd> to <kbd>9</kbd>, <kbd>0</kbd> (10), <kbd>A</kbd> to <kbd>G</kbd>: the class. "
-    "<kbd>Enter</kbd>: as proposed. <kbd>U</kbd>: not sure. <kbd>X</kbd>: no answer. "
-    "<kbd>J</kbd> <kbd>K</kbd> or arrows: next, previous. <kbd>N</kbd>: next without an answer. "
-    "<kbd>S</kbd>: save. Answers stay in this browser until they are saved to a file.</p>"
+    "<p><kbd>1</kbd> to <kbd>9</kbd>, <kbd>0</kbd> for 10, and <kbd>A</kbd> to <kbd>G</kbd> "
+    "answer with a class. <kbd>Enter</kbd> accepts the proposal. <kbd>U</kbd> marks an answer as "
+    "not sure, <kbd>X</kbd> removes it, <kbd>Z</kbd> undoes the last change. <kbd>J</kbd> and "
+    "<kbd>K</kbd>, or the arrows, go to the next site and back; <kbd>N</kbd> skips to the next "
+    "one without an answer. <kbd>S</kbd> saves a file. Until then the answers stay in this "
+    "browser.</p>"
 )
+_HINT = "Enter accept · U not sure · X remove · Z undo · J K move · N skip · S save"
 _KEYS = "1234567890ABCDEFG"
 
 
@@ -69,6 +95,7 @@ class LabelCard:
     confidence : of the proposal, 0 to 1.
     candidates : classes that may be meant, the likeliest first.
     reasons, conflicts : one line each.
+    undecided : that the rule cannot decide, "" where it can.
     figures : names and values of what is known of its ground.
     shown : pictures.
     said : what interpreters answered before, one line each.
@@ -85,6 +112,12 @@ class LabelCard:
     figures: tuple[tuple[str, str], ...]
     shown: tuple[Shown, ...]
     said: tuple[str, ...] = ()
+    undecided: str = ""
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether sources contradict each other, or the rule cannot decide."""
+        return bool(self.conflicts or self.undecided)
 
 
 def label_page(
@@ -99,26 +132,42 @@ def label_page(
     notes : about all of it.
     blind : without the rule's proposal and its reasons, so that interpreters answer by themselves.
     """
-    order = sorted(cards, key=lambda c: (not c.conflicts, c.confidence, c.id))
+    order = sorted(cards, key=lambda c: (not c.doubtful, c.confidence, c.id))
     sites = [{"id": c.id, "geometry": c.geometry, "lcz": None if blind else c.lcz} for c in order]
     stamp = _stamp(city, cards)
     labels = [f"{zone.label} {zone.title}" for zone in LCZ]
     data = {"page": stamp, "city": city, "labels": labels, "sites": sites}
-    doubtful = sum(bool(c.conflicts) for c in cards)
-    words = f"{len(cards)} sites, {doubtful} in conflict. Each is to get the local climate zone " \
-        "of its ground within the outline."  # fmt: skip
+    doubtful = sum(c.doubtful for c in cards)
     body = [
-        f"<h1>{html.escape(city)}: sites to be labelled</h1><p>{words}</p>{_HELP}",
-        "<div id=bar><label>interpreter <input id=who autocomplete=off></label> "
-        "<button id=save type=button>save</button> <span id=told role=status></span></div>",
+        f"<h1>{html.escape(city)}: sites to label</h1><p>{_sites(len(cards))}. Give each one the "
+        f"local climate zone of the ground within its outline; grey is ground without data. "
+        f"{_first(doubtful)}</p>{_HELP}",
+        "<div id=bar><label>your name <input id=who autocomplete=off></label>"
+        f"<button id=save type=button>save</button><progress id=done max={len(cards)} value=0 "
+        "aria-label='sites answered'></progress><span id=told role=status></span>"
+        f"<small>{_HINT}</small></div>",
     ]
     if notes:
-        body.append(f"<ul>{''.join(f'<li>{html.escape(note)}</li>' for note in notes)}</ul>")
+        items = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+        body.append(f"<details><summary>What the rule looks at</summary><ul>{items}</ul></details>")
     for number, card in enumerate(order, 1):
         body.append(_card(card, number, len(order), blind))
     body.append(_data(data))
     body.append(f"<script>{SCRIPT}</script>")
     return page(f"{city}: labels", body, head=_NO_SERVER, style=_STYLE)
+
+
+def _sites(number: int) -> str:
+    return "1 site" if number == 1 else f"{number} sites"
+
+
+def _first(doubtful: int) -> str:
+    if not doubtful:
+        return ""
+    return (
+        f"{_sites(doubtful)} come{'s' if doubtful == 1 else ''} first: there the sources "
+        "contradict each other, or the rule cannot decide."
+    )
 
 
 def _stamp(city: str, cards: Sequence[LabelCard]) -> str:
@@ -149,28 +198,28 @@ def _card(card: LabelCard, number: int, of: int, blind: bool) -> str:
     doubts = "".join(f"<span class=doubt>{html.escape(one)}</span>" for one in card.conflicts)
     said = _list([f"answered: {one}" for one in card.said])
     keys = "".join(
-        f"<button type=button tabindex=-1 value={zone.code} aria-pressed=false "
-        f"title='{html.escape(zone.title)}'>{key}</button>"
+        f"<button type=button tabindex=-1 value={zone.code} aria-pressed=false><kbd>{key}</kbd>"
+        f"<span class=chip style='background:#{zone.colour}'></span>"
+        f"{'' if key == zone.label else f'{zone.label} '}{zone.title}</button>"
         for key, zone in zip(_KEYS, LCZ, strict=True)
     )
     return (
         f"<section class=site tabindex=0 aria-label='site {html.escape(card.id, quote=True)}'>"
         f"<h3>{html.escape(card.id)} <small>{number} of {of}</small> · "
-        f"<span class=said>no answer yet</span></h3><div class=row>{pictures}"
-        f"<div><table>{rows}</table></div><div>{told}{doubts}{said}"
-        f"<p>{_links(lon, lat)}</p><div class=keys>{keys}</div></div></div></section>"
+        f"<span class=said>no answer yet</span></h3><div class=shown>{pictures}</div>"
+        f"<table>{rows}</table><div class=told><div>{told}{doubts}{said}"
+        f"<p>{_links(lon, lat)}</p></div><div class=keys>{keys}</div></div></section>"
     )
 
 
 def _proposal(card: LabelCard) -> str:
-    if card.lcz is None:
-        named = ", ".join(LCZ[code - 1].label for code in card.candidates)
-        first = f"no proposal{f'; it may be {named}' if named else ''}"
-    else:
-        first = f"{class_name(card.lcz)} <small>{card.confidence:.0%}</small>"
+    first = "no proposal"
+    if card.lcz is not None:
         others = [LCZ[c - 1].label for c in card.candidates if c != card.lcz]
-        first += f" <small>or {', '.join(others)}</small>" if others else ""
-    return f"<div>{first}</div>{_list(card.reasons)}"
+        also = f", or {' or '.join(others)}" if others else ""
+        first = f"proposed: {class_name(card.lcz)} ({card.confidence:.0%}){also}"
+    doubt = f"<span class=doubt>{html.escape(card.undecided)}</span>" if card.undecided else ""
+    return f"<div>{first}</div>{doubt}{_list(card.reasons)}"
 
 
 def _list(lines: Sequence[str]) -> str:

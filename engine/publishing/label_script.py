@@ -32,6 +32,15 @@ function nextOpen(sites, answers, from) {
   }
   return from;
 }
+function silent(state, key, sites) {
+  if (key === "Enter" && sites[state.at].lcz === null)
+    return "no proposal here: press the key of a class";
+  if (key.toLowerCase() === "u" && !Object.hasOwn(state.answers, sites[state.at].id))
+    return "no answer here that could be marked as not sure";
+  if (key.toLowerCase() === "n" && sites.every(site => Object.hasOwn(state.answers, site.id)))
+    return "every site has an answer: press S to save";
+  return "";
+}
 function pressed(state, key, sites) {
   const site = sites[state.at], last = sites.length - 1;
   const k = key.length === 1 ? key.toLowerCase() : key;
@@ -85,7 +94,9 @@ function start(document, window) {
   const data = JSON.parse(document.getElementById("sites").textContent);
   const cards = [...document.querySelectorAll(".site")];
   const name = document.getElementById("who"), told = document.getElementById("told");
-  let state = {at: 0, answers: {}}, unsaved = false, owner = "";
+  const done = document.getElementById("done");
+  let state = {at: 0, answers: {}}, owner = "", before = [];
+  let saved = null;  // name of the file that holds all answers
   const shelf = () => `natmap-label-${data.page}-${name.value.trim()}`;
   const keep = () => {
     try { window.localStorage.setItem(shelf(), JSON.stringify(state.answers)); } catch {}
@@ -96,11 +107,12 @@ function start(document, window) {
     const answers = taken(owner, state.answers, kept(text, data.sites));
     owner = name.value.trim();
     state = {answers, at: nextOpen(data.sites, answers, data.sites.length - 1)};
-    unsaved = Object.keys(answers).length > 0;
+    saved = null;
+    before = [];
     keep();
     show();
   };
-  function show() {
+  function show(note = "") {
     cards.forEach((card, n) => {
       const said = state.answers[data.sites[n].id];
       card.classList.toggle("here", n === state.at);
@@ -111,21 +123,31 @@ function start(document, window) {
         button.setAttribute("aria-pressed", String(said ? said.lcz === +button.value : false));
     });
     const count = Object.keys(state.answers).length;
-    told.textContent = `${count} of ${cards.length} answered${unsaved ? ", not saved" : ""}`;
+    const where = saved ? `, saved to ${saved}` : count ? ", not saved" : "";
+    told.textContent = note || `${count} of ${cards.length} answered${where}`;
+    done.value = count;
   }
   function move(next) {
-    if (next === null || next === state) return;
     const moved = next.at !== state.at;
-    if (next.answers !== state.answers) unsaved = true;
+    if (next.answers !== state.answers) {
+      before.push({answers: state.answers, at: state.at});
+      saved = null;
+    }
     state = next;
     keep();
     show();
     if (moved) cards[state.at].scrollIntoView({block: "start"});
     cards[state.at].focus({preventScroll: true});
   }
+  function undo() {
+    if (!before.length) { show("nothing to undo"); return; }
+    move(before.pop());
+    before.pop();  // what was undone is not to be undone
+  }
   function save() {
     const who = name.value.trim();
-    if (!who) { name.focus(); told.textContent = "say who you are, then save"; return; }
+    if (!who) { name.focus(); show("type your name, press Enter, then S"); return; }
+    if (!Object.keys(state.answers).length) { show("there is no answer to save"); return; }
     const text = JSON.stringify(
       collection(data, state.answers, who, new Date().toISOString()), null, 1);
     const link = document.createElement("a");
@@ -136,20 +158,35 @@ function start(document, window) {
     link.click();
     link.remove();
     window.setTimeout(() => window.URL.revokeObjectURL(link.href), 60000);
-    unsaved = false;
+    saved = link.download;
     show();
   }
   document.addEventListener("keydown", event => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     if (event.target === name) {
-      if (event.key === "Enter") { event.preventDefault(); cards[state.at].focus(); }
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      name.blur();  // it recalls what this name has answered
+      cards[state.at].scrollIntoView({block: "start"});
+      cards[state.at].focus({preventScroll: true});
       return;
     }
-    const link = event.target.closest && event.target.closest("a, button");
+    const link = event.target.closest && event.target.closest("a, button, summary");
     if (link && (event.key === "Enter" || event.key === " ")) return;
-    if (event.key === "s") { event.preventDefault(); save(); return; }
+    const key = event.key.toLowerCase();
+    // a key that is held down too long must not answer the sites that follow
+    if (event.repeat && !["j", "k", "arrowdown", "arrowup"].includes(key)) {
+      if (pressed(state, event.key, data.sites) !== null) event.preventDefault();
+      return;
+    }
+    const own = {s: save, z: undo}[key];
+    if (own) { event.preventDefault(); own(); return; }
     const next = pressed(state, event.key, data.sites);
-    if (next !== null) { event.preventDefault(); move(next); }
+    if (next === null) return;
+    event.preventDefault();
+    if (next === state || next.answers === state.answers && next.at === state.at)
+      show(silent(state, event.key, data.sites));
+    else move(next);
   });
   cards.forEach((card, n) => {
     card.addEventListener("focusin", () => {
@@ -164,7 +201,9 @@ function start(document, window) {
   });
   document.getElementById("save").addEventListener("click", save);
   name.addEventListener("change", recall);
-  window.addEventListener("beforeunload", event => { if (unsaved) event.preventDefault(); });
+  window.addEventListener("beforeunload", event => {
+    if (!saved && Object.keys(state.answers).length) event.preventDefault();
+  });
   recall();
 }
 if (typeof document !== "undefined") start(document, window);

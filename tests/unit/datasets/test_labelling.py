@@ -143,7 +143,7 @@ def test_figures_are_numpys_on_the_ground_of_1_m(town: Path, made: Any) -> None:
     assert made.proposals["meadow"].lcz is None  # nothing tells trees
     assert set(made.proposals["meadow"].candidates) <= {11, 12, 13, 14}
     assert made.figures["meadow"].height is None
-    assert any("imagery covers 0%" in line for line in made.conflicts["dark"])
+    assert any("imagery covers only 0%" in line for line in made.conflicts["dark"])
     assert "heights of buildings: height" in made.notes
 
 
@@ -308,7 +308,8 @@ const element = () => ({
   setAttribute() {}, scrollIntoView() {}, focus() { this.focused += 1; }, click() {
     saved.push([this.download, this.href]); }, remove() {}, append() {}, closest() { return null; },
 });
-const cards = data.sites.map(element), by = {who: element(), told: element(), save: element()};
+const cards = data.sites.map(element), by = {who: element(), told: element(), save: element(),
+  done: element()};
 by.sites = {textContent: JSON.stringify(data)};
 const document = {
   getElementById: id => by[id], querySelectorAll: () => cards, createElement: element,
@@ -357,7 +358,7 @@ def test_the_page_works_by_keyboard_alone_and_keeps_what_was_said(
     order = [site["id"] for site in read_page(made.page)["sites"]]
     codes = {a.site.id: a.lcz for a in found.answers}
     assert [codes[one] for one in order] == [2, 14, 10, 17]
-    assert first["told"] == "4 of 4 answered"
+    assert first["told"] == "4 of 4 answered, saved to town-Ada.geojson"
     assert first["said"][0] == "1 2 Compact mid-rise"[2:]
     # the page is closed and opened again: Ada's answers are hers, Bo has none
     again = in_a_browser(made.page, ["name:Ada"], first["shelf"])
