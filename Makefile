@@ -78,7 +78,8 @@ sites: $(STAMP)           ## sites of China beside the paper's, 20,000 draws, de
 
 # Debian's names. What is missing, its tests are skipped; nothing else needs it.
 SERVICES := ceph-common ceph-mgr ceph-mon ceph-osd radosgw slurm-wlm munge nginx-light \
-            postgresql postgresql-postgis iproute2 openssh-server openssh-client
+            postgresql postgresql-postgis iproute2 openssh-server openssh-client \
+            chromium chromium-driver
 
 # Three parts that do not wait for each other: `make -j3 services`.
 services: debian-services python-services kubernetes-services  ## real servers for the tests (Debian, root)
