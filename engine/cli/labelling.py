@@ -22,68 +22,83 @@ def label(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="with --out: SITES (points or polygons) and a map RECIPE; else files of answers",
+            help="with --out: SITES (points or polygons) and a map RECIPE; otherwise files of "
+            "answers: GeoJSON of pages, CSV of Collect Earth Online",
             show_default=False,
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="the page, HTML")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="with --out: recipe of 1 m images, shown beside")
+        Path | None,
+        typer.Option(help="with --out: recipe of 1 m images to show; by default RECIPE's own"),
     ] = None,
     heights: Annotated[
-        str | None, typer.Option(help="with --out: feature of buildings' heights")
+        str | None, typer.Option(help="with --out: the feature that holds heights of buildings")
     ] = None,
     use: Annotated[
         list[str] | None,
-        typer.Option(help="with --out: pervious=cover.park+cover.grass; repeatable"),
+        typer.Option(
+            help="with --out: what bands are shares of, as pervious=cover.park+cover.grass; "
+            "repeatable"
+        ),
     ] = None,
     disputes: Annotated[
         list[Path] | None,
-        typer.Option(help="with --out: file of answers; the page has their disputes; repeatable"),
+        typer.Option(
+            help="with --out: file of answers; the page shows only sites in dispute; repeatable"
+        ),
     ] = None,
     blind: Annotated[
-        bool, typer.Option("--blind", help="with --out: without the rule's proposals")
+        bool, typer.Option("--blind", help="with --out: hide the rule's proposals")
     ] = False,
     ceo: Annotated[
-        Path | None, typer.Option(help="with --out: CSV of plots for Collect Earth Online")
+        Path | None, typer.Option(help="with --out: write plots for Collect Earth Online too, CSV")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option(help="of answers: training areas, .kml, .gpkg or .geojson")
+        Path | None, typer.Option(help="of answers: write training areas, .kml, .gpkg or .geojson")
     ] = None,
     page: Annotated[
-        list[Path] | None, typer.Option(help="of answers: the page itself; repeatable")
+        list[Path] | None,
+        typer.Option(help="of answers: the page they belong to, HTML; repeatable"),
     ] = None,
     arbiter: Annotated[
-        str | None, typer.Option(help="of answers: the interpreter whose answers stand")
+        str | None, typer.Option(help="of answers: interpreter who decides where others disagree")
+    ] = None,
+    question: Annotated[
+        str | None,
+        typer.Option(help="of a CSV of Collect Earth Online: the question that asks for the zone"),
     ] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="of answers: PNG of labels by city and class")
+        Path | None, typer.Option(help="of answers: draw labels by city and class, PNG")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Label sites: a page with all that is known of each, then from answers to training areas."""
+    """Label sites: write a page that shows what is known of each, then turn answers into areas."""
     asked = {
         "--images": images, "--heights": heights, "--use": use, "--disputes": disputes,
         "--blind": blind or None, "--ceo": ceo,
     }  # fmt: skip
-    of_answers = {"--to": to, "--page": page, "--arbiter": arbiter, "--figure": figure}
+    of_answers: dict[str, object] = {"--to": to, "--arbiter": arbiter, "--figure": figure}
+    if not disputes:
+        of_answers |= {"--page": page, "--question": question}
     wrong = [name for name, value in (of_answers if out else asked).items() if value]
     if wrong:
         raise RecipeError(
-            f"{', '.join(wrong)} {'goes with answers' if out else 'goes with a page'}",
+            f"{', '.join(wrong)}: only for {'answers' if out else 'a page'}",
             remedy="leave out --out" if out else "add --out PAGE.html",
         )
     if out is None:
-        _settle(files, to, page or [], arbiter, figure, as_json)
+        _settle(files, to, figure, as_json, pages=page or [], arbiter=arbiter, question=question)
         return
     if len(files) != 2:
         raise RecipeError(
-            "a page is of one file of sites and one recipe",
+            "a page needs one file of sites and one recipe",
             got=f"{len(files)} files",
             expected="natmap label SITES RECIPE --out PAGE.html",
         )
     _page(files, out, as_json, images=images, heights=heights, use=_roles(use or []),
-          answers=disputes or [], blind=blind, plots=ceo)  # fmt: skip
+          answers=disputes or [], pages=page or [], question=question, blind=blind,
+          plots=ceo)  # fmt: skip
 
 
 def _page(files: list[Path], out: Path, as_json: bool, **more: Any) -> None:
@@ -107,15 +122,14 @@ def _page(files: list[Path], out: Path, as_json: bool, **more: Any) -> None:
 
 
 def _settle(
-    files: list[Path], to: Path | None, pages: list[Path], arbiter: str | None,
-    figure: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    files: list[Path], to: Path | None, figure: Path | None, as_json: bool, **more: Any
+) -> None:
     from engine.cli.render import say
     from engine.labels.settling import settle_labels
 
     if figure is not None and figure.suffix.lower() != ".png":
         raise RecipeError("the figure is a PNG", got=figure.name)
-    found = settle_labels(files, to, pages=pages, arbiter=arbiter)
+    found = settle_labels(files, to, **more)
     how = found.agreement
     if figure is not None:
         from engine.files import together
@@ -124,23 +138,23 @@ def _settle(
         with together(figure.parent) as part:
             draw_distribution(found.counts, part / figure.name)
     if found.empty:
-        say(f"note: {found.empty} features have no class")
+        say(f"note: {found.empty} without an answer")
     for site, said in list(found.disputed.items())[:_SHOWN]:
         say(f"note: in dispute: {site.id}: {said}")
     if len(found.disputed) > _SHOWN:
         say(f"note: {len(found.disputed) - _SHOWN} more are in dispute")
     if to is not None and len({label.lcz for label in found.labels}) < 2:
-        say("note: the labels are of one class; a file of training areas needs two")
+        say("note: all labels are of one class; a file of training areas needs two")
     if as_json:
         sys.stdout.write(json.dumps(_told(found), indent=1, ensure_ascii=False) + "\n")
         return
     names = ", ".join(f"{name} {number}" for name, number in found.interpreters.items())
     say(f"answers: {names}")
     for (one, other), (sites, share, kappa) in how.pairs.items():
-        say(f"{one} and {other}: {sites} sites, {share:.0%} alike, Cohen's kappa {kappa:.3f}")
+        say(f"{one} and {other} agree on {share:.0%} of {sites} sites, Cohen's {_kappa(kappa)}")
     if how.sites:
-        say(f"{how.sites} sites of several interpreters, {how.whole} alike, Fleiss' kappa "
-            f"{how.fleiss:.3f}")  # fmt: skip
+        say(f"{how.sites} sites have several answers, {how.whole} of them all the same, Fleiss' "
+            f"{_kappa(how.fleiss)}")  # fmt: skip
     say(f"{len(found.labels)} labels, {len(found.disputed)} in dispute")
     if to is not None:
         sys.stdout.write(f"{to}\n")
@@ -163,6 +177,10 @@ def _told(found: Any) -> dict[str, Any]:
     }
 
 
+def _kappa(value: float) -> str:
+    return "kappa is not defined: one class" if math.isnan(value) else f"kappa {value:.3f}"
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
@@ -173,7 +191,7 @@ def _roles(given: list[str]) -> dict[str, list[str]]:
         role, sep, bands = text.partition("=")
         if not sep or not bands or role.strip() in found:
             raise RecipeError(
-                "--use does not say what is what", got=text,
+                "--use is not understood", got=text,
                 expected="each role once: pervious=cover.park+cover.grass",
             )  # fmt: skip
         found[role.strip()] = [band.strip() for band in bands.split("+")]

@@ -30,7 +30,7 @@ _OSM = ("water", "building")  # what a share of 0 in OpenStreetMap says somethin
 _WALLS = 1.12
 """Sides of a pixel that one with a wall in it has of walls. A straight wall has pi / 4 of a side in
 the mean over its places; pixels of 10 m hide those that are nearer to each other, and 1.12 is what
-fits the made-up cities (5 to 95 %: 0.56 to 1.36)."""
+fits the synthetic cities (5 to 95 %: 0.56 to 1.36)."""
 _PART = (0.02, 0.98)  # shares of buildings between which a pixel has a wall in it
 
 
@@ -96,7 +96,7 @@ def find_roles(
         heights = found[0] if found else None
         if heights is None and tall:
             notes.append(
-                f"{', '.join(tall)}: not taken for heights of buildings; --heights NAME does so"
+                f"{', '.join(tall)}: not taken as heights of buildings; --heights NAME takes it"
             )
     elif heights not in tall:
         raise LabelError("there is no such feature of heights", got=heights,
@@ -114,7 +114,7 @@ def find_roles(
             raise LabelError("there is no such band of features", got=", ".join(missing),
                              expected=", ".join(names) or "features: in the recipe")  # fmt: skip
         if whole := [b for b in bands if not _is_share(b, kinds)]:
-            raise LabelError("the band is no share of the ground", got=", ".join(whole),
+            raise LabelError("the band is not a share of the ground", got=", ".join(whole),
                              expected="of kind classes, polygons, osm, or a share")  # fmt: skip
         if len(set(bands)) < len(bands) or not bands:
             raise LabelError(f"{role} names a band twice, or none", got=", ".join(bands))
@@ -128,7 +128,7 @@ def find_roles(
         if role in use or not own:
             continue
         if len(own) > 1:
-            raise LabelError(f"several features tell the share of {role}", got=", ".join(own),
+            raise LabelError(f"several features give the share of {role}", got=", ".join(own),
                              remedy=f"name one, or add up: --use {role}=BAND+BAND")  # fmt: skip
         shares[role] = tuple(own)
     notes += [f"{role}: {' + '.join(bands)}" for role, bands in shares.items()]

@@ -22,8 +22,9 @@ from engine.datasets.stored_ground import StoredGround
 from engine.errors import LabelError
 from engine.files import write_whole
 from engine.grid.area import reproject
-from engine.labels.answer_files import write_plots
-from engine.labels.answers import alike, labels_of, read_answers
+from engine.labels.answer_reading import read_answers
+from engine.labels.answers import Answers, alike, labels_of
+from engine.labels.earth_online import write_plots
 from engine.labels.rule import Figures, Proposal, conflicts, propose, undecided
 from engine.legend import LCZ
 from engine.products.registry import load_recipe
@@ -72,6 +73,8 @@ def label(
     heights: str | None = None,
     use: Mapping[str, Sequence[str]] | None = None,
     answers: Sequence[str | Path] = (),
+    pages: Sequence[str | Path] = (),
+    question: str | None = None,
     blind: bool = False,
     plots: str | Path | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -91,6 +94,7 @@ def label(
         by default those whose channel is called so.
     answers : files of answers: then the page has only the sites in dispute, and shows what was
         said.
+    pages, question : of these answers (`engine.labels.settling.settle_labels`).
     blind : without the rule's proposals.
     plots : CSV of the sites for Collect Earth Online, beside the page.
     tell : hears what the rule looks at.
@@ -125,7 +129,7 @@ def label(
     said: dict[str, tuple[str, ...]] = {}
     if answers:
         places = {s.name: _degrees(s, outlines[s.name], image.crs) for s in found}
-        said = _disputes(answers, places)
+        said = _disputes(read_answers(answers, pages, question), places)
         found = [site for site in found if site.name in said]
         if not found:
             raise LabelError("no site is in dispute", got=", ".join(str(a) for a in answers))
@@ -177,7 +181,7 @@ def _outline(site: Site, crs: str) -> BaseGeometry:
         half = PATCH / 2
         return shapely.box(x - half, y - half, x + half, y + half)
     if not site.ground.is_valid or site.ground.area == 0:
-        raise LabelError(f"site {site.name} is no valid polygon", remedy="mend its outline")
+        raise LabelError(f"site {site.name} is not a valid polygon", remedy="mend its outline")
     return site.ground
 
 
@@ -204,17 +208,14 @@ def _require_within(
         )
 
 
-def _disputes(
-    answers: Sequence[str | Path], places: Mapping[str, BaseGeometry]
-) -> dict[str, tuple[str, ...]]:
+def _disputes(found: Answers, places: Mapping[str, BaseGeometry]) -> dict[str, tuple[str, ...]]:
     """What was said of the sites in dispute.
 
     Parameters
     ----------
-    answers : files.
+    found : answers.
     places : what an answer labels of each site, in degrees.
     """
-    found = read_answers(answers)
     _, disputed = labels_of(found)
     strange = sorted(
         {
@@ -225,7 +226,9 @@ def _disputes(
         }
     )
     if strange:
-        raise LabelError("answers are of other sites than the file's", got=", ".join(strange[:5]))
+        raise LabelError(
+            "the answers are about other sites than the file's", got=", ".join(strange[:5])
+        )
     said: dict[str, list[str]] = {}
     for answer in found.answers:
         if answer.site in disputed:
@@ -351,4 +354,4 @@ def _lacks(figures: Iterable[Figures]) -> list[str]:
     lacks = [
         text for name, text in words.items() if all(getattr(one, name) is None for one in every)
     ]
-    return [f"without {', '.join(lacks)}: nothing tells these"] if lacks else []
+    return [f"not known of any site: {', '.join(lacks)}"] if lacks else []

@@ -1,8 +1,7 @@
-"""Labels in files of others: KML, GeoPackage, GeoJSON, and plots for Collect Earth Online."""
+"""Labels in files of others: KML, GeoPackage, GeoJSON."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from engine.files import together
 from engine.labels.answers import Label
 from engine.legend import LCZ
 
-__all__ = ["require_form", "write_labels", "write_plots"]
+__all__ = ["require_form", "write_labels"]
 
 
 def write_labels(labels: Sequence[Label], path: Path) -> None:
@@ -51,7 +50,7 @@ def require_form(path: Path) -> str:
     """
     suffix = path.suffix.lower()
     if suffix not in _WRITERS:
-        raise LabelError("labels are not written in that form", got=path.name,
+        raise LabelError("labels cannot be written in that form", got=path.name,
                          expected=", ".join(_WRITERS))  # fmt: skip
     return suffix
 
@@ -122,22 +121,3 @@ _WRITERS: Mapping[str, Callable[[Sequence[Label], Path], None]] = {
     ".geojson": _geojson,
     ".json": _geojson,
 }
-
-
-def write_plots(names: Sequence[str], places: Sequence[tuple[float, float]], path: Path) -> None:
-    """Write plots that Collect Earth Online takes: CSV with LON, LAT, PLOTID, and SITE.
-
-    Parameters
-    ----------
-    names : of the sites; PLOTID is their number from 1, since that has to be a number there.
-    places : longitude and latitude of each.
-    path : of the file.
-    """
-    with (
-        together(path.parent) as part,
-        (part / path.name).open("w", newline="", encoding="utf-8") as file,
-    ):
-        table = csv.writer(file)
-        table.writerow(("LON", "LAT", "PLOTID", "SITE"))
-        for number, (name, (lon, lat)) in enumerate(zip(names, places, strict=True), 1):
-            table.writerow((f"{lon:.7f}", f"{lat:.7f}", number, name))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from engine.labels.agreement import Agreement
 from engine.labels.answer_files import require_form, write_labels
-from engine.labels.answers import Key, Label, labels_of, read_answers
+from engine.labels.answer_reading import read_answers
+from engine.labels.answers import Key, Label, labels_of
 
 __all__ = ["SettledLabels", "settle_labels"]
 
@@ -48,25 +49,28 @@ def settle_labels(
     *,
     pages: Sequence[str | Path] = (),
     arbiter: str | None = None,
+    question: str | None = None,
 ) -> SettledLabels:
     """Read answers of a labelling page, say how far interpreters agree, and write the labels.
 
     Parameters
     ----------
-    answers : GeoJSON files that pages saved, of one or several interpreters and cities.
+    answers : GeoJSON files that pages saved, of one or several interpreters and cities, or CSV
+        files with the sample data of Collect Earth Online.
     to : file of training areas to write: .kml, .gpkg, .geojson; by default nowhere.
     pages : the pages, where other software has touched the files: sites and outlines are theirs.
     arbiter : interpreter whose answers stand against all others. Without, a site has the class
         that most of those gave who were sure; a tie is a dispute, and gets no label.
+    question : of a survey of Collect Earth Online, that asks for the zone; by default its only one.
 
     Raises
     ------
     LabelError
-        Before anything is written: see `engine.labels.answers.read_answers`.
+        Before anything is written: see `engine.labels.answer_reading.read_answers`.
     """
     if to is not None:
         require_form(Path(to))
-    found = read_answers(answers, pages)
+    found = read_answers(answers, pages, question)
     labels, disputed = labels_of(found, arbiter)
     if to is not None:
         write_labels(labels, Path(to))

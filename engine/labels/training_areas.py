@@ -29,6 +29,7 @@ _LARGE = 300_000.0  # square metres; WUDAPT's POLYSIZE
 _DISC = 300.0  # metres; WUDAPT's BUFFERSIZE
 _LEAST, _ROUND, _MANY = 40_000.0, 3.0, 20  # square metres, circularity, vertices
 _FIELDS = ("lcz", "class", "name")  # the first of them whose values are all types
+_ANSWERED = {"interpreter", "page"}  # fields of answers that nobody has settled
 _EARTH = Geod(ellps="WGS84")
 
 
@@ -124,7 +125,8 @@ def read_training_areas(path: str | Path, *, field: str | None = None) -> Traini
     Raises
     ------
     LabelError
-        Where the file cannot be read, names no types or fewer than two, or names one that is none.
+        Where the file cannot be read, names no types or fewer than two, or names one that is none;
+        or where it holds answers of interpreters, which may contradict each other.
     """
     found = read_vectors(
         path,
@@ -139,6 +141,12 @@ def read_training_areas(path: str | Path, *, field: str | None = None) -> Traini
             raise LabelError(
                 f"{found.name} does not say which CRS it is in",
                 remedy="add the .prj that came with the data",
+            )
+        if set(layer.names) >= _ANSWERED:
+            raise LabelError(
+                f"{found.name} holds answers of interpreters, not labels",
+                got="doubts and contradictions among them are not settled",
+                remedy=f"natmap label {found.name} --to areas.gpkg",
             )
         codes, told = _types(layer, parts, found.name, field)
         notes += [note for note in told if note not in notes]

@@ -54,7 +54,8 @@ figcaption { color: #555; font-size: .85rem; } .site ul { margin: .2rem 0; paddi
 .keys kbd, p kbd { border: 1px solid #aaa; border-radius: 3px; padding: 0 .3em;
   background: #f7f7f7; color: #222; } .keys .chip { margin: 0 .25em; }
 @media (max-width: 60rem) { .site { grid-template-columns: minmax(0, 1fr); }
-  .site table { grid-column: 1; grid-row: auto; order: 1; width: auto; } .told { grid-template-columns: 1fr; }
+  .site table { grid-column: 1; grid-row: auto; order: 1; width: auto; }
+  .told { grid-template-columns: 1fr; }
   #bar { flex-wrap: wrap; white-space: normal; } #bar small { display: none; }
   #bar #told { flex: auto; } }
 @media (max-width: 34rem) { body { margin-top: 1rem; } .site { padding: .5rem; }

@@ -10,6 +10,7 @@ import rasterio
 import yaml
 import zarr
 
+from engine.datasets.patches import BANDS
 from engine.grid import Grid, Tile
 from engine.infer.aggregate import aggregate_names
 from engine.infer.vectors import encode_vectors, vector_arrays
@@ -23,6 +24,8 @@ WEST = 320_000.0
 CODES = (2, 6, 11, 17)
 CENTRES = np.random.default_rng(3).standard_normal((len(CODES), 12)) * 2.0
 CRS = "EPSG:32633"
+NORTH = 5_120_000 + SIDE * CELL
+PIXELS = round(SIDE * CELL / 10)
 
 
 def truth(seed: int) -> np.ndarray:
@@ -121,6 +124,38 @@ def embed(
         "store": f"./{name}-store",
     }
     path.write_text(yaml.safe_dump(told))
+    return path
+
+
+def composite(folder: Path, name: str, seed: int) -> Path:
+    """A composite of a city whose bands tell the classes, and its recipe."""
+    bounds = WEST, 5_120_000.0, WEST + SIDE * CELL, NORTH
+    grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
+    specs = [
+        ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", BANDS),)),
+        ArraySpec("composite/observations", "uint16", 10.0, 640, 0),
+    ]
+    store = Store.create(folder / f"{name}-map-store", grid, specs, band_names=BANDS)
+    classes = np.kron(truth(seed), np.ones((32, 32), np.uint8))
+    rng = np.random.default_rng(seed)
+    tint = np.zeros((18, len(BANDS)))
+    tint[list(CODES)] = np.random.default_rng(0).integers(0, 1500, (len(CODES), len(BANDS)))
+    bands = tint[classes].transpose(2, 0, 1) + rng.integers(1500, 2500, (10, PIXELS, PIXELS))
+    session = store.writer()
+    root: Any = zarr.open_group(session.store, mode="r+")
+    root["composite/bands"][:] = bands.astype(np.uint16)
+    root["composite/observations"][:] = 3
+    commit(session, "by hand")
+    path = folder / f"{name}-map.yaml"
+    made = {
+        "name": name,
+        "product": "lcz",
+        "area": {"bbox": [12.6, 46.1, 12.8, 46.3]},
+        "grid": {"crs": CRS, "resolution": 10, "tile": 640},
+        "imagery": {"catalog": "nowhere.json", "period": "2023-01-01/2023-12-31"},
+        "store": f"./{name}-map-store",
+    }
+    path.write_text(yaml.safe_dump(made))
     return path
 
 

@@ -30,7 +30,7 @@ from engine.datasets.label_ground import find_roles, spacing_of
 from engine.datasets.labelling import label
 from engine.errors import LabelError, NatmapError
 from engine.grid import Grid
-from engine.labels.answers import read_answers, read_page
+from engine.labels.answer_reading import read_answers, read_page
 from engine.labels.settling import settle_labels
 from engine.labels.training_areas import read_training_areas
 from engine.models.coding import encode_ground
@@ -431,7 +431,7 @@ def _set(name: str, value: Any) -> Any:
 BAD = {
     "unknown class": (_set("lcz", 18), "unknown class"),
     "a class that is true": (_set("lcz", True), "unknown class"),
-    "an id of no page": (_set("id", "nobody"), "no site of the page"),
+    "an id of no page": (_set("id", "nobody"), "not about a site"),
     "another page": (_set("page", "f00"), "another page"),
     "nobody": (_set("interpreter", " "), "who answered"),
     "maybe sure": (_set("sure", "maybe"), "whether it is sure"),
@@ -446,7 +446,7 @@ BAD = {
     ),
     "a point": (
         lambda t: t["features"][0].update(geometry={"type": "Point", "coordinates": [12, 46]}),
-        "no valid polygon",
+        "not a valid polygon",
     ),
     "of another CRS": (
         lambda t: t.update(crs={"type": "name", "properties": {"name": "EPSG:32633"}}),
@@ -487,9 +487,9 @@ def test_an_outline_that_was_moved_is_refused_where_the_page_is_given(
     assert len(read_answers([bare], [made.page]).answers) == 4
     with pytest.raises(LabelError, match="answered nothing"):
         settle_labels([good], arbiter="Zoe")
-    with pytest.raises(LabelError, match="not written in that form"):
+    with pytest.raises(LabelError, match="cannot be written in that form"):
         settle_labels([good], tmp_path / "x.shp")
-    with pytest.raises(LabelError, match="no labelling page"):
+    with pytest.raises(LabelError, match="not a labelling page"):
         read_answers([good], [good])
 
 
@@ -510,7 +510,7 @@ def test_sites_without_a_map_and_empty_files_are_refused(town: Path, tmp_path: P
     refuse("no such feature of heights", town / "sites.geojson", heights="roofs")
     refuse("does not look at that", town / "sites.geojson", use={"roofs": ["cover.water"]})
     refuse("no such band", town / "sites.geojson", use={"pervious": ["cover.grass"]})
-    refuse("no share", town / "sites.geojson", use={"pervious": ["height.mean"]})
+    refuse("not a share", town / "sites.geojson", use={"pervious": ["height.mean"]})
     for args in (["a", "--out", "p.html"], ["a", "b", "--out", "p.html", "--to", "x.kml"],
                  ["a", "--blind"]):  # fmt: skip
         assert CliRunner().invoke(app, ["label", *args]).exit_code != 0
@@ -523,7 +523,7 @@ def test_two_features_that_say_the_same_are_refused() -> None:
 
     features = [Kind("a", "classes"), Kind("b", "polygons"), Kind("osm", "osm")]
     names = ["a.water", "b.water", "osm.bare", "a.known"]
-    with pytest.raises(LabelError, match="several features tell the share of water"):
+    with pytest.raises(LabelError, match="several features give the share of water"):
         find_roles(features, names, None, {})
     found = find_roles(features, names, None, {"water": ["b.water"]})
     assert dict(found.shares) == {"water": ("b.water",)}  # what OSM lacks of bare says nothing

@@ -11,61 +11,22 @@ import numpy as np
 import pytest
 import shapely
 import torch
-import yaml
 import zarr
-from support.cities import CELL, CODES, CRS, SIDE, TILE, WEST, embed, label, truth
+from support.cities import CELL, CRS, NORTH, SIDE, WEST, composite, embed, label
 from torch.nn import functional
 
 import engine
 from engine.datasets.patch_cutting import cut_patches
-from engine.datasets.patches import BANDS, NO_GROUP, PatchSet, Place, join, open_patches
+from engine.datasets.patches import NO_GROUP, PatchSet, Place, join, open_patches
 from engine.datasets.pseudo_labels import LABELS
 from engine.datasets.sparse import paint_labels
 from engine.errors import LabelError, RecipeError
-from engine.grid import Grid
 from engine.models.ugsnet import Trained
 from engine.products.registry import load_training
 from engine.recipes.propagating import load_propagation_recipe
-from engine.store.arrays import ArraySpec
-from engine.store.digests import commit
 from engine.store.repository import Store
 from engine.training.losses import cover_loss
 from engine.training.propagation import propagate_labels
-
-NORTH = 5_120_000 + SIDE * CELL
-PIXELS = round(SIDE * CELL / 10)
-
-
-def composite(folder: Path, name: str, seed: int) -> Path:
-    """A composite of a city of `support.cities` whose bands tell the classes, and its recipe."""
-    bounds = WEST, 5_120_000.0, WEST + SIDE * CELL, NORTH
-    grid = Grid.fit(bounds, crs=CRS, tile_size=TILE)
-    specs = [
-        ArraySpec("composite/bands", "uint16", 10.0, 640, 0, leading=(("band", BANDS),)),
-        ArraySpec("composite/observations", "uint16", 10.0, 640, 0),
-    ]
-    store = Store.create(folder / f"{name}-map-store", grid, specs, band_names=BANDS)
-    classes = np.kron(truth(seed), np.ones((32, 32), np.uint8))
-    rng = np.random.default_rng(seed)
-    tint = np.zeros((18, len(BANDS)))
-    tint[list(CODES)] = np.random.default_rng(0).integers(0, 1500, (len(CODES), len(BANDS)))
-    bands = tint[classes].transpose(2, 0, 1) + rng.integers(1500, 2500, (10, PIXELS, PIXELS))
-    session = store.writer()
-    root: Any = zarr.open_group(session.store, mode="r+")
-    root["composite/bands"][:] = bands.astype(np.uint16)
-    root["composite/observations"][:] = 3
-    commit(session, "by hand")
-    path = folder / f"{name}-map.yaml"
-    made = {
-        "name": name,
-        "product": "lcz",
-        "area": {"bbox": [12.6, 46.1, 12.8, 46.3]},
-        "grid": {"crs": CRS, "resolution": 10, "tile": 640},
-        "imagery": {"catalog": "nowhere.json", "period": "2023-01-01/2023-12-31"},
-        "store": f"./{name}-map-store",
-    }
-    path.write_text(yaml.safe_dump(made))
-    return path
 
 
 @pytest.fixture(scope="module")
