@@ -201,11 +201,13 @@ class SiteGround:
     ) -> float:  # fmt: skip
         """Indices, and the share of the ground with imagery."""
         names = self._image.names
-        there = inside & ~np.isnan(self._image.reflectance(rows, cols, names[:1])[0])
-        for name, bands in (("ndvi", ("B08", "B04")), ("ndwi", ("B03", "B08"))):
-            if set(bands) <= set(names):
-                one, other = self._image.reflectance(rows, cols, bands)
-                known[name] = _mean(index(one, other)[there])
+        pairs = {"ndvi": ("B08", "B04"), "ndwi": ("B03", "B08")}
+        wanted = [names[0], *(band for bands in pairs.values() for band in bands if band in names)]
+        read = dict(zip(wanted, self._image.reflectance(rows, cols, wanted), strict=True))
+        there = inside & ~np.isnan(read[names[0]])
+        for name, (one, other) in pairs.items():
+            if one in read and other in read:
+                known[name] = _mean(index(read[one], read[other])[there])
         return float(there.sum() / inside.sum())
 
     def _share(

@@ -110,7 +110,8 @@ class Browser:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                assert self.errors() == []
+                errors = self.errors()
+                assert errors == [], f"the page logged errors: {errors[:5]}"
                 strange = [url for url in self.requests() if not self._may(url)]
                 assert strange == [], f"a page asked what it does not hold: {strange[:5]}"
         finally:
@@ -189,9 +190,9 @@ class Browser:
         """The value of a JavaScript expression; `values` are its `arguments`."""
         return self._ask("POST", "/execute/sync", script=f"return ({code})", args=list(values))
 
-    def wait(self, code: str, *values: Any) -> Any:
+    def wait(self, code: str, *values: Any, seconds: float = _PATIENCE) -> Any:
         """The value of an expression as soon as it is true."""
-        return _until(lambda: self.script(code, *values), code)
+        return _until(lambda: self.script(code, *values), code, seconds)
 
     def text(self, css: str) -> str:
         """What the first element of a selector says."""
@@ -249,9 +250,9 @@ class Browser:
         return self._ask("POST", "/goog/cdp/execute", cmd=command, params=values)
 
 
-def _until(look: Callable[[], _T], what: str) -> _T:
-    ends = time.monotonic() + _PATIENCE
+def _until(look: Callable[[], _T], what: str, seconds: float = _PATIENCE) -> _T:
+    ends = time.monotonic() + seconds
     while not (found := look()):
-        assert time.monotonic() < ends, f"waited {_PATIENCE:g} s in vain: {what}"
+        assert time.monotonic() < ends, f"waited {seconds:g} s in vain: {what}"
         time.sleep(0.02)
     return found
