@@ -240,6 +240,8 @@ def _disputes(found: Answers, places: Mapping[str, BaseGeometry]) -> dict[str, t
 
 def _doubts(measured: Measured) -> tuple[str, ...]:
     said = (*measured.doubts, *conflicts(measured.figures))
+    if measured.imagery == 0:
+        return ("there is no imagery of the site", *said)
     if measured.imagery < 0.5:
         return (f"imagery covers only {measured.imagery:.0%} of the site", *said)
     return said

@@ -379,6 +379,7 @@ def undecided(found: Proposal) -> str:
     if not found.candidates:
         return "the rule cannot decide: nothing is known"
     *names, last = (f"{LCZ[c - 1].label} {LCZ[c - 1].title}" for c in found.candidates[:4])
+    doubt = "the rule cannot decide" if found.lcz is None else "the rule is not sure"
     if not names:
-        return f"the rule cannot decide; it may be {last}"
-    return f"the rule cannot decide between {', '.join(names)} and {last}"
+        return f"{doubt}; it may be {last}"
+    return f"{doubt}: it may be {', '.join(names)} or {last}"

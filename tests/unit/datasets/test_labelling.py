@@ -143,7 +143,7 @@ def test_figures_are_numpys_on_the_ground_of_1_m(town: Path, made: Any) -> None:
     assert made.proposals["meadow"].lcz is None  # nothing tells trees
     assert set(made.proposals["meadow"].candidates) <= {11, 12, 13, 14}
     assert made.figures["meadow"].height is None
-    assert any("imagery covers only 0%" in line for line in made.conflicts["dark"])
+    assert "there is no imagery of the site" in made.conflicts["dark"]
     assert "heights of buildings: height" in made.notes
 
 
@@ -414,6 +414,26 @@ def test_sites_go_to_collect_earth_online(town: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(
             [float(row["LON"]), float(row["LAT"])], sites[row["SITE"]].coords[0], atol=1e-6
         )
+
+
+def test_disputes_of_collect_earth_online_go_back_to_a_page(
+    town: Path, made: Any, tmp_path: Path
+) -> None:
+    sites = geopandas.read_file(town / "sites.geojson").set_index("id").geometry
+    rows = [
+        f"1,1,{sites[name].x!r},{sites[name].y!r},{who},false,{name},{zone}"
+        for name, ada, bo in (("blocks", "2", "Compact high-rise"), ("lake", "G", "Water"))
+        for who, zone in (("ada", ada), ("bo", bo))
+    ]
+    head = "plotid,sampleid,lon,lat,email,flagged,pl_site,Zone"
+    (tmp_path / "ceo.csv").write_text("\n".join([head, *rows]))
+    args = ["label", str(town / "sites.geojson"), str(town / "town.yaml"), "--out",
+            str(tmp_path / "again.html"), "--disputes", str(tmp_path / "ceo.csv")]  # fmt: skip
+    assert CliRunner().invoke(app, args).exit_code != 0  # the outlines are the page's
+    result = CliRunner().invoke(app, [*args, "--page", str(made.page)])
+    assert result.exit_code == 0, result.output
+    assert [site["id"] for site in read_page(tmp_path / "again.html")["sites"]] == ["blocks"]
+    assert "1 by bo" in (tmp_path / "again.html").read_text()
 
 
 def spoil(path: Path, tmp_path: Path, change: Any) -> Path:
