@@ -27,6 +27,7 @@ scenes       patches that show the same kind of place
 find         what is most like an image, a patch or a place
 frames       which frames of a catalogue show sites, and patches about them
 evaluate     a map against what is known
+tag          which classes occur in patches, by a multi-label model
 beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
@@ -95,6 +96,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.compare.crosstab import beside
     from engine.compare.evaluate import evaluate
     from engine.compare.releases import diff
+    from engine.compare.tagging import tag
     from engine.datasets.labelling import label
     from engine.datasets.review import review as areas
     from engine.datasets.site_chips import frames
@@ -204,6 +206,7 @@ __all__ = [
     "settle_labels",
     "status",
     "synthesize",
+    "tag",
     "train",
     "verify",
 ]
@@ -245,6 +248,7 @@ _HOMES = {
     "settle_labels": "engine.labels.settling.settle_labels",
     "status": "engine.pipeline.status.read_status",
     "synthesize": "engine.synthetic.make.synthesize",
+    "tag": "engine.compare.tagging.tag",
     "train": "engine.training.train.train",
     "verify": "engine.store.verify.verify",
 }

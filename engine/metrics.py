@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,13 @@ __all__ = [
     "NATURAL",
     "Accuracy",
     "assess",
+    "average_precision",
+    "best_threshold",
     "binary",
     "by_class",
+    "by_label",
     "confusion",
+    "of_labels",
     "seam_ratio",
     "several",
     "similarity",
@@ -252,6 +257,125 @@ def several(counts: npt.ArrayLike) -> dict[str, float]:
         "kappa": float((oa - chance) / (1 - chance)) if chance < 1 else float("nan"),
         "f1": float(np.nanmean(each["f1"])),
         "iou": float(np.nanmean(each["iou"])),
+    }
+
+
+def average_precision(truth: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Mean over all positives of the precision among those that score as high as it, or higher.
+
+    Parameters
+    ----------
+    truth : bool (n,); score : float (n,).
+
+    Returns
+    -------
+    0 to 1; NaN where there is no positive.
+    """
+    right, count, _ = _ranked(truth, score)
+    if not len(right) or not right[-1]:
+        return float("nan")
+    return float((np.diff(right, prepend=0) * right / count).sum() / right[-1])
+
+
+def best_threshold(truth: npt.ArrayLike, score: npt.ArrayLike) -> float | None:
+    """The threshold on probabilities with the largest F1, midway between two that occur.
+
+    Of several as good the highest; None where all are positives, or none is.
+    """
+    right, count, levels = _ranked(truth, score)
+    if not len(right) or right[-1] in (0, count[-1]):
+        return None
+    best = int(np.argmax(2 * right / (count + right[-1])))
+    below = float(levels[best + 1]) if best + 1 < len(levels) else 0.0
+    return (float(levels[best]) + below) / 2
+
+
+def _ranked(truth: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats, Floats]:
+    """From the highest level of scores down: positives and examples so far, and the levels."""
+    scores = np.asarray(score, np.float64)
+    order = np.argsort(-scores, kind="stable")
+    scores, positive = scores[order], np.asarray(truth, bool)[order]
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], len(scores) > 0))
+    right = np.cumsum(positive)[last].astype(np.float64)
+    return right, (last + 1).astype(np.float64), scores[last]
+
+
+def by_label(
+    truth: npt.ArrayLike, score: npt.ArrayLike, thresholds: Sequence[float]
+) -> dict[str, Floats]:
+    """Figures of each label of patches that may have several.
+
+    Parameters
+    ----------
+    truth : float (n, label), 1 where it occurs, 0 where it does not, NaN where nobody knows.
+    score : float (n, label), its probability; NaN where there is none.
+    thresholds : of each label; it is found from this probability on.
+
+    Returns
+    -------
+    n, positives (patches that are known, and those with the label), found, right (those it is found
+    in, and rightly); precision, recall, f1, average_precision, 0 to 1, NaN where there is nothing
+    to count: float (label,)
+    """
+    told, given = np.asarray(truth, np.float64), np.asarray(score, np.float64)
+    known = np.isfinite(told) & np.isfinite(given)
+    there = known & (told == 1)
+    found = known & (np.where(known, given, -1.0) >= np.asarray(thresholds))
+    n, positives, some, right = (
+        np.count_nonzero(each, axis=0).astype(float)
+        for each in (known, there, found, there & found)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = {
+            "precision": right / some,
+            "recall": right / positives,
+            "f1": np.where(positives > 0, 2 * right / (positives + some), np.nan),
+        }
+    ap = [average_precision(there[known[:, k], k], given[known[:, k], k]) for k in range(len(n))]
+    counts = {"n": n, "positives": positives, "found": some, "right": right}
+    return {**counts, **figures, "average_precision": np.array(ap)}
+
+
+def of_labels(
+    truth: npt.ArrayLike, score: npt.ArrayLike, thresholds: Sequence[float]
+) -> dict[str, float]:
+    """Single figures of patches that may have several labels.
+
+    Parameters
+    ----------
+    truth, score, thresholds : as of `by_label`.
+
+    Returns
+    -------
+    f1_micro, precision, recall : of all labels' decisions pooled.
+    f1_macro, average_precision : means over the labels that occur.
+    exact : share of the patches, of which every label is known, with all of them right.
+    wrong : share of decisions that are wrong (Hamming loss).
+    """
+    each = by_label(truth, score, thresholds)
+    told, given = np.asarray(truth, np.float64), np.asarray(score, np.float64)
+    known = np.isfinite(told) & np.isfinite(given)
+    wrong = known & ((told == 1) != (np.where(known, given, -1.0) >= np.asarray(thresholds)))
+    whole = known.all(axis=1)
+    n, positives, found, right = (
+        float(each[name].sum()) for name in ("n", "positives", "found", "right")
+    )
+    occurs = each["positives"] > 0
+
+    def share(part: float | np.integer[Any], of: float | np.integer[Any]) -> float:
+        return float(part / of) if of else float("nan")
+
+    def mean(values: Floats) -> float:
+        return share(float(values[occurs].sum()), int(occurs.sum()))
+
+    return {
+        "f1_micro": share(2 * right, positives + found),
+        "f1_macro": mean(each["f1"]),
+        "precision": share(right, found),
+        "recall": share(right, positives),
+        "average_precision": mean(each["average_precision"]),
+        "exact": share(np.count_nonzero(whole & ~wrong.any(axis=1)), np.count_nonzero(whole)),
+        "wrong": share(np.count_nonzero(wrong), n),
     }
 
 

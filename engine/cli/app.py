@@ -59,8 +59,8 @@ def init(
     product: Annotated[
         str,
         typer.Argument(
-            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, train-head, adapt, "
-            "propagate"
+            help="lcz, ugs, cover, embedding, train, train-ugs, train-cover, train-multilabel, "
+            "train-head, adapt, propagate"
         ),
     ],
 ) -> None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from engine.compare.classes import ClassEvaluation
     from engine.compare.comparison import Comparison
     from engine.compare.crosstab import Beside
+    from engine.compare.labels import LabelEvaluation
     from engine.compare.lines import LineEvaluation
     from engine.compare.pixels import GreenEvaluation
     from engine.compare.releases import Difference
@@ -27,6 +28,7 @@ __all__ = [
     "draw_evaluation",
     "draw_green",
     "draw_judged",
+    "draw_labels",
     "draw_lines",
     "draw_zones",
 ]
@@ -138,6 +140,44 @@ def draw_lines(found: LineEvaluation) -> None:
         f"within {found.buffer:g} m, in {found.groups} squares of 1 km; {found.wide:.3f} km2 are "
         f"wider than {found.widest:g} m and are not counted"
     )
+
+
+_OF_LABELS = {
+    "f1_micro": "F1, labels pooled",
+    "f1_macro": "mean F1",
+    "average_precision": "mean average precision",
+    "exact": "patches with all labels right",
+    "wrong": "labels that are wrong",
+}
+
+
+def draw_labels(found: LabelEvaluation) -> None:
+    """Figures of a multi-label model, and a line for each label, on stdout."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    for key, title in _OF_LABELS.items():
+        table.add_row(title, _three(found.figures[key]))
+    out.print(table)
+    out.print()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("label")
+    for name in ("patches", "with it", "threshold", "precision", "recall", "F1", "AP"):
+        table.add_column(name, justify="right")
+    for k, c in enumerate(found.legend):
+        each = {name: float(values[k]) for name, values in found.labels.items()}
+        table.add_row(
+            escape(c.title),
+            f"{each['n']:.0f}",
+            f"{each['positives']:.0f}",
+            _three(found.thresholds[k]),
+            *(_three(each[name]) for name in ("precision", "recall", "f1", "average_precision")),
+        )
+    out.print(table)
+
+
+def _three(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
 
 
 def draw_judged(found: Judged) -> None:

@@ -107,7 +107,8 @@ def evaluate(
     reference: Annotated[
         Path,
         typer.Argument(
-            help="raster of codes, areas, lines, a sample, or a patch set", show_default=False
+            help="raster of codes, areas, lines, a sample, a patch set or chip set",
+            show_default=False,
         ),
     ],
     within: Annotated[Path | None, typer.Option(help="raster: only where it is not 0")] = None,
@@ -143,12 +144,14 @@ def evaluate(
         draw_evaluation,
         draw_green,
         draw_judged,
+        draw_labels,
         draw_lines,
     )
     from engine.cli.render import say
     from engine.compare.cells import Evaluation
     from engine.compare.classes import ClassEvaluation
     from engine.compare.evaluate import evaluate as compare
+    from engine.compare.labels import LabelEvaluation
     from engine.compare.lines import LineEvaluation
     from engine.compare.sample import Judged
 
@@ -180,8 +183,30 @@ def evaluate(
         draw_classes(found)
     elif isinstance(found, LineEvaluation):
         draw_lines(found)
+    elif isinstance(found, LabelEvaluation):
+        draw_labels(found)
     else:
         draw_green(found)
+
+
+def tag(
+    model: Annotated[Path, typer.Argument(help="card of a multi-label model", show_default=False)],
+    place: Annotated[
+        Path, typer.Argument(help="chip set, folder of frames, or map recipe", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="the table: .parquet or .csv")],
+) -> None:
+    """Say which classes occur in patches: a table of probabilities by a multi-label model."""
+    from engine.cli.render import say
+    from engine.compare.tagging import tag as score
+
+    found = score(model, place, out)
+    count = len(found.table)
+    for name, occurs in zip(found.classes, found.occurs, strict=True):
+        say(f"{name} occurs in {occurs} of {count} patches")
+    if found.unscored:
+        say(f"note: {found.unscored} patches have too little data, and are not scored")
+    sys.stdout.write(f"{out}\n")
 
 
 def compare(
@@ -303,5 +328,5 @@ def convert(
     sys.stdout.write(f"{folder / 'card.json'}: {card.name}\n")
 
 
-VERBS = (train, adapt, convert, propagate, evaluate, compare, areas, beside)
+VERBS = (train, adapt, convert, propagate, evaluate, tag, compare, areas, beside)
 """In the order in which the command lists them."""

@@ -9,11 +9,13 @@ from engine.compare.cells import Evaluation
 from engine.compare.cells import evaluate as compare
 from engine.compare.classes import ClassEvaluation, evaluate_classes
 from engine.compare.folder import read_folder
+from engine.compare.labels import LabelEvaluation, evaluate_labels
 from engine.compare.lines import LineEvaluation, evaluate_lines
 from engine.compare.patches import evaluate_patches, is_patch_set
 from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, judge
 from engine.compare.sample_files import is_sample
+from engine.compare.tagging import chip_set_of
 from engine.errors import MetricError
 
 __all__ = ["evaluate"]
@@ -33,7 +35,7 @@ def evaluate(
     codes: Sequence[int] | None = None,
     buffer: float = 5.0,
     out: str | Path | None = None,
-) -> Evaluation | GreenEvaluation | ClassEvaluation | LineEvaluation | Judged:
+) -> Evaluation | GreenEvaluation | ClassEvaluation | LineEvaluation | LabelEvaluation | Judged:
     """Compare a finished map with what is known.
 
     A map of green space is compared pixel by pixel, one of local climate zones cell by cell; where
@@ -43,9 +45,9 @@ def evaluate(
     Parameters
     ----------
     product : a product folder of natmap, or a raster of codes: 1 to 17; of green space 1, 0, 255.
-        With a patch set, the folder of a model's card.
+        With a patch set or chip set, the folder of a model's card.
     reference : raster of codes, training areas (KML, KMZ, GeoJSON, GPKG), a sample's folder, or the
-        folder of a patch set: its test patches are scored by the model.
+        folder of a patch set, or chip set: its test patches are scored by the model.
     within : raster, optional; only where it is not 0. Not of a sample.
     layer : "map" (filtered, masked) or "classes" (unfiltered, unmasked) of local climate zones.
     green, land_cover : of green space, as `engine.compare.pixels` takes them; a raster that is not
@@ -60,7 +62,7 @@ def evaluate(
 
     Returns
     -------
-    Evaluation, GreenEvaluation, ClassEvaluation, LineEvaluation or Judged
+    Evaluation, GreenEvaluation, ClassEvaluation, LineEvaluation, LabelEvaluation or Judged
         All have ``figures``: the single figures by name, NaN where nothing was counted.
 
     Raises
@@ -69,10 +71,13 @@ def evaluate(
         Where map or reference cannot be read, or share no ground.
     """
     product, reference = Path(product), Path(reference)
-    if is_patch_set(reference):
+    chips = chip_set_of(reference)
+    if chips is not None or is_patch_set(reference):
         told = {"within": within, "green": green, "unknown": unknown, "field": field}
         if others := [name for name, value in told.items() if value is not None]:
             raise MetricError("patches are scored as they are", got=", ".join(others))
+        if chips is not None:
+            return evaluate_labels(product, chips, out=out)
         return evaluate_patches(product, reference, out=out)
     if lines is not None:
         told = {"green": green, "land_cover": land_cover, "field": field}

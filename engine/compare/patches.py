@@ -112,6 +112,8 @@ def _require_fit(card: ModelCard, patches: PatchSet) -> int:
     wrong = None
     if card.architecture == "gcn" or card.encodes or (card.segments and not card.zones):
         wrong = f"{card.architecture} without classes of patches"
+    elif card.multilabel is not None:
+        wrong = "a multi-label model, which is compared with the pixels of a chip set"
     elif card.bands != patches.bands:
         wrong = f"bands {', '.join(card.bands)}"
     elif card.resolution != patches.resolution:

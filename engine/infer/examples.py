@@ -11,11 +11,15 @@ import numpy.typing as npt
 from engine.infer.pooling import pool_middle
 from engine.infer.predict import Predictor
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_batch, seen_in
+from engine.models.inputs import prepare_batch, prepare_pixels, seen_in
 
-__all__ = ["score_examples", "score_parts"]
+__all__ = ["score_chips", "score_examples", "score_parts"]
 
 _BATCH = 256
+_CHIPS = 32
+
+Chips = tuple[npt.NDArray[Any], npt.NDArray[np.bool_] | None]
+"""Images (n, band, side, side), and where they have data (n, side, side); None: everywhere."""
 
 
 def score_examples(card: ModelCard, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -40,3 +44,25 @@ def score_parts(
             yield pool_middle(logits, seen_in(part, card), card.step).astype(np.float32)
         else:
             yield predictor(prepare_batch(part, card))[0]
+
+
+def score_chips(card: ModelCard, parts: Iterable[Chips]) -> Iterator[npt.NDArray[np.float32]]:
+    """Probabilities (n, class) of chips of images (uint8) or composites (uint16).
+
+    NaN where nothing is seen of a chip.
+
+    Parameters
+    ----------
+    card : of a classifier of patches; of a multi-label model each class has its own probability.
+    parts : some chips after the other, bands in the card's order.
+    """
+    predictor = Predictor(card, "cpu")
+    for x, seen in parts:
+        for first in range(0, len(x), _CHIPS):
+            some = x[first : first + _CHIPS]
+            there = np.ones((len(some), *x.shape[2:]), bool)
+            if seen is not None:
+                there = seen[first : first + _CHIPS]
+            found = predictor(prepare_pixels(some, there, card))[0]
+            found[~there.any(axis=(1, 2))] = np.nan
+            yield found

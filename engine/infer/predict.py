@@ -129,6 +129,8 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Probabilities (n, classes) and features (n, features) of prepared patches, or graphs.
 
+        They sum to 1, but for a multi-label model: its classes have each a probability of its own.
+
         The caller keeps the batch's shape fixed: kernels may be chosen by it.
 
         Parameters
@@ -244,7 +246,9 @@ class Predictor:
         with spent("forward"):
             scores, features = self._apply(evaluate, batch)
             scores = scores.float()
-            if self.card.output == "logit":
+            if self.card.multilabel is not None:
+                scores = torch.sigmoid(scores)
+            elif self.card.output == "logit":
                 scores = torch.softmax(scores, dim=1)
             return scores.cpu().numpy(), features.float().cpu().numpy()
 

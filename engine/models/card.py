@@ -21,6 +21,7 @@ from engine.legend import LCZ, UGS, LandClass, NamedClass
 from engine.models.card_parts import (
     DataFile,
     Fusion,
+    MultiLabel,
     Probe,
     Ranges,
     Terms,
@@ -28,6 +29,8 @@ from engine.models.card_parts import (
     require_bands,
     require_ground,
     require_inputs,
+    require_multilabel,
+    require_names,
 )
 from engine.models.weights import ONNX, require_form, verify_weights
 from engine.recipes.base import Strict, explain
@@ -65,6 +68,7 @@ LATER = (
     "data",
     "probe",
     "encoder",
+    "multilabel",
 )
 """Fields that cards of before lack: where they are empty they are neither written nor hashed."""
 ABOUT = {
@@ -97,8 +101,9 @@ class ModelCard(Strict):
     resolution, cell : metres of an input pixel and of an output cell.
     inference_block : side of an inference block in cells; by default the architecture's.
     classes : codes of the outputs, in order; none of an encoder, which gives features alone.
-    names : what these are, of a segmenter with classes of its own; without it a segmenter of the
+    names : what these are, of a model with classes of its own; without it a segmenter of the
         classes 0 and 1 gives green space and what is not, any other model local climate zones.
+    multilabel : of a model that says of each class whether a patch shows it; others give one.
     ignored : codes of labels that say nothing; for the training of such a segmenter.
     features : length of the penultimate vector; 0 of a segmenter, and of an ONNX file that gives
         none.
@@ -136,6 +141,7 @@ class ModelCard(Strict):
     classes: tuple[int, ...] = tuple(c.code for c in LCZ)
     names: tuple[NamedClass, ...] = ()
     ignored: tuple[int, ...] = ()
+    multilabel: MultiLabel | None = None
     features: int = Field(ge=0, le=1_000_000)
     output: str = Field("probability", pattern="^(probability|logit)$")
     fusion: Fusion | None = None
@@ -175,17 +181,14 @@ class ModelCard(Strict):
         if len(given) != len(self.classes) or not given <= known:
             wanted = f"{min(known)}..{max(known)}"
             raise ValueError(f"classes must be different codes of {wanted}; got {self.classes}")
-        if self.segments and self.classes != tuple(sorted(known)):
+        if (self.segments or self.names) and self.classes != tuple(sorted(known)):
             wanted = ", ".join(map(str, sorted(known)))
-            raise ValueError(f"a segmenter's classes are {wanted}, in order; got {self.classes}")
+            raise ValueError(f"the model's classes are {wanted}, in order; got {self.classes}")
         if self.address is not None and not from_anywhere(self.address):
             raise ValueError(f"address must lead there from anywhere; got {self.address}")
-        if self.names and (not self.segments or len(self.names) < 2 or len(self.names) > 64):
-            raise ValueError("names are of a segmenter with 2 to 64 classes of its own")
-        if len({c.name for c in self.names}) < len(self.names):
-            raise ValueError("names of classes must be different")
-        if set(self.ignored) & known:
-            raise ValueError("a code is a class, or ignored; not both")
+        labels = self.multilabel is not None
+        require_names(self.names, known, self.ignored, self.segments, labels)
+        require_multilabel(self.multilabel, self.architecture, len(given), self.output)
         least = 0 if self.segments or (self.architecture == ONNX and given) else 1
         if not least <= self.features <= (0 if self.segments else self.features):
             raise ValueError(
@@ -227,7 +230,7 @@ class ModelCard(Strict):
     @property
     def several(self) -> bool:
         """Whether it is a segmenter that scores each of several classes, not green alone."""
-        return bool(self.names) or self.zones
+        return self.segments and (bool(self.names) or self.zones)
 
     @property
     def encodes(self) -> bool:

@@ -1,21 +1,23 @@
-"""Parts of a model card: its bands, its terms, the stream it was fused with, files beside its
-weights, its probe."""
+"""Parts of a model card: its bands, terms and classes, what outputs mean, the stream it was fused
+with, files beside its weights, its probe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
 from engine.errors import CardError, RecipeError
 from engine.items import BANDS, cube_band, is_ground, of_period, require_order
+from engine.legend import NamedClass
 from engine.licences import one_line
 from engine.recipes.base import Strict
 
 __all__ = [
     "DataFile",
     "Fusion",
+    "MultiLabel",
     "Probe",
     "Ranges",
     "Terms",
@@ -24,6 +26,8 @@ __all__ = [
     "require_encoder",
     "require_ground",
     "require_inputs",
+    "require_multilabel",
+    "require_names",
 ]
 
 Ranges = Mapping[str, tuple[float, float]]
@@ -171,6 +175,71 @@ class Fusion(Strict):
     beside: str
     key: str
     sentinel_weight: float = Field(ge=0, le=1)
+
+
+class MultiLabel(Strict):
+    """That a model says of each class whether it occurs in a patch: by the sigmoid of its logit.
+
+    Attributes
+    ----------
+    share : of a patch that a class covers at least, where it is said to occur, 0 to 1; of 0 a pixel
+        is enough.
+    thresholds : of each class, in the order of the outputs; it occurs from this probability on.
+    """
+
+    share: float = Field(ge=0, le=1)
+    thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+
+
+LABELLERS = ("resnet",)
+"""Architectures of multi-label models."""
+
+
+def require_names(
+    names: Sequence[NamedClass],
+    codes: Collection[int],
+    ignored: Sequence[int],
+    segments: bool,
+    labels: bool,
+) -> None:
+    """Refuse classes of their own that a card cannot have.
+
+    Raises
+    ------
+    ValueError
+    """
+    if labels and not names:
+        raise ValueError("names: a multi-label model has classes of its own")
+    if names and not ((segments or labels) and 2 <= len(names) <= 64):
+        raise ValueError(
+            "names are of a segmenter, or a multi-label model, with 2 to 64 classes of its own"
+        )
+    if len({c.name for c in names}) < len(names):
+        raise ValueError("names of classes must be different")
+    if set(ignored) & set(codes):
+        raise ValueError("a code is a class, or ignored; not both")
+
+
+def require_multilabel(
+    found: MultiLabel | None, architecture: str, classes: int, output: str
+) -> None:
+    """Refuse sigmoids where a card's network has none, and a network of sigmoids without them.
+
+    Raises
+    ------
+    ValueError
+    """
+    if (found is not None) != (architecture in LABELLERS):
+        raise ValueError(
+            f"multilabel goes with architecture {', '.join(LABELLERS)}, and that one with it; got "
+            f"architecture: {architecture}"
+        )
+    if found is None:
+        return
+    if len(found.thresholds) != classes:
+        raise ValueError(f"multilabel has {len(found.thresholds)} thresholds for {classes} classes")
+    if output != "logit":
+        raise ValueError(f"output: of a multi-label model logit; got {output}")
 
 
 class DataFile(Strict):

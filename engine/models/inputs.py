@@ -11,7 +11,14 @@ from engine.accounting import spent
 from engine.models.card import ModelCard
 from engine.models.coding import decode_ground
 
-__all__ = ["is_valid", "prepare_batch", "prepare_image", "prepare_input", "seen_in"]
+__all__ = [
+    "is_valid",
+    "prepare_batch",
+    "prepare_image",
+    "prepare_input",
+    "prepare_pixels",
+    "seen_in",
+]
 
 
 def prepare_input(
@@ -72,6 +79,14 @@ def prepare_image(
     """
     with spent("prepare"):
         return _standardise(pixels.astype(np.float32) / np.float32(255.0), valid, card)
+
+
+def prepare_pixels(
+    pixels: npt.NDArray[Any], valid: npt.NDArray[np.bool_], card: ModelCard
+) -> npt.NDArray[np.float32]:
+    """Chips of images (uint8) as `prepare_image`, of composites (uint16) as `prepare_input`."""
+    prepare = prepare_input if pixels.dtype == np.uint16 else prepare_image
+    return prepare(pixels, valid, card)
 
 
 def _standardise(

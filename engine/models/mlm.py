@@ -38,7 +38,7 @@ def mlm_fields(card: ModelCard) -> dict[str, Any]:
         "mlm:tasks": [task],
         "mlm:input": [
             {
-                "name": "image" if card.segments else "reflectance",
+                "name": "image" if card.segments or card.multilabel else "reflectance",
                 "bands": list(card.bands),
                 "input": {
                     "shape": [-1, len(card.bands), side, side],

@@ -24,6 +24,7 @@ from engine.models.mlm import write_card
 from engine.models.mscnn import MSCNN
 from engine.models.onnx_checks import examine
 from engine.models.onnx_network import OnnxNetwork
+from engine.models.patch_resnet import PatchResNet
 from engine.models.probes import check_probe, example_of
 from engine.models.pyramids import PSPNet, UperNet
 from engine.models.resnet import ResNet11, ResNet11Volume
@@ -83,6 +84,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "pspnet": PSPNet,
     "upernet": UperNet,
     "bisenet": BiSeNet,
+    "resnet": PatchResNet,
 }
 
 

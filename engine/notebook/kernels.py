@@ -191,7 +191,8 @@ def score(
         Where `cube` is no composite.
     """
     model = card if isinstance(card, ModelCard) else load_card(find_card(str(card), Path()))
-    if model.segments or model.encodes or model.architecture == "gcn":
+    other = model.encodes or model.multilabel is not None
+    if model.segments or other or model.architecture == "gcn":
         raise CardError(
             "only classifiers of patches score a composite",
             got=f"{model.name}: {model.architecture}",

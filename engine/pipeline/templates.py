@@ -14,7 +14,7 @@ def init(product: str) -> str:
     Parameters
     ----------
     product : {"lcz", "ugs", "cover", "embedding", "train", "train-ugs", "train-cover",
-        "train-head", "adapt", "propagate"}
+        "train-multilabel", "train-head", "adapt", "propagate"}
 
     Raises
     ------
@@ -150,6 +150,41 @@ model:
 training: {epochs: 200, batch: 8, rate: 1.0e-4}
 
 out: ./my-cover                   # the model: card, weights, report
+""",
+    "train-multilabel": """\
+# Training of a multi-label model: which classes occur in a patch. natmap tag MODEL PLACE applies it.
+name: my-labels
+product: cover
+
+classes:                          # codes of the labels' rasters
+  - {code: 1, name: water, colour: "0064C8"}
+  - {code: 2, name: trees, colour: "006400"}
+  - {code: 3, name: low_plants, colour: "B9DB79"}
+# ignored: [15]                   # codes that say nothing; 255 is one anyhow
+
+multilabel: {share: 0.01}         # of a chip that a class covers, where it occurs; 0: one pixel
+
+# One entry for each place: a map recipe (its images, or its composite) and a raster of codes.
+labels:
+  - recipe: ./my-city-cover.yaml
+    raster: ./labels.tif
+    # place: my-city
+
+chips: ./chips                    # the chip set (Zarr), cut once; that of a segmenter serves, too
+side: 256                         # of a chip, in pixels: what the model looks at as a whole
+split: {by: block, shares: [0.7, 0.1, 0.2], side: 2000}   # or place, with validation and test
+# scenes: {by: both}              # rare scenes are drawn more often; see train-cover
+
+model:
+  architecture: resnet
+  # parameters: {depth: 50}       # 18, or 50, which begins with ImageNet's weights:
+  # imagenet: ./resnet50.safetensors
+  # size: small                   # a quarter of the width, for CPUs
+  bands: [B04, B03, B02]
+
+training: {epochs: 100, batch: 16, rate: 1.0e-3}
+
+out: ./my-labels                  # the model: card, weights, report
 """,
     "propagate": """\
 # Labels of a few cells, given to cells that look like them. Embeddings first: natmap embed RECIPE

@@ -90,6 +90,12 @@ def require_classifier(
             got=f"{card.name}: {card.architecture}",
             remedy="products ugs and cover are made with segmenters of other classes than 1 to 17",
         )
+    if card.multilabel is not None:
+        raise CardError(
+            "product lcz needs a model that gives one class to a patch",
+            got=f"{card.name}: a multi-label model of {len(card.classes)} classes of its own",
+            remedy="natmap tag scores patches, of a map recipe's area too",
+        )
     if card.encodes:
         raise CardError(
             "product lcz needs a network with classes",

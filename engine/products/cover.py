@@ -38,7 +38,7 @@ from engine.recipes.features import Features
 from engine.recipes.periods import spanned
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, GridChoice, Imagery, Images, WindowModel, at_one_metre
-from engine.recipes.segmenting import SegmenterRecipe
+from engine.recipes.segmenting import MultiLabelChoice, SegmenterRecipe
 from engine.runs.stage import Input, Output, Stage
 from engine.runs.task import TileTask
 from engine.store.arrays import ArraySpec
@@ -84,7 +84,7 @@ class CoverRecipe(Recipe):
 
 
 class CoverTraining(SegmenterRecipe):
-    """What the training of a segmenter of land cover is told."""
+    """What the training of a segmenter of land cover, or of a multi-label model, is told."""
 
     template: ClassVar[str] = "train-cover"
 
@@ -93,6 +93,13 @@ class CoverTraining(SegmenterRecipe):
         (), description="code, name and colour of each class in the labels"
     )
     ignored: tuple[int, ...] = Field((), description="codes of the labels that say nothing")
+    multilabel: MultiLabelChoice | None = Field(
+        None, description="learn which classes occur in a chip, in place of each pixel's"
+    )
+
+    @property
+    def occurs(self) -> MultiLabelChoice | None:
+        return self.multilabel
 
     @property
     def named(self) -> tuple[NamedClass, ...]:

@@ -280,6 +280,10 @@ def require_segmenter(
             "a map of pixels needs a segmenter",
             got=f"{card.name}: {card.architecture}",
             expected=" or ".join(SEGMENTERS) + ", or onnx with task: segment",
+            remedy=None
+            if card.multilabel is None
+            else "it says which classes occur in a whole patch: natmap tag scores the patches of a "
+            "recipe's area",
         )
     card.check_cube(bands, choice.resolution, ground)
     if card.patch * card.resolution > choice.tile_metres:

@@ -13,6 +13,7 @@ from engine.recipes.training import Fitting, Split, TrainingRecipe
 
 __all__ = [
     "ChipLabels",
+    "MultiLabelChoice",
     "SceneChoice",
     "SegmenterFitting",
     "SegmenterRecipe",
@@ -79,18 +80,30 @@ class SceneChoice(Strict):
     seed: int = Field(0, ge=0)
 
 
+class MultiLabelChoice(Strict):
+    """What a multi-label model learns: which classes occur in a chip."""
+
+    share: float = Field(
+        0.01, ge=0, le=1, description="of a chip that a class covers, where it occurs; 0: a pixel"
+    )
+
+
 _RESNET50 = ("ugsnet", "pspnet", "upernet")  # whose encoder it is
+_PATCHES = "resnet"  # of a whole patch, not of its pixels
 
 
 class SegmenterWanted(Strict):
     """What is trained."""
 
-    architecture: Literal["ugsnet", "unet", "segnet", "pspnet", "upernet", "bisenet"] = "ugsnet"
+    architecture: Literal["ugsnet", "unet", "segnet", "pspnet", "upernet", "bisenet", "resnet"] = (
+        "ugsnet"
+    )
     size: Literal["published", "small"] = Field(
         "published", description="small: a quarter of the width, for CPUs"
     )
     parameters: dict[str, Any] = Field(
-        default_factory=dict, description="attention, point_head, points, uncertainty, width"
+        default_factory=dict,
+        description="attention, point_head, points, uncertainty, width; of a resnet depth",
     )
     start: CardOrPath | None = Field(None, description="a model card to start from")
     imagenet: PathText | None = Field(
@@ -114,8 +127,14 @@ class SegmenterWanted(Strict):
             object.__setattr__(self, "parameters", {"width": 16, **self.parameters})
         if self.start is not None and self.imagenet is not None:
             raise ValueError("start and imagenet: one of the two")
-        if self.imagenet is not None and self.architecture not in _RESNET50:
-            raise ValueError(f"imagenet goes with architecture: {', '.join(_RESNET50)}")
+        deep = self.architecture == _PATCHES and self.parameters.get("depth") == 50
+        if self.imagenet is not None and not (self.architecture in _RESNET50 or deep):
+            raise ValueError(
+                f"imagenet goes with architecture: {', '.join(_RESNET50)}, or {_PATCHES} with "
+                "parameters: {depth: 50}"
+            )
+        if self.architecture == _PATCHES and {"window", "overlap"} & self.model_fields_set:
+            raise ValueError("window and overlap go with segmenters: a resnet looks at whole chips")
         return self
 
 
@@ -159,6 +178,11 @@ class SegmenterRecipe(TrainingRecipe):
         return ()
 
     @property
+    def occurs(self) -> MultiLabelChoice | None:
+        """That it learns which classes occur in a chip; None: the class of each pixel."""
+        return None
+
+    @property
     def codes(self) -> tuple[int, ...]:
         """Of the classes, ascending: the order of a network's outputs."""
         return tuple(c.code for c in self.named) or (0, 1)
@@ -166,6 +190,11 @@ class SegmenterRecipe(TrainingRecipe):
     @model_validator(mode="after")
     def _ground(self) -> SegmenterRecipe:
         require_order(self.model.bands)
+        if (self.model.architecture == _PATCHES) != (self.occurs is not None):
+            raise ValueError(
+                f"multilabel goes with model.architecture: {_PATCHES}, and that one with it "
+                "(multilabel: {} takes its defaults; product: cover)"
+            )
         if self.split.by == "frame" and self.scenes is None:
             raise ValueError("split.by: frame needs scenes to deal blocks out by; add scenes: {}")
         return self

@@ -64,7 +64,8 @@ def weigh(
     if recipe.model.beside is None:
         return None
     other = load_card(find_card(recipe.model.beside, base))
-    if other.classes != card.classes or other.bands != patches.bands:
+    same = other.classes == card.classes and other.multilabel is None
+    if not same or other.bands != patches.bands:
         raise CardError(
             "the stream to fuse with does not go with the patches",
             got=f"{other.name}: bands {', '.join(other.bands)}, classes {other.classes}",

@@ -13,7 +13,14 @@ from torch.nn import functional
 from engine.models.points import sample
 from engine.models.ugsnet import Trained
 
-__all__ = ["AdaptStep", "adapt_step", "cover_loss", "dice_loss", "green_loss"]
+__all__ = [
+    "AdaptStep",
+    "adapt_step",
+    "cover_loss",
+    "dice_loss",
+    "green_loss",
+    "occurrence_loss",
+]
 
 
 def dice_loss(coarse: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
@@ -90,6 +97,22 @@ def cover_loss(found: Trained, mask: Tensor, weight: Tensor | None = None) -> Te
         return loss + functional.cross_entropy(wide, label)
     losses = functional.cross_entropy(wide, label, reduction="none")  # 0 where not looked at
     return loss + (counts * losses).sum() / counts.sum().clamp(min=1e-9)
+
+
+def occurrence_loss(logits: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """Binary cross-entropy of labels, the mean over those that are known.
+
+    Parameters
+    ----------
+    logits : (n, label)
+    truth : float (n, label), 1 occurs, 0 does not; NaN is not looked at.
+    weights : float (label,), how much more a patch with the label counts than one without.
+    """
+    known = ~truth.isnan()
+    each = functional.binary_cross_entropy_with_logits(
+        logits, torch.where(known, truth, 0.0), pos_weight=weights, reduction="none"
+    )
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 class AdaptStep(NamedTuple):

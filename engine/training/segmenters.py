@@ -18,17 +18,19 @@ from engine.datasets.chips import UNKNOWN
 from engine.errors import LabelError
 from engine.metrics import binary, several
 from engine.models.card import ModelCard
-from engine.models.inputs import prepare_image, prepare_input
+from engine.models.inputs import prepare_pixels
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.losses import cover_loss, green_loss
 
 __all__ = [
+    "ChipLesson",
     "Chips",
     "SegmenterSettings",
     "augment",
     "count_pixels",
     "fit_segmenter",
     "prepare_chips",
+    "require_some",
 ]
 
 _EVALUATED = 8  # chips at once
@@ -91,8 +93,7 @@ def prepare_chips(
     """Images as the network is fed them; `seen` is where they have data, by default everywhere."""
     if seen is None:
         seen = np.ones((len(x), *x.shape[2:]), bool)
-    prepare = prepare_input if x.dtype == np.uint16 else prepare_image
-    return torch.from_numpy(prepare(x, seen, card))
+    return torch.from_numpy(prepare_pixels(x, seen, card))
 
 
 def as_mask(y: npt.NDArray[np.uint8], codes: Sequence[int] = ()) -> Tensor:
@@ -139,6 +140,22 @@ def augment(x: Tensor, mask: Tensor, draws: npt.NDArray[np.float64]) -> tuple[Te
     return moved, label.reshape(mask.shape)
 
 
+def require_some(train: Chips, validation: Chips) -> None:
+    """Refuse too few chips to learn from.
+
+    Raises
+    ------
+    LabelError
+    """
+    if len(train.x) < 2 or not len(validation.x):
+        raise LabelError(
+            "there are too few chips",
+            got=f"{len(train.x)} to train on, {len(validation.x)} to validate on",
+            expected="two or more, and one or more: statistics of one chip are none",
+            remedy="look at the split's shares, or label more",
+        )
+
+
 def fit_segmenter(
     card: ModelCard,
     train: Chips,
@@ -163,26 +180,19 @@ def fit_segmenter(
     RunError
         Where training diverges.
     """
-    if len(train.x) < 2 or not len(validation.x):
-        raise LabelError(
-            "there are too few chips",
-            got=f"{len(train.x)} to train on, {len(validation.x)} to validate on",
-            expected="two or more, and one or more: statistics of one chip are none",
-            remedy="look at the split's shares, or label more",
-        )
+    require_some(train, validation)
     lesson = _Segment(card, settings, folder, start, train, validation)
     return learn(lesson, device, devices, tell, step)
 
 
 @dataclass(frozen=True)
-class _Segment(Lesson):
-    """Chips and their masks."""
+class ChipLesson(Lesson):
+    """Chips with a mask each, in the order and at the rates of UGS-1m."""
 
     train: Chips
     validation: Chips
 
     examples: ClassVar[str] = "chips"
-    deterministic: ClassVar[bool] = False  # of sampling at points there is no such gradient
 
     def optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.Adam(network.parameters(), lr=self.settings.rate)
@@ -197,6 +207,22 @@ class _Segment(Lesson):
         else:  # as many as there are, rare scenes' more than once
             order = rng.choice(count, count, p=often / often.sum())
         return rate, order, rng.random((count, 4))
+
+    def score(self, entry: Epoch) -> float:
+        return entry.validation_f1
+
+    def data(self) -> Sequence[npt.NDArray[Any]]:
+        both = self.train, self.validation
+        seen = [part.seen for part in both if part.seen is not None]
+        weights = [w for w in (self.train.weights, self.train.often) if w is not None]
+        return [*(values for part in both for values in (part.x, part.y)), *seen, *weights]
+
+
+@dataclass(frozen=True)
+class _Segment(ChipLesson):
+    """A class for each pixel."""
+
+    deterministic: ClassVar[bool] = False  # of sampling at points there is no such gradient
 
     def batch(
         self, model: nn.Module, fabric: Fabric, picked: npt.NDArray[np.int64], drawn: Any
@@ -224,15 +250,6 @@ class _Segment(Lesson):
         counts, loss = count_pixels(network, fabric, self.card, self.validation)
         figures = several(counts) if self.card.several else binary(counts)
         return loss, figures["oa"], float(np.nan_to_num(figures["f1"]))
-
-    def score(self, entry: Epoch) -> float:
-        return entry.validation_f1
-
-    def data(self) -> Sequence[npt.NDArray[Any]]:
-        both = self.train, self.validation
-        seen = [part.seen for part in both if part.seen is not None]
-        weights = [w for w in (self.train.weights, self.train.often) if w is not None]
-        return [*(values for part in both for values in (part.x, part.y)), *seen, *weights]
 
 
 def count_pixels(

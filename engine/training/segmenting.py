@@ -55,13 +55,24 @@ class SegmenterTask(Task):
         self.chips = cut_chips(
             recipe, base, scenes_of=lambda parts: scenes_of_places(recipe, parts), tell=hear.tell
         )
-        self.card = _card(recipe, self.chips, self.folder)
+        self.card = _card(recipe, self.chips, self.folder, self._form())
         self.start = _start(recipe, self.card, base, hear.tell)
         self.parts = {name: Chips(*self.chips.of(name)) for name in SPLITS}
         self.scenes: dict[str, Any] | None = None
         if recipe.scenes is not None and recipe.scenes.balance:
             weights, self.scenes = balance_chips(recipe, self.chips, hear.tell)
             self.parts["train"] = replace(self.parts["train"], often=weights)
+
+    def _form(self) -> dict[str, Any]:
+        """What this kind of card says of its output."""
+        model, side = self.recipe.model, self.chips.side
+        window = model.window or side
+        return {
+            "patch": window,
+            "overlap": min(model.overlap, window // 2),
+            "cell": self.chips.resolution,
+            "features": 0,
+        }
 
     @property
     def size(self) -> str:
@@ -109,8 +120,8 @@ class SegmenterTask(Task):
         }
 
 
-def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
-    """The card before the weights are there."""
+def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path, form: dict[str, Any]) -> ModelCard:
+    """The card before the weights are there; `form` is of its output."""
     model = recipe.model
     if chips.bands != model.bands:
         raise CardError(
@@ -137,7 +148,6 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         std = (*std, *(v for _, values in ground for v in values))
     learnt = set(chips.place[chips.split == SPLITS.index("train")].tolist())
     places = ", ".join(name for k, name in enumerate(chips.places) if k in learnt)
-    window = model.window or chips.side
     return ModelCard(
         name=recipe.name,
         architecture=model.architecture,
@@ -146,14 +156,10 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         ranges=dict(chips.ranges),
         mean=mean,
         std=std,
-        patch=window,
-        overlap=min(model.overlap, window // 2),
         resolution=chips.resolution,
-        cell=chips.resolution,
         classes=recipe.codes,
         names=recipe.named,
         ignored=recipe.silent,
-        features=0,
         output="logit",
         licence=model.licence,
         attribution=model.attribution,
@@ -162,6 +168,7 @@ def _card(recipe: SegmenterRecipe, chips: ChipSet, folder: Path) -> ModelCard:
         weights=f"{recipe.name}.safetensors",
         sha256="0" * 64,
         folder=folder,
+        **form,
     )
 
 

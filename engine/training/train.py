@@ -25,6 +25,7 @@ from engine.recipes.training import TrainingRecipe
 from engine.training.classifying import ForestTask, GraphTask, PatchTask
 from engine.training.heads import HeadTask
 from engine.training.loop import Epoch
+from engine.training.multilabelling import MultiLabelTask
 from engine.training.segmenting import SegmenterTask
 from engine.training.task import Listener, Task, write_report
 from engine.training.zones import ZoneTask
@@ -131,7 +132,8 @@ def _require_graphs(recipe: ClassifierRecipe) -> None:
 def _task(recipe: TrainingRecipe, base: Path, hear: Listener) -> Task:
     """What the recipe's schema, and of classifiers its network, ask for."""
     if isinstance(recipe, SegmenterRecipe):
-        return SegmenterTask(recipe, base, hear)
+        task = SegmenterTask if recipe.occurs is None else MultiLabelTask
+        return task(recipe, base, hear)
     if isinstance(recipe, HeadRecipe):
         return HeadTask(recipe, base, hear)
     assert isinstance(recipe, ClassifierRecipe)
