@@ -66,6 +66,8 @@ def cut_chips(
     told: list[Any] = [recipe.side, recipe.split.model_dump(), [s.stamp for s in sources]]
     if recipe.named:
         told.append([recipe.codes, recipe.silent])
+    if recipe.split.by == "block":
+        told.append(2)  # version of the split: 1 took pixels for metres, and left out what touches
     dealt = recipe.split.by == "frame"
     if dealt and any(source.crs is None for source in sources):
         raise LabelError(

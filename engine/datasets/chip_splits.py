@@ -21,6 +21,7 @@ from engine.recipes.segmenting import SegmenterSplit
 __all__ = ["split_chips"]
 
 _FAR = 1e8  # metres, beyond all coordinates: a place's ground is moved aside by it
+_TOUCHING = 1e-6  # metres
 _SHARED = 1.0  # square metres, a pixel: footprints with less in common touch
 
 
@@ -77,10 +78,18 @@ def split_chips(
     if choice.by == "frame":
         assert scenes is not None
         return _by_frame(choice, parts, _grounds(parts, known), scenes)
+    # chips that only touch share no pixel
     return [
-        split_by_block(part.xy, float(part.side), choice.side, choice.shares, choice.seed + first)
+        split_by_block(
+            part.xy, _metres(part) - _TOUCHING, choice.side, choice.shares, choice.seed + first
+        )
         for part, first in zip(parts, _grounds(parts, known), strict=True)
     ]
+
+
+def _metres(part: ChipSet) -> float:
+    """Side of a chip on the ground."""
+    return part.side * part.resolution
 
 
 def _by_frame(
@@ -94,7 +103,7 @@ def _by_frame(
     xy = np.concatenate([part.xy for part in parts])
     block = np.column_stack([ground, np.floor(xy / choice.side).astype(np.int64)])
     _, group = np.unique(block, axis=0, return_inverse=True)
-    metres = max(part.side * part.resolution for part in parts)
+    metres = max(map(_metres, parts))
     apart = np.column_stack([xy[:, 0] + _FAR * ground, xy[:, 1]])  # places that share no ground
     found = split_by_group(
         group.reshape(-1).astype(np.int64),
@@ -127,7 +136,7 @@ def _grounds(parts: Sequence[ChipSet], crs: Sequence[str]) -> list[int]:
 
 
 def _footprint(part: ChipSet) -> BaseGeometry:
-    (x, y), half = part.xy.T, part.side / 2
+    (x, y), half = part.xy.T, _metres(part) / 2
     found: BaseGeometry = shapely.union_all(shapely.box(x - half, y - half, x + half, y + half))
     return found
 

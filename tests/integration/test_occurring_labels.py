@@ -198,7 +198,7 @@ def test_a_table_of_a_chip_set_and_of_an_area(place: Path) -> None:
 
 
 def test_chips_of_rare_scenes_are_drawn_more_often(place: Path) -> None:
-    scenes = {"by": "labels", "bandwidth": 0.3}
+    scenes = {"by": "labels", "bandwidth": 0.15}
     once = {"epochs": 1, "batch": 16, "rate": 3e-3}
     engine.train(training(scenes=scenes, training=once, out="balanced"), base=place)
     report = json.loads((place / "balanced" / "report.json").read_text())

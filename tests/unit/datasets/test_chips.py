@@ -15,7 +15,7 @@ from pyproj import Transformer
 from engine.datasets.chip_cutting import _warped
 from engine.datasets.chip_splits import split_chips
 from engine.datasets.chips import ChipSet, open_chips, require_masks, write_chips
-from engine.datasets.splits import split_by_block
+from engine.datasets.splits import find_leaks, split_by_block
 from engine.errors import LabelError
 from engine.recipes.segmenting import SegmenterSplit
 
@@ -118,8 +118,22 @@ def test_places_that_only_touch_are_drawn_apart() -> None:
     parts = [town(400_000, 5_000_000), town(400_320, 5_000_000), town(900_000, 5_000_000)]
     codes = split_chips(CHOICE, parts, [UTM, UTM, "EPSG:5179"])
     for number, (part, found) in enumerate(zip(parts, codes, strict=True)):
-        alone = split_by_block(part.xy, SIDE, 40, CHOICE.shares, CHOICE.seed + number)
+        alone = split_by_block(part.xy, SIDE - 1e-6, 40, CHOICE.shares, CHOICE.seed + number)
         np.testing.assert_array_equal(found, alone)
+
+
+def test_chips_of_10_m_are_apart_by_metres_and_those_that_touch_are_kept() -> None:
+    part = town(400_000, 5_000_000)
+    wide = replace(part, xy=part.xy * 10, resolution=10.0)
+    choice = SegmenterSplit(side=40 * SIDE, shares=(0.5, 0.2, 0.3))
+    (codes,) = split_chips(choice, [wide], [UTM])
+    assert find_leaks(wide.xy, codes, 10.0 * SIDE) == 0
+    assert (codes == 255).sum() == 0  # blocks are whole chips here: none reaches into another
+    assert len(set(codes.tolist())) == 3
+    between = replace(wide, xy=wide.xy + 5 * SIDE)
+    (codes,) = split_chips(choice, [between], [UTM])
+    assert find_leaks(between.xy, codes, 10.0 * SIDE) == 0
+    assert (codes == 255).any()
 
 
 def test_shared_ground_in_two_crss_is_refused() -> None:
