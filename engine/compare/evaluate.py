@@ -15,7 +15,7 @@ from engine.compare.patches import evaluate_patches, is_patch_set
 from engine.compare.pixels import GreenEvaluation, evaluate_green
 from engine.compare.sample import Judged, judge
 from engine.compare.sample_files import is_sample
-from engine.compare.tagging import chip_set_of
+from engine.datasets.chips import chip_set_of
 from engine.errors import MetricError
 
 __all__ = ["evaluate"]

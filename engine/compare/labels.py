@@ -113,7 +113,7 @@ def _truth(
     for first in range(0, len(where), _AT_ONCE):
         _, y, seen = chips.take(where[first : first + _AT_ONCE])
         y = np.where(np.isin(y, card.ignored), np.uint8(255), y)
-        require_masks(y, name, card.classes)
+        require_masks(y, name, (*card.classes, *card.multilabel.others))
         found.append(occurrence(y, seen, card.classes, card.multilabel.share))
     return np.concatenate(found)
 

@@ -16,16 +16,15 @@ import numpy.typing as npt
 import pandas
 import shapely
 
-from engine.datasets.chips import ChipSet, open_chips
+from engine.datasets.chips import ChipSet, chip_set_of, open_chips
 from engine.datasets.ground import INVALID, Window, open_ground
-from engine.datasets.site_chips import CHIPS
 from engine.datasets.splits import SPLITS
 from engine.errors import CardError, LabelError
 from engine.files import together
 from engine.models.card import ModelCard, find_card, load_card
 from engine.models.card_parts import Ranges, require_ground
 
-__all__ = ["ChipSource", "Tagged", "chip_set_of", "load_labeller", "score_patches", "tag"]
+__all__ = ["ChipSource", "Tagged", "load_labeller", "score_patches", "tag"]
 
 _FORMS = (".parquet", ".csv")
 _AT_ONCE = 32  # patches
@@ -65,8 +64,8 @@ def tag(model: str | Path, place: str | Path, out: str | Path | None = None) -> 
     model : folder of a multi-label model's card.
     place : chip set, folder that `frames` cut one into, or map recipe: then the squares of the
         model's side, from the anchor of its grid, that lie in its area by half or more.
-    out : file of the table, ``.parquet`` or ``.csv``; of a recipe Parquet has the squares as
-        geometry (GeoParquet). By default nowhere.
+    out : file of the table, ``.parquet`` or ``.csv``; Parquet has the squares as geometry
+        (GeoParquet), unless nobody knows the CRS of chips. By default nowhere.
 
     Raises
     ------
@@ -114,14 +113,6 @@ def load_labeller(model: str | Path) -> ModelCard:
     return card
 
 
-def chip_set_of(path: Path) -> Path | None:
-    """The folder of a chip set: a path, or the one that `frames` cut in it; None: there is none."""
-    for folder in (path, path / CHIPS):
-        if (folder / "zarr.json").is_file() and (folder / "chips" / "x").is_dir():
-            return folder
-    return None
-
-
 class _Source(ABC):
     """Patches to score."""
 
@@ -165,6 +156,7 @@ class ChipSource(_Source):
             )
         _require_pixels(card, name, chips.side, chips.resolution, chips.ranges)
         self._chips = chips
+        self._half = card.patch * card.resolution / 2
         self._rows = np.arange(len(chips)) if rows is None else rows
         self._bands = [chips.bands.index(band) for band in card.bands]
         splits = np.array([*SPLITS, *[None] * (256 - len(SPLITS))], object)
@@ -182,6 +174,13 @@ class ChipSource(_Source):
             x, _, seen = self._chips.take(self._rows[first : first + _AT_ONCE])
             there = np.ones((len(x), *x.shape[2:]), bool) if seen is None else seen
             yield x[:, self._bands], there
+
+    def place(self, table: pandas.DataFrame) -> pandas.DataFrame:
+        (x, y), half, crs = self._chips.xy[self._rows].T, self._half, self._chips.crs
+        if crs is None:
+            return table
+        squares = shapely.box(x - half, y - half, x + half, y + half)
+        return geopandas.GeoDataFrame(table, geometry=squares, crs=crs)
 
 
 class _Ground(_Source):

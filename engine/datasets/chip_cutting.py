@@ -24,6 +24,7 @@ from engine.datasets.chip_splits import split_chips
 from engine.datasets.chips import (
     UNKNOWN,
     ChipSet,
+    chip_set_of,
     import_ugset,
     open_chips,
     require_masks,
@@ -62,10 +63,13 @@ def cut_chips(
     """
     where = base / recipe.chips
     sweep(where.parent)
-    sources = [_Source(label, base, recipe) for label in recipe.labels]
+    sources = [
+        _Source(label, base, recipe) if label.chips is None else _Given(label, base, recipe)
+        for label in recipe.labels
+    ]
     told: list[Any] = [recipe.side, recipe.split.model_dump(), [s.stamp for s in sources]]
     if recipe.named:
-        told.append([recipe.codes, recipe.silent])
+        told.append([recipe.known, recipe.silent])
     if recipe.split.by == "block":
         told.append(2)  # version of the split: 1 took pixels for metres, and left out what touches
     dealt = recipe.split.by == "frame"
@@ -99,6 +103,12 @@ def cut_chips(
             got=", ".join(map(str, sorted(sides))),
             remedy="set side to that of the imported set",
         )
+    if len({(part.resolution, part.x.dtype) for part in parts}) > 1:
+        raise LabelError(
+            "chips are of images of different kinds",
+            got=", ".join(f"{p.places[0]}: {p.resolution:g} m, {p.x.dtype}" for p in parts),
+            expected="one resolution, and either images or composites",
+        )
     if any(part.ranges != parts[0].ranges for part in parts):
         raise LabelError(
             "features of two places have other ranges",
@@ -128,7 +138,7 @@ class _Source:
     def __init__(self, label: ChipLabels, base: Path, recipe: SegmenterRecipe) -> None:
         self._label, self._base, self._side = label, base, recipe.side
         self._seed = recipe.split.seed
-        self._codes, self._ignored = recipe.codes, recipe.silent
+        self._known, self._ignored = recipe.known, recipe.silent
         stamp = [label.model_dump_json(), *recipe.model.bands]
         if label.recipe is None:
             assert label.ugset is not None
@@ -211,6 +221,7 @@ class _Source:
             np.stack(seen),
             self._city.metres,
             dict(self._city.ranges),
+            self._city.grid.crs,
         )
 
     def _masks(self, city: Ground) -> Iterator[tuple[Window, npt.NDArray[np.uint8]]]:
@@ -226,7 +237,7 @@ class _Source:
                 for k in order:
                     told = _warped(file, city.box(windows[k], self._side))
                     told[np.isin(told, self._ignored)] = UNKNOWN
-                    require_masks(told, self.name, self._codes)
+                    require_masks(told, self.name, self._known)
                     box = city.box(windows[k], self._side)
                     mask = self._looked_at(told.astype(np.uint8), box)
                     if (mask != UNKNOWN).mean() >= KNOWN:
@@ -246,6 +257,68 @@ class _Source:
         if self.within is None:
             return mask
         return np.where(_burnt(self.within, box) == 1, mask, np.uint8(UNKNOWN)).astype(np.uint8)
+
+
+class _Given:
+    """One place whose chips `natmap frames` has cut, with labels in them."""
+
+    def __init__(self, label: ChipLabels, base: Path, recipe: SegmenterRecipe) -> None:
+        assert label.chips is not None
+        folder = chip_set_of(base / label.chips)
+        if folder is None:
+            raise LabelError(
+                "there is no chip set",
+                got=label.chips,
+                expected="a folder of natmap frames --cut SIDE --labels RASTER",
+            )
+        self._chips, self._recipe, self._most = open_chips(folder), recipe, label.most
+        if len(self._chips.places) != 1:
+            raise LabelError(
+                "the chips are of several places: blocks of ground could not be told apart",
+                got=f"{label.chips}: {', '.join(self._chips.places[:4])}",
+                expected="the chips of one recipe",
+            )
+        self.name = label.place or self._chips.places[0]
+        self.crs = self._chips.crs
+        self.stamp = [label.model_dump_json(), *recipe.model.bands, *_files(folder)]
+
+    def cut(self) -> ChipSet:
+        """Its chips that are labelled enough."""
+        recipe, chips = self._recipe, self._chips
+        wanted = recipe.model.bands
+        lacking = [band for band in wanted if band not in chips.bands]
+        if lacking or chips.side != recipe.side:
+            raise LabelError(
+                f"the chips of {self.name} are not those that the recipe wants",
+                got=f"{chips.side} px, bands {', '.join(chips.bands)}",
+                expected=f"{recipe.side} px, bands {', '.join(wanted)}",
+                remedy="cut them so (natmap frames --cut, --bands), or set side and model.bands",
+            )
+        y = np.asarray(chips.y[:])
+        y = np.where(np.isin(y, recipe.silent), UNKNOWN, y).astype(np.uint8)
+        require_masks(y, self.name, recipe.known)
+        rows = np.flatnonzero((y != UNKNOWN).mean(axis=(1, 2)) >= KNOWN)
+        rows = np.random.default_rng(recipe.split.seed).permutation(rows)[: self._most]
+        if not len(rows):
+            raise LabelError(
+                f"there is no chip in {self.name}",
+                got=f"{len(chips)} chips, none of them labelled by half or more",
+                remedy="cut them with labels: natmap frames --labels RASTER",
+            )
+        x, _, seen = chips.take(rows)
+        bands = [chips.bands.index(band) for band in wanted]
+        return replace(
+            chips,
+            x=x[:, bands],
+            y=y[rows],
+            seen=np.ones(y[rows].shape, bool) if seen is None else seen,
+            xy=chips.xy[rows],
+            place=np.zeros(len(rows), np.uint16),
+            split=unsplit(len(rows)),
+            bands=wanted,
+            places=(self.name,),
+            ranges={band: span for band, span in chips.ranges.items() if band in wanted},
+        )
 
 
 def _warped(file: rasterio.DatasetReader, box: GeoBox) -> npt.NDArray[np.float64]:

@@ -18,9 +18,11 @@ from engine.files import whole_folder
 from engine.models.card_parts import Ranges
 
 __all__ = [
+    "CUT",
     "UNKNOWN",
     "ChipSet",
     "Images",
+    "chip_set_of",
     "import_ugset",
     "open_chips",
     "require_masks",
@@ -30,6 +32,9 @@ __all__ = [
 
 UNKNOWN = 255
 """Of a mask: nobody has said what this pixel is."""
+
+CUT = "chips"
+"""Of the folder that `natmap frames` fills: the chip set that it cut."""
 
 Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_] | None]
 """Images (n, band, side, side), and where they have data (n, side, side); None: everywhere."""
@@ -61,6 +66,7 @@ class ChipSet:
     seen : bool (n, side, side), where x has data; None: everywhere, as in sets of older versions.
     resolution : metres of a pixel.
     ranges : of bands of features, what their stored numbers stand for.
+    crs : of all places' centres; None: of several, or nobody knows.
     """
 
     x: Any
@@ -73,6 +79,7 @@ class ChipSet:
     seen: Any = None
     resolution: float = 1.0
     ranges: Ranges = field(default_factory=dict)
+    crs: str | None = None
 
     def __len__(self) -> int:
         return len(self.split)
@@ -149,7 +156,17 @@ def _write(group: Any, parts: Sequence[ChipSet], attrs: dict[str, object]) -> No
         "places": places,
         "resolution": parts[0].resolution,
     }
+    if len(systems := {part.crs for part in parts}) == 1:
+        told["crs"] = systems.pop()
     group.attrs.update({**told, **attrs})
+
+
+def chip_set_of(path: Path) -> Path | None:
+    """The folder of a chip set: a path, or the one that `natmap frames` cut in it; None: none."""
+    for folder in (path, path / CUT):
+        if (folder / "zarr.json").is_file() and (folder / "chips" / "x").is_dir():
+            return folder
+    return None
 
 
 def open_chips(path: str | Path) -> ChipSet:
@@ -173,6 +190,7 @@ def open_chips(path: str | Path) -> ChipSet:
             seen=seen,
             resolution=metres,
             ranges={k: (low, high) for k, (low, high) in group.attrs.get("ranges", {}).items()},
+            crs=group.attrs.get("crs"),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise LabelError("the chip set cannot be read", got=f"{path}: {error}") from error

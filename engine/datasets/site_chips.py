@@ -18,7 +18,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from engine.catalog.search import find_source, search
-from engine.datasets.chips import UNKNOWN, ChipSet, unsplit, write_chips
+from engine.datasets.chips import CUT, UNKNOWN, ChipSet, unsplit, write_chips
 from engine.datasets.ground import INVALID, Ground, open_ground
 from engine.datasets.site_frames import FrameOfSite, Site, as_stac, frames_of, read_sites
 from engine.errors import LabelError
@@ -30,10 +30,7 @@ from engine.products.registry import load_recipe
 from engine.recipes.sections import Imagery
 from engine.recipes.sections import Images as ImagesChoice
 
-__all__ = ["CHIPS", "FoundFrames", "frames"]
-
-CHIPS = "chips"
-"""Of the folder: the patches that were cut."""
+__all__ = ["FoundFrames", "frames"]
 
 _LIST, _ITEMS, _REPORT = "frames.csv", "items.json", "frames.json"
 _FEW = 2048  # px of the least piece of a label: so far about a patch they are looked at
@@ -147,7 +144,7 @@ def frames(
     used = [item for item in items.items if item.id in shown]
     result = FoundFrames(where, listed, without, tuple(done), left_out)
     if chips is not None:
-        write_chips(where / CHIPS, chips, sites=done)
+        write_chips(where / CUT, chips, sites=done)
     _write(result, used, where)
     return result
 
@@ -278,6 +275,7 @@ class _Cutter:
             np.stack(seen),
             self.ground.metres,
             dict(self.ground.ranges),
+            self.ground.grid.crs,
         )
         return chips, done, left_out
 

@@ -185,10 +185,12 @@ class MultiLabel(Strict):
     share : of a patch that a class covers at least, where it is said to occur, 0 to 1; of 0 a pixel
         is enough.
     thresholds : of each class, in the order of the outputs; it occurs from this probability on.
+    others : codes of labels that are known, and none of the classes; for figures.
     """
 
     share: float = Field(ge=0, le=1)
     thresholds: tuple[Annotated[float, Field(ge=0, le=1)], ...]
+    others: tuple[Annotated[int, Field(ge=0, le=254)], ...] = ()
 
 
 LABELLERS = ("resnet",)

@@ -135,6 +135,7 @@ labels:
   - recipe: ./my-city-cover.yaml
     raster: ./labels.tif
     # place: my-city
+  # - chips: ./frames             # or of natmap frames --cut SIDE --labels RASTER
 
 chips: ./chips                    # the chip set (Zarr), cut once
 side: 512                         # of a chip, in pixels
@@ -152,7 +153,7 @@ training: {epochs: 200, batch: 8, rate: 1.0e-4}
 out: ./my-cover                   # the model: card, weights, report
 """,
     "train-multilabel": """\
-# Training of a multi-label model: which classes occur in a patch. natmap tag MODEL PLACE applies it.
+# Training of a multi-label model: which classes occur in a patch. natmap tag applies it.
 name: my-labels
 product: cover
 
@@ -162,13 +163,16 @@ classes:                          # codes of the labels' rasters
   - {code: 3, name: low_plants, colour: "B9DB79"}
 # ignored: [15]                   # codes that say nothing; 255 is one anyhow
 
-multilabel: {share: 0.01}         # of a chip that a class covers, where it occurs; 0: one pixel
+multilabel:
+  share: 0.01                     # of a chip that a class covers, where it occurs; 0: one pixel
+  # others: [0, 4]                # codes that are known, and none of the classes
 
 # One entry for each place: a map recipe (its images, or its composite) and a raster of codes.
 labels:
   - recipe: ./my-city-cover.yaml
     raster: ./labels.tif
     # place: my-city
+  # - chips: ./frames             # or of natmap frames --cut SIDE --labels RASTER
 
 chips: ./chips                    # the chip set (Zarr), cut once; that of a segmenter serves, too
 side: 256                         # of a chip, in pixels: what the model looks at as a whole

@@ -117,8 +117,13 @@ class CoverTraining(SegmenterRecipe):
             raise ValueError("classes: give two or more, each with a code of its own")
         if {c.code for c in self.classes} & set(self.ignored):
             raise ValueError("ignored: a code is a class, or ignored; not both")
-        if any(label.raster is None for label in self.labels):
-            raise ValueError("labels: of several classes they are rasters of their codes")
+        others = () if self.multilabel is None else self.multilabel.others
+        if {c.code for c in self.classes} & set(others) or set(self.ignored) & set(others):
+            raise ValueError("multilabel.others: a code is a class, other or ignored, one of these")
+        if any(not 0 <= code < 255 for code in others):
+            raise ValueError("multilabel.others: codes are 0 to 254")
+        if any(label.raster is None and label.chips is None for label in self.labels):
+            raise ValueError("labels: of several classes they are rasters of their codes, or chips")
         return self
 
 

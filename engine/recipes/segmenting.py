@@ -40,17 +40,20 @@ class ChipLabels(Strict):
         description="a boundary card, or polygons, of what has been looked at: beyond them labels "
         "are unknown",
     )
+    chips: PathText | None = Field(
+        None, description="a folder of natmap frames with patches of `side` pixels, labels in them"
+    )
     place: str | None = Field(None, description="name of the place; by default the recipe's")
     most: int | None = Field(None, gt=0, description="at most so many chips, drawn by chance")
 
     @model_validator(mode="after")
     def _one(self) -> ChipLabels:
-        if (self.ugset is None) == (self.recipe is None):
-            raise ValueError("give ugset, or recipe with raster or polygons")
+        if sum(source is not None for source in (self.ugset, self.recipe, self.chips)) != 1:
+            raise ValueError("give ugset, or chips, or recipe with raster or polygons")
         if self.recipe is not None and (self.raster is None) == (self.polygons is None):
             raise ValueError("give raster or polygons, one of the two")
-        if self.ugset is not None and (self.raster or self.polygons or self.within):
-            raise ValueError("ugset brings its own labels")
+        if self.recipe is None and (self.raster or self.polygons or self.within):
+            raise ValueError("ugset and chips bring their own labels")
         if self.polygons is not None and self.within is None:
             raise ValueError("polygons need within: where there is none, is nothing green or not?")
         return self
@@ -85,6 +88,9 @@ class MultiLabelChoice(Strict):
 
     share: float = Field(
         0.01, ge=0, le=1, description="of a chip that a class covers, where it occurs; 0: a pixel"
+    )
+    others: tuple[int, ...] = Field(
+        (), description="codes of the labels that are known, and none of the classes"
     )
 
 
@@ -186,6 +192,11 @@ class SegmenterRecipe(TrainingRecipe):
     def codes(self) -> tuple[int, ...]:
         """Of the classes, ascending: the order of a network's outputs."""
         return tuple(c.code for c in self.named) or (0, 1)
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """Codes that the labels may have, beside those that say nothing."""
+        return (*self.codes, *(() if self.occurs is None else self.occurs.others))
 
     @model_validator(mode="after")
     def _ground(self) -> SegmenterRecipe:

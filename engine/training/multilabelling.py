@@ -43,13 +43,16 @@ class MultiLabelTask(SegmenterTask):
 
     def _form(self) -> dict[str, Any]:
         model, side, count = self.recipe.model, self.chips.side, len(self.recipe.codes)
-        assert self.recipe.occurs is not None
+        choice = self.recipe.occurs
+        assert choice is not None
         found = measure(model.architecture, model.parameters, len(model.bands), count, side)
         return {
             "patch": side,
             "cell": side * self.chips.resolution,
             "features": found.features,
-            "multilabel": MultiLabel(share=self.recipe.occurs.share, thresholds=(MIDDLE,) * count),
+            "multilabel": MultiLabel(
+                share=choice.share, thresholds=(MIDDLE,) * count, others=choice.others
+            ),
         }
 
     def learn(self, hear: Listener) -> tuple[ModelCard, Fitted]:
@@ -113,8 +116,8 @@ def _require_both(card: ModelCard, truth: Any) -> None:
                 got=f"{', '.join(missing)}; {len(truth)} chips, multilabel.share: "
                 f"{card.multilabel.share:g}",
                 expected="chips with each class, and chips without it",
-                remedy="change multilabel.share, label other ground, or leave the class out: its "
-                "code goes into ignored",
+                remedy="change multilabel.share, label other ground, or leave the class out: move "
+                "its code to multilabel.others",
             )
 
 

@@ -24,6 +24,7 @@ import engine
 from engine.cli.app import app
 from engine.compare.labels import LabelEvaluation
 from engine.datasets.chips import open_chips, unsplit, write_chips
+from engine.datasets.splits import find_leaks
 from engine.errors import CardError, LabelError, MetricError
 from engine.models.card import load_card
 from engine.models.registry import load_model
@@ -99,7 +100,7 @@ def training(**more: Any) -> dict[str, Any]:
         "labels": [{"recipe": "recipe.yaml", "raster": "truth.tif"}],
         "chips": "chips",
         "side": SIDE,
-        "split": {"by": "block", "side": 192, "shares": [0.6, 0.2, 0.2]},
+        "split": {"by": "block", "side": 96, "shares": [0.5, 0.25, 0.25]},
         "model": {"architecture": "resnet", "parameters": {"width": 8}},
         "training": {"epochs": 12, "batch": 16, "rate": 3e-3},
         "out": "model",
@@ -195,6 +196,61 @@ def test_a_table_of_a_chip_set_and_of_an_area(place: Path) -> None:
     assert len(both) == len(chips)  # the area has those in the unknown strip too
     rows, mine = (np.array(each) for each in zip(*both, strict=True))
     np.testing.assert_allclose(area["p_trees"].to_numpy()[rows], scores[mine, 2], atol=1e-5)
+
+
+def test_patches_about_sites_are_learnt_from(place: Path) -> None:
+    """What `natmap frames` cuts, as it is, split by blocks of ground."""
+    with rasterio.open(place / "truth.tif") as file:
+        west, north = file.transform.c, file.transform.f
+    points = [
+        shapely.Point(west + x + 0.5, north - y - 0.5)
+        for x in range(40, METRES - 40, 60)
+        for y in range(100, METRES - 40, 60)
+    ]
+    names = [str(k) for k in range(len(points))]
+    geopandas.GeoDataFrame({"id": names}, geometry=points, crs=CRS).to_file(place / "sites.gpkg")
+    engine.frames(
+        place / "sites.gpkg", place / "recipe.yaml", place / "frames",
+        cut=SIDE, labels=place / "truth.tif",
+    )  # fmt: skip
+    told = training(
+        labels=[{"chips": "frames", "place": "sites"}],
+        chips="of-sites",
+        out="of-sites-model",
+        training={"epochs": 1, "batch": 16, "rate": 3e-3},
+        classes=CLASSES[:2],
+        multilabel={"share": SHARE, "others": [9]},  # trees are known, and no label
+    )
+    engine.train(told, base=place)
+    mine, theirs = open_chips(place / "of-sites"), open_chips(place / "frames" / "chips")
+    assert mine.crs == theirs.crs == CRS
+    assert mine.places == ("sites",)
+    assert find_leaks(mine.xy, mine.split, SIDE) == 0
+    assert set(mine.split.tolist()) >= {0, 1, 2}
+    at = {tuple(xy): k for k, xy in enumerate(theirs.xy.tolist())}
+    assert len(at) == len(theirs) == len(points)
+    for k in range(0, len(mine), 7):
+        same = at[tuple(mine.xy[k].tolist())]
+        np.testing.assert_array_equal(mine.x[k], theirs.x[same])
+        known = theirs.y[same] != 15
+        np.testing.assert_array_equal(mine.y[k], np.where(known, theirs.y[same], 255))
+    card = load_card(place / "of-sites-model")
+    assert card.multilabel is not None
+    assert card.multilabel.others == (9,)
+    judged = engine.evaluate(card.folder, place / "of-sites")
+    assert isinstance(judged, LabelEvaluation)
+    report = json.loads((card.folder / "report.json").read_text())
+    assert judged.figures == pytest.approx(report["test"], nan_ok=True)
+    found = engine.tag(place / "model", place / "frames", place / "sites.parquet")
+    assert geopandas.read_parquet(place / "sites.parquet").crs == CRS
+    assert len(found.table) == len(points)
+    for wrong, said in (
+        ({"side": 32}, "not those that the recipe wants"),
+        ({"labels": [{"chips": "nowhere"}]}, "there is no chip set"),
+        ({"multilabel": {"share": SHARE}}, "other values"),
+    ):
+        with pytest.raises(LabelError, match=said):
+            engine.train(told | wrong, base=place)
 
 
 def test_chips_of_rare_scenes_are_drawn_more_often(place: Path) -> None:

@@ -225,6 +225,8 @@ def test_recipes_name_network_and_section_together() -> None:
         ({"model": {"architecture": "resnet", "overlap": 8}}, "whole chips"),
         ({"model": {"architecture": "resnet", "imagenet": "a.safetensors"}}, "depth: 50"),
         ({"multilabel": {"share": 1.5}}, "less than or equal to 1"),
+        ({"multilabel": {"others": [7]}}, "one of these"),
+        ({"multilabel": {"others": [255]}}, "0 to 254"),
     ):
         with pytest.raises(RecipeError, match=said):
             load_training(told | wrong)
