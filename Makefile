@@ -13,7 +13,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 BLOSC_N
 PYTEST     := $(BIN)/python -m pytest
 BESIDE     := $(ONE_THREAD) $(PYTEST) -n 2 --dist loadfile
 
-.PHONY: demo install test quick soak mutations neighbours scenes propagation labelling sites check durations \
+.PHONY: demo install test quick soak mutations neighbours scenes propagation labelling table2 labels sites check durations \
         services debian-services python-services kubernetes-services clean
 
 install: $(STAMP)
@@ -61,6 +61,12 @@ neighbours: $(STAMP)      ## exact neighbours of a million cells; half an hour o
 
 scenes: $(STAMP)          ## texture, scenes and search on made-up photos; 15 minutes of a core; resumes
 	$(BIN)/python benchmarks/scenes.py --work work/scenes
+
+table2: $(STAMP)          ## table 2 of UGS-1m from recipes, small; 18 minutes of a core a seed; resumes
+	$(BIN)/python benchmarks/green/table2.py --work work/table2
+
+labels: $(STAMP)          ## which classes occur in patches of unseen synthetic cities; resumes
+	$(BIN)/python benchmarks/labels.py --work work/labels
 
 labelling: $(STAMP)       ## the labelling rule against the truth of made-up cities; 6 minutes of a core; resumes
 	$(BIN)/python benchmarks/labelling.py --work work/labelling --seeds 301 302 303
