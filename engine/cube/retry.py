@@ -44,7 +44,9 @@ def attempt(
                 _opened(item, name, access, again=again or tried > 0) as source,
             ):
                 found = use(source)
-                reading.size = getattr(found, "fetched", 0)
+                fetched = getattr(found, "fetched", 0)
+                # of a file of several bands, what each of them took
+                reading.size = fetched if isinstance(fetched, int) else sum(fetched)
                 return found
         except ReadError as error:
             if not error.transient or tried == access.retries:
