@@ -65,7 +65,7 @@ scenes: $(STAMP)          ## texture, scenes and search on made-up photos; 15 mi
 table2: $(STAMP)          ## table 2 of UGS-1m from recipes, small; 18 minutes of a core a seed; resumes
 	$(BIN)/python benchmarks/green/table2.py --work work/table2
 
-labels: $(STAMP)          ## which classes occur in patches of unseen synthetic cities; resumes
+labels: $(STAMP)          ## which classes occur in patches of synthetic cities; 4 minutes of a core; resumes
 	$(BIN)/python benchmarks/labels.py --work work/labels
 
 labelling: $(STAMP)       ## the labelling rule against the truth of made-up cities; 6 minutes of a core; resumes
