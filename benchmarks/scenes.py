@@ -32,12 +32,12 @@ from engine.similarity.descriptors import (  # noqa: E402
     luminance,
 )
 from engine.similarity.grouping import Settings, group  # noqa: E402
-from engine.similarity.lbp import RIM, lbp_codes, lbp_counts  # noqa: E402
 from engine.similarity.stability import why_not  # noqa: E402
 from engine.synthetic.districts import World  # noqa: E402
 from engine.synthetic.materials import Material  # noqa: E402
 from engine.synthetic.photo import take_photo  # noqa: E402
 from engine.synthetic.surface import paint  # noqa: E402
+from engine.texture.lbp import RIM, lbp_codes, lbp_counts  # noqa: E402
 
 SIDE, FRAME, FRAMES = 256, 2048, 4
 LEFT, TOP = 4_465_600, 2_932_800

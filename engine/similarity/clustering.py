@@ -16,10 +16,10 @@ from sklearn.cluster import KMeans, estimate_bandwidth
 from threadpoolctl import threadpool_limits
 
 from engine.jit import compiled
+from engine.texture.nearest import RARE, nearest
 
 __all__ = [
     "LEAST_BANDWIDTH",
-    "RARE",
     "Modes",
     "assign",
     "bandwidth_of",
@@ -27,12 +27,9 @@ __all__ = [
     "in_order",
     "k_means",
     "mean_shift",
-    "nearest",
     "numbered",
 ]
 
-RARE = -1
-"""Of a patch that is far from every mode."""
 LEAST_BANDWIDTH = 0.02
 """The noise of a histogram of the 56 x 56 codes of a patch of 64 px is 0.018."""
 FAR = 2.0
@@ -215,28 +212,6 @@ def assign(points: Points, modes: Modes) -> tuple[npt.NDArray[np.int64], Points]
         nearest(np.ascontiguousarray(points), modes.centres, scene, distance)
         scene[distance > modes.far] = RARE
     return scene, distance
-
-
-@compiled
-def nearest(points: Any, centres: Any, which: Any, distance: Any) -> None:
-    """Nearest centre of each point by Euclid; of two as near the first.
-
-    Parameters
-    ----------
-    points : float64 (n, components)
-    centres : float64 (m, components)
-    which, distance : int64 (n,) and float64 (n,), to fill.
-    """
-    for i in range(len(points)):
-        best = np.inf
-        for k in range(len(centres)):
-            total = 0.0
-            for j in range(points.shape[1]):
-                step = points[i, j] - centres[k, j]
-                total += step * step
-            if total < best:
-                best, which[i] = total, k
-        distance[i] = np.sqrt(best)
 
 
 def numbered(points: Points, modes: Modes) -> Modes:

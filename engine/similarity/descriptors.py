@@ -13,17 +13,15 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d, minimum_filter
 
 from engine.errors import LabelError
-from engine.similarity.lbp import BINS, RIM, lbp_counts
 from engine.similarity.source import NO_LABEL, Block, Patches
+from engine.texture.lbp import BINS, RIM, UNSEEN, lbp_counts, luminance, texture_counts
 
 __all__ = [
     "LOOK",
-    "UNSEEN",
     "By",
     "Described",
     "describe",
     "look_of",
-    "luminance",
     "require_by",
     "require_side",
 ]
@@ -37,8 +35,6 @@ _STEPS = 16  # of a grey level, that blurred luminance is kept in
 _HUES, _HUE = 12, 0.6  # bins of a ratio of two bands, and its logarithm at the last one
 _TONES, _DEVIATIONS = 16, 3.0  # bins of brightness, and standard deviations at the last one
 _WEIGHTS = (0.1, 0.3, 0.15, 0.15, 0.3)  # of two textures, two ratios, brightness
-UNSEEN = 0.1
-"""Share of a patch's pixels from which it is none, as of chips that are cut."""
 LOOK = 2 * BINS + 2 * _HUES + _TONES
 """Components of a look."""
 
@@ -95,17 +91,6 @@ def require_by(by: str | None, patches: Patches) -> By:
     return by  # type: ignore[return-value]  # it is one of them
 
 
-def luminance(rgb: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Brightness 0.299 red + 0.587 green + 0.114 blue, to whole numbers, half up (ITU-R BT.601).
-
-    Parameters
-    ----------
-    rgb : whole numbers (3, rows, columns).
-    """
-    red, green, blue = rgb.astype(np.int64)
-    return np.asarray((299 * red + 587 * green + 114 * blue + 500) // 1000)
-
-
 def describe(
     patches: Patches, *, threads: int | None = None, tell: Callable[[int, int], None] | None = None
 ) -> Described:
@@ -138,7 +123,7 @@ def describe(
             keep = np.flatnonzero(enough & known)
             unseen += int((~enough).sum())
             unlabelled += int((enough & ~known).sum())
-            found = list(pool.map(_texture, block.rgb[keep], block.valid[keep]))
+            found = list(pool.map(texture_counts, block.rgb[keep], block.valid[keep]))
             if len(keep):
                 textures.append(np.stack(found))
                 kept.append(block.rows[keep])
@@ -232,10 +217,6 @@ def _histogram(values: npt.NDArray[np.float64], bins: int) -> npt.NDArray[np.int
     """Counts of values from -1 to 1, those beyond in the first and last bin."""
     place = np.floor((np.clip(values, -1, 1) + 1) / 2 * bins)
     return np.bincount(np.minimum(place, bins - 1).astype(np.int64), minlength=bins)
-
-
-def _texture(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    return lbp_counts(luminance(rgb), valid)
 
 
 def _is_flat(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> bool:

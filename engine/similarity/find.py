@@ -17,19 +17,18 @@ from engine.datasets.patches import PatchSet, open_patches
 from engine.errors import LabelError
 from engine.files import together
 from engine.models.card import ModelCard, load_card
-from engine.similarity.descriptors import LOOK, UNSEEN, look_of, require_side
+from engine.similarity.descriptors import LOOK, look_of, require_side
 from engine.similarity.frames import ENDINGS, Picture, shown
-from engine.similarity.lbp import BINS
 from engine.similarity.scenes import open_place
 from engine.similarity.sheet import SHOWN, Strip, draw_sheet
 from engine.similarity.source import Patches
 from engine.similarity.vectors import cosine, find_cells, is_store
+from engine.texture.lbp import BINS, UNSEEN
+from engine.texture.scene_file import PIXELS_ALIKE
 
 __all__ = ["FILES", "Hit", "find"]
 
 FILES = ("similar.csv", "similar.png")
-
-_ALIKE = 1.05  # ratio of pixel sizes
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _patches(
 def _of_other_pixels(patches: Patches, image: Picture | None) -> str:
     """What to know where texture is of pixels of another size; empty where it is not."""
     mine, its = patches.pixel, None if image is None else image.pixel
-    if mine is None or its is None or max(mine, its) < _ALIKE * min(mine, its):
+    if mine is None or its is None or max(mine, its) < PIXELS_ALIKE * min(mine, its):
         return ""
     return (
         f"the image has pixels of {its:g} m, the patches of {mine:g} m: texture is of pixels, so "

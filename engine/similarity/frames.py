@@ -20,11 +20,11 @@ from engine.errors import LabelError, first_line
 from engine.grid.area import reproject
 from engine.labels.rasters import read_shown, require_plain
 from engine.similarity.source import NO_LABEL, Block
+from engine.texture.scene_file import PIXELS_ALIKE, Kind
 
 __all__ = ["ENDINGS", "FramePatches", "Picture", "require_rgb", "shown"]
 
 ENDINGS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2")
-_ALIKE = 1.05  # ratio of pixel sizes
 
 
 class FramePatches:
@@ -75,6 +75,7 @@ class FramePatches:
                 got=", ".join(sorted(kinds)),
                 expected="one type",
             )
+        self.kind: Kind = "uint8" if kinds == {"uint8"} else "uint16"
         self._labels = None if labels is None else [_beside(f, labels) for f in self._files]
         self.frames = tuple(frame.path.name for frame in self._files)
         at, frame, small = [], [], []
@@ -296,7 +297,7 @@ def _codes(file: Any, window: Window, unknown: Sequence[int]) -> npt.NDArray[np.
 
 def _notes(frames: Sequence[_Frame]) -> list[str]:
     sizes = [frame.pixel for frame in frames if frame.pixel is not None]
-    if sizes and max(sizes) > _ALIKE * min(sizes):
+    if sizes and max(sizes) > PIXELS_ALIKE * min(sizes):
         return [
             f"images have pixels of {min(sizes):g} to {max(sizes):g} m: texture is of pixels, so "
             "scenes may be of pixel sizes"

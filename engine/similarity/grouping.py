@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -21,8 +22,18 @@ from engine.similarity.clustering import (
 )
 from engine.similarity.descriptors import By, Described
 from engine.similarity.stability import STABLE, Trial, choose, examine, try_bandwidths, why_not
+from engine.texture.nearest import RARE
 
-__all__ = ["FEWEST", "Method", "Scenes", "Settings", "balance", "group", "require_enough"]
+__all__ = [
+    "FEWEST",
+    "Grouped",
+    "Method",
+    "Scenes",
+    "Settings",
+    "balance",
+    "group",
+    "require_enough",
+]
 
 Method = Literal["mean-shift", "kmeans"]
 
@@ -56,29 +67,49 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Scenes:
-    """Scenes of patches.
+class Grouped:
+    """Patches and the scenes that they are in.
 
     Attributes
     ----------
-    modes : middles of the scenes, the largest scene first.
+    modes : middles of the scenes.
     scene : int64 (n,), of each patch, -1 where it is in none.
     distance : float64 (n,), to the nearest middle.
-    trials : settings that were tried; `chosen` is one of them.
     notes : what is in doubt.
+    radii : float64 (scenes,), distance of a scene's farthest patch from its middle, in the set that
+        the scenes were found in.
+    spread : mean square of the distances of patches from the middles of their scenes, in that set.
     """
 
     modes: Modes
     scene: npt.NDArray[np.int64]
     distance: npt.NDArray[np.float64]
-    trials: tuple[Trial, ...]
-    chosen: Trial
     notes: tuple[str, ...]
+    radii: npt.NDArray[np.float64]
+    spread: float
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """Patches of each scene (scenes,)."""
         return np.bincount(self.scene[self.scene >= 0], minlength=len(self.modes))
+
+    @property
+    def outlying(self) -> npt.NDArray[np.bool_]:
+        """Which patches are farther from their middle than any was where the scenes were found."""
+        return np.asarray((self.scene == RARE) | (self.distance > self.radii[self.scene]))
+
+
+@dataclass(frozen=True)
+class Scenes(Grouped):
+    """Scenes that were found in patches, the largest first.
+
+    Attributes
+    ----------
+    trials : settings that were tried; `chosen` is one of them.
+    """
+
+    trials: tuple[Trial, ...]
+    chosen: Trial
 
 
 def require_enough(settings: Settings, count: int) -> None:
@@ -174,7 +205,11 @@ def group(
         by_count = settings.method == "kmeans"
         what = f"{chosen.setting:g} scenes" if by_count else f"bandwidth {chosen.setting:.3f}"
         notes.append(f"scenes are doubtful: at {what} {doubt} (wanted: {STABLE:g})")
-    return Scenes(modes, scene, distance, tuple(trials), chosen, tuple(notes))
+    inside = scene != RARE
+    radii = np.zeros(len(modes))
+    np.maximum.at(radii, scene[inside], distance[inside])
+    spread = math.fsum((distance[inside] ** 2).tolist()) / int(inside.sum())
+    return Scenes(modes, scene, distance, tuple(notes), radii, spread, tuple(trials), chosen)
 
 
 def balance(scene: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:

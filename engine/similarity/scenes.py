@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas
 
 from engine.datasets.splits import SPLITS, UNUSED, allot
 from engine.errors import LabelError
-from engine.files import together
-from engine.similarity.clustering import RARE
 from engine.similarity.descriptors import Described, describe, require_by
 from engine.similarity.frames import FramePatches
-from engine.similarity.grouping import Method, Scenes, Settings, balance, group, require_enough
-from engine.similarity.sheet import SHOWN, Strip, draw_sheet, scenes_page
+from engine.similarity.grouping import Method, Scenes, Settings, group, require_enough
+from engine.similarity.scene_files import write_scenes
 from engine.similarity.source import Patches, open_set
+from engine.texture.nearest import RARE
 
-__all__ = ["FILES", "open_place", "scenes", "split_of"]
+__all__ = ["SHARES", "open_place", "scenes", "split_of"]
 
-FILES = ("patches.parquet", "scenes.png", "scenes.html", "scenes.json")
-"""What is written; the last one says that all are there."""
+SHARES = (0.7, 0.1, 0.2)
+"""Of frames that train, validate and test."""
 
-_SCHEMA = "natmap-scenes/1"
 _SIDE = 512
-_TOLD = 3  # classes of a scene that its words name
 
 
 def scenes(
@@ -47,7 +40,7 @@ def scenes(
     bandwidth: float | None = None,
     most: int = 10_000,
     repeats: int = 5,
-    shares: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    shares: tuple[float, float, float] = SHARES,
     seed: int = 0,
     threads: int | None = None,
     tell: Callable[[str], None] = lambda text: None,
@@ -58,8 +51,8 @@ def scenes(
     ----------
     place : a chip set, a patch set, or a folder of images, which are cut into patches.
     out : folder for ``patches.parquet`` (a row for each patch: frame, place, histograms, scene,
-        distance, weight, split), ``scenes.json``, ``scenes.png`` and ``scenes.html``; by default
-        nowhere.
+        distance, outlying, weight, split), ``scenes.json``, ``scenes.png`` and ``scenes.html``; by
+        default nowhere.
     by : labels, texture or both; by default both where pixels have labels.
     side : of a patch that is cut from images, in pixels; by default 512. A set has its own.
     labels, bands, unknown : of images, as `engine.similarity.frames.FramePatches` takes them.
@@ -89,17 +82,14 @@ def scenes(
     for note in (*found.notes, *notes):
         tell(f"note: {note}")
     if out is not None:
-        strips = _strips(patches, described, found)
-        table = _table(patches, described, found, split)
         told = {"by": settings.by, **{k: v for k, v in asdict(settings).items() if k != "by"}}
         told |= {"side": patches.side, "shares": list(shares)}
-        manifest = _manifest(patches, described, found, told, (*found.notes, *notes))
-        with together(Path(out), mark=FILES[-1]) as part:
-            table.to_parquet(part / FILES[0], index=False)
-            draw_sheet(part / FILES[1], strips, f"{patches.name}: scenes by {settings.by}")
-            page = scenes_page(f"{patches.name}: scenes by {settings.by}", strips, found)
-            (part / FILES[2]).write_text(page, encoding="utf-8")
-            (part / FILES[3]).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        more = {
+            "chosen": asdict(found.chosen),
+            "trials": [asdict(trial) for trial in found.trials],
+            "notes": [*found.notes, *notes],
+        }
+        write_scenes(Path(out), patches, described, found, split, told, more)
     return described, found
 
 
@@ -191,104 +181,3 @@ def split_of(
             f"{' and '.join(empty)}"
         ]
     return split, []
-
-
-def _table(
-    patches: Patches, described: Described, found: Scenes, split: npt.NDArray[np.uint8]
-) -> pandas.DataFrame:
-    rows = described.rows
-    down, across = patches.at[rows].T
-    place = (
-        {"row": down.astype(np.int64), "col": across.astype(np.int64)}
-        if isinstance(patches, FramePatches)
-        else {"x": across, "y": -down}
-    )
-    names = np.array([*SPLITS, "none"], object)
-    labels: dict[str, Any] = {}
-    if described.labels is not None:
-        labels["h_lab"] = list(described.labels / described.labels.sum(axis=1, keepdims=True))
-    texture = described.texture / described.texture.sum(axis=1, keepdims=True)
-    return pandas.DataFrame(
-        {
-            "patch": rows,
-            "frame": np.array(patches.frames, object)[patches.frame[rows]],
-            **place,
-            **labels,
-            "h_tex": list(texture),
-            "scene": found.scene,
-            "distance": found.distance,
-            "weight": balance(found.scene),
-            "split": names[np.minimum(split, len(SPLITS))],
-        }
-    )
-
-
-def _words(described: Described, found: Scenes, number: int) -> str:
-    """A scene in words."""
-    here = found.scene == number
-    words = [f"{int(here.sum())} patches", f"{here.mean():.1%}"]
-    if described.labels is not None:
-        counts = described.labels[here].sum(axis=0)
-        share = counts / max(counts.sum(), 1)
-        order = np.argsort(-share, kind="stable")[:_TOLD]
-        told = [f"{described.codes[k]} {share[k]:.0%}" for k in order if share[k] >= 0.01]
-        words.append(f"classes {', '.join(told)}")
-    return " · ".join(words)
-
-
-def _strips(patches: Patches, described: Described, found: Scenes) -> list[Strip]:
-    """Each scene's nearest patches; of those as near by the names of their frames and places."""
-    names = np.array(patches.frames, object)[patches.frame[described.rows]]
-    at = patches.at[described.rows]
-    _, frame = np.unique(names, return_inverse=True)
-    order = np.lexsort((at[:, 1], at[:, 0], frame.reshape(-1), found.distance))
-    strips = []
-    for number in (*range(len(found.modes)), RARE):
-        mine = order[found.scene[order] == number][:SHOWN]
-        if not len(mine):
-            continue
-        pictures = []
-        for k in mine.tolist():
-            block = patches.take(described.rows[k : k + 1])
-            pictures.append(patches.picture(block, 0))
-        title = "in no scene" if number == RARE else f"scene {number}"
-        strips.append(Strip(title, _words(described, found, number), tuple(pictures)))
-    return strips
-
-
-def _manifest(
-    patches: Patches,
-    described: Described,
-    found: Scenes,
-    settings: dict[str, Any],
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    weights = balance(found.scene)
-    each = []
-    for number, centre in enumerate(found.modes.centres):
-        here = found.scene == number
-        each.append(
-            {
-                "scene": number,
-                "patches": int(here.sum()),
-                "share": float(here.mean()),
-                "weight": float(weights[here][0]),
-                "words": _words(described, found, number),
-                "centre": centre.tolist(),
-            }
-        )
-    return {
-        "schema": _SCHEMA,
-        "source": patches.name,
-        "frames": len(patches.frames),
-        "patches": len(described.rows),
-        "settings": settings,
-        "codes": list(described.codes),
-        "far": found.modes.far if np.isfinite(found.modes.far) else None,
-        "in_no_scene": int((found.scene == RARE).sum()),
-        "scenes": each,
-        "chosen": asdict(found.chosen),
-        "trials": [asdict(trial) for trial in found.trials],
-        "notes": list(notes),
-        "software": {name: version(name) for name in ("natmap", "numpy", "scikit-learn")},
-    }

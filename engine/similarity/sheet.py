@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from engine.publishing.page_kit import page, picture_of
-from engine.similarity.grouping import Scenes
+from engine.similarity.grouping import Grouped, Scenes
 from engine.similarity.stability import STABLE, why_not
 
 __all__ = ["SHOWN", "Strip", "draw_sheet", "scenes_page"]
@@ -63,14 +63,15 @@ def draw_sheet(path: Path, strips: Sequence[Strip], title: str) -> None:
     sheet.save(path, optimize=True)
 
 
-def scenes_page(title: str, strips: Sequence[Strip], found: Scenes) -> str:
-    """The page as HTML: figures of stability, notes, and a row of pictures for each scene."""
+def scenes_page(title: str, strips: Sequence[Strip], found: Grouped) -> str:
+    """The page as HTML: stability of scenes that were found, notes, pictures of each scene."""
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{len(found.scene)} patches in {len(found.modes)} scenes; "
         f"{int((found.scene < 0).sum())} in none.</p>",
-        _table(found),
     ]
+    if isinstance(found, Scenes):
+        body.append(_table(found))
     if found.notes:
         items = "".join(f"<li>{html.escape(note)}</li>" for note in found.notes)
         body.append(f"<h2>To know</h2><ul>{items}</ul>")

@@ -15,6 +15,7 @@ import zarr
 from engine.datasets.chips import UNKNOWN, ChipSet, open_chips
 from engine.datasets.patches import PatchSet, open_patches
 from engine.errors import LabelError
+from engine.texture.scene_file import Kind
 
 __all__ = ["NO_LABEL", "RGB", "Block", "ChipPatches", "Patches", "SetPatches", "open_set"]
 
@@ -60,6 +61,7 @@ class Patches(Protocol):
         metres of its CRS, NaN where nobody knows.
     at_pixels : whether it is rows and columns.
     pixel : side of a pixel in metres; None: nobody knows, or several.
+    kind : of its numbers: uint8 or uint16 of images, reflectance of composites.
     split : uint8 (n,), as a set has it; None: it has none.
     notes : of what was left out.
     """
@@ -74,6 +76,9 @@ class Patches(Protocol):
     notes: tuple[str, ...]
     at_pixels: bool
     pixel: float | None
+
+    @property
+    def kind(self) -> Kind: ...
 
     def __len__(self) -> int: ...
 
@@ -101,6 +106,11 @@ class _OfSet(ABC):
     _count: int
     _at_once: int
     _stored: bool  # reflectance as cubes keep it, or pixels of 8 bits
+
+    @property
+    def kind(self) -> Kind:
+        """Of its numbers."""
+        return "reflectance" if self._stored else "uint8"
 
     def __len__(self) -> int:
         return self._count

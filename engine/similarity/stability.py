@@ -16,13 +16,13 @@ from sklearn.metrics import adjusted_rand_score
 
 from engine.similarity.clustering import (
     LEAST_BANDWIDTH,
-    RARE,
     Modes,
     assign,
     bandwidth_of,
     draw,
     mean_shift,
 )
+from engine.texture.nearest import RARE
 
 __all__ = [
     "QUANTILES",

@@ -21,11 +21,12 @@ from engine.cli.app import app
 from engine.datasets.chips import write_chips
 from engine.datasets.patches import write_patches
 from engine.errors import LabelError
-from engine.similarity.descriptors import describe, luminance
+from engine.similarity.descriptors import describe
 from engine.similarity.frames import FramePatches
-from engine.similarity.lbp import lbp_counts
-from engine.similarity.scenes import FILES, scenes
+from engine.similarity.scene_files import FILES
+from engine.similarity.scenes import scenes
 from engine.similarity.source import open_set
+from engine.texture.lbp import lbp_counts, luminance
 
 SIDE = 48
 UTM = "EPSG:32633"
@@ -120,7 +121,7 @@ def test_a_set_keeps_its_split_and_its_order_changes_nothing(tmp_path: Path) -> 
         tables.append(pandas.read_parquet(tmp_path / f"{name}-out" / "patches.parquet"))
     first, second = tables
     assert first.split.tolist() == [("train", "validation", "test")[k % 3] for k in range(80)]
-    for column in ("scene", "distance", "weight", "split", "x", "y"):
+    for column in ("scene", "distance", "outlying", "weight", "split", "x", "y"):
         assert second[column].tolist() == first[column].iloc[order].tolist(), column
     manifests = [json.loads((tmp_path / f"{n}-out/scenes.json").read_text()) for n in "ab"]
     assert manifests[0]["scenes"] == manifests[1]["scenes"]

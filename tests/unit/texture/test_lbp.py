@@ -11,7 +11,7 @@ import rasterio
 from skimage.feature import local_binary_pattern
 from support.textures import KINDS, texture
 
-from engine.similarity.lbp import BINS, POINTS, RADIUS, RIM, lbp_codes, lbp_counts
+from engine.texture.lbp import BINS, POINTS, RADIUS, RIM, lbp_codes, lbp_counts
 
 
 def brute(image: np.ndarray) -> np.ndarray:

@@ -14,7 +14,17 @@ from scipy.ndimage import minimum_filter
 
 from engine.jit import compiled
 
-__all__ = ["BINS", "POINTS", "RADIUS", "RIM", "lbp_codes", "lbp_counts"]
+__all__ = [
+    "BINS",
+    "POINTS",
+    "RADIUS",
+    "RIM",
+    "UNSEEN",
+    "lbp_codes",
+    "lbp_counts",
+    "luminance",
+    "texture_counts",
+]
 
 POINTS, RADIUS = 20, 3
 """On the circle, and its radius in pixels: 22 codes, and about a sample for each pixel of the
@@ -23,6 +33,8 @@ BINS = POINTS + 2
 """Codes: 0 to `POINTS` bright points in one run, then all that is not uniform."""
 RIM = RADIUS + 1
 """Pixels about a patch, and about what is not known, that get no code: a circle would reach out."""
+UNSEEN = 0.1
+"""Share of a patch's pixels from which it is none, as of chips that are cut."""
 
 _ANGLES = 2 * np.pi * np.arange(POINTS, dtype=np.float64) / POINTS
 # 5 digits, as scikit-image has them: points on the axes are then on pixels
@@ -69,6 +81,28 @@ def lbp_counts(
         whole = minimum_filter(valid.astype(np.uint8), 2 * RIM + 1, mode="constant", cval=0)
         codes = codes[whole[RIM:-RIM, RIM:-RIM] > 0]
     return np.bincount(codes.ravel(), minlength=BINS).astype(np.int64)
+
+
+def luminance(rgb: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """Brightness 0.299 red + 0.587 green + 0.114 blue, to whole numbers, half up (ITU-R BT.601).
+
+    Parameters
+    ----------
+    rgb : whole numbers (3, rows, columns).
+    """
+    red, green, blue = rgb.astype(np.int64)
+    return np.asarray((299 * red + 587 * green + 114 * blue + 500) // 1000)
+
+
+def texture_counts(rgb: npt.NDArray[Any], valid: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """How many pixels of a picture's brightness have each code, int64 (22,).
+
+    Parameters
+    ----------
+    rgb : whole numbers (3, rows, columns).
+    valid : bool (rows, columns), as `lbp_counts` takes it.
+    """
+    return lbp_counts(luminance(rgb), valid)
 
 
 @compiled
