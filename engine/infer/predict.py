@@ -54,10 +54,11 @@ _MOST = 2  # networks of one recipe: both streams
 _loaded: dict[tuple[str, str, str], Predictor] = {}
 
 
-def get_predictor(card: ModelCard, asked: Device, precision: str) -> Predictor:
+def get_predictor(card: ModelCard, asked: Device, precision: str, most: int = _MOST) -> Predictor:
     """The process's predictor for a card; loaded once, and those of an earlier recipe let go.
 
-    The device is chosen here, by whoever computes: a driver need not be like its workers.
+    The device is chosen here, by whoever computes: a driver need not be like its workers. At most
+    `most` are held: the one that was used least lately makes room.
 
     Raises
     ------
@@ -68,11 +69,13 @@ def get_predictor(card: ModelCard, asked: Device, precision: str) -> Predictor:
     if card.architecture == ONNX:
         device = choose_provider(asked, device)
     key = card.key, device, precision
-    if key not in _loaded:
-        while len(_loaded) >= _MOST:
+    found = _loaded.pop(key, None)
+    if found is None:
+        while len(_loaded) >= most:
             del _loaded[next(iter(_loaded))]
-        _loaded[key] = Predictor(card, device, precision)
-    return _loaded[key]
+        found = Predictor(card, device, precision)
+    _loaded[key] = found  # the last one is what was used last
+    return found
 
 
 class Predictor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,9 @@ __all__ = ["NO_SCORE", "Lattice", "segment_image", "to_percent", "to_percents"]
 
 NO_SCORE = 255
 
-Read = Callable[[slice, slice], tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]]
-"""(rows, columns) of the grid -> prepared image (band, y, x) and validity (y, x)."""
-Predict = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+Read = Callable[[slice, slice], tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]]
+"""(rows, columns) of the grid -> image (band, y, x), as `Predict` takes it, and validity (y, x)."""
+Predict = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
 """Windows (n, band, side, side) -> logit of class 1 (n, side, side), or of each class of several
 (n, class, side, side)."""
 
@@ -112,7 +113,7 @@ def segment_image(
         parts = (_part(k * stride, side, here, cols) for k in range(len(across)))
         return [k for k, part in enumerate(parts) if needed[:, part].any()]
 
-    def load(number: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]] | None:
+    def load(number: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]] | None:
         if not runs(number):
             return None
         return read(slice(number * stride, number * stride + side), slice(left, left + width))

@@ -34,6 +34,7 @@ from engine.pipeline.verbs import plan
 from engine.products.cities import Cities
 from engine.products.published import PublishedSource
 from engine.products.registry import find_product, load_recipe
+from engine.products.scenes import SceneCards
 from engine.recipes.embeddings import Embeddings
 from engine.recipes.run import Recipe
 from engine.recipes.sections import Cube, Images, WindowModel
@@ -284,6 +285,9 @@ def _model(recipe: Recipe, base: Path) -> str:
         area, _ = resolve_area(recipe.area, recipe.grid.crs, base)
         count = len(Cities(choice, card, area, base).cards)
         return f"{card.name}, and those of {count} cities: weights are those of the cards"
+    if isinstance(choice, WindowModel) and choice.scenes is not None:
+        count = len(SceneCards(choice, card, base).cards) - 1
+        return f"{card.name}, and {count} of scenes: weights are those of the cards"
     return f"{card.name}: weights are those of the card"
 
 

@@ -17,8 +17,10 @@ from engine.models.card import ModelCard
 from engine.models.mlm import mlm_fields
 from engine.pipeline.made_cities import cities_made
 from engine.pipeline.made_from import items_by_tile, tiles_before
+from engine.pipeline.made_scenes import scenes_made
 from engine.pipeline.prepare import Prepared
 from engine.publishing.cities import CityModel
+from engine.publishing.scenes import ScenesMade
 from engine.recipes.periods import CubePeriod
 from engine.recipes.sections import Cube
 from engine.runs.schedule import Schedule, Status
@@ -51,6 +53,7 @@ class Made:
     items : that the map was made from.
     notes : where that is not what the recipe at hand says.
     cities : that models of their own mapped.
+    scenes : the models of a map that was made by scene; None where it was not.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -63,6 +66,7 @@ class Made:
     notes: tuple[str, ...] = ()
     periods: Mapping[str, CubePeriod] = field(default_factory=dict)
     cities: tuple[CityModel, ...] = ()
+    scenes: ScenesMade | None = None
 
 
 def made_of(
@@ -145,6 +149,7 @@ def made_of(
         tuple(notes),
         _periods(told, prepared),
         cities_made(prepared, schedule, root, newest.get("cities") or {}, otherwise=bool(others)),
+        scenes_made(prepared, schedule, root, newest.get("scenes") or {}, otherwise=bool(others)),
     )
 
 

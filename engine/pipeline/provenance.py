@@ -13,6 +13,7 @@ from distributed import Client
 from engine.addresses import public
 from engine.errors import RecipeError, RunError
 from engine.pipeline.made_cities import told_of
+from engine.pipeline.made_scenes import scenes_told
 from engine.pipeline.prepare import Prepared
 from engine.products.product import Product
 from engine.products.registry import PRODUCTS, find_product
@@ -40,6 +41,8 @@ def facts_of(prepared: Prepared) -> dict[str, Any]:
     )
     if cities := told_of(prepared):
         facts["cities"] = cities
+    if scenes := scenes_told(prepared):
+        facts["scenes"] = scenes
     return facts | {"started": datetime.now(UTC).isoformat(timespec="seconds")}
 
 

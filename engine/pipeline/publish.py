@@ -21,7 +21,7 @@ from engine.grid import Tile
 from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.models.footprint import FOOTPRINT
-from engine.pipeline.made import made_of
+from engine.pipeline.made import Made, made_of
 from engine.pipeline.prepare import Prepared, prepare
 from engine.pipeline.status import last_usage
 from engine.pipeline.verbs import load
@@ -29,6 +29,7 @@ from engine.products.product import SNAPSHOT
 from engine.products.registry import find_product
 from engine.publishing.product import Facts, write_product
 from engine.publishing.rights import rights_of
+from engine.publishing.scenes import SceneModel
 from engine.publishing.sources import sources_of
 from engine.publishing.upload import upload
 from engine.recipes.run import Recipe
@@ -163,7 +164,8 @@ def _publish(
             made.items,
             made.card,
             made.model,
-            [(each.name, each.card) for each in made.cities],
+            [(each.name, each.card) for each in made.cities]
+            + [(each.name, each.card) for each in _of_scenes(made)],
         ),
         recipe=made.recipe,
         seconds=_seconds(prepared, schedule),
@@ -173,6 +175,7 @@ def _publish(
         runs=made.runs,
         footprint=_footprint(made.card),
         cities=made.cities,
+        scenes=made.scenes,
     )
     if isinstance(target, Folder):
         return write_product(target.path, form, reader.box, reader, facts, stamp=reader.stamp)
@@ -180,6 +183,11 @@ def _publish(
         folder = write_product(part / "product", form, reader.box, reader, facts)
         upload(folder, target)
     return str(target)
+
+
+def _of_scenes(made: Made) -> tuple[SceneModel, ...]:
+    """Models of scenes beside the product's own."""
+    return () if made.scenes is None else made.scenes.models[1:]
 
 
 def _seconds(prepared: Prepared, schedule: Schedule) -> dict[str, float]:

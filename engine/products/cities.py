@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import shapely
-from pydantic import TypeAdapter, ValidationError
 from shapely.geometry.base import BaseGeometry
 
-from engine.errors import CardError, RecipeError
+from engine.errors import RecipeError
 from engine.grid.area import Area
 from engine.grid.grid import Grid, Tile
 from engine.maps.mask import Boundary, inside
-from engine.models.card import ModelCard, find_card, load_card
-from engine.models.onnx_checks import examine_weights
-from engine.recipes.base import CardOrPath
+from engine.models.card import ModelCard
+from engine.products.alike import find_within, load_alike
 from engine.recipes.sections import WindowModel
 
 if TYPE_CHECKING:  # workers import this for their kernels and read no vector files
@@ -31,9 +28,6 @@ __all__ = ["Cities", "Shares", "shares_of"]
 
 Shares = tuple[tuple[ModelCard, tuple[bytes, ...]], ...]
 """Cards and the polygons (WKB) of the city that each maps; ground of two is the first's."""
-
-_ALIKE = ("bands", "ranges", "resolution", "cell", "context", "patch", "overlap", "output")
-"""Fields of a card by which images are read, windows lie, and scores are stored."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,13 @@ class Cities:
         for place in found:
             where = _card_of(place, file_of(path).parent)
             if where not in known:
-                known[where] = _fitting(place, where, rest, choice.precision)
+                known[where] = load_alike(
+                    where,
+                    rest,
+                    choice.precision,
+                    whose=f"city {place.name}",
+                    remedy="adapt the recipe's own model to the city: natmap adapt",
+                )
             self._cities.append(_City(place, known[where]))
         self.notes = tuple(notes)
 
@@ -172,64 +172,4 @@ def _card_of(place: Named, folder: Path) -> Path:
             expected="path of a card from the file's folder, or the name of a shipped one",
             remedy="take the city out of the file, and the card of the recipe maps it",
         )
-    try:
-        text = TypeAdapter(CardOrPath).validate_python(value.strip())
-    except ValidationError as error:
-        said = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise RecipeError(f"card of city {place.name}: {said}", got=value) from error
-    if not os.path.isabs(text) and ".." in Path(os.path.normpath(text)).parts:
-        raise RecipeError(
-            f"the card of city {place.name} lies outside the file's folder",
-            got=text,
-            expected="a path within that folder, or an absolute one",
-        )
-    try:
-        return find_card(text, folder)
-    except CardError as error:
-        raise CardError(
-            f"there is no card for city {place.name}",
-            got=text,
-            expected=error.expected,
-            remedy=error.remedy,
-        ) from error
-
-
-def _fitting(place: Named, where: Path, rest: ModelCard, precision: str) -> ModelCard:
-    """A city's card, with weights that are its own, where it can be used beside the other."""
-    try:
-        card = load_card(where)
-    except CardError as error:
-        raise CardError(
-            f"the card of city {place.name} cannot be used: {error.what}",
-            got=error.got,
-            expected=error.expected,
-            remedy=error.remedy,
-        ) from error
-    if not card.segments:
-        raise CardError(
-            f"the card of city {place.name} is of no segmenter",
-            got=f"{card.name}: {card.architecture}",
-            expected="a segmenter as the recipe's card",
-        )
-    mine = {name: getattr(card, name) for name in _ALIKE} | {"classes": _classes_of(card)}
-    theirs = {name: getattr(rest, name) for name in _ALIKE} | {"classes": _classes_of(rest)}
-    if other := [name for name in mine if mine[name] != theirs[name]]:
-        raise CardError(
-            f"the card of city {place.name} does not fit the recipe's",
-            got=f"{card.name}: " + "; ".join(f"{name} {_told(mine[name])}" for name in other),
-            expected=f"{rest.name}: " + "; ".join(f"{n} {_told(theirs[n])}" for n in other),
-            remedy="adapt the recipe's own model to the city: natmap adapt",
-        )
-    card.check_precision(precision)
-    examine_weights(card)
-    return card
-
-
-def _classes_of(card: ModelCard) -> tuple[tuple[int, str], ...]:
-    return tuple((c.code, c.name) for c in card.legend)
-
-
-def _told(value: object) -> str:
-    if not isinstance(value, tuple):
-        return str(value)
-    return ", ".join(f"{v[0]} {v[1]}" if isinstance(v, tuple) else str(v) for v in value)
+    return find_within(value, folder, f"city {place.name}")

@@ -31,6 +31,7 @@ from engine.products.product import (
     find_area,
     fit_grid,
 )
+from engine.products.scenes import SceneCards
 from engine.products.sources import ImageSource, SceneSource
 from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
@@ -76,8 +77,9 @@ class CoverRecipe(Recipe):
             raise ValueError("cube: goes with imagery; images are not composed")
         if self.imagery is not None:
             self.cube.require_within(self.imagery.period)
-        if self.images is None and self.model.cities is not None:
-            raise ValueError("model.cities: goes with images; one model maps a composite")
+        for name in ("cities", "scenes"):
+            if self.images is None and getattr(self.model, name) is not None:
+                raise ValueError(f"model.{name}: goes with images; one model maps a composite")
         if self.images is not None and self.features is not None:
             raise ValueError("features: goes with imagery; a model of images looks at no others")
         return self
@@ -202,8 +204,9 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     ground = GroundSource(recipe.features, base, area, scenes.year if scenes else 0, choice)
     require_segmenter(card, choice, bands, ground.ranges)
     mask, own, cities = Mask(recipe, base), Polygons(), Cities(recipe.model, card, area, base)
+    by_scene = SceneCards(recipe.model, card, base)
     if images is not None:
-        stages = window_stages(recipe.model, choice, card, images, own, mask, cities)
+        stages = window_stages(recipe.model, choice, card, images, own, mask, cities, by_scene)
     else:
         assert scenes is not None
         stages = [*ground.stages(choice), *composite_stages(recipe.cube, choice, read, scenes)]
@@ -213,7 +216,7 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
     own.bind([area.geometry], grid)
     ground.bind(grid)
     cities.bind(grid)
-    notes += [*cities.notes, *mask.find(grid, area), *ground.notes]
+    notes += [*cities.notes, *by_scene.notes, *mask.find(grid, area), *ground.notes]
     if images is not None:
         around = area.grown(card.patch * card.resolution)
         found, doubts = images.find(around, card.bands, grid, tell=context.tell)
@@ -231,10 +234,11 @@ def _resolve(recipe: CoverRecipe, context: Context) -> Resolved:
         bands,
         answers,
         tuple(stages),
-        _form(card),
+        by_scene.onto(_form(card)),
         (*notes, *doubts),
         card,
         cities,
+        by_scene,
     )
 
 

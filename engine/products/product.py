@@ -17,6 +17,7 @@ from engine.items import Item
 from engine.maps.mask import Boundary
 from engine.models.card import ModelCard
 from engine.products.cities import Cities
+from engine.products.scenes import SceneCards
 from engine.publishing.forms import Form
 from engine.recipes.run import Recipe
 from engine.recipes.sections import GridChoice
@@ -77,6 +78,7 @@ class Resolved:
     notes : what was repaired or decided, for people and the report.
     card : of the model that the report names; None where there is none.
     cities : that models of their own map beside it; None where the product knows no such.
+    scenes : likewise.
     """
 
     area: Area
@@ -89,6 +91,7 @@ class Resolved:
     notes: tuple[str, ...]
     card: ModelCard | None = None
     cities: Cities | None = None
+    scenes: SceneCards | None = None
 
     @property
     def items(self) -> tuple[Item, ...]:

@@ -18,6 +18,7 @@ from engine.models.onnx_checks import examine_weights
 from engine.products.cities import Cities
 from engine.products.common import REASON_ATTRS, class_attrs
 from engine.products.product import Context, Mask, Polygons, Product, Resolved, find_area, fit_grid
+from engine.products.scenes import SceneCards
 from engine.products.sources import ImageSource
 from engine.products.windows import PERCENT, require_segmenter, window_stages
 from engine.publishing.forms import PERCENTAGES, Form, Layer, reason_layer
@@ -85,13 +86,14 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
     examine_weights(card)
     area, notes = find_area(recipe, base)
     cities = Cities(recipe.model, card, area, base)
+    by_scene = SceneCards(recipe.model, card, base)
     images, mask, own = ImageSource(recipe.images, base), Mask(recipe, base), Polygons()
-    stages = window_stages(recipe.model, choice, card, images, own, mask, cities)
+    stages = window_stages(recipe.model, choice, card, images, own, mask, cities, by_scene)
     stages += _map_stages(choice, card)
     grid, _ = fit_grid(area, choice, stages, float(CELL), unit=card.resolution)
     own.bind([area.geometry], grid)
     cities.bind(grid)
-    notes = [*notes, *cities.notes, *mask.find(grid, area)]
+    notes = [*notes, *cities.notes, *by_scene.notes, *mask.find(grid, area)]
     # a pixel's windows reach up to their own side beyond it
     around = area.grown(card.patch * card.resolution)
     found, doubts = images.find(around, card.bands, grid, tell=context.tell)
@@ -104,10 +106,11 @@ def _resolve(recipe: UgsRecipe, context: Context) -> Resolved:
         card.bands,
         {"images": found},
         tuple(stages),
-        _FORM,
+        by_scene.onto(_FORM),
         (*notes, *doubts),
         card,
         cities,
+        by_scene,
     )
 
 

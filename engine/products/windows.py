@@ -18,6 +18,7 @@ from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
+from engine.infer.by_scene import ByScene, SceneWindows, pixels_of
 from engine.infer.windows import NO_SCORE, Lattice, Read, segment_image, to_percent, to_percents
 from engine.legend import Reason
 from engine.maps.mask import inside
@@ -28,6 +29,7 @@ from engine.products.cities import Cities, Shares, shares_of
 from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
+from engine.products.scenes import SceneCards
 from engine.products.sources import ImageSource
 from engine.recipes.sections import Device, GridChoice, WindowModel
 from engine.runs.stage import Input, Output, Part, Stage
@@ -107,14 +109,18 @@ class Windowed:
     precision: str
 
     def _percent(
-        self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
+        self,
+        task: TileTask,
+        wanted: npt.NDArray[np.bool_],
+        read: Read,
+        by: SceneWindows | None = None,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         """Percent (y, x) or (class, y, x), 255 none; and which pixels have them."""
         n = task.grid.pixels(self.card.resolution)
         percent = np.full(self._shape(n), NO_SCORE, np.uint8)
         known = np.zeros((n, n), bool)
         percents = to_percents if self.card.several else to_percent
-        for rows, logits, scored in self._strips(task, wanted, read):
+        for rows, logits, scored in self._strips(task, wanted, read, by):
             percent[..., rows, :] = percents(logits, scored)
             known[rows] = scored
         return percent, known
@@ -124,7 +130,11 @@ class Windowed:
         return (len(self.card.classes), n, n) if self.card.several else (n, n)
 
     def _strips(
-        self, task: TileTask, wanted: npt.NDArray[np.bool_], read: Read
+        self,
+        task: TileTask,
+        wanted: npt.NDArray[np.bool_],
+        read: Read,
+        by: SceneWindows | None = None,
     ) -> Iterator[tuple[slice, npt.NDArray[np.float32], npt.NDArray[np.bool_]]]:
         """Blended logits of the tile, as `segment_image` yields them; none where none is wanted."""
         if not wanted.any():
@@ -134,15 +144,14 @@ class Windowed:
 
         n = task.grid.pixels(self.card.resolution)
         top, left = corner(task, self.card.resolution)
-        return segment_image(
-            read,
-            slice(top, top + n),
-            slice(left, left + n),
-            wanted,
-            get_predictor(self.card, self.device, self.precision).segment,
-            Lattice(self.card.patch, self.card.overlap),
-            classes=len(self.card.classes) if self.card.several else 0,
-        )
+        where = slice(top, top + n), slice(left, left + n)
+        lattice = Lattice(self.card.patch, self.card.overlap)
+        if by is not None:
+            strips = segment_image(read, *where, wanted, by.predict, lattice, classes=by.planes)
+            return by.parted(strips)
+        predict = get_predictor(self.card, self.device, self.precision).segment
+        classes = len(self.card.classes) if self.card.several else 0
+        return segment_image(read, *where, wanted, predict, lattice, classes=classes)
 
     def _places(
         self, task: TileTask, area: tuple[bytes, ...], boundary: tuple[bytes, ...] | None
@@ -169,14 +178,16 @@ class Windowed:
 
 @dataclass(frozen=True)
 class ScoreWindows(Windowed):
-    """1 m images -> scores/probability, scores/reason.
+    """1 m images -> scores/probability, scores/reason; scores/model where scenes have cards.
 
     Images are read from their files and not stored, or, without an access, from the stage before.
     Where cities have cards of their own, each card runs on the windows of its pixels alone, as if
-    it mapped nothing else: windows of two cards are not blended.
+    it mapped nothing else: windows of two cards are not blended. Where scenes have, windows are
+    blended whosever they are.
     """
 
     access: Access | None = None
+    scenes: ByScene | None = None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         ground: _Ground = task.parts[0].payload
@@ -190,15 +201,20 @@ class ScoreWindows(Windowed):
         failures: list[Failure] = []
         percent = np.full(self._shape(n), NO_SCORE, np.uint8)
         fetched = 0
+        by = None
+        if self.scenes is not None:
+            by = SceneWindows(self.scenes, self.device, self.precision, n)
         for card, mine in shares_of(ground.cities, self.card, wanted, task.grid, task.tile):
             part = replace(self, card=card)
-            found, known, lost, size = part._scored(task, ground.frames, mine, failures)
+            found, known, lost, size = part._scored(task, ground.frames, mine, failures, by)
             reason[lost] = Reason.READ_FAILED
             reason[known] = Reason.DATA
             percent[..., known] = found[..., known]
             fetched += size
         flags, note = gaps_of(failures)
         arrays = {"scores/probability": percent, "scores/reason": reason}
+        if by is not None:
+            arrays["scores/model"] = by.made
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
 
     def _scored(
@@ -207,6 +223,7 @@ class ScoreWindows(Windowed):
         frames: Frames,
         wanted: npt.NDArray[np.bool_],
         failures: list[Failure],
+        by: SceneWindows | None,
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.bool_], int]:
         """Percent by this card, which pixels have it, which were lost, and bytes read for it."""
         metres = self.card.resolution
@@ -215,7 +232,7 @@ class ScoreWindows(Windowed):
         fetched = 0
         top, left = corner(task, metres)
 
-        def read(rows: slice, cols: slice) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        def read(rows: slice, cols: slice) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
             nonlocal fetched
             if self.access is None:
                 down, across = self._part(task, rows, cols)
@@ -232,9 +249,12 @@ class ScoreWindows(Windowed):
             there = slice(left - cols.start, left - cols.start + n)
             part = state[here.start + top - rows.start : here.stop + top - rows.start, there]
             lost[here] |= (part == _LOST) & wanted[here]
-            return prepare_image(bands, state == _SEEN, self.card), state == _SEEN
+            seen = state == _SEEN
+            if by is not None:  # whose card prepares a window is not known yet
+                return pixels_of(bands, seen), seen
+            return prepare_image(bands, seen, self.card), seen
 
-        percent, known = self._percent(task, wanted, read)
+        percent, known = self._percent(task, wanted, read, by)
         return percent, known, lost, fetched
 
 
@@ -307,6 +327,7 @@ def window_stages(
     area: Polygons,
     mask: Mask,
     cities: Cities,
+    scenes: SceneCards,
 ) -> list[Stage]:
     """The stages that end in scores of pixels.
 
@@ -319,6 +340,8 @@ def window_stages(
     area : the wanted area's own polygons.
     mask : Mask
     cities : that other cards map, or none; which are near decides a tile, and not the stage.
+    scenes : that other cards map, or none; they decide the stage: where each is, nobody knows
+        before the windows are looked at.
     """
     card.check_precision(choice.precision)
     metres, n = card.resolution, grid.tile
@@ -369,16 +392,20 @@ def window_stages(
         *first,
         Stage(
             "scores",
-            ScoreWindows(card, choice.device, choice.precision, None if keep else access),
+            ScoreWindows(
+                card, choice.device, choice.precision, None if keep else access, scenes.by
+            ),
             (
                 spec("scores/probability", NO_SCORE, attrs=PERCENT, leading=leading_of(card)),
                 spec("scores/reason", 255, outside=outside, attrs=REASON_ATTRS),
+                *([spec("scores/model", NO_SCORE, attrs=scenes.attrs)] if scenes else []),
             ),
             tuple(Input(stage.name, card.patch * metres) for stage in first),
             parameters={
                 "model": card.key,
                 "precision": choice.precision,
                 "mask": mask.parameter,
+                **scenes.parameters,
             },
             parts=ground,
             outside="frame, boundary or area",
@@ -387,7 +414,8 @@ def window_stages(
             gigabytes=1.5
             + 2 * window
             + 2 * card.patch * (n + 2 * card.patch) * len(card.bands) * 6 / 1e9
-            + (8 + (3 + len(card.classes) if cities else 0)) * n * n / 1e9,
+            + (8 + (3 + len(card.classes) if cities else 0)) * n * n / 1e9
+            + scenes.gigabytes(n),
             guess=10.0,
             reads=0.0 if keep else _READ,
         ),

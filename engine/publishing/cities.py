@@ -98,9 +98,9 @@ def models_of(
 
 
 def place_models(
-    folder: Path, cities: Sequence[CityModel], rest: ModelCard | None
+    folder: Path, cards: Sequence[ModelCard | None], rest: ModelCard | None
 ) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
-    """Put the cities' models where the product's readers find them, each once.
+    """Put models of cities or scenes where the product's readers find them, each once.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def place_models(
     assets: dict[str, dict[str, Any]] = {}
     folders = {} if rest is None or not (folder / FOLDER).is_dir() else {rest.key: FOLDER}
     seen = set() if rest is None else {rest.key}
-    for card in (each.card for each in cities):
+    for card in cards:
         if card is None or card.key in seen:
             continue
         seen.add(card.key)

@@ -34,6 +34,7 @@ from engine.publishing.preview import draw_preview
 from engine.publishing.replace import replacing
 from engine.publishing.report import build_report
 from engine.publishing.rights import Rights
+from engine.publishing.scenes import ScenesMade, write_scene_file
 from engine.publishing.sheets import coarser, cut_sheets, write_mosaic
 from engine.publishing.sources import Source, write_sources
 from engine.publishing.stac import write_stac
@@ -71,6 +72,7 @@ class Facts:
     footprint : file that tells where the model was trained, kept as it is.
     periods : of a cube with several composites: what each is called, its first and last day.
     cities : that models of their own mapped, where `card` is that of the rest.
+    scenes : the same of a map that was made by scene.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Facts:
     periods: Sequence[tuple[str, date, date]] = ()
     cities: Sequence[CityModel] = ()
     throughput: Mapping[str, Any] | None = None
+    scenes: ScenesMade | None = None
 
     @property
     def told_periods(self) -> dict[str, list[dict[str, str]]]:
@@ -100,11 +103,18 @@ class Facts:
     @property
     def models(self) -> dict[str, ModelCard]:
         """Cards of all models that are at hand, each once, by their keys."""
-        cards = [self.card, *(city.card for city in self.cities)]
-        return {card.key: card for card in reversed(cards) if card is not None}
+        return {card.key: card for card in reversed((self.card, *self.others)) if card is not None}
+
+    @property
+    def others(self) -> tuple[ModelCard | None, ...]:
+        """Cards of models of cities and scenes, None where one is not at hand."""
+        scenes = () if self.scenes is None else self.scenes.models[1:]
+        return (*(each.card for each in self.cities), *(each.card for each in scenes))
 
     def told_models(self, square_km: float) -> list[dict[str, Any]]:
-        """Models of the report, as `models_of` has them."""
+        """Models of the report, as `models_of` has them; or those of scenes."""
+        if self.scenes is not None:
+            return self.scenes.told
         key = None if self.card is None else self.card.key
         return models_of(self.cities, (str(self.model.get("mlm:name")), key), square_km)
 
@@ -171,9 +181,10 @@ def _fill(
         if len(sheets) > 1:
             write_styles(folder, write_mosaic(folder, facts.name, layer, box, sheets), layer)
     weights = None if facts.card is None else place_model(folder, facts.card)
-    others, folders = place_models(folder, facts.cities, facts.card)
+    others, folders = place_models(folder, facts.others, facts.card)
     if write_outlines(folder, facts.cities, folders):
         others |= outlines_asset()
+    others |= write_scene_file(folder, facts.scenes, folders)
     derived = write_sources(folder, facts.sources)
     embedded = None
     if form.vectors is not None:
@@ -238,7 +249,8 @@ def _notes(facts: Facts) -> list[str]:
         for card in reversed(facts.models.values())
         if card.address is None and (why := why_not(card)) is not None
     ]
-    return [*words_of(facts.cities, rest), *absent]
+    by_scene = [] if facts.scenes is None else [facts.scenes.words]
+    return [*words_of(facts.cities, rest), *by_scene, *absent]
 
 
 def _strip_of(read: Read, key: str, rows: slice, cols: slice, part: slice) -> npt.NDArray[Any]:

@@ -215,6 +215,8 @@ def _seen_from(base: Path, schema: type[BaseModel], key: str, value: Any) -> Any
 def _moved(base: Path, annotation: Any, marks: list[Any], value: Any) -> Any:
     if isinstance(value, Mapping):
         fields = dict(_fields(annotation))
+        if not fields:  # a table of the same kind of values
+            return {key: _moved(base, annotation, marks, inner) for key, inner in value.items()}
         return {
             key: _moved(base, fields[key].annotation, fields[key].metadata, inner)
             if key in fields

@@ -35,6 +35,7 @@ __all__ = [
     "ModelChoice",
     "Period",
     "Publication",
+    "SceneModels",
     "WindowModel",
     "at_one_metre",
 ]
@@ -274,19 +275,72 @@ class ModelChoice(Strict):
     precision: Literal["float32", "bfloat16"] = "float32"
 
 
+class SceneModels(Strict):
+    """Segmenters by the scene that a window shows."""
+
+    file: PathText = Field(
+        description="scenes.json of natmap scenes, or of natmap train --each, which names cards"
+    )
+    cards: dict[int, CardOrPath] = Field(
+        default_factory=dict, description="card of a scene by its number, before those of the file"
+    )
+    mode: Literal["choose", "blend"] = Field(
+        "choose", description="the card of a window's scene, or those of all scenes near it"
+    )
+    floor: float | None = Field(
+        None, gt=0, le=0.5, description="of blend: weights below it are left out; by default 0.1"
+    )
+
+    @field_validator("cards", mode="before")
+    @classmethod
+    def _numbered(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        for key in value:
+            if isinstance(key, bool) or not re.fullmatch(r"[0-9]{1,4}", str(key), re.ASCII):
+                raise ValueError(f"{key!r} is not the number of a scene")
+        if len({int(key) for key in value}) < len(value):
+            raise ValueError("a scene is there twice")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> SceneModels:
+        if self.floor is not None and self.mode != "blend":
+            raise ValueError("floor goes with mode: blend")
+        return self
+
+    @property
+    def least(self) -> float:
+        """Weight below which a scene's card does not run; 1 where one card does."""
+        return 1.0 if self.mode == "choose" else 0.1 if self.floor is None else self.floor
+
+
 class WindowModel(ModelChoice):
-    """A segmenter, and others that map cities of their own in its place."""
+    """A segmenter, and others that map in its place: cities of their own, or scenes."""
 
     cities: PathText | None = Field(
         None, description="polygons with name and card: that card maps the city"
     )
+    scenes: SceneModels | None = Field(
+        None, description="cards by the scene of a window; all other windows by `card`"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> WindowModel:
+        if self.cities is not None and self.scenes is not None:
+            raise ValueError(
+                "cities and scenes: give one of the two; cities that need scenes of their own are "
+                "mapped by a recipe each, with the city as mask"
+            )
+        return self
 
     @model_serializer(mode="wrap")
     def _told(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without cities where there are none: recipes of before there were any stay the same."""
+        """Without what is not there: recipes of before there was any stay the same."""
         told: dict[str, Any] = dump(self)
-        if self.cities is None:
-            told.pop("cities", None)
+        for name in ("cities", "scenes"):
+            if getattr(self, name) is None:
+                told.pop(name, None)
         return told
 
 
