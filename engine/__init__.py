@@ -32,12 +32,14 @@ beside       how green each local climate zone is
 synthesize   a made-up country
 ============ =====================================================
 
-The command's verb `compare` has another name here, since a room is called so; `adapt --each`, and
-`natmap label` of answers, are functions of their own:
+The command's verb `compare` has another name here, since a room is called so; `adapt --each`,
+`train --each`, `scenes --like`, and `natmap label` of answers, are functions of their own:
 
 =============== ==================================================
 compare_systems several models or maps on the same examples
 adapt_cities    a segmenter of green space to each of many cities
+train_scenes    a model for each scene of a set
+assign_scenes   patches to the scenes of an earlier set
 settle_labels   answers of interpreters as training areas
 =============== ==================================================
 
@@ -135,6 +137,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.pipeline.verbs import plan, run
     from engine.products.registry import load_recipe
     from engine.recipes.run import Recipe
+    from engine.similarity.assigning import assign_scenes
     from engine.similarity.find import find
     from engine.similarity.scenes import scenes
     from engine.sites.landscape import landscape
@@ -147,6 +150,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.training.adapt import adapt
     from engine.training.adapt_cities import adapt_cities
     from engine.training.propagation import propagate_labels as propagate
+    from engine.training.scene_models import train_scenes
     from engine.training.train import train
 
     __version__: str
@@ -177,6 +181,7 @@ __all__ = [
     "adapt",
     "adapt_cities",
     "areas",
+    "assign_scenes",
     "beside",
     "compare_systems",
     "composite",
@@ -208,6 +213,7 @@ __all__ = [
     "synthesize",
     "tag",
     "train",
+    "train_scenes",
     "verify",
 ]
 
@@ -218,6 +224,7 @@ _HOMES = {
     "World": "engine.synthetic.districts.World",
     "adapt": "engine.training.adapt.adapt",
     "adapt_cities": "engine.training.adapt_cities.adapt_cities",
+    "assign_scenes": "engine.similarity.assigning.assign_scenes",
     "areas": "engine.datasets.review.review",
     "beside": "engine.compare.crosstab.beside",
     "compare_systems": "engine.compare.comparison.compare_systems",
@@ -250,6 +257,7 @@ _HOMES = {
     "synthesize": "engine.synthetic.make.synthesize",
     "tag": "engine.compare.tagging.tag",
     "train": "engine.training.train.train",
+    "train_scenes": "engine.training.scene_models.train_scenes",
     "verify": "engine.store.verify.verify",
 }
 """Where each name lies; all others of `__all__` are errors."""

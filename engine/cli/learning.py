@@ -21,18 +21,45 @@ Field = Annotated[
 ]
 
 
-def train(recipe: RecipePath, overrides: Set = None) -> None:
+def train(
+    recipe: RecipePath,
+    each: Annotated[
+        Path | None,
+        typer.Option(help="scenes.json: a segmenter for each scene, and what a map takes of them"),
+    ] = None,
+    overrides: Set = None,
+) -> None:
     """Train a model from labels and composites; a killed training resumes where it was."""
     from engine.cli.render import say, training
     from engine.products.registry import load_training
     from engine.training.train import train as start
 
     wanted = load_training(read_source(recipe), read_overrides(overrides))
+    if each is not None:
+        _train_each(wanted, each, recipe.parent)
+        return
     with training(wanted.training.epochs) as (epoch, step):
         found = start(wanted, base=recipe.parent, tell=say, epoch=epoch, step=step)
     if found.words:
         say(found.words)
     sys.stdout.write(f"{found.card.folder / 'card.json'}\n")
+
+
+def _train_each(wanted: Any, each: Path, base: Path) -> None:
+    """Train a segmenter for each scene of a file."""
+    from engine.cli.render import say, training
+    from engine.training.scene_models import SCENES, train_scenes
+
+    with training(wanted.training.epochs) as (epoch, step):
+        made = train_scenes(wanted, each, base=base, tell=say, epoch=epoch, step=step)
+    count = len(made.scenes) - len(made.failed)
+    say(f"{count} of {len(made.scenes)} scenes have a card, {len(made.failed)} failed")
+    for scene in made.failed:
+        say(f"  scene {scene.scene}: {scene.reason}", "red")
+    if count:
+        sys.stdout.write(f"{made.folder / SCENES}\n")
+    if made.failed:
+        raise typer.Exit(1)
 
 
 def adapt(

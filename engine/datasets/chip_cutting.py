@@ -36,6 +36,7 @@ from engine.errors import LabelError
 from engine.files import sweep
 from engine.labels.rasters import onto, require_plain
 from engine.recipes.segmenting import ChipLabels, SegmenterRecipe
+from engine.texture.scene_file import read_scenes
 from engine.vectors.read import files_of
 
 __all__ = ["cut_chips"]
@@ -78,7 +79,9 @@ def cut_chips(
             "imported chips have no place to split blocks by", remedy="split.by: own, or place"
         )
     if dealt and recipe.scenes is not None:
-        told.append(recipe.scenes.model_dump(exclude={"balance"}))
+        told.append(recipe.scenes.model_dump(exclude={"balance", "file", "only"}))
+        if recipe.scenes.file is not None:
+            told.append(read_scenes(base / recipe.scenes.file).key)
     text = json.dumps(told)
     key = hashlib.sha256(text.encode()).hexdigest()
     if (where / "zarr.json").exists():

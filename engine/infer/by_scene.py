@@ -81,7 +81,8 @@ class ByScene:
         weights = np.zeros(len(apart))
         weights[near] = 1
         if self.least < 1:
-            weights = np.exp((apart[near] - apart) / self.spread)
+            with np.errstate(over="ignore"):  # as far as that is no weight at all
+                weights = np.exp((apart[near] - apart) / self.spread)
             weights /= weights.sum()
             kept = weights >= self.least
             kept[near] = True

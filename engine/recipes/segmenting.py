@@ -71,8 +71,14 @@ class SegmenterSplit(Split):
 
 
 class SceneChoice(Strict):
-    """What chips are grouped into scenes by; see `engine.similarity`."""
+    """What chips are grouped into scenes by; see `engine.similarity`. Or scenes of a file."""
 
+    file: PathText | None = Field(
+        None, description="scenes.json of natmap scenes: chips get its scenes, and none are found"
+    )
+    only: tuple[int, ...] = Field(
+        (), max_length=1000, description="with file: learn from chips of these scenes alone"
+    )
     by: Literal["labels", "texture", "both"] = "both"
     bandwidth: float | None = Field(
         None, gt=0, lt=2, description="of mean shift; by default the finest that is stable"
@@ -81,6 +87,19 @@ class SceneChoice(Strict):
         True, description="draw chips of rare scenes more often, by 1 / sqrt(size), 10 at most"
     )
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _given(self) -> SceneChoice:
+        found = sorted(self.model_fields_set & {"by", "bandwidth", "seed"})
+        if self.file is not None and found:
+            raise ValueError(
+                f"{', '.join(found)}: of scenes that are found, not of those of a file"
+            )
+        if self.only and self.file is None:
+            raise ValueError("only: numbers of the scenes of a file; name file, too")
+        if len(set(self.only)) < len(self.only) or min(self.only, default=0) < 0:
+            raise ValueError("only: numbers of scenes, from 0, each once")
+        return self
 
 
 class MultiLabelChoice(Strict):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.datasets.chips import ChipSet
-from engine.datasets.splits import SPLITS
+from engine.datasets.splits import SPLITS, UNUSED
 from engine.errors import LabelError
 from engine.recipes.segmenting import SceneChoice, SegmenterRecipe
+from engine.similarity.assigning import assign, require_alike
 from engine.similarity.descriptors import Described, describe
 from engine.similarity.grouping import Scenes, Settings, balance, group
 from engine.similarity.source import ChipPatches
+from engine.texture.nearest import RARE
+from engine.texture.scene_file import KnownScenes, read_scenes
 
-__all__ = ["balance_chips", "scenes_of_places"]
+__all__ = ["assigned_scenes", "balance_chips", "learn_scenes", "scenes_of_places"]
 
 
 def scenes_of_places(
-    recipe: SegmenterRecipe, parts: Sequence[ChipSet]
+    recipe: SegmenterRecipe, parts: Sequence[ChipSet], base: Path
 ) -> list[npt.NDArray[np.int64]]:
-    """The scene of each chip of several places, found in all of them; -1 for none.
+    """The scene of each chip of several places, found in all of them or of a file; -1 for none.
 
     Raises
     ------
@@ -32,6 +36,9 @@ def scenes_of_places(
     """
     choice = recipe.scenes
     assert choice is not None
+    if choice.file is not None:
+        known = read_scenes(base / choice.file)
+        return [assigned_scenes(known, part) for part in parts]
     described = [describe(ChipPatches(part, part.places[0])) for part in parts]
     found = group(_joined(described), _settings(choice))
     ends = np.cumsum([len(each.rows) for each in described])[:-1]
@@ -80,6 +87,84 @@ def balance_chips(
         "notes": list(found.notes),
     }
     return balance(scene[train]), report
+
+
+def assigned_scenes(
+    known: KnownScenes, chips: ChipSet, tell: Callable[[str], None] = lambda text: None
+) -> npt.NDArray[np.int64]:
+    """The scene of each chip by a file of scenes, -1 for none: as a map gives them to windows.
+
+    A chip farther from its scene than any patch was that the scene was found in is in none.
+
+    Raises
+    ------
+    LabelError
+        Where chips cannot be described as those patches were.
+    """
+    patches = ChipPatches(chips, "chips")
+    doubts = require_alike(known, patches)
+    described = describe(patches)
+    found = assign(known, described, doubts)
+    for note in found.notes:
+        tell(f"note: {note}")
+    scene = np.full(len(chips), RARE, np.int64)
+    scene[described.rows] = np.where(found.outlying, RARE, found.scene)
+    return scene
+
+
+def learn_scenes(
+    choice: SceneChoice,
+    known: KnownScenes,
+    chips: ChipSet,
+    scene: npt.NDArray[np.int64],
+    tell: Callable[[str], None],
+) -> tuple[ChipSet, npt.NDArray[np.float64] | None, dict[str, Any]]:
+    """The chips that are learnt from, by the scenes of a file.
+
+    Parameters
+    ----------
+    choice : which scenes, and whether chips of rare ones are drawn more often.
+    known : the scenes.
+    chips : of all scenes, split.
+    scene : int64 (chips,), as `assigned_scenes` gives it.
+    tell : hears of them.
+
+    Returns
+    -------
+    The chips, those of other scenes in no split; how often each that trains is drawn, None: once;
+    what the report says.
+
+    Raises
+    ------
+    LabelError
+        Where a scene is not there, or too few chips are of these.
+    """
+    known.require_numbers(choice.only, LabelError, "scenes.only")
+    if choice.only:
+        split = np.where(np.isin(scene, choice.only), chips.split, UNUSED).astype(np.uint8)
+        chips = replace(chips, split=split)
+    parts = {name: chips.split == k for k, name in enumerate(SPLITS)}
+    count = {name: int(mine.sum()) for name, mine in parts.items()}
+    if count["train"] < 2 or not count["validation"]:
+        raise LabelError(
+            "there are too few chips of these scenes",
+            got=f"{count['train']} to train on, {count['validation']} to validate on",
+            expected="two or more, and one or more",
+            remedy="label more, or let these scenes be learnt with others",
+        )
+    mine = scene[parts["train"]]
+    sizes = np.bincount(mine[mine >= 0], minlength=len(known)).tolist()
+    tell(f"scenes of {known.path.name}: {', '.join(map(str, sizes))} chips that train")
+    often = balance(mine) if choice.balance and len(np.unique(mine)) > 1 else None
+    report = {
+        "file": known.path.name,
+        "key": known.key,
+        "only": list(choice.only),
+        "balance": choice.balance,
+        "sizes": sizes,
+        "in_no_scene": int((mine < 0).sum()),
+    }
+    return chips, often, report
 
 
 def _of_training(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from engine.datasets.chip_cutting import cut_chips
@@ -20,9 +21,10 @@ from engine.models.card import ModelCard
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.registry import carried_over, load_model
 from engine.recipes.segmenting import SegmenterRecipe
+from engine.texture.scene_file import read_scenes
 from engine.training.fit import ground_statistics
 from engine.training.loop import Fitted
-from engine.training.scenes import balance_chips, scenes_of_places
+from engine.training.scenes import assigned_scenes, balance_chips, learn_scenes, scenes_of_places
 from engine.training.segmenters import Chips, SegmenterSettings, count_pixels, fit_segmenter
 from engine.training.task import Judged, Listener, Task, find_start
 
@@ -40,6 +42,7 @@ class SegmenterTask(Task):
     recipe : SegmenterRecipe
     base : folder of its relative paths.
     hear : hears of the cutting.
+    scene : scene of each chip in the recipe's file of scenes, where the caller knows it.
 
     Raises
     ------
@@ -49,19 +52,37 @@ class SegmenterTask(Task):
 
     examples = "chips"
 
-    def __init__(self, recipe: SegmenterRecipe, base: Path, hear: Listener) -> None:
+    def __init__(
+        self,
+        recipe: SegmenterRecipe,
+        base: Path,
+        hear: Listener,
+        scene: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.folder = base / recipe.out
         self.chips = cut_chips(
-            recipe, base, scenes_of=lambda parts: scenes_of_places(recipe, parts), tell=hear.tell
+            recipe,
+            base,
+            scenes_of=lambda parts: scenes_of_places(recipe, parts, base),
+            tell=hear.tell,
         )
+        often: npt.NDArray[np.float64] | None = None
+        self.scenes: dict[str, Any] | None = None
+        if recipe.scenes is not None and recipe.scenes.file is not None:
+            known = read_scenes(base / recipe.scenes.file)
+            if scene is None:
+                scene = assigned_scenes(known, self.chips, hear.tell)
+            self.chips, often, self.scenes = learn_scenes(
+                recipe.scenes, known, self.chips, scene, hear.tell
+            )
         self.card = _card(recipe, self.chips, self.folder, self._form())
         self.start = _start(recipe, self.card, base, hear.tell)
         self.parts = {name: Chips(*self.chips.of(name)) for name in SPLITS}
-        self.scenes: dict[str, Any] | None = None
-        if recipe.scenes is not None and recipe.scenes.balance:
-            weights, self.scenes = balance_chips(recipe, self.chips, hear.tell)
-            self.parts["train"] = replace(self.parts["train"], often=weights)
+        if recipe.scenes is not None and recipe.scenes.file is None and recipe.scenes.balance:
+            often, self.scenes = balance_chips(recipe, self.chips, hear.tell)
+        if often is not None:
+            self.parts["train"] = replace(self.parts["train"], often=often)
 
     def _form(self) -> dict[str, Any]:
         """What this kind of card says of its output."""

@@ -30,7 +30,7 @@ from engine.training.segmenting import SegmenterTask
 from engine.training.task import Listener, Task, write_report
 from engine.training.zones import ZoneTask
 
-__all__ = ["Trained", "train"]
+__all__ = ["Trained", "learn_task", "train"]
 
 _MADE = (FOOTPRINT, "curves.png", "confusion.png")  # beside card, weights and report
 
@@ -88,8 +88,20 @@ def train(
         recipe = with_channels(recipe, base)
         _require_graphs(recipe)
     hear = Listener(tell, epoch, step)
-    task = _task(recipe, base, hear)
-    folder = task.folder
+    return learn_task(_task(recipe, base, hear), recipe, hear)
+
+
+def learn_task(task: Task, recipe: TrainingRecipe, hear: Listener, **made: Any) -> Trained:
+    """Fit a task's model, and write card, weights and report into its folder.
+
+    Parameters
+    ----------
+    task : what is trained.
+    recipe : of it, for the report.
+    hear : hears of steps, finished epochs and batches.
+    made : what else the report says.
+    """
+    folder, tell = task.folder, hear.tell
     tell(f"training {task.card.architecture} on {task.size}")
     card, fitted = task.learn(hear)
     history = [asdict(entry) for entry in fitted.history]
@@ -112,6 +124,7 @@ def train(
             history=history,
             test=judged.figures,
             **judged.more,
+            **made,
         )
     (folder / "state.pt").unlink(missing_ok=True)  # what it held is in the weights now
     card = card.model_copy(update={"folder": folder})

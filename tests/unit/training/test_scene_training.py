@@ -61,7 +61,7 @@ def places() -> list[ChipSet]:
 
 def test_blocks_are_dealt_out_so_that_each_split_has_each_scene(places: list[ChipSet]) -> None:
     wanted = recipe()
-    scenes = scenes_of_places(wanted, places)
+    scenes = scenes_of_places(wanted, places, Path())
     assert [len(each) for each in scenes] == [len(part) for part in places]
     codes = split_chips(wanted.split, places, [UTM, UTM], scenes)
     split, scene = np.concatenate(codes), np.concatenate(scenes)
@@ -81,7 +81,7 @@ def test_blocks_are_dealt_out_so_that_each_split_has_each_scene(places: list[Chi
     order = np.random.default_rng(0).permutation(len(places[0]))
     part = places[0]
     moved = replace(part, x=part.x[order], y=part.y[order], xy=part.xy[order])
-    again = scenes_of_places(wanted, [moved, places[1]])
+    again = scenes_of_places(wanted, [moved, places[1]], Path())
     np.testing.assert_array_equal(again[0], scenes[0][order])
     np.testing.assert_array_equal(again[1], scenes[1])
 
