@@ -99,6 +99,8 @@ split: {by: own}                  # as UGSet came; or
 # split: {by: place, validation: [b], test: [c]}
 # split: {by: frame, side: 2000}  # blocks, dealt out so that each split has its share of each scene
 # scenes: {by: both}              # group chips by labels, texture or both: rare scenes drawn often
+# scenes: {file: ./scenes/scenes.json, only: [0, 3]}   # learn from some scenes alone; a model for
+                                  # each: natmap train RECIPE --each scenes/scenes.json
 
 model:
   architecture: ugsnet            # or unet, segnet, pspnet, upernet, bisenet

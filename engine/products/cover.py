@@ -359,6 +359,7 @@ model:
   card: ./my-cover       # folder of a segmenter's card; its classes are the map's
   device: auto           # cpu, cuda
   # cities: ./cities.geojson   # of images: polygons with name and card, each mapped by its own
+  # scenes: {file: ./by-scene/scenes.json}   # of images: each window by the card of its scene
 
 # mask: {boundaries: gub-2018}          # urban boundaries: a card, or any polygon file
 
