@@ -220,8 +220,8 @@ model:
   # precision: float32   # or bfloat16
   # cities: ./adapted/cities.geojson    # polygons with name and card: each city by its own network,
                                         # as natmap adapt --each makes them; all else by `card`
-  # scenes: {file: ./by-scene/scenes.json}   # each window by the card of the scene that it shows, as
-                                        # natmap train --each makes them; mode: blend weights several
+  # scenes: {file: ./by-scene/scenes.json}   # each window by the card of the scene that it
+                                        # shows, as natmap train --each makes them; or mode: blend
 
 mask: {boundaries: gub-2018}   # urban boundaries: a card, or any polygon file; only they are run
 
