@@ -17,6 +17,7 @@ from engine.infer.by_scene import LOADED, ByScene
 from engine.models.card import find_card, load_card
 from engine.products.registry import load_recipe
 from engine.products.scenes import SceneCards
+from engine.recipes.base import Given
 from engine.recipes.sections import WindowModel
 from engine.texture.lbp import texture_counts
 from engine.texture.scene_file import SCHEMA, TEXTURE
@@ -171,6 +172,28 @@ def test_recipes_that_contradict_themselves_are_refused(scenes: Any, words: str)
     del told["images"]
     with pytest.raises(RecipeError, match=r"model.scenes: goes with images"):
         load_recipe(told)
+
+
+def test_cards_of_an_option_are_seen_from_where_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "name": "x",
+        "product": "ugs",
+        "area": {"bbox": [13.0, 52.0, 13.1, 52.1]},
+        "grid": {"crs": "EPSG:32633"},
+        "images": {"catalog": "c.json"},
+        "model": {"card": "a", "scenes": {"file": "s.json"}},
+        "store": "s",
+    }
+    for folder in ("recipes", "here"):
+        (tmp_path / folder).mkdir()
+    path = tmp_path / "recipes" / "x.yaml"
+    path.write_text(json.dumps(told))
+    monkeypatch.chdir(tmp_path / "here")
+    given = Given({"model.scenes.cards": {0: "./own", 1: "ugs-made-up"}})
+    found = load_recipe(path, given)
+    assert found.model.scenes.cards == {0: "../here/own", 1: "ugs-made-up"}
 
 
 def by_scene(least: float, **more: Any) -> ByScene:
