@@ -106,11 +106,11 @@ def train_scenes(
             base = Path(recipe).parent
         recipe = load_training(recipe)
     base = base or Path()
-    if not isinstance(recipe, SegmenterRecipe):
+    if not isinstance(recipe, SegmenterRecipe) or recipe.occurs is not None:
         raise RecipeError(
             "only segmenters are trained by scene",
             got="the recipe of another model",
-            expected="product: ugs, or cover",
+            expected="product: ugs, or cover, without occurs",
         )
     given = set() if recipe.scenes is None else recipe.scenes.model_fields_set - {"balance"}
     if given:
