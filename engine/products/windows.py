@@ -201,9 +201,7 @@ class ScoreWindows(Windowed):
         failures: list[Failure] = []
         percent = np.full(self._shape(n), NO_SCORE, np.uint8)
         fetched = 0
-        by = None
-        if self.scenes is not None:
-            by = SceneWindows(self.scenes, self.device, self.precision, n)
+        by = SceneWindows(self.scenes, self.device, self.precision, n) if self.scenes else None
         for card, mine in shares_of(ground.cities, self.card, wanted, task.grid, task.tile):
             part = replace(self, card=card)
             found, known, lost, size = part._scored(task, ground.frames, mine, failures, by)
@@ -340,8 +338,7 @@ def window_stages(
     area : the wanted area's own polygons.
     mask : Mask
     cities : that other cards map, or none; which are near decides a tile, and not the stage.
-    scenes : that other cards map, or none; they decide the stage: where each is, nobody knows
-        before the windows are looked at.
+    scenes : that other cards map, or none; where each is, nobody knows before, hence all tiles.
     """
     card.check_precision(choice.precision)
     metres, n = card.resolution, grid.tile
