@@ -77,6 +77,7 @@ IdentityError      it belongs to another grid
 LockedError        another driver is at work on it
 ChunkError         a task wrote chunks that are not its own
 RunError           the run cannot go on
+DeviceError        a GPU is not there, broken or too small
 SchedulerLostError the scheduler is gone, what was done is kept
 LabelError         labels cannot be used
 MetricError        map and reference cannot be compared
@@ -105,6 +106,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         CardError,
         CatalogError,
         ChunkError,
+        DeviceError,
         GridError,
         IdentityError,
         ItemError,
@@ -158,6 +160,7 @@ __all__ = [
     "CatalogError",
     "ChunkError",
     "Country",
+    "DeviceError",
     "GridError",
     "IdentityError",
     "ItemError",

@@ -25,7 +25,7 @@ from engine.models.card import SEGMENTERS, ModelCard
 from engine.models.card_parts import Ranges
 from engine.models.inputs import prepare_image
 from engine.products.cities import Cities, Shares, shares_of
-from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
+from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of, precision_mark, predictor_for
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
 from engine.products.sources import ImageSource
@@ -129,9 +129,6 @@ class Windowed:
         """Blended logits of the tile, as `segment_image` yields them; none where none is wanted."""
         if not wanted.any():
             return iter(())
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
         n = task.grid.pixels(self.card.resolution)
         top, left = corner(task, self.card.resolution)
         return segment_image(
@@ -139,7 +136,7 @@ class Windowed:
             slice(top, top + n),
             slice(left, left + n),
             wanted,
-            get_predictor(self.card, self.device, self.precision).segment,
+            predictor_for(task, self.card, self.device, self.precision).segment,
             Lattice(self.card.patch, self.card.overlap),
             classes=len(self.card.classes) if self.card.several else 0,
         )
@@ -377,7 +374,7 @@ def window_stages(
             tuple(Input(stage.name, card.patch * metres) for stage in first),
             parameters={
                 "model": card.key,
-                "precision": choice.precision,
+                "precision": precision_mark(card, choice.precision),
                 "mask": mask.parameter,
             },
             parts=ground,
