@@ -270,7 +270,7 @@ class _Driver:
         self.schedule.wrote(work)
         self.ear.came(work.stage, result.seconds)
         self.meter.came(result)
-        if self.schedule.resource[work.stage] == "gpu":
+        if set(result.devices) - {"cpu"}:
             self.retirement.came()
         self._tell(
             events.TileDone(
@@ -316,7 +316,8 @@ class _Driver:
 
     def _retire(self, work: Work, error: DeviceError) -> bool:
         """Send a worker away whose GPU failed; False where nothing says which it was."""
-        if error.address and (event := self.retirement.retire(work, error)):
+        bound = self.schedule.resource[work.stage] == "gpu"
+        if error.address and (event := self.retirement.retire(work, error, bound=bound)):
             self._tell(event)
         self.watch.told = self.retirement.told
         return bool(error.address)

@@ -33,8 +33,14 @@ class Retirement:
         self._met: dict[Work, list[str]] = defaultdict(list)
         self._in_a_row = 0
 
-    def retire(self, work: Work, error: DeviceError) -> WorkerRetired | None:
+    def retire(self, work: Work, error: DeviceError, *, bound: bool) -> WorkerRetired | None:
         """Send the worker of a tile away; None where it went before.
+
+        Parameters
+        ----------
+        work : the tile.
+        error : with the worker's address.
+        bound : the tile runs on workers with a GPU alone.
 
         Raises
         ------
@@ -48,7 +54,8 @@ class Retirement:
         if new:
             self._cluster.dismiss(error.address, error.worker)
         workers = {each.worker for each in self._gone.values()}
-        if not self._cluster.gpus or self._in_a_row > _RETURNS * len(workers):
+        none = bound and not self._cluster.gpus
+        if none or self._in_a_row > _RETURNS * len(workers):
             raise RunError(
                 "no worker with a GPU that works is left",
                 got=f"{work.stage} {work.tile}{self.told}",
@@ -65,7 +72,7 @@ class Retirement:
         return len(self._met.get(work, ()))
 
     def came(self) -> None:
-        """A tile came back: some worker can compute."""
+        """A tile came back from a GPU: some worker can compute."""
         self._in_a_row = 0
 
     @property

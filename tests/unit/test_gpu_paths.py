@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Any
@@ -35,6 +36,7 @@ from support.tiny_sam import write_sam
 from torch import nn
 
 from engine.errors import DeviceError
+from engine.grid.grid import Tile
 from engine.infer import predict
 from engine.infer.examples import score_examples
 from engine.infer.predict import Predictor, get_predictor
@@ -45,13 +47,16 @@ from engine.models.device import be_exact, choose_device
 from engine.models.head import Head
 from engine.models.points import draw_points, sample
 from engine.models.registry import build, load_model
+from engine.products.common import predictor_for
+from engine.products.instances import FindInstances
 from engine.propagation.heads import ForestHead, KnnHead, LogisticHead
 from engine.propagation.pool import moments, standard_of
+from engine.runs.task import TileTask
 from engine.training.fit import fit
 from engine.training.forest import grow
 from engine.training.head_mlp import MlpHead
 from engine.training.head_networks import as_network
-from engine.training.segmenters import count_pixels
+from engine.training.segmenters import Chips, SegmenterSettings, count_pixels, fit_segmenter
 from engine.training.settings import Settings
 
 
@@ -128,6 +133,20 @@ def test_a_segmenter_is_trained(name: str, tmp_path: Path) -> None:
         }
         assert ("grid_sampler_2d_backward" in gpu.alerts) == (name == "ugsnet")
     assert exact()
+
+
+def test_a_segmenter_of_classes_with_weights_is_trained(tmp_path: Path) -> None:
+    """As of local climate zones: codes of a legend, and what each pixel counts."""
+    legend = tuple({"code": c, "name": f"c{c}", "colour": "ffffff"} for c in (1, 4, 7))
+    card = write_segmenter(tmp_path / "unet", "unet", SIDE, 16, names=legend, width=4)
+    plain = chips()
+    y = np.where(plain.y == 1, np.uint8(4), plain.y + np.uint8(7) * (plain.y == 0))
+    weights = np.linspace(0.5, 1, y.size, dtype=np.float32).reshape(y.shape)
+    some = Chips(plain.x, y.astype(np.uint8), weights=weights)
+    with FakeGPU() as gpu:
+        settings = SegmenterSettings(epochs=1, batch=2)
+        fit_segmenter(card, some, some, settings, tmp_path / "out", device="cuda")
+        assert set(gpu.alerts) <= {"nll_loss2d_forward"}
 
 
 def test_a_resumed_training_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -366,6 +385,28 @@ def test_two_slots_load_a_network_once(tmp_path: Path, monkeypatch: pytest.Monke
         slot.join()
     assert len(made) == 1
     assert found[0] is found[1]
+
+
+def test_a_tile_that_was_sent_to_a_gpu_runs_on_it_or_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "_loaded", {})
+    card = classifier("mscnn", CLASSIFIERS["mscnn"], tmp_path / "model")
+    grid: Any = None  # nothing is read or written here
+    plain = TileTask("scores", lambda task: iter(()), (), grid, Tile(0, 0), (), ())
+    sent = replace(plain, gpu=True)
+    assert [plain.device(d) for d in ("auto", "cpu", "cuda")] == ["auto", "cpu", "cuda"]
+    assert [sent.device(d) for d in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    assert predictor_for(plain, card, "auto", "float32").device == "cpu"
+    assert plain.devices == {"cpu"}
+    with pytest.raises(DeviceError, match="no GPU on") as caught:
+        predictor_for(sent, card, "auto", "float32")
+    assert "set device to cpu" in str(caught.value)
+    with FakeGPU():
+        assert predictor_for(sent, card, "auto", "float32").device == "cuda"
+        finder = FindInstances("sam", True, grid, tmp_path, "auto")
+        assert finder._chosen(sent) == "cuda"
+    assert sent.devices == {NAME}
 
 
 def test_the_device_says_its_name_and_a_worker_takes_its_share(
