@@ -65,18 +65,20 @@ def test_a_full_gpu_halves_the_batch_and_lets_go_first(card: ModelCard) -> None:
 
 
 @pytest.mark.parametrize("words", WORDS)
-def test_all_libraries_words_for_it_are_known(card: ModelCard, words: str) -> None:
+def test_all_libraries_words_for_it_are_known(words: str) -> None:
     assert is_out_of_memory(RuntimeError(words))
+
+
+def test_a_library_that_finds_no_room_halves_the_batch(card: ModelCard) -> None:
     x = batch(8)
     with FakeGPU() as gpu:
         predict = Predictor(card, "cuda")
         wanted = predict(x)[0]
-        if not words.startswith("CUDA error: out"):
-            # the libraries name the operation that asked; here it does not fit above 4 patches
-            gpu.fail(words.removeprefix("CUDA error: "), ("addmm",), over=4 * 17 * 4)
-            np.testing.assert_allclose(predict(x)[0], wanted, atol=1e-5)
-            assert predict.size == 4
-        gpu.fail(words.removeprefix("CUDA error: ") + " out of memory")
+        # in the last product more than 4 patches do not fit
+        gpu.fail("CUBLAS_STATUS_ALLOC_FAILED", ("addmm",), over=4 * 17 * 4)
+        np.testing.assert_allclose(predict(x)[0], wanted, atol=1e-5)
+        assert predict.size == 4
+        gpu.fail("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
         with pytest.raises(DeviceError, match="one patch does not fit"):
             predict(x)
 
@@ -94,7 +96,9 @@ def test_other_errors_are_not_taken_for_it(card: ModelCard) -> None:
     assert predict.size is None
 
 
-@pytest.mark.parametrize("name", DENSE)
+@pytest.mark.parametrize(
+    "name", ["mscnn", *(pytest.param(n, marks=pytest.mark.soak) for n in DENSE if n != "mscnn")]
+)
 def test_dense_evaluation_is_halved_by_rows(name: str, tmp_path: Path) -> None:
     card = classifier(name, DENSE[name], tmp_path)
     side = (card.block - 1) * card.step + card.patch + 2 * card.context

@@ -178,11 +178,20 @@ def test_more_gpus_than_there_are_and_none_are_refused(tmp_path: Path) -> None:
 
 # -- inference ---------------------------------------------------------------------------------
 
-INFERRED: list[tuple[str, dict[str, Any], str]] = [
-    *((name, more, "float32") for name, more in CLASSIFIERS.items()),
+INFERRED: list[Any] = [
+    pytest.param("resnet50", {}, "float32", marks=pytest.mark.soak),
+    *(
+        (name, more, "float32")
+        for name, more in CLASSIFIERS.items()
+        if name not in {*DENSE, "resnet50"}
+    ),
     *((name, more, "float32") for name, more in DENSE.items()),
     ("gcn", {}, "float32"),
-    *((name, {}, "float32") for name in SEGMENTERS),
+    *((name, {}, "float32") for name in ("unet", "segnet", "ugsnet")),
+    *(
+        pytest.param(name, {}, "float32", marks=pytest.mark.soak)
+        for name in ("pspnet", "upernet", "bisenet")  # their training asks them too
+    ),
     ("mscnn", CLASSIFIERS["mscnn"], "bfloat16"),
     ("resnet11-3d", DENSE["resnet11-3d"], "bfloat16"),
     ("unet", {}, "bfloat16"),
@@ -311,7 +320,6 @@ LEFT_OUT: list[tuple[str, str, Callable[[Path], Any]]] = [
     ("measure", "x.to(device)", _of_unet(lambda card, _: adapted(card, "target", "cuda"))),
     ("agreement", ".to(device)", _of_unet(lambda card, _: adapted(card, "auto", "cuda"))),
     ("align", "z.to(device)", _of_unet(lambda card, _: adapted(card, "batch", "cuda"))),
-    ("align", "mask.to(device)", _of_unet(lambda card, _: adapted(card, "batch", "cuda"))),
     ("_ask", "functional.pad", _of_sam),
     ("_ask", ".cpu()", _of_sam),
 ]
