@@ -119,7 +119,10 @@ def test_graphs_and_bfloat16_are_trained(tmp_path: Path) -> None:
             assert not gpu.alerts
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize(
+    "name",  # UperNet has PSPNet's pyramid
+    [pytest.param(n, marks=pytest.mark.soak) if n == "pspnet" else n for n in SEGMENTERS],
+)
 def test_a_segmenter_is_trained(name: str, tmp_path: Path) -> None:
     card = segmenter(name, tmp_path)
     with FakeGPU() as gpu:
