@@ -55,7 +55,9 @@ def score_parts(
             yield predictor(prepare_batch(part, card))[0]
 
 
-def score_chips(card: ModelCard, parts: Iterable[Chips]) -> Iterator[npt.NDArray[np.float32]]:
+def score_chips(
+    card: ModelCard, parts: Iterable[Chips], device: Device = "cpu"
+) -> Iterator[npt.NDArray[np.float32]]:
     """Probabilities (n, class) of chips of images (uint8) or composites (uint16).
 
     NaN where nothing is seen of a chip.
@@ -64,8 +66,9 @@ def score_chips(card: ModelCard, parts: Iterable[Chips]) -> Iterator[npt.NDArray
     ----------
     card : of a classifier of patches; of a multi-label model each class has its own probability.
     parts : some chips after the other, bands in the card's order.
+    device : to run on.
     """
-    predictor = Predictor(card, "cpu")
+    predictor = Predictor(card, choose_device(device))
     for x, seen in parts:
         for first in range(0, len(x), _CHIPS):
             some = x[first : first + _CHIPS]
