@@ -30,6 +30,7 @@ evaluate     a map against what is known
 tag          which classes occur in patches, by a multi-label model
 beside       how green each local climate zone is
 synthesize   a made-up country
+bench        how fast a recipe runs here, beside what it could not be faster than
 ============ =====================================================
 
 The command's verb `compare` has another name here, since a room is called so; `adapt --each`, and
@@ -146,6 +147,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
+    from engine.throughput.bench import bench
     from engine.training.adapt import adapt
     from engine.training.adapt_cities import adapt_cities
     from engine.training.propagation import propagate_labels as propagate
@@ -180,6 +182,7 @@ __all__ = [
     "adapt",
     "adapt_cities",
     "areas",
+    "bench",
     "beside",
     "compare_systems",
     "composite",
@@ -235,6 +238,7 @@ _HOMES = {
     "init": "engine.pipeline.templates.init",
     "frames": "engine.datasets.site_chips.frames",
     "label": "engine.datasets.labelling.label",
+    "bench": "engine.throughput.bench.bench",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",
