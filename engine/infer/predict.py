@@ -216,7 +216,7 @@ class Predictor:
             if len(part) < size:  # a GPU's kernels may be chosen by the batch's shape
                 batch = np.zeros((size, *part.shape[1:]), np.float32)
                 batch[: len(part)] = part
-            with spent("forward"):
+            with spent("forward", batch.nbytes):
                 logits = self._apply(self.model, batch).float()
                 if not self.card.several:
                     logits = logits[:, 1] - logits[:, 0]
@@ -240,7 +240,7 @@ class Predictor:
     def _infer(
         self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        with spent("forward"):
+        with spent("forward", batch.nbytes):
             scores, features = self._apply(evaluate, batch)
             scores = scores.float()
             if self.card.multilabel is not None:
