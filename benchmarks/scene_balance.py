@@ -147,7 +147,7 @@ def main() -> None:
                 network.load_state_dict(fitted.weights)
             figures = {"seed": seed, "balanced": weights is not None}
             for name, rows in (("all", slice(None)), ("rare", rare)):
-                counts, _ = count_pixels(network, None, card, Chips(test.x[rows], test.y[rows]))
+                counts, _ = count_pixels(network, card, Chips(test.x[rows], test.y[rows]))
                 figures[name] = float(several(counts)["f1"])
             runs.append(figures)
             print(figures, flush=True)

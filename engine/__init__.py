@@ -30,6 +30,7 @@ evaluate     a map against what is known
 tag          which classes occur in patches, by a multi-label model
 beside       how green each local climate zone is
 synthesize   a made-up country
+bench        how fast a recipe runs here, beside what it could not be faster than
 ============ =====================================================
 
 The command's verb `compare` has another name here, since a room is called so; `adapt --each`,
@@ -79,6 +80,7 @@ IdentityError      it belongs to another grid
 LockedError        another driver is at work on it
 ChunkError         a task wrote chunks that are not its own
 RunError           the run cannot go on
+DeviceError        a GPU is not there, broken or too small
 SchedulerLostError the scheduler is gone, what was done is kept
 LabelError         labels cannot be used
 MetricError        map and reference cannot be compared
@@ -107,6 +109,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
         CardError,
         CatalogError,
         ChunkError,
+        DeviceError,
         GridError,
         IdentityError,
         ItemError,
@@ -147,6 +150,7 @@ if TYPE_CHECKING:  # what checkers and editors see; `_HOMES` is the same for Pyt
     from engine.synthetic.country import Country
     from engine.synthetic.districts import World
     from engine.synthetic.make import synthesize
+    from engine.throughput.bench import bench
     from engine.training.adapt import adapt
     from engine.training.adapt_cities import adapt_cities
     from engine.training.propagation import propagate_labels as propagate
@@ -162,6 +166,7 @@ __all__ = [
     "CatalogError",
     "ChunkError",
     "Country",
+    "DeviceError",
     "GridError",
     "IdentityError",
     "ItemError",
@@ -182,6 +187,7 @@ __all__ = [
     "adapt_cities",
     "areas",
     "assign_scenes",
+    "bench",
     "beside",
     "compare_systems",
     "composite",
@@ -239,6 +245,7 @@ _HOMES = {
     "init": "engine.pipeline.templates.init",
     "frames": "engine.datasets.site_chips.frames",
     "label": "engine.datasets.labelling.label",
+    "bench": "engine.throughput.bench.bench",
     "landscape": "engine.sites.landscape.landscape",
     "load_recipe": "engine.products.registry.load_recipe",
     "migrate": "engine.pipeline.migrate.migrate",

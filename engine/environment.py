@@ -14,6 +14,7 @@ _NUMBERS = {
     "NATMAP_VERIFIED_GB": (20.0, 0.0, 1e6),  # of checked copies of images
     "NATMAP_LEASE_SECONDS": (60.0, 0.5, 86_400.0),  # life of a driver's right to a bucket
     "NATMAP_CORES": (1.0, 1.0, 4096.0),  # of a worker, told by whoever starts it
+    "NATMAP_GPU_SHARE": (1.0, 0.01, 1.0),  # of a GPU's memory, for each worker that shares it
 }
 """By name: what it is where nothing is said, the least and the most."""
 

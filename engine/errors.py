@@ -16,6 +16,7 @@
     │   ├── LockedError      another driver is at work on it
     │   └── ChunkError       a task wrote chunks that are not its tile's own
     ├── RunError             the run cannot go on
+    │   ├── DeviceError      a worker's GPU is not there, broken or too small
     │   └── SchedulerLostError  the scheduler is gone; what was committed is kept
     ├── LabelError           training areas or other labels cannot be used
     ├── MetricError          map and reference cannot be compared
@@ -34,6 +35,7 @@ __all__ = [
     "CardError",
     "CatalogError",
     "ChunkError",
+    "DeviceError",
     "GridError",
     "IdentityError",
     "ItemError",
@@ -193,6 +195,17 @@ class ChunkError(StoreError):
 
 class RunError(NatmapError):
     """The run cannot go on: no workers, or no worker offers what a stage needs."""
+
+
+class DeviceError(RunError):
+    """A worker's GPU is not there, broken, or too small for the network: no fault of the tile.
+
+    Attributes
+    ----------
+    address, worker : of the worker, and its name; empty where it happened on none.
+    """
+
+    address = worker = ""
 
 
 class SchedulerLostError(RunError):

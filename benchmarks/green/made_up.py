@@ -137,7 +137,7 @@ def counted(work: Path, network: Any, card: Any, name: str) -> list[list[int]]:
     chips = chips_of(work, second=name in SECOND)
     where = np.flatnonzero(chips.place == chips.places.index(name))
     part = Chips(*chips.take(where))
-    found: list[list[int]] = count_pixels(network, None, card, part)[0].tolist()
+    found: list[list[int]] = count_pixels(network, card, part)[0].tolist()
     return found
 
 
@@ -160,7 +160,7 @@ def borders(work: Path) -> None:
                 near = maximum_filter(y, window) != minimum_filter(y, window)
                 for part, there in (("counts", near), ("beyond", ~near)):
                     looked = Chips(x, np.where(there, y, np.uint8(255)), seen)
-                    found[part][name] = count_pixels(network, None, card, looked)[0].tolist()
+                    found[part][name] = count_pixels(network, card, looked)[0].tolist()
             record(what="borders", model=model, seed=seed, **found)
 
 

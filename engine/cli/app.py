@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from engine.cli import alike, labelling, landscape, learning, sampling
+from engine.cli import alike, bench, labelling, landscape, learning, sampling
 from engine.cli.endings import Verbs, again, carry_out
 from engine.cli.options import Json, RecipePath, Set, read_overrides, read_source
 
@@ -303,7 +303,7 @@ def migrate(
     copy(old, new, tell=say)
 
 
-_MORE = (*landscape.VERBS, *sampling.VERBS, *labelling.VERBS, *alike.VERBS)
+_MORE = (*landscape.VERBS, *sampling.VERBS, *labelling.VERBS, *alike.VERBS, *bench.VERBS)
 for verb in (*learning.VERBS, *_MORE):
     app.command()(verb)
 

@@ -120,6 +120,12 @@ def progress() -> Iterator[Listener]:
                     f"{_duration(event.seconds)}; it has {tiles}",
                     "yellow",
                 )
+            case events.WorkerRetired():
+                say(
+                    f"worker {event.worker} ({event.address}) is sent away and its tile tried "
+                    f"elsewhere: {event.error}",
+                    "yellow",
+                )
             case events.Stopping():
                 say(f"stopping: {event.in_flight} tiles in flight are finished and kept", "yellow")
             case _:

@@ -26,6 +26,7 @@ def open_cluster(
     gigabytes: float | None = None,
     preload: Sequence[str] = (),
     *,
+    gpu: bool = False,
     again: bool = False,
 ) -> Iterator[Opened]:
     """Start or find the workers of a run.
@@ -38,6 +39,7 @@ def open_cluster(
     gigabytes : float, optional
         That the widest task needs.
     preload : modules that workers import before their first task.
+    gpu : some stage needs one: SLURM is asked for one for each job where no group asks for any.
     again : the scheduler was lost; one that others started may be long in coming back.
 
     Yields
@@ -63,5 +65,8 @@ def open_cluster(
         with open_local(workers, gigabytes, preload, settings.tls) as cluster:
             yield cluster
         return
+    if gpu and settings.kind == "slurm" and not any(group.gpus for group in settings.groups):
+        groups = tuple(group.model_copy(update={"gpus": 1}) for group in settings.groups)
+        settings = settings.model_copy(update={"groups": groups})
     with doors[settings.kind](settings, gigabytes, preload) as opened:
         yield opened

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import dask
 from distributed import Client
 
+from engine.clusters.gpus import send_away
 from engine.clusters.settings import ClusterSettings, Tls
 from engine.clusters.tls import named_security
 from engine.clusters.workers import (
@@ -55,6 +56,10 @@ class Existing:
 
     def heal(self) -> None:
         """Nothing that could be done from here."""
+
+    def dismiss(self, address: str, name: str) -> None:
+        """Send a worker away; who started it may bring it back."""
+        send_away(self.client, address)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from distributed import Client
 
+from engine.clusters.gpus import send_away
 from engine.clusters.manifests import PORT, manifest, secret, worker_groups
 from engine.clusters.settings import ClusterSettings, require_memory
 from engine.clusters.tls import security_of
@@ -47,6 +48,10 @@ class Pods:
 
     def heal(self) -> None:
         """The operator does."""
+
+    def dismiss(self, address: str, name: str) -> None:
+        """Send a worker away; the operator may bring it back, on another node."""
+        send_away(self.client, address)
 
 
 @contextmanager

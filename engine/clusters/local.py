@@ -10,8 +10,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -24,10 +22,17 @@ from distributed import Client, Nanny, SpecCluster
 from distributed.security import Security
 
 from engine.clusters import apart
+from engine.clusters.gpus import VISIBLE, dismiss, gpus_here
 from engine.clusters.pages import PrivateScheduler, dashboard_of
 from engine.clusters.settings import Tls
 from engine.clusters.tls import security_of
-from engine.clusters.workers import EXTENSIONS, SETTINGS, count_slots, thread_settings
+from engine.clusters.workers import (
+    EXTENSIONS,
+    SETTINGS,
+    count_slots,
+    offers,
+    thread_settings,
+)
 from engine.errors import RunError, first_line
 from engine.files import scratch
 
@@ -42,8 +47,9 @@ class Local:
 
     patience = 0.0
 
-    def __init__(self, workers: int, cluster: SpecCluster, client: Client) -> None:
-        self._wanted, self._cluster, self.client = workers, cluster, client
+    def __init__(self, cluster: SpecCluster, client: Client) -> None:
+        self._cluster, self.client = cluster, client
+        self._wanted = dict(cluster.worker_spec)
 
     @property
     def dashboard(self) -> str | None:
@@ -52,8 +58,8 @@ class Local:
 
     @property
     def gpus(self) -> bool:
-        """Whether this machine has a card."""
-        return bool(self.slots()["gpu"])
+        """Whether a worker is, or will be again, beside a GPU of this machine."""
+        return any(spec["options"]["env"].get(VISIBLE) for spec in self._wanted.values())
 
     def slots(self) -> dict[str, int]:
         """Task slots of the workers that are there now."""
@@ -68,7 +74,14 @@ class Local:
         until = time.monotonic() + 20
         while self._cluster.workers and time.monotonic() < until:
             time.sleep(0.1)  # asked at once, the dead would be counted as there
-        self._cluster.scale(self._wanted)
+        # each its own: the next in number might have another's GPU
+        self._cluster.worker_spec.update(self._wanted)
+        self._cluster.scale(len(self._wanted))
+
+    def dismiss(self, address: str, name: str) -> None:
+        """Send a worker away for good."""
+        self._wanted = {k: spec for k, spec in self._wanted.items() if str(k) != name}
+        dismiss(self._cluster, self.client, address, name)
 
 
 @contextmanager
@@ -83,7 +96,8 @@ def open_local(
     Parameters
     ----------
     workers : int, optional
-        Processes; by default one for each two cores, at least one.
+        Processes; by default one for each two cores, at least one, and one for each GPU. Each
+        GPU has a process of its own, which takes one task more to read ahead.
     gigabytes : float, optional
         That the widest task needs; refused where a worker's share of memory is less.
     preload : names of modules
@@ -94,15 +108,18 @@ def open_local(
     ------
     RunError
     """
-    cores = _cores()
-    count = workers if workers is not None else usual_workers()
+    cores, gpus = _cores(), gpus_here()
+    count = workers if workers is not None else max(usual_workers(), len(gpus))
     if count < 1:
         raise RunError("a run needs workers", got=workers, expected="--workers 1 or more")
-    share = _memory() / count
+    gpus = gpus[:count]
+    slots = [offers(1)[0]] * len(gpus) + [1] * (count - len(gpus))
+    share = _memory() / sum(slots)
     if gigabytes is not None and gigabytes > share:
         raise RunError(
             "a task needs more memory than a worker has",
-            got=f"{gigabytes:.1f} GB for a task, {share:.1f} GB for each of {count} workers",
+            got=f"{gigabytes:.1f} GB for a task, {share:.1f} GB for each of {sum(slots)} that "
+            f"{count} workers have at once",
             remedy="start fewer workers with --workers, or choose a smaller grid.tile",
         )
     environment = thread_settings(max(cores // count, 1))
@@ -115,16 +132,24 @@ def open_local(
         # the scheduler's own files too
         dask.config.set(settings | {"temporary-directory": str(folder)}),
         apart.shielded_loop() as loop,
-        _start(count, share, loop, folder, security_of(tls, folder)) as cluster,
+        _start(count, share, gpus, loop, folder, security_of(tls, folder)) as cluster,
         Client(cluster) as client,
     ):
-        yield Local(count, cluster, client)
+        yield Local(cluster, client)
 
 
 def _start(
-    workers: int, gigabytes: float, loop: Any, folder: Path, security: Security | None
+    workers: int,
+    gigabytes: float,
+    gpus: Sequence[str],
+    loop: Any,
+    folder: Path,
+    security: Security | None,
 ) -> SpecCluster:
-    """Start workers; one that is frozen before it has connected would be waited for without end."""
+    """Start workers, the first ones beside GPUs, with so much memory for each of their tasks.
+
+    One that is frozen before it has connected would be waited for without end.
+    """
     frozen = threading.Event()
 
     def end() -> None:
@@ -136,26 +161,28 @@ def _start(
         "protocol": "tls://" if security else "tcp://",
         "security": security,
     }
-    worker: dict[str, Any] = {
-        "cls": Nanny,
-        "options": common
-        | {
-            "nthreads": 1,
-            "memory_limit": int(gigabytes * 1e9),
-            # all share the machine's card, if it has one
-            "resources": {"GPU": 1} if _gpus() else None,
+
+    def worker(gpu: str | None) -> dict[str, Any]:
+        # Nothing is said of CPUs: where cores are few, those beside a GPU read too.
+        threads, resources = offers(1) if gpu is not None else (1, None)
+        options = common | {
+            "nthreads": threads,
+            "memory_limit": int(threads * gigabytes * 1e9),
+            "resources": resources,
+            "env": {VISIBLE: gpu or ""} if gpus else {},
             "local_directory": str(folder),
             "silence_logs": logging.CRITICAL,
             "dashboard": False,
-        },
-    }
+        }
+        return {"cls": Nanny, "options": options}
+
     timer = threading.Timer(_LONGEST_START, end)
     timer.daemon = True
     timer.start()
     try:
         return SpecCluster(
-            workers=dict.fromkeys(range(workers), worker),
-            worker=worker,
+            workers={k: worker(gpus[k] if k < len(gpus) else None) for k in range(workers)},
+            worker=worker(None),
             scheduler={
                 "cls": PrivateScheduler,
                 "options": common | {"dashboard_address": "127.0.0.1:0", "extensions": EXTENSIONS},
@@ -193,17 +220,6 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0)) or 1
     return os.cpu_count() or 1
-
-
-def _gpus() -> int:
-    """Cards that the driver of NVIDIA's shows; torch, which knows better, costs a second."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "" or shutil.which("nvidia-smi") is None:
-        return 0
-    try:
-        found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, timeout=20, text=True)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in found.stdout.splitlines())
 
 
 def _memory() -> float:

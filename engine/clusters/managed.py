@@ -24,6 +24,7 @@ from distributed import Client, SpecCluster
 from distributed.core import Status
 from distributed.security import Security
 
+from engine.clusters.gpus import VISIBLE, Seats, asks_for_gpu, dismiss
 from engine.clusters.pages import PrivateScheduler, dashboard_of
 from engine.clusters.restarts import Returns, require_hope
 from engine.clusters.settings import ClusterSettings, Group, require_memory
@@ -56,7 +57,7 @@ class Managed:
         logs: Path | None = None,
     ) -> None:
         self._cluster, self.client, self._logs = cluster, client, logs
-        self.gpus = any(group.gpus for group in settings.groups)
+        self._beside = {n for group in settings.groups if group.gpus for n in _names(group)}
         self.patience = settings.patience
         self._looked = time.monotonic()
         self._returns = Returns()
@@ -65,6 +66,15 @@ class Managed:
     def dashboard(self) -> str | None:
         """Address of the scheduler's pages, on this host's loopback."""
         return dashboard_of(self._cluster)
+
+    @property
+    def gpus(self) -> bool:
+        """Whether a worker with a GPU was asked for, and not sent away since."""
+        return any(
+            str(key) == name or str(key).endswith(f"-{name}")
+            for key in self._cluster.worker_spec
+            for name in self._beside
+        )
 
     def slots(self) -> dict[str, int]:
         """Task slots of the workers that are there now."""
@@ -95,6 +105,10 @@ class Managed:
         """Look at the queue at once."""
         self._looked = 0.0
         self.tend()
+
+    def dismiss(self, address: str, name: str) -> None:
+        """Send a worker away for good."""
+        dismiss(self._cluster, self.client, address, name)
 
 
 @contextmanager
@@ -248,7 +262,13 @@ def _slurm(
     found: dict[str, Any] = {}
     for group in settings.groups:
         threads, _ = offers(group.gpus)
-        exports = [f"export {name}='{value}'" for name, value in _environment(group).items()]
+        environment = _environment(group)
+        directives = list(group.directives)
+        if not group.gpus:
+            environment[VISIBLE] = ""
+        elif not asks_for_gpu(directives):
+            directives.append(f"--gres=gpu:{group.gpus}")  # SLURM then says which: VISIBLE
+        exports = [f"export {name}='{value}'" for name, value in environment.items()]
         words = _words(group, preload)
         words[1] = f"'{words[1]}'"  # the job's script is read by a shell
         options: dict[str, Any] = {
@@ -263,7 +283,7 @@ def _slurm(
             "protocol": settings.protocol,
             "security": security,
             "death_timeout": _LIFE,
-            "job_extra_directives": list(group.directives),
+            "job_extra_directives": directives,
             "job_script_prologue": [*exports, *group.prologue],
             "worker_extra_args": words,
             "log_directory": str(logs),
@@ -297,6 +317,7 @@ def _ssh(settings: ClusterSettings, preload: Sequence[str]) -> dict[str, Any]:
     except ImportError as error:
         raise RunError("asyncssh is not installed", remedy="pip install natmap[ssh]") from error
     found: dict[str, Any] = {}
+    seats = Seats()
     for group in settings.groups:
         threads, resources = offers(group.gpus)
         for host in group.hosts:
@@ -311,7 +332,7 @@ def _ssh(settings: ClusterSettings, preload: Sequence[str]) -> dict[str, Any]:
                             "memory_limit": group.memory,
                             "resources": resources,
                             "preload": list(preload),
-                            "env": _environment(group),
+                            "env": _environment(group) | seats.take(host, group),
                         },
                         "worker_class": "distributed.Nanny",
                         "remote_python": sys.executable,

@@ -10,6 +10,7 @@ from typing import Any
 
 from distributed.security import Security
 
+from engine.clusters.gpus import VISIBLE
 from engine.clusters.settings import ClusterSettings, Group
 from engine.clusters.workers import dask_settings, offers, thread_settings
 
@@ -130,7 +131,12 @@ def _pod(
             *_tls(settings),
             *(word for module in preload for word in ("--preload", module)),
         ],
-        "env": _env(thread_settings(group.cores) | dask_settings()),
+        "env": _env(
+            thread_settings(group.cores)
+            | dask_settings()
+            # the driver's plug-in says which to whoever asked for one; a node's default is all
+            | ({} if group.gpus else {VISIBLE: "", "NVIDIA_VISIBLE_DEVICES": "void"})
+        ),
         "resources": _resources(str(group.cores), _kube_memory(group), group.gpus),
         "volumeMounts": [{"name": "scratch", "mountPath": "/tmp"}],
     }

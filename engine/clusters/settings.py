@@ -35,6 +35,12 @@ class Group(Strict):
     memory: str = Field("8GB", description="of one worker, as in 16GB")
     gpus: int = Field(0, ge=0, le=1, description="1: this group takes the GPU stages")
     hosts: tuple[str, ...] = Field((), description="ssh only")
+    gpus_of_host: int | None = Field(
+        None,
+        ge=1,
+        description="ssh only: GPUs of each host, where its workers are more and share them; by "
+        "default each worker has one of its own",
+    )
     queue: str | None = Field(None, description="slurm only: the partition")
     account: str | None = Field(None, description="slurm only")
     walltime: str | None = Field(None, description="slurm only, as in 04:00:00")
@@ -45,6 +51,17 @@ class Group(Strict):
     def gigabytes(self) -> float:
         """Memory of one worker."""
         return float(parse_bytes(self.memory)) / 1e9
+
+    @property
+    def slots(self) -> int:
+        """Tasks that a worker has at once."""
+        return 2 if self.gpus else 1
+
+    @model_validator(mode="after")
+    def _shared(self) -> Group:
+        if self.gpus_of_host is not None and not (self.gpus and self.hosts):
+            raise ValueError("gpus_of_host: goes with gpus: 1 and hosts")
+        return self
 
 
 class ClusterSettings(Strict):
@@ -108,6 +125,8 @@ class ClusterSettings(Strict):
             raise ValueError("groups: ssh needs hosts in each group")
         if self.kind == "kubernetes" and not self.image:
             raise ValueError("image: kubernetes needs one")
+        if self.kind != "ssh" and any(group.gpus_of_host for group in self.groups):
+            raise ValueError("groups: gpus_of_host is for kind ssh")
         names = [group.name for group in self.groups]
         if len(set(names)) != len(names):
             raise ValueError("groups: two have one name")
@@ -166,9 +185,11 @@ def require_memory(settings: ClusterSettings, gigabytes: float | None) -> None:
     RunError
     """
     for group in settings.groups:
-        if gigabytes is not None and gigabytes > group.gigabytes:
+        if gigabytes is not None and gigabytes * group.slots > group.gigabytes:
+            at_once = f", of which it has {group.slots} at once" if group.slots > 1 else ""
             raise RunError(
                 "a task needs more memory than a worker has",
-                got=f"{gigabytes:.1f} GB for a task, {group.memory} for a worker of {group.name}",
+                got=f"{gigabytes:.1f} GB for a task, {group.memory} for a worker of {group.name}"
+                + at_once,
                 remedy="give the group more memory, or choose a smaller grid.tile",
             )

@@ -118,11 +118,16 @@ def require_worker_memory(client: Client, gigabytes: float) -> None:
     ------
     RunError
     """
-    limits = [w["memory_limit"] / 1e9 for w in ask_workers(client) if w.get("memory_limit")]
+    limits = [
+        w["memory_limit"] / int(w.get("nthreads") or 1) / 1e9
+        for w in ask_workers(client)
+        if w.get("memory_limit")
+    ]
     if limits and max(limits) < gigabytes:
         raise RunError(
             "a task needs more memory than any worker has",
-            got=f"{gigabytes:.1f} GB for a task, {max(limits):.1f} GB for a worker",
+            got=f"{gigabytes:.1f} GB for a task, {max(limits):.1f} GB for each task slot of a "
+            "worker",
             remedy="start larger workers, or choose a smaller grid.tile",
         )
 

@@ -6,17 +6,20 @@ lattice and is looked at whole, so its scene does not depend on the tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.models.card import ModelCard
 from engine.models.inputs import prepare_image
-from engine.recipes.sections import Device
 from engine.texture.lbp import UNSEEN, texture_counts
 from engine.texture.nearest import squares
+
+if TYPE_CHECKING:  # torch costs a process a second and 150 MB
+    from engine.infer.predict import Predictor
 
 __all__ = ["LOADED", "ByScene", "SceneWindows", "pixels_of"]
 
@@ -97,7 +100,7 @@ class SceneWindows:
     Parameters
     ----------
     by : whose card a window gets.
-    device, precision : of the networks.
+    load : gives a card's network, ready.
     side : of the tile, in pixels.
 
     Attributes
@@ -107,8 +110,8 @@ class SceneWindows:
     planes : that `predict` gives of a window: logits, then the shares of the cards.
     """
 
-    def __init__(self, by: ByScene, device: Device, precision: str, side: int) -> None:
-        self._by, self._how = by, (device, precision)
+    def __init__(self, by: ByScene, load: Callable[[ModelCard], Predictor], side: int) -> None:
+        self._by, self._load = by, load
         self._several = by.cards[0].several
         self._logits = len(by.cards[0].classes) if self._several else 1
         self.planes = self._logits + len(by.cards)
@@ -121,8 +124,6 @@ class SceneWindows:
         ----------
         windows : uint8 (n, band + 1, side, side), as `pixels_of` makes them.
         """
-        from engine.infer.predict import get_predictor  # torch: a second and 150 MB of a process
-
         shares = np.stack([self._by.shares(each[:-1], each[-1] > 0) for each in windows])
         found = np.zeros((len(windows), self.planes, *windows.shape[2:]), np.float32)
         found[:, self._logits :] = shares[:, :, None, None]
@@ -130,7 +131,7 @@ class SceneWindows:
             some = np.flatnonzero(shares[:, k])
             if len(some):
                 prepared = prepare_image(windows[some, :-1], windows[some, -1] > 0, card)
-                logits = get_predictor(card, *self._how, most=LOADED).segment(prepared)
+                logits = self._load(card).segment(prepared)
                 if not self._several:
                     logits = logits[:, None]
                 found[some, : self._logits] += shares[some, k, None, None, None] * logits

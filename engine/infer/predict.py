@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,14 @@ import torch
 from torch import nn
 
 from engine.accounting import Pool, spent
-from engine.errors import RunError
 from engine.models.card import ModelCard
+from engine.models.device import be_exact, choose_device, name_of, with_room
 from engine.models.onnx_network import choose_provider
 from engine.models.registry import load_model
 from engine.models.weights import ONNX
 from engine.recipes.sections import Device
 
-__all__ = ["Predictor", "choose_device", "get_predictor"]
+__all__ = ["Predictor", "get_predictor"]
 
 _PART = 32
 """Patches that one thread of a CPU evaluates at once."""
@@ -31,27 +31,9 @@ _WINDOWS = 8
 _CORES = torch.get_num_threads()  # before a predictor's own threads ask for one each
 
 
-def choose_device(asked: Device) -> str:
-    """The device of this machine to run on.
-
-    Raises
-    ------
-    RunError
-        Where a GPU is asked for and there is none.
-    """
-    if asked == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise RunError(
-            f"no GPU on {socket.gethostname()}",
-            got="device: cuda",
-            remedy="look at the driver of its card, or set device to auto or cpu",
-        )
-    return asked
-
-
 _MOST = 2  # networks of one recipe: both streams
 _loaded: dict[tuple[str, str, str], Predictor] = {}
+_loading = Lock()  # a worker beside a GPU has two slots, and both may ask first
 
 
 def get_predictor(card: ModelCard, asked: Device, precision: str, most: int = _MOST) -> Predictor:
@@ -62,20 +44,21 @@ def get_predictor(card: ModelCard, asked: Device, precision: str, most: int = _M
 
     Raises
     ------
-    RunError
+    DeviceError
         Where a GPU is asked for and this machine has none.
     """
-    device = choose_device(asked)
+    device: str = choose_device(asked)
     if card.architecture == ONNX:
         device = choose_provider(asked, device)
     key = card.key, device, precision
-    found = _loaded.pop(key, None)
-    if found is None:
-        while len(_loaded) >= most:
-            del _loaded[next(iter(_loaded))]
-        found = Predictor(card, device, precision)
-    _loaded[key] = found  # the last one is what was used last
-    return found
+    with _loading:
+        found = _loaded.pop(key, None)
+        if found is None:
+            while len(_loaded) >= most:
+                del _loaded[next(iter(_loaded))]
+            found = Predictor(card, device, precision)
+        _loaded[key] = found  # the last one is what was used last
+        return found
 
 
 class Predictor:
@@ -93,7 +76,11 @@ class Predictor:
     Attributes
     ----------
     size : int or None
-        Patches evaluated at once, None: the whole batch. Halved when memory runs out.
+        Patches, or windows, evaluated at once, None: the whole batch. Halved when memory runs out.
+    rows : int
+        Rows of a block's cells that `dense` evaluates at once; halved likewise.
+    runs_on : str
+        The kind of device, for the record: ``cpu``, or what its maker calls a GPU.
     """
 
     def __init__(
@@ -104,13 +91,9 @@ class Predictor:
         threads: int | None = None,
     ) -> None:
         # The same cell must get the same bits in whichever tile and run.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS refuses
-        # as `use_deterministic_algorithms`, which imports torch's compiler: three seconds a process
-        torch.set_deterministic_debug_mode("error")
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        be_exact()
         self.card, self.device, self.precision = card, device, precision
+        self.runs_on = name_of(device)
         self.model = load_model(card, device)
         # two thirds of the time on CPUs; volumes and graphs have no such form
         self._format = torch.contiguous_format
@@ -118,6 +101,7 @@ class Predictor:
             self._format = torch.channels_last
             self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.size: int | None = None
+        self.rows = card.block
         self._map: Callable[..., Iterable[Any]] = map
         if device == "cpu":
             # A matrix product's last bits depend on how many threads share it (MKL, from three
@@ -144,30 +128,26 @@ class Predictor:
 
         Raises
         ------
-        RunError
+        DeviceError
             Where not even one patch fits the device's memory.
         """
-        while True:
-            size = self.size or len(batch)
+
+        def run(size: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
             starts = range(0, len(batch), size)
             some = [i for i in starts if wanted is None or wanted[i : i + size].any()]
-            try:
-                found = list(self._map(self._run, [batch[i : i + size] for i in some]))
-                if len(some) == len(starts):
-                    scores, features = (np.concatenate(each) for each in zip(*found, strict=True))
-                    return scores, features
-                scores, features = (
-                    np.full((len(batch), n), np.nan, np.float32)
-                    for n in (len(self.card.classes), self.card.features)
-                )
-                for i, part in zip(some, found, strict=True):
-                    scores[i : i + size], features[i : i + size] = part
+            found = list(self._map(self._run, [batch[i : i + size] for i in some]))
+            if len(some) == len(starts):
+                scores, features = (np.concatenate(each) for each in zip(*found, strict=True))
                 return scores, features
-            except torch.cuda.OutOfMemoryError as error:
-                if size == 1:
-                    raise RunError("one patch does not fit the GPU's memory") from error
-                self.size = size // 2
-                torch.cuda.empty_cache()
+            scores, features = (
+                np.full((len(batch), n), np.nan, np.float32)
+                for n in (len(self.card.classes), self.card.features)
+            )
+            for i, part in zip(some, found, strict=True):
+                scores[i : i + size], features[i : i + size] = part
+            return scores, features
+
+        return with_room(run, self.size or len(batch), "patch", self._keep)
 
     def dense(
         self, blocks: Iterable[npt.NDArray[np.float32]]
@@ -181,22 +161,43 @@ class Predictor:
 
         Raises
         ------
-        RunError
-            Where one does not fit the device's memory.
+        DeviceError
+            Where not even one row of cells fits the device's memory.
         """
+        # one after the other in each thread; a block more than there are threads is ready
+        yield from self._map(self._block, blocks)
+
+    def _block(
+        self, block: npt.NDArray[np.float32]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """All cells of one block, some of its rows at once where memory is short."""
         card = self.card
+        side = card.patch + 2 * card.context
 
-        def evaluate(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            found: tuple[torch.Tensor, torch.Tensor] = self.model.dense(  # type: ignore[operator]
-                x, card.block, card.block, card.step, card.patch
-            )
-            return found
+        def run(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+            parts = []
+            for first in range(0, card.block, rows):
+                count = min(rows, card.block - first)
+                strip = block[:, first * card.step :][:, : (count - 1) * card.step + side]
 
-        try:
-            # one after the other in each thread; a block more than there are threads is ready
-            yield from self._map(lambda block: self._infer(evaluate, block[None]), blocks)
-        except torch.cuda.OutOfMemoryError as error:
-            raise RunError("one block does not fit the GPU's memory") from error
+                def evaluate(x: torch.Tensor, count: int = count) -> Any:
+                    return self.model.dense(  # type: ignore[operator]
+                        x, count, card.block, card.step, card.patch
+                    )
+
+                parts.append(self._infer(evaluate, strip[None]))
+            if len(parts) == 1:
+                return parts[0]
+            scores, features = (np.concatenate(each) for each in zip(*parts, strict=True))
+            return scores, features
+
+        return with_room(run, self.rows, "row of cells", self._keep_rows)
+
+    def _keep(self, size: int) -> None:
+        self.size = size
+
+    def _keep_rows(self, rows: int) -> None:
+        self.rows = rows
 
     def segment(self, windows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logit of class 1 against class 0 of each pixel, float32 (n, side, side).
@@ -209,34 +210,30 @@ class Predictor:
 
         Raises
         ------
-        RunError
+        DeviceError
             Where not even one window fits the device's memory.
         """
 
-        def run(part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        def evaluate(size: int, part: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
             batch = part
             if len(part) < size:  # a GPU's kernels may be chosen by the batch's shape
                 batch = np.zeros((size, *part.shape[1:]), np.float32)
                 batch[: len(part)] = part
-            with spent("forward"):
+            with spent("forward", batch.nbytes):
                 logits = self._apply(self.model, batch).float()
                 if not self.card.several:
                     logits = logits[:, 1] - logits[:, 0]
                 found: npt.NDArray[np.float32] = logits.cpu().numpy()
             return found[: len(part)]
 
-        while True:
-            size = self.size or _WINDOWS
-            if self.device == "cpu":
-                size = getattr(self.model, "batch", 1)
+        def run(size: int) -> npt.NDArray[np.float32]:
             parts = [windows[i : i + size] for i in range(0, len(windows), size)]
-            try:
-                return np.concatenate(list(self._map(run, parts)))
-            except torch.cuda.OutOfMemoryError as error:
-                if size == 1:
-                    raise RunError("one window does not fit the GPU's memory") from error
-                self.size = size // 2
-                torch.cuda.empty_cache()
+            return np.concatenate(list(self._map(partial(evaluate, size), parts)))
+
+        size = self.size or _WINDOWS
+        if self.device == "cpu":
+            size = getattr(self.model, "batch", 1)
+        return with_room(run, size, "window", self._keep)
 
     def _run(
         self, batch: npt.NDArray[np.float32]
@@ -246,7 +243,7 @@ class Predictor:
     def _infer(
         self, evaluate: Callable[[torch.Tensor], Any], batch: npt.NDArray[np.float32]
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        with spent("forward"):
+        with spent("forward", batch.nbytes):
             scores, features = self._apply(evaluate, batch)
             scores = scores.float()
             if self.card.multilabel is not None:

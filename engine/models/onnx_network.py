@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from engine.errors import RunError, WeightsError
+from engine.errors import DeviceError, RunError, WeightsError
 from engine.models.onnx_checks import Checked, require_package
 
 __all__ = ["OnnxNetwork", "choose_provider"]
@@ -29,13 +29,13 @@ def choose_provider(asked: str, device: str) -> str:
 
     Raises
     ------
-    RunError
+    DeviceError
         Where CUDA is asked for and onnxruntime has none.
     """
     if device != "cuda" or _CUDA in require_package("onnxruntime").get_available_providers():
         return device
     if asked == "cuda":
-        raise RunError(
+        raise DeviceError(
             "onnxruntime is installed without CUDA here",
             got="device: cuda",
             expected=_CUDA,
@@ -61,7 +61,7 @@ class OnnxNetwork(nn.Module):
     ------
     WeightsError
         Where it cannot be loaded, or mixes the patches of a batch.
-    RunError
+    DeviceError
         Where CUDA is asked for and does not work.
     """
 
@@ -155,7 +155,7 @@ def _open(content: bytes, device: str) -> Any:
             remedy="export it for an older opset, or install a newer onnxruntime",
         ) from error
     if device == "cuda" and _CUDA not in session.get_providers():
-        raise RunError(
+        raise DeviceError(
             "onnxruntime's CUDA does not work here",
             got="device: cuda",
             remedy="check the versions of CUDA and cuDNN, or set device to cpu",

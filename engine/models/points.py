@@ -38,9 +38,14 @@ class PointHead(nn.Module):
 
 
 def sample(maps: Tensor, points: Tensor, mode: str = "bilinear") -> Tensor:
-    """Values (n, channels, p) of maps (n, channels, y, x) at points (n, p, 2)."""
+    """Values (n, channels, p) of maps (n, channels, y, x) at points (n, p, 2).
+
+    Of maps of lower precision than the points the values are of the points': in bfloat16 512
+    columns would have fewer than 400 places.
+    """
     grid = (2 * points - 1)[:, :, None]
-    found = functional.grid_sample(maps, grid.to(maps.dtype), mode=mode, align_corners=False)
+    dtype = torch.promote_types(maps.dtype, grid.dtype)
+    found = functional.grid_sample(maps.to(dtype), grid.to(dtype), mode=mode, align_corners=False)
     return found[..., 0]
 
 

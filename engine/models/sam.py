@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engine.errors import WeightsError
+from engine.models.device import be_exact, with_room
 
 __all__ = ["Choice", "Prompt", "find_masks", "load_sam"]
 
@@ -162,20 +164,28 @@ def _tidy(mask: Masks, least: int) -> Masks:
     return mask
 
 
-@lru_cache(maxsize=1)
+_loading = Lock()  # a worker beside a GPU has two slots, and both may ask first
+
+
 def load_sam(folder: Path, device: str = "cpu") -> Prompt:
     """A network from a folder of the library's form, once per process.
 
     Parameters
     ----------
     folder : with ``config.json`` and ``model.safetensors``.
-    device : {"cpu", "cuda"}
+    device : {"cpu", "cuda"}; of a GPU that is full, fewer points are asked at once.
 
     Raises
     ------
     WeightsError
         Where the library is not installed, or the folder is none of these.
     """
+    with _loading:
+        return _load(folder, device)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path, device: str) -> Prompt:
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
         raise WeightsError(
@@ -192,25 +202,45 @@ def load_sam(folder: Path, device: str = "cpu") -> Prompt:
             got=error,
             remedy="pip install 'natmap[sam]'",
         ) from error
+    be_exact()
     try:
         network: Any = SamModel.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True
         )
-        network = network.to(device).eval()
+        network = network.eval()
         side = int(network.config.vision_config.image_size)
+        # the library sums them up at each call, which has no deterministic form on a GPU
+        with torch.no_grad():
+            places = network.get_image_wide_positional_embeddings().to(device)
+        network.get_image_wide_positional_embeddings = lambda: places
+        network = network.to(device)
     except Exception as error:  # the library raises of all kinds
         raise WeightsError(
             "the checkpoint of Segment Anything cannot be used", got=f"{folder}: {error}"
         ) from error
 
+    size = _POINTS
+
+    def keep(fewer: int) -> None:
+        nonlocal size
+        size = fewer
+
     def prompt(rgb: Image, points: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        return _ask(network, side, device, rgb, points)
+        def ask(at_once: int) -> tuple[Tensor, Tensor]:
+            return _ask(network, side, device, rgb, points, at_once)
+
+        return with_room(ask, size, "point of an image", keep)
 
     return prompt
 
 
 def _ask(
-    network: Any, side: int, device: str, rgb: Image, points: npt.NDArray[np.float32]
+    network: Any,
+    side: int,
+    device: str,
+    rgb: Image,
+    points: npt.NDArray[np.float32],
+    at_once: int,
 ) -> tuple[Tensor, Tensor]:
     """An image scaled to the network's side and padded, its points, the masks scaled back."""
     height, width = rgb.shape[:2]
@@ -226,10 +256,10 @@ def _ask(
     logits, foretold = [], []
     with torch.inference_mode():
         seen = network.get_image_embeddings(x)
-        for first in range(0, len(places), _POINTS):
+        for first in range(0, len(places), at_once):
             found = network(
                 image_embeddings=seen,
-                input_points=places[None, first : first + _POINTS, None],
+                input_points=places[None, first : first + at_once, None],
                 multimask_output=True,
             )
             masks = functional.interpolate(found.pred_masks[0], (side, side), mode="bilinear")

@@ -68,6 +68,7 @@ def segment(
     kind: Kind = "felzenszwalb",
     valid: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
+    device: str = "cpu",
 ) -> tuple[Instance, ...]:
     """Segment an image.
 
@@ -80,6 +81,7 @@ def segment(
     valid : bool (y, x), optional
         Other pixels belong to no instance.
     checkpoint : folder of the network, for ``sam``.
+    device : "cpu" or "cuda", where that runs.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def segment(
         from engine.models.sam import find_masks, load_sam  # torch, which the others do without
 
         assert checkpoint is not None
-        masks = find_masks(rgb, load_sam(checkpoint))
+        masks = find_masks(rgb, load_sam(checkpoint, device))
         return _largest(masks if valid is None else masks & valid)
     labels = merge_small(SEGMENTERS[kind](rgb), rgb)
     if valid is not None and not valid.all():

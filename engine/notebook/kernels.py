@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +37,6 @@ __all__ = ["composite", "score"]
 
 _CELLS = 64  # cells along a block of scores, about
 _WHERE = {"grid_mapping": "spatial_ref"}
-_loading = threading.Lock()  # of models: Dask's threads all ask at once
 
 
 def composite(
@@ -275,8 +273,7 @@ def _score(
     # torch costs a process a second and 150 MB: whoever only composes does without
     from engine.infer.predict import get_predictor
 
-    with _loading:
-        predictor = get_predictor(card, device, precision)
+    predictor = get_predictor(card, device, precision)
     return score_cells(block[:-1], block[-1] > 0, card, predictor).scores
 
 

@@ -35,12 +35,20 @@ def read_status(path: str | Path, price: float | None = None) -> dict[str, Any]:
     stages: dict[str, dict[str, int]] = {}
     order = ("scenes", "composite", "scores", "embedding", "pool-tiles", "pool", "map")
     for name in sorted(ledger.daily, key=lambda n: order.index(n) if n in order else len(order)):
-        counts = {"done": 0, "failed": 0, "blocked": 0, "with gaps": 0, "degraded": 0}
+        counts = {
+            "done": 0,
+            "failed": 0,
+            "blocked": 0,
+            "with gaps": 0,
+            "degraded": 0,
+            "on a GPU": 0,
+        }
         for _, _, record in ledger.records(name):
             counts[State(int(record["state"])).name.lower()] += 1
             flags = Flag(int(record["flags"]))
             counts["with gaps"] += bool(flags & (Flag.TRANSIENT_GAP | Flag.STRUCTURAL_GAP))
             counts["degraded"] += bool(flags & Flag.DEGRADED)
+            counts["on a GPU"] += bool(flags & Flag.GPU)
         stages[name] = counts
     return {
         "store": str(path),

@@ -217,6 +217,7 @@ def _run(
         if session.has_uncommitted_changes:
             commit(session, "make the ledger")
         need = max(s.gigabytes for s in prepared.stages)
+        gpu = any(s.resource == "gpu" for s in prepared.stages)
         # also where nothing is to be made: the items may say something new of themselves
         number = begin_run(store, facts_of(prepared), items_of(prepared))
         for start in range(_STARTS):
@@ -225,7 +226,9 @@ def _run(
                 done()
                 return Summary(0, (), 0, False, 0.0)
             try:
-                with open_cluster(cluster, workers, need, PRELOAD, again=start > 0) as found:
+                with open_cluster(
+                    cluster, workers, need, PRELOAD, gpu=gpu, again=start > 0
+                ) as found:
                     require_product(found.client, prepared.product)
                     return execute(
                         schedule,

@@ -15,7 +15,7 @@ from engine.infer.vectors import VectorType, vector_arrays, vector_outputs
 from engine.items import cube_band
 from engine.models.card import ModelCard
 from engine.models.card_parts import Ranges
-from engine.products.common import RESOURCES
+from engine.products.common import RESOURCES, predictor_for
 from engine.products.features import GroundSource, Stack
 from engine.recipes.sections import Device, GridChoice, ModelChoice
 from engine.runs.stage import Output, Stage
@@ -46,13 +46,10 @@ class ScoreCells:
     embedding: VectorType = None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
         halo = self.card.halo
         stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
-        predictor = get_predictor(self.card, self.device, self.precision)
+        predictor = predictor_for(task, self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
         spec = next(s for s in task.outputs if s.name == "probability")
         out = {"scores/probability": found.scores.astype(spec.dtype)}

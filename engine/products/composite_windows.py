@@ -20,7 +20,7 @@ from engine.legend import Reason
 from engine.models.card import ModelCard
 from engine.models.card_parts import Ranges
 from engine.models.inputs import prepare_input
-from engine.products.common import REASON_ATTRS, RESOURCES
+from engine.products.common import REASON_ATTRS, RESOURCES, precision_mark
 from engine.products.features import GroundSource, Stack
 from engine.products.product import Mask, Polygons
 from engine.products.windows import PERCENT, Windowed, leading_of, require_segmenter
@@ -118,7 +118,7 @@ def composite_window_stage(
         stack.inputs(card.patch * metres),
         parameters={
             "model": card.key,
-            "precision": choice.precision,
+            "precision": precision_mark((card,), choice.precision),
             "mask": mask.parameter,
         },
         parts=ground,
@@ -186,7 +186,11 @@ def pooled_stage(
             ),
         ),
         stack.inputs(card.patch * card.resolution),
-        parameters={"model": card.key, "precision": choice.precision, "dtype": dtype},
+        parameters={
+            "model": card.key,
+            "precision": precision_mark((card,), choice.precision),
+            "dtype": dtype,
+        },
         resource=RESOURCES[choice.device],
         gigabytes=1.5 + 2 * card.patch**2 * 4 * 256 / 1e9 + (6 * planes + 6 * logits) / 1e9,
         guess=1.0,

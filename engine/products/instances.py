@@ -32,7 +32,7 @@ from engine.models.graphs import FEATURES
 from engine.models.superpixels import MOST, Kind, segment
 from engine.prefetch import ahead
 from engine.products.cells import CellModel
-from engine.products.common import RESOURCES, gaps_of
+from engine.products.common import RESOURCES, gaps_of, predictor_for
 from engine.products.index import Frames, frames_in
 from engine.products.sources import RGB, ImageSource
 from engine.recipes.sections import Device, GridChoice, Instances
@@ -51,10 +51,13 @@ class FindInstances:
     shared: bool
     access: Access
     checkpoint: Path | None = None
+    device: Device = "cpu"
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
         n = task.grid.pixels(float(CELL))
-        cut = partial(segment, kind=self.kind, checkpoint=self.checkpoint)
+        cut = partial(segment, kind=self.kind)
+        if self.checkpoint is not None:
+            cut = partial(cut, checkpoint=self.checkpoint, device=self._chosen(task))
         wanted = task.defined(float(CELL))
         nodes = np.zeros((MOST, len(FEATURES), n, n), np.float16)
         count = np.zeros((n, n), np.uint8)
@@ -81,6 +84,17 @@ class FindInstances:
         flags, note = gaps_of(failures)
         arrays: dict[str, npt.NDArray[Any]] = {"instances/nodes": nodes, "instances/count": count}
         yield Output(arrays, flags=flags, note=note, bytes_read=fetched)
+
+    def _chosen(self, task: TileTask) -> str:
+        """Where Segment Anything runs; the task notes it."""
+        from engine.models.device import (
+            choose_device,
+            name_of,
+        )  # torch, which the others do without
+
+        device = choose_device(task.device(self.device))
+        task.devices.add(name_of(device))
+        return device
 
     def _read(self, grid: Grid, block: _Block, frames: Frames) -> Image:
         side = BLOCK + 2 * RIM
@@ -130,9 +144,7 @@ class ScoreGraphs:
     precision: str
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        from engine.infer.predict import get_predictor
-
-        predictor = get_predictor(self.card, self.device, self.precision)
+        predictor = predictor_for(task, self.card, self.device, self.precision)
         scores = score_graphs(
             task.read("instances/nodes"),
             task.read("instances/count"),
@@ -209,7 +221,9 @@ def fusion_weight(asked: float | None, graph: ModelCard, other: ModelCard) -> tu
     return found.sentinel_weight, ", as found in its training"
 
 
-def instance_stage(how: Instances, choice: GridChoice, base: Path, images: ImageSource) -> Stage:
+def instance_stage(
+    how: Instances, choice: GridChoice, base: Path, images: ImageSource, device: Device = "auto"
+) -> Stage:
     """1 m images to graphs, by cell.
 
     Parameters
@@ -218,6 +232,7 @@ def instance_stage(how: Instances, choice: GridChoice, base: Path, images: Image
     choice : of the grid.
     base : folder of the recipe's relative paths.
     images : what is read.
+    device : for Segment Anything; other segmenters run on CPUs.
 
     Raises
     ------
@@ -242,11 +257,14 @@ def instance_stage(how: Instances, choice: GridChoice, base: Path, images: Image
     leading = (("node", tuple(range(MOST))), ("feature", FEATURES))
     return Stage(
         "instances",
-        FindInstances(how.segmenter, how.segmentation == "shared", images.access, checkpoint),
+        FindInstances(
+            how.segmenter, how.segmentation == "shared", images.access, checkpoint, device
+        ),
         (spec("nodes", "float16", leading=leading), spec("count", "uint8")),
         parameters=parameters,
         # a block reaches up to its own side beyond the tile
         parts=lambda tile: images.index.about(tile, BLOCK + RIM, order),
+        resource="cpu" if checkpoint is None else RESOURCES[device],
         gigabytes=2.0 + 2 * MOST * len(FEATURES) * n * n * 2 / 1e9,
         reads=1.5,
     )

@@ -206,7 +206,8 @@ def _resolve(recipe: LczRecipe, context: Context) -> Resolved:
     # without a model for them, instances are made for a training to cut graphs from
     if recipe.images and (model is None or model.instances):
         images = ImageSource(recipe.images, base)
-        stages.append(instance_stage(recipe.instances, choice, base, images))
+        device = "auto" if model is None else model.device
+        stages.append(instance_stage(recipe.instances, choice, base, images, device))
     more = []
     if card is not None and model is not None:
         if card.zones:

@@ -16,7 +16,7 @@ from engine.legend import Reason
 from engine.maps.cells import cell_reason
 from engine.models.card import ModelCard
 from engine.products.cells import CellModel, scores_of
-from engine.products.common import REASON_ATTRS, RESOURCES
+from engine.products.common import REASON_ATTRS, RESOURCES, predictor_for
 from engine.products.published import STRIP, PublishedSource, opened
 from engine.recipes.embeddings import Kind
 from engine.recipes.sections import Device, GridChoice
@@ -53,12 +53,9 @@ class ScorePublished:
     embedding: VectorType = None
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
         card, halo = self.card, self.card.halo
         source = opened(self.place, self.form, self.stamp)
-        predictor = get_predictor(card, self.device, self.precision)
+        predictor = predictor_for(task, card, self.device, self.precision)
         window = task.grid.tile_geobox(task.tile, card.resolution, halo)
         n = task.grid.pixels(card.resolution)
         block = card.block * card.step  # whole blocks: no batch is cut by a strip's edge

@@ -15,6 +15,7 @@ from engine.infer.cells import score_cells
 from engine.infer.vectors import decode_vectors, vector_outputs
 from engine.maps.cells import cell_reason
 from engine.models.card import ModelCard
+from engine.products.common import predictor_for
 from engine.products.features import NO_FEATURES, CellFeatures, Stack
 from engine.recipes.sections import Device
 from engine.runs.fold import Fold
@@ -56,13 +57,10 @@ class EmbedCells:
     ground: CellFeatures = NO_FEATURES
 
     def __call__(self, task: TileTask) -> Iterator[Output]:
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
         halo = self.card.halo
         stored = self.stack.read(task, halo)
         seen = task.read("composite/observations", halo)
-        predictor = get_predictor(self.card, self.device, self.precision)
+        predictor = predictor_for(task, self.card, self.device, self.precision)
         found = score_cells(stored, seen > 0, self.card, predictor, task.defined(self.card.cell))
         yield _embedded(task, found.features, self.card.step, self.kind, self.ground)
 

@@ -18,7 +18,7 @@ from engine.cube.images import Image, in_order, read_image
 from engine.cube.read import Failure
 from engine.errors import CardError, RecipeError
 from engine.grid.grid import Tile
-from engine.infer.by_scene import ByScene, SceneWindows, pixels_of
+from engine.infer.by_scene import LOADED, ByScene, SceneWindows, pixels_of
 from engine.infer.windows import NO_SCORE, Lattice, Read, segment_image, to_percent, to_percents
 from engine.legend import Reason
 from engine.maps.mask import inside
@@ -26,7 +26,7 @@ from engine.models.card import SEGMENTERS, ModelCard
 from engine.models.card_parts import Ranges
 from engine.models.inputs import prepare_image
 from engine.products.cities import Cities, Shares, shares_of
-from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of
+from engine.products.common import REASON_ATTRS, RESOURCES, gaps_of, precision_mark, predictor_for
 from engine.products.index import Frames, frames_in
 from engine.products.product import Mask, Polygons
 from engine.products.scenes import SceneCards
@@ -139,9 +139,6 @@ class Windowed:
         """Blended logits of the tile, as `segment_image` yields them; none where none is wanted."""
         if not wanted.any():
             return iter(())
-        # torch costs a process a second and 150 MB: the driver and readers do without
-        from engine.infer.predict import get_predictor
-
         n = task.grid.pixels(self.card.resolution)
         top, left = corner(task, self.card.resolution)
         where = slice(top, top + n), slice(left, left + n)
@@ -149,9 +146,12 @@ class Windowed:
         if by is not None:
             strips = segment_image(read, *where, wanted, by.predict, lattice, classes=by.planes)
             return by.parted(strips)
-        predict = get_predictor(self.card, self.device, self.precision).segment
+        predict = self._network(task, self.card).segment
         classes = len(self.card.classes) if self.card.several else 0
         return segment_image(read, *where, wanted, predict, lattice, classes=classes)
+
+    def _network(self, task: TileTask, card: ModelCard, most: int = 2) -> Any:
+        return predictor_for(task, card, self.device, self.precision, most)
 
     def _places(
         self, task: TileTask, area: tuple[bytes, ...], boundary: tuple[bytes, ...] | None
@@ -201,7 +201,8 @@ class ScoreWindows(Windowed):
         failures: list[Failure] = []
         percent = np.full(self._shape(n), NO_SCORE, np.uint8)
         fetched = 0
-        by = SceneWindows(self.scenes, self.device, self.precision, n) if self.scenes else None
+        load = partial(self._network, task, most=LOADED)
+        by = SceneWindows(self.scenes, load, n) if self.scenes else None
         for card, mine in shares_of(ground.cities, self.card, wanted, task.grid, task.tile):
             part = replace(self, card=card)
             found, known, lost, size = part._scored(task, ground.frames, mine, failures, by)
@@ -400,7 +401,7 @@ def window_stages(
             tuple(Input(stage.name, card.patch * metres) for stage in first),
             parameters={
                 "model": card.key,
-                "precision": choice.precision,
+                "precision": precision_mark(scenes.cards or (card,), choice.precision),
                 "mask": mask.parameter,
                 **scenes.parameters,
             },

@@ -23,6 +23,7 @@ __all__ = [
     "TileFailed",
     "TileRetried",
     "TileSlow",
+    "WorkerRetired",
     "WorkerSilent",
     "WorkersLost",
 ]
@@ -145,6 +146,15 @@ class WorkerSilent:
 
 
 @dataclass(frozen=True)
+class WorkerRetired:
+    """A worker's GPU failed; it takes no further tile, and the one that it had is not charged."""
+
+    worker: str
+    address: str
+    error: str
+
+
+@dataclass(frozen=True)
 class Stopping:
     """No new tiles are started; `in_flight` are waited for."""
 
@@ -174,6 +184,7 @@ Event = (
     | WorkersLost
     | Silence
     | TileSlow
+    | WorkerRetired
     | WorkerSilent
     | Stopping
     | RunFinished

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import icechunk
@@ -23,6 +22,7 @@ from distributed.scheduler import KilledWorker
 from engine.accounting import Account, add
 from engine.errors import (
     ChunkError,
+    DeviceError,
     ReadError,
     RunError,
     SchedulerLostError,
@@ -33,9 +33,11 @@ from engine.legend import Reason
 from engine.runs import events
 from engine.runs.arrivals import Arrivals
 from engine.runs.failures import DIED, error_of, full, is_full
+from engine.runs.limits import Limits
 from engine.runs.memory import Heap
 from engine.runs.meter import Meter
 from engine.runs.monitor import Cluster, Watch, address_of
+from engine.runs.retirement import Retirement
 from engine.runs.schedule import Schedule, Work
 from engine.runs.signals import draining
 from engine.runs.silence import Ear
@@ -50,30 +52,6 @@ __all__ = ["Limits", "Summary", "execute"]
 
 _AT_ONCE = 16  # tasks sent together at most
 _NAMED = 4  # of tiles that nothing is heard of
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How a run is paced; none of it changes a result.
-
-    Attributes
-    ----------
-    window : tasks in flight for each worker slot.
-    commit_tiles, commit_seconds : a commit is made after so many tiles or so long.
-    attempts : tries of a tile that raises.
-    deaths : workers that a tile may outlive; more than `attempts`, since innocents die too.
-    patience : seconds without any worker before the run gives up.
-    silence : seconds without a finished tile, with one tile, or without a sign of a worker, after
-        which listeners are told, and again after twice as long.
-    """
-
-    window: int = 4
-    commit_tiles: int = 48
-    commit_seconds: float = 4.0
-    attempts: int = 3
-    deaths: int = 4
-    patience: float = 120.0
-    silence: float = 180.0
 
 
 def execute(
@@ -146,6 +124,7 @@ class _Driver:
         self.silence = self.limits.silence
         self.meter = Meter(schedule.ledger, number, list(schedule.stages), account)
         self._heap = Heap()
+        self.retirement = Retirement(cluster, self.limits.gpus)
         self.ear = Ear(cluster.client, self.limits.silence)
         self.watch = Watch(
             cluster, schedule, self.limits.patience, lambda: self._tell(events.WorkersLost())
@@ -163,7 +142,7 @@ class _Driver:
         self.fork = self.store.writer().fork()
         try:
             while True:
-                if self.watch.look(len(self.flying)) and self.results:
+                if self.watch.look(self.aloft) and self.results:
                     self._commit()  # nothing else to do: keep what there is
                 if not self.stopping:
                     self._refill()
@@ -221,12 +200,13 @@ class _Driver:
         if not works:
             return
         tries = [sum(self.tries.get(work, (0, 0))) for work in works]
+        uncharged = [self.retirement.tries(work) for work in works]
         # One key prefix per stage makes the scheduler queue these as root-ish tasks, so that
         # none is prefetched beside a tile that kills its worker; run and attempt keep a key
         # from being taken for an earlier one's result.
         keys = [
-            f"{work.stage}-{self.run_id}-{work.tile}-{number}"
-            for work, number in zip(works, tries, strict=True)
+            f"{work.stage}-{self.run_id}-{work.tile}-{number + more}"
+            for work, number, more in zip(works, tries, uncharged, strict=True)
         ]
         futures = self.cluster.client.map(
             run_tile,
@@ -290,6 +270,8 @@ class _Driver:
         self.schedule.wrote(work)
         self.ear.came(work.stage, result.seconds)
         self.meter.came(result)
+        if set(result.devices) - {"cpu"}:
+            self.retirement.came()
         self._tell(
             events.TileDone(
                 work.stage,
@@ -316,18 +298,29 @@ class _Driver:
         if is_full(error):
             self._commit()
             raise full(error)  # each further tile would only fail as this one did
+        broken = isinstance(error, DeviceError) and self._retire(work, error)
+        if broken and not self.retirement.to_blame(work):
+            return self.schedule.again(work)
         errors, deaths = self.tries.get(work, [0, 0])
         died = isinstance(error, KilledWorker)
         errors, deaths = errors + (not died), deaths + died
         self.tries[work] = [errors, deaths]
         text = DIED if died else f"{type(error).__name__}: {error}"
-        hopeless = isinstance(error, ReadError) and not error.transient
+        hopeless = broken or (isinstance(error, ReadError) and not error.transient)
         if hopeless or errors >= self.limits.attempts or deaths >= self.limits.deaths:
             reason = Reason.READ_FAILED if isinstance(error, ReadError) else Reason.QUARANTINED
             self._fail(work, text, reason)
         else:
             self.schedule.again(work)
             self._tell(events.TileRetried(work.stage, work.tile, errors + deaths, text))
+
+    def _retire(self, work: Work, error: DeviceError) -> bool:
+        """Send a worker away whose GPU failed; False where nothing says which it was."""
+        bound = self.schedule.resource[work.stage] == "gpu"
+        if error.address and (event := self.retirement.retire(work, error, bound=bound)):
+            self._tell(event)
+        self.watch.told = self.retirement.told
+        return bool(error.address)
 
     def _fail(self, work: Work, text: str, reason: Reason) -> None:
         self.failures.append((work.stage, str(work.tile), text))
@@ -374,6 +367,8 @@ class _Driver:
                     record["run"] = self.number
                     ledger.put(result.stage, result.tile, record, part)
                 ledger.note(result.stage, result.tile, result.note)
+                if result.devices:
+                    ledger.ran_on(result.stage, result.devices)
                 ledger.count(
                     result.stage,
                     len(result.records),

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from engine.errors import RunError, StoreError, first_line
+from distributed import get_worker
 
-__all__ = ["DIED", "error_of", "full", "is_full"]
+from engine.errors import DeviceError, RunError, StoreError, first_line
+
+__all__ = ["DIED", "as_device_error", "blaming_gpus", "error_of", "full", "is_full"]
 
 DIED = "its worker died: out of memory, stopped from outside, or lost with its machine"
+_OF_GPUS = (
+    *("CUDA error", "CUDA driver error", "device-side assert", "Failed to initialize NVML"),
+    *(
+        "CUBLAS_STATUS_",
+        "CUSOLVER_STATUS_",
+        "CUFFT_",
+        "CUDNN_STATUS_",
+        "cuDNN error",
+        "CUDNN error",
+    ),
+    *("CUDA failure", "CUDA out of memory", "No CUDA GPUs are available", "no CUDA-capable device"),
+)
+"""Words of PyTorch, onnxruntime and NVIDIA's libraries for what went wrong on a GPU."""
 _NO_ROOM = ("No space left", "os error 28)", "Disk quota exceeded", "QuotaExceeded")
 
 
@@ -20,6 +37,46 @@ def error_of(result: Any) -> BaseException:
     if isinstance(result, tuple) and len(result) > 1 and isinstance(result[1], BaseException):
         return result[1]
     return RunError("a task ended without a result", got=repr(result))
+
+
+def as_device_error(error: BaseException) -> DeviceError | None:
+    """What says that a worker's GPU failed, and whose; None of all other errors.
+
+    It is told by words, as its classes would need torch; the driver need not have it.
+    """
+    if not isinstance(error, DeviceError) and not any(word in str(error) for word in _OF_GPUS):
+        return None
+    try:
+        address, name = get_worker().address, str(get_worker().name)
+    except ValueError:  # a kernel that runs on no worker, as in a notebook
+        address = name = ""
+    if isinstance(error, DeviceError):
+        found = DeviceError(error.what, got=error.got, expected=error.expected, remedy=error.remedy)
+    else:
+        found = DeviceError(
+            "the worker's GPU failed",
+            got=first_line(error),
+            remedy="look at the machine's driver and its log (nvidia-smi, dmesg)",
+        )
+    found.address, found.worker = address, name
+    return found
+
+
+@contextmanager
+def blaming_gpus() -> Iterator[None]:
+    """On a worker: what its GPU raises is told as the worker's fault, and not the tile's.
+
+    Raises
+    ------
+    DeviceError
+    """
+    try:
+        yield
+    except Exception as error:
+        broken = as_device_error(error)
+        if broken is None:
+            raise
+        raise broken from error
 
 
 def is_full(error: BaseException) -> bool:

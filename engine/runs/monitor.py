@@ -49,6 +49,9 @@ class Cluster(Protocol):
     def heal(self) -> None:
         """Ask for new workers after all were lost."""
 
+    def dismiss(self, address: str, name: str) -> None:
+        """Send a worker away, where it is still there, and never bring it back in this run."""
+
 
 def address_of(client: Client) -> str:
     """Where its scheduler is, with the protocol that it is spoken to by."""
@@ -77,6 +80,7 @@ class Watch:
         self._looked = -_LOOK
         self._lacking: float | None = None  # since when
         self._asked = False
+        self.told = ""  # what else there is to say where no worker is left
 
     def require_resources(self) -> None:
         """Refuse stages that no worker will ever take.
@@ -94,8 +98,12 @@ class Watch:
                     remedy="start a worker with --resources GPU=2, or set model.device to auto",
                 )
 
-    def look(self, flying: int) -> bool:
+    def look(self, flying: Mapping[str, int]) -> bool:
         """Count slots, tend the cluster, and ask for workers where none are left.
+
+        Parameters
+        ----------
+        flying : how many tasks are out that need what: ``cpu``, ``gpu``.
 
         Returns
         -------
@@ -114,9 +122,11 @@ class Watch:
         self._cluster.tend()
         none = not any(self.slots.values())
         lacking = [
-            kind for kind in ("cpu", "gpu") if self._schedule.waiting(kind) and not self.slots[kind]
+            kind
+            for kind in ("cpu", "gpu")
+            if (self._schedule.waiting(kind) or flying[kind]) and not self.slots[kind]
         ]
-        if not lacking and not (none and flying):
+        if not lacking:
             self._lacking, self._asked = None, False
             return False
         if self._lacking is None:
@@ -126,7 +136,7 @@ class Watch:
                 "all workers are gone and none came back"
                 if none
                 else f"no worker is left for stages that need a {lacking[0].upper()}",
-                got=f"{self._patience:g} s without one",
+                got=f"{self._patience:g} s without one{self.told}",
                 remedy="look at the cluster's logs, then run the same command again",
             )
         if now - self._lacking > _WONDER and not self._asked:

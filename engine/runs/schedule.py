@@ -395,6 +395,7 @@ class Schedule:
             cell=support.cell,
             border=self.links.border[work.stage],
             tiles=tiles,
+            gpu=self.resource[work.stage] == "gpu",
             degraded=part_of or any(r is not None and r["flags"] & Flag.DEGRADED for r in results),
         )
 

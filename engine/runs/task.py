@@ -19,10 +19,12 @@ from engine.accounting import Account, Pool, Spent, Step, spent
 from engine.errors import GridError, RunError
 from engine.grid.area import parts_of, repeat
 from engine.grid.grid import Grid, Tile
+from engine.recipes.sections import Device
+from engine.runs.failures import blaming_gpus
 from engine.runs.memory import peak_megabytes
 from engine.runs.stage import Output, Part, pixels
 from engine.store.arrays import ArraySpec
-from engine.store.chunks import Changes, changes_of, stored_bytes
+from engine.store.chunks import Changes, changes_of, has_blank_chunk, stored_bytes
 from engine.store.ledger import RECORD, SIDES, Flag, Mark, State, digest_of
 
 __all__ = ["TileResult", "TileTask", "Tiles", "run_tile"]
@@ -69,6 +71,8 @@ class TileTask:
         Where all tiles are read.
     degraded : bool
         Some of these are lacking, or a result that is read says so of itself.
+    gpu : bool
+        It is sent to a worker that offers a GPU.
     """
 
     stage: str
@@ -87,9 +91,11 @@ class TileTask:
     border: float = 0.0
     tiles: Mapping[str, Tiles] = field(default_factory=dict)
     degraded: bool = False
+    gpu: bool = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_root", "mask_cells")}
+        own = ("_root", "mask_cells", "devices")
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     def bind(self, root: zarr.Group) -> None:
         """Give the task the arrays that it reads; called once, by the worker."""
@@ -144,6 +150,7 @@ class TileTask:
         window = self.grid.window(self.tile, spec.resolution, halo)
         height, width = window.shape
         first, last, _ = (rows or slice(None)).indices(height)
+        across = window.cols.stop - window.cols.start
         north, _, west, _ = window.pad
         top, bottom = (  # rows of the grid's array that the strip meets
             max(window.rows.start + first - north, window.rows.start),
@@ -151,8 +158,8 @@ class TileTask:
         )
         shape = (*spec.lead_shape, last - first, width)
         at = top - window.rows.start + north - first
-        here = np.s_[..., at : at + bottom - top, west : west + _length(window.cols)]
-        whole = shape[-2:] == (bottom - top, _length(window.cols))
+        here = np.s_[..., at : at + bottom - top, west : west + across]
+        whole = shape[-2:] == (bottom - top, across)
         out = np.empty((len(parts), *shape), spec.dtype)
         if not whole:
             out[...] = spec.fill
@@ -194,6 +201,15 @@ class TileTask:
         cells = self.grid.pixels(self.cell) ** 2 if mask is None else int(mask.sum())
         return cells * self.cell**2 / 1e6
 
+    def device(self, asked: Device) -> Device:
+        """The device to ask for: a GPU that the worker offers is one that must be there."""
+        return "cuda" if self.gpu and asked == "auto" else asked
+
+    @cached_property
+    def devices(self) -> set[str]:
+        """The kinds of devices that networks ran on; kernels add theirs."""
+        return set()
+
     @cached_property
     def mask_cells(self) -> npt.NDArray[np.bool_] | None:
         """Where the stage is defined, bool (y, x) in cells; None: everywhere."""
@@ -234,6 +250,7 @@ class TileResult:
     worker : its host and process.
     square_km : ground on which the stage is defined, halos downstream included; of several days
         as often. 0 of a result of all of the area.
+    devices : kinds of devices that networks ran on.
     """
 
     stage: str
@@ -250,6 +267,7 @@ class TileResult:
     megabytes: int = 0
     square_km: float = 0.0
     worker: str = ""
+    devices: tuple[str, ...] = ()
 
 
 def run_tile(task: TileTask, fork: Any) -> TileResult:
@@ -264,10 +282,15 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
     Returns
     -------
     TileResult
+
+    Raises
+    ------
+    DeviceError
+        Where the worker's GPU fails, which is no fault of the tile; it says which worker.
     """
     began = time.perf_counter()
     account = Account()
-    with account.open():
+    with account.open(), blaming_gpus():
         records, notes, fetched, changes, stored = _run(task, fork)
     seconds = time.perf_counter() - began
     account.add("write", size=stored)
@@ -286,6 +309,7 @@ def run_tile(task: TileTask, fork: Any) -> TileResult:
         int(peak_megabytes()),
         task.square_km * len(records),
         f"{socket.gethostname()}:{os.getpid()}",
+        tuple(sorted(task.devices)),
     )
 
 
@@ -312,7 +336,7 @@ def _run(task: TileTask, fork: Any) -> tuple[list[tuple[int, bytes]], list[str],
                 places = window.rows, window.cols
             lead = ((output.part,) if spec.daily else ()) + (slice(None),) * len(spec.leading)
             # zarr's own search for chunks of nothing but fill costs more than compressing
-            full = not _has_blank_chunk(arrays[spec.path], spec)
+            full = not has_blank_chunk(arrays[spec.path], spec)
             array: Any = root[spec.path]
             array = array.with_config({"write_empty_chunks": full})
             array[(*lead, *places)] = arrays[spec.path]
@@ -321,7 +345,8 @@ def _run(task: TileTask, fork: Any) -> tuple[list[tuple[int, bytes]], list[str],
             record[name] = value
         record["state"] = State.DONE
         degraded = task.degraded or any(task.blank.values())
-        record["flags"] = output.flags | (Flag.DEGRADED if degraded else Flag(0))
+        flags = output.flags | (Flag.DEGRADED if degraded else Flag(0))
+        record["flags"] = flags | (Flag.GPU if task.devices - {"cpu"} else Flag(0))
         record["attempts"] = min(task.attempt + 1, 255)
         for name, value in _digests(task, arrays).items():
             record[name] = value
@@ -371,26 +396,6 @@ def _finish(task: TileTask, spec: ArraySpec, output: Output) -> npt.NDArray[Any]
     return np.asarray(values, order="C")  # which leaves a single number without dims
 
 
-def _has_blank_chunk(values: npt.NDArray[Any], spec: ArraySpec) -> bool:
-    """Whether some chunk holds nothing but fill, and should not be stored."""
-    if spec.extent == "area":
-        return False
-    side = spec.chunk
-
-    def blank(part: npt.NDArray[Any]) -> bool:
-        if isinstance(spec.fill, float) and np.isnan(spec.fill):
-            return bool(np.isnan(part).all())
-        return bool((part == spec.fill).all())
-
-    chunks = (
-        values[..., top : top + side, left : left + side]
-        for top in range(0, values.shape[-2], side)
-        for left in range(0, values.shape[-1], side)
-    )
-    # a few pixels tell of most that they are not blank
-    return any(blank(chunk[..., ::37, ::37]) and blank(chunk) for chunk in chunks)
-
-
 def _digests(task: TileTask, arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, int]:
     """Digests of decoded values: the whole tile, and the strips that neighbours read."""
     strips: dict[str, list[npt.NDArray[Any]]] = {side: [] for side in SIDES}
@@ -412,7 +417,3 @@ def _stamp(raw: bytes, seconds: float) -> bytes:
     record["finished"] = int(time.time())
     record["megabytes"] = min(int(peak_megabytes()), 65535)
     return bytes(record.tobytes())
-
-
-def _length(part: slice) -> int:
-    return int(part.stop - part.start)

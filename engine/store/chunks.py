@@ -7,11 +7,22 @@ from collections.abc import Coroutine, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from engine.errors import ChunkError
 from engine.grid.grid import Grid, Tile
 from engine.store.arrays import ArraySpec
 
-__all__ = ["Changes", "changes_of", "check_changes", "stored_bytes", "tile_chunks", "wait_for"]
+__all__ = [
+    "Changes",
+    "changes_of",
+    "check_changes",
+    "has_blank_chunk",
+    "stored_bytes",
+    "tile_chunks",
+    "wait_for",
+]
 
 T = TypeVar("T")
 
@@ -87,3 +98,23 @@ def check_changes(changes: Changes, own: Mapping[str, set[tuple[int, ...]]]) -> 
             got=foreign,
             expected="chunks of " + ", ".join(sorted(own)),
         )
+
+
+def has_blank_chunk(values: npt.NDArray[Any], spec: ArraySpec) -> bool:
+    """Whether some chunk holds nothing but fill, and should not be stored."""
+    if spec.extent == "area":
+        return False
+    side = spec.chunk
+
+    def blank(part: npt.NDArray[Any]) -> bool:
+        if isinstance(spec.fill, float) and np.isnan(spec.fill):
+            return bool(np.isnan(part).all())
+        return bool((part == spec.fill).all())
+
+    chunks = (
+        values[..., top : top + side, left : left + side]
+        for top in range(0, values.shape[-2], side)
+        for left in range(0, values.shape[-1], side)
+    )
+    # a few pixels tell of most that they are not blank
+    return any(blank(chunk[..., ::37, ::37]) and blank(chunk) for chunk in chunks)

@@ -96,6 +96,9 @@ class Flag(IntFlag):
     """Something could not be read this time; the tile is stale in the next run."""
     STRUCTURAL_GAP = 4
     """Something can never be read; trying again would change nothing."""
+    GPU = 8
+    """A network ran on a GPU for it: another device's last bits differ. `Ledger.devices` says which
+    kinds there were."""
 
 
 Key = tuple[str, int, int, int]  # stage, part, block row, block col
@@ -120,6 +123,7 @@ class Ledger:
         self.settings: dict[str, dict[str, Any]] = {}
         self.rates: dict[str, dict[str, float]] = {}
         self.usage: dict[str, Any] = {}  # by run, as `engine.runs.usage` tells it
+        self.devices: dict[str, dict[str, int]] = {}
         self._blocks: dict[Key, npt.NDArray[np.void]] = {}
         self._dirty: set[Key] = set()
         self._notes_dirty = False
@@ -184,6 +188,12 @@ class Ledger:
         for name, value in zip(RATES, (records, seconds, read, stored), strict=True):
             rate[name] += value
 
+    def ran_on(self, stage: str, devices: Iterable[str]) -> None:
+        """Count a tile of a stage whose networks ran on these kinds of devices."""
+        counts = self.devices.setdefault(stage, {})
+        for name in devices:
+            counts[name] = counts.get(name, 0) + 1
+
     def records(self, stage: str) -> Iterator[tuple[int, Tile, np.void]]:
         """All records of a stage as (part, tile, record), block by block."""
         for (name, part, row, col), block in sorted(self._blocks.items()):
@@ -245,6 +255,7 @@ class Ledger:
         if self._dirty:
             group.attrs["rates"] = json.dumps(self.rates)
             group.attrs["usage"] = json.dumps(self.usage)
+            group.attrs["devices"] = json.dumps(self.devices)
         if self._notes_dirty:
             group.attrs["notes"] = json.dumps(self.notes)
             group.attrs["notes_dropped"] = self.notes_dropped
@@ -268,6 +279,7 @@ class Ledger:
         self.settings = json.loads(str(group.attrs.get("settings", "{}")))
         self.rates = json.loads(str(group.attrs.get("rates", "{}")))
         self.usage = json.loads(str(group.attrs.get("usage", "{}")))
+        self.devices = json.loads(str(group.attrs.get("devices", "{}")))
         rows, cols = self.shape
         for stage, daily in self.daily.items():
             if stage not in group:

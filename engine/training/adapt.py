@@ -14,8 +14,8 @@ from engine.datasets.chips import open_chips
 from engine.datasets.ground import City
 from engine.errors import CardError, RecipeError
 from engine.files import together
-from engine.infer.predict import choose_device
 from engine.models.card import ModelCard, find_card, load_card
+from engine.models.device import choose_device
 from engine.models.registry import load_weights, save_model
 from engine.recipes.adapting import AdaptRecipe, load_adapt_recipe
 from engine.training.adversarial import Adapted, AdaptSettings, Checked, align

@@ -189,7 +189,7 @@ class PatchTask(Task):
 
     def _scores(self, card: ModelCard, test: Batches) -> npt.NDArray[np.float32]:
         """Probabilities that the model gives the test patches."""
-        return score_examples(card, test.x)
+        return score_examples(card, test.x, self.recipe.training.device)
 
     def _more(self, card: ModelCard, hear: Listener) -> dict[str, Any]:
         """What the report says beside the figures of the test."""

@@ -19,6 +19,7 @@ from engine.metrics import assess, confusion
 from engine.models.card import ModelCard
 from engine.models.graphs import turn
 from engine.models.inputs import is_valid, prepare_batch
+from engine.recipes.sections import Device
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.settings import Settings, class_weights, draw_epoch
 
@@ -95,7 +96,7 @@ def fit(
     settings: Settings,
     folder: Path,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     devices: int = 1,
     start: Mapping[str, torch.Tensor] | None = None,
     tell: Callable[[Epoch], None] = lambda epoch: None,

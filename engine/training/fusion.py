@@ -71,14 +71,15 @@ def weigh(
             got=f"{other.name}: bands {', '.join(other.bands)}, classes {other.classes}",
             expected=f"bands {', '.join(patches.bands)}, classes {card.classes}",
         )
-    codes = np.array(card.classes)
+    codes, device = np.array(card.classes), recipe.training.device
     scores = {}
     for name in ("validation", "test"):
         where = np.flatnonzero(patches.split == SPLITS.index(name))
         empty = ~np.any(patches.nodes[:][where], axis=(1, 2))
-        graphs = score_examples(card, patches.nodes[:][where])
+        graphs = score_examples(card, patches.nodes[:][where], device)
         graphs[empty] = np.nan
-        scores[name] = score_examples(other, patches.take(where, other.context)), graphs, where
+        sentinel = score_examples(other, patches.take(where, other.context), device)
+        scores[name] = sentinel, graphs, where
     sentinel, graphs, where = scores["validation"]
     if not len(where):
         return None

@@ -16,9 +16,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from engine.errors import RunError
+from engine.errors import DeviceError, RunError
 from engine.models.card import ABOUT, ModelCard
+from engine.models.device import be_exact, choose_device
 from engine.models.registry import begin_with, build
+from engine.recipes.sections import Device
 from engine.training.devices import add_up, spread
 from engine.training.frozen import freeze
 from engine.training.state import keep, resume
@@ -139,7 +141,7 @@ class Lesson(ABC):
 
 def learn(
     lesson: Lesson,
-    device: str,
+    device: Device,
     devices: int,
     tell: Callable[[Epoch], None],
     step: Callable[[int, int, int], None],
@@ -157,6 +159,8 @@ def learn(
 
     Raises
     ------
+    DeviceError
+        Where a GPU is asked for and there is none, or fewer than devices.
     RunError
         Where a device's share of a batch is less than two examples, training diverges, or the
         folder holds another training's state.
@@ -170,6 +174,15 @@ def learn(
             expected="two examples for each device",
             remedy="take fewer devices, a larger batch, or label more",
         )
+    device = choose_device(device)  # refuses one that is not there, in natmap's words
+    if device == "cuda" and devices > (found := torch.cuda.device_count()):
+        raise DeviceError(
+            "there are fewer GPUs than the training asks for",
+            got=f"{found} on this machine",
+            expected=f"training.devices: {devices}",
+            remedy=f"set training.devices to {found}, or look at CUDA_VISIBLE_DEVICES",
+        )
+    be_exact(strict=lesson.deterministic)  # also the processes that are started read it
     lesson.folder.mkdir(parents=True, exist_ok=True)
     return spread(_learn, lesson, device, devices, lesson.settings.precision, tell, step)
 
@@ -183,8 +196,7 @@ def _learn(
     """The loop. Of several devices each takes its share of every batch; the first one decides."""
     settings = lesson.settings
     rank, world = fabric.global_rank, fabric.world_size
-    # as `use_deterministic_algorithms`, which imports torch's compiler: three seconds
-    torch.set_deterministic_debug_mode("error" if lesson.deterministic else "warn")
+    be_exact(strict=lesson.deterministic)
     torch.manual_seed(settings.seed)
     network = build(lesson.card)
     if lesson.start is not None:

@@ -17,6 +17,7 @@ from engine.datasets.occurrence import occurrence
 from engine.metrics import best_threshold, of_labels
 from engine.models.card import ModelCard
 from engine.models.registry import build
+from engine.recipes.sections import Device
 from engine.training.loop import Fitted, Learned, learn
 from engine.training.losses import occurrence_loss
 from engine.training.segmenters import (
@@ -66,7 +67,7 @@ def fit_multilabel(
     settings: SegmenterSettings,
     folder: Path,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     devices: int = 1,
     start: Mapping[str, Tensor] | None = None,
     tell: Callable[[Any], None] = lambda epoch: None,

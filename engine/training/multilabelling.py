@@ -79,7 +79,8 @@ class MultiLabelTask(SegmenterTask):
             return Judged(None)
         assert card.multilabel is not None
         truth, thresholds = self.labels["test"], card.multilabel.thresholds
-        scores = np.concatenate([*score_chips(card, [(test.x, test.seen)])])
+        device = self.recipe.training.device
+        scores = np.concatenate([*score_chips(card, [(test.x, test.seen)], device)])
         figures = of_labels(truth, scores, thresholds)
         each = by_label(truth, scores, thresholds)
         by_name = {

@@ -18,7 +18,9 @@ from engine.datasets.chips import UNKNOWN
 from engine.errors import LabelError
 from engine.metrics import binary, several
 from engine.models.card import ModelCard
+from engine.models.device import be_exact
 from engine.models.inputs import prepare_pixels
+from engine.recipes.sections import Device
 from engine.training.loop import Epoch, Fitted, Learned, Lesson, learn
 from engine.training.losses import cover_loss, green_loss
 
@@ -163,7 +165,7 @@ def fit_segmenter(
     settings: SegmenterSettings,
     folder: Path,
     *,
-    device: str = "auto",
+    device: Device = "auto",
     devices: int = 1,
     start: Mapping[str, Tensor] | None = None,
     tell: Callable[[Epoch], None] = lambda epoch: None,
@@ -247,16 +249,21 @@ class _Segment(ChipLesson):
         return Learned(loss, right, float(known.sum()))
 
     def judge(self, network: nn.Module, fabric: Fabric) -> tuple[float, float, float]:
-        counts, loss = count_pixels(network, fabric, self.card, self.validation)
+        counts, loss = count_pixels(network, self.card, self.validation)
         figures = several(counts) if self.card.several else binary(counts)
         return loss, figures["oa"], float(np.nan_to_num(figures["f1"]))
 
 
 def count_pixels(
-    network: nn.Module, fabric: Fabric | None, card: ModelCard, chips: Chips
+    network: nn.Module, card: ModelCard, chips: Chips
 ) -> tuple[npt.NDArray[np.int64], float]:
-    """Pixels by reference (rows) and class found (columns), and their mean cross-entropy."""
+    """Pixels by reference (rows) and class found (columns), and their mean cross-entropy.
+
+    The network is asked where it is, and left ready to evaluate.
+    """
+    be_exact(strict=False)  # the entropy of images has no deterministic form on a GPU
     network.eval()
+    device = next(network.parameters()).device
     n = len(card.classes)
     counts = np.zeros((n, n), np.int64)
     loss = looked = 0.0
@@ -264,8 +271,7 @@ def count_pixels(
         for first in range(0, len(chips.x), _EVALUATED):
             part = slice(first, first + _EVALUATED)
             x, mask = chips.prepare(part, card)
-            if fabric is not None:
-                x, mask = fabric.to_device(x), fabric.to_device(mask)
+            x, mask = x.to(device), mask.to(device)
             logits = network(x).float()
             known = ~mask.isnan()
             truth, found = mask[known].long(), logits.argmax(1)[known]

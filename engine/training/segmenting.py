@@ -18,6 +18,7 @@ from engine.datasets.splits import SPLITS
 from engine.errors import CardError
 from engine.metrics import binary, by_class, several
 from engine.models.card import ModelCard
+from engine.models.device import choose_device
 from engine.models.imagenet import FIRST, read_imagenet
 from engine.models.registry import carried_over, load_model
 from engine.recipes.segmenting import SegmenterRecipe
@@ -124,7 +125,8 @@ class SegmenterTask(Task):
         test = self.parts["test"]
         if not len(test.x):
             return Judged(None)
-        counts = count_pixels(load_model(card), None, card, test)[0]
+        network = load_model(card, choose_device(self.recipe.training.device))
+        counts = count_pixels(network, card, test)[0]
         figures = several(counts) if card.names else binary(counts)
         if card.names:
             each = by_class(counts)["iou"]

@@ -10,10 +10,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.errors import RunError
+from engine.errors import DeviceError
 from engine.infer.cells import score_cells
-from engine.infer.predict import Predictor, choose_device, get_predictor
+from engine.infer.predict import Predictor, get_predictor
 from engine.models.card import ModelCard
+from engine.models.device import choose_device
 from engine.models.import_sen2lcz import import_sen2lcz
 from engine.models.mscnn import MSCNN
 
@@ -171,7 +172,7 @@ def test_a_batch_too_large_is_halved_for_good(
     assert predict.size == 8
     assert sizes == [8] * 8
     monkeypatch.setattr(predict, "_run", lambda part: within_memory(part, most=0))
-    with pytest.raises(RunError, match="one patch"):
+    with pytest.raises(DeviceError, match="one patch"):
         predict(batch[:32])
 
 
@@ -182,11 +183,12 @@ def test_a_process_keeps_the_predictors_of_one_recipe(mscnn: ModelCard, sen2lcz:
     assert other is not first
     assert get_predictor(mscnn, "cpu", "float32") is first  # two streams take turns
     get_predictor(mscnn, "cpu", "bfloat16")
-    assert get_predictor(mscnn, "cpu", "float32") is not first  # a third lets the oldest go
+    assert get_predictor(mscnn, "cpu", "float32") is first
+    assert get_predictor(sen2lcz, "cpu", "float32") is not other  # what was used least lately went
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there_is_refused() -> None:
     assert choose_device("auto") == "cpu"
-    with pytest.raises(RunError, match="no GPU"):
+    with pytest.raises(DeviceError, match="no GPU"):
         choose_device("cuda")

@@ -7,16 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.tiny_sam import write_sam
 from torch import Tensor
-from transformers import (
-    SamConfig,
-    SamMaskDecoderConfig,
-    SamModel,
-    SamPromptEncoderConfig,
-    SamVisionConfig,
-)
+from transformers import SamModel
 
 from engine.errors import RecipeError, WeightsError
+from engine.models import sam
 from engine.models.sam import Choice, Image, Prompt, find_masks, load_sam
 from engine.models.superpixels import clip, segment
 from engine.products.registry import load_recipe
@@ -94,36 +90,11 @@ def test_a_thing_that_a_crop_cuts_is_taken_from_the_whole_image() -> None:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random network of the right form, as the library saves it."""
-    folder = tmp_path_factory.mktemp("sam")
-    vision = SamVisionConfig(
-        hidden_size=16, output_channels=16, num_hidden_layers=2, num_attention_heads=2,
-        image_size=64, patch_size=16, mlp_dim=32, window_size=2, global_attn_indexes=[1],
-        num_pos_feats=8,
-    )  # fmt: skip
-    prompts = SamPromptEncoderConfig(
-        hidden_size=16, image_size=64, patch_size=16, mask_input_channels=4
-    )
-    decoder = SamMaskDecoderConfig(
-        hidden_size=16, mlp_dim=32, num_hidden_layers=2, num_attention_heads=2,
-        iou_head_depth=2, iou_head_hidden_dim=16,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    network = SamModel(
-        SamConfig(
-            vision_config=vision.to_dict(),
-            prompt_encoder_config=prompts.to_dict(),
-            mask_decoder_config=decoder.to_dict(),
-        )
-    )
-    with torch.no_grad():  # fresh weights give one level everywhere
-        for p in network.parameters():
-            p.normal_(0, 0.5)
-    network.save_pretrained(folder)
-    return folder
+    return write_sam(tmp_path_factory.mktemp("sam"))
 
 
 def test_a_checkpoint_is_loaded_and_asked(checkpoint: Path) -> None:
-    load_sam.cache_clear()
+    sam._load.cache_clear()
     prompt = load_sam(checkpoint)
     assert load_sam(checkpoint) is prompt
     rgb = picture(things())[:300]  # not square: scaled, padded, scaled back

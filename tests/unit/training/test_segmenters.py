@@ -139,7 +139,7 @@ def test_unknown_pixels_are_not_judged(card: ModelCard) -> None:
     chips = discs(2)
     half = chips.y.copy()
     half[:, :, 32:] = 255
-    counts, _ = count_pixels(build(card), None, card, Chips(chips.x, half))
+    counts, _ = count_pixels(build(card), card, Chips(chips.x, half))
     assert counts.sum() == 2 * SIDE * 32
     assert (counts.sum(axis=1) == np.bincount(chips.y[:, :, :32].ravel(), minlength=2)).all()
 
@@ -155,9 +155,7 @@ def test_pixels_without_data_are_filled_as_in_a_map(card: ModelCard) -> None:
     plain, _ = Chips(chips.x, chips.y).prepare(slice(2), card)
     np.testing.assert_array_equal(plain.numpy(), prepare_image(chips.x, seen | True, card))
     network = build(card)
-    losses = {
-        count_pixels(network, None, card, Chips(x, chips.y, seen))[1] for x in (chips.x, hidden)
-    }
+    losses = {count_pixels(network, card, Chips(x, chips.y, seen))[1] for x in (chips.x, hidden)}
     assert len(losses) == 1  # whatever lies beneath
 
 
@@ -193,7 +191,7 @@ def test_adaptation_keeps_what_the_source_can_bear(card: ModelCard, tmp_path: Pa
     assert own.before == found.before
     assert not torch.equal(own.weights[statistics], fitted.weights[statistics])
     both = [
-        count_pixels(_loaded(card, weights), None, card, there)[0]
+        count_pixels(_loaded(card, weights), card, there)[0]
         for weights in (found.weights, own.weights)
     ]
     assert binary(both[1])["f1"] > binary(both[0])["f1"] + 0.05
