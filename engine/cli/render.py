@@ -97,10 +97,10 @@ def progress() -> Iterator[Listener]:
                 if not _err.is_terminal and time.monotonic() - last > 10:
                     last = time.monotonic()
                     speed = done / max(last - began, 1e-3)
+                    left = f", {_duration(event.open / speed)} to go" if done else ""
                     say(
-                        f"{stage}: {done} tiles done, {failed} failed, {event.open} left, "
-                        f"{speed:.2g} tiles/s{where}, "
-                        f"{_duration(event.open / max(speed, 1e-9))} to go"
+                        f"{stage or 'tiles'}: {done} tiles done, {failed} failed, "
+                        f"{event.open} left, {speed:.2g} tiles/s{where}{left}"
                     )
             case events.WorkersLost():
                 say("all workers are gone; asking for new ones", "yellow")

@@ -44,6 +44,23 @@ def test_lines_have_time_stage_rate_and_what_is_left(monkeypatch: pytest.MonkeyP
     )
 
 
+def test_lines_tell_the_ground_a_second_and_what_takes_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = events.TileDone("scores", Tile(0, 1), 1.0, 0, 0)
+    lines = heard(
+        monkeypatch,
+        events.RunStarted("a", 9),
+        events.Committed(0, 9, 0.1),
+        done,
+        events.Committed(1, 8, 0.1, 1.5, "read"),
+        seconds=20.0,
+    )
+    # no tile is done yet: nobody knows how long it takes
+    assert lines[1].endswith("tiles: 0 tiles done, 0 failed, 9 left, 0 tiles/s")
+    assert "tiles/s, 1.5 km2/s, most time: read, 11 min to go" in lines[2]
+
+
 def test_silence_names_what_is_out(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = heard(monkeypatch, events.Silence(400.0, (("map", Tile(2, 3)),)))
     assert "nothing came back for 7 min" in line
