@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.errors import MetricError, RecipeError
 from engine.files import together
 from engine.pipeline.prepare import prepare
 from engine.pipeline.provenance import software_here
 from engine.pipeline.verbs import load
+from engine.recipes.sections import Device
 from engine.synthetic.country import AUTUMN, Country
 from engine.synthetic.districts import World
 from engine.synthetic.make import synthesize
@@ -28,6 +29,7 @@ __all__ = ["WHAT", "Benchmark", "Change", "bench"]
 What = Literal["parts", "run", "scaling", "growth", "update"]
 WHAT: tuple[What, ...] = ("parts", "run", "scaling", "growth", "update")
 
+_MARK = "natmap-bench.txt"
 _SEED = 2024  # of the synthetic country
 _TILE = 160  # px of its tiles, where none is asked for
 _FEW = 4  # tiles of a user's own recipe, where no number is asked for
@@ -115,7 +117,8 @@ def bench(
     ----------
     recipe : map recipe of any product; by default a synthetic country is made in the work folder.
     out : folder for ``bench.json`` and ``bench.png``; by default nowhere.
-    work : folder for the synthetic country, which stays, and for stores, which do not.
+    work : folder for the synthetic country, which stays, and for stores, which do not; new, empty,
+        or a benchmark's of before.
     what : of `WHAT`: ``parts`` (all stages in one process, beside their floors), ``run`` (as people
         start it, with the first number of workers), ``scaling`` (with each number of workers, and
         as many independent copies), ``growth`` (a quarter of the tiles and all of them), ``update``
@@ -136,9 +139,10 @@ def bench(
         where a tile fails.
     """
     _require_sense(recipe, what, dates, rounds, workers, tiles, side)
-    folder = Path(work)
-    folder.mkdir(parents=True, exist_ok=True)
+    if device is not None and device not in get_args(Device):
+        raise RecipeError("no such device", got=device, expected=", ".join(get_args(Device)))
     before = None if compare is None else _read(Path(compare))
+    folder = _own(Path(work))
     country = None
     if recipe is None:
         size = max(round(side / 1.6), 1) * 1600
@@ -167,6 +171,27 @@ def bench(
         with together(Path(out), mark="bench.json") as part:
             _write(result, part)
     return result
+
+
+def _own(folder: Path) -> Path:
+    """A folder in which stores may be removed: a new or empty one, or a benchmark's of before.
+
+    Raises
+    ------
+    MetricError
+        Where something else lies in it.
+    """
+    mark = folder / _MARK
+    if folder.exists() and not mark.is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MetricError(
+            "the work folder is not a benchmark's: what lies in it could be lost",
+            got=str(folder),
+            expected="a folder that is new or empty, or that natmap bench made",
+            remedy="choose another one with --work",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text("natmap bench removes stores from this folder\n", encoding="utf-8")
+    return folder
 
 
 def _round(

@@ -94,5 +94,9 @@ def test_the_command_measures_and_compares(recipe: Path, tmp_path: Path) -> None
     (tmp_path / "other.json").write_text(json.dumps({**kept, "tiles": 9}))
     with pytest.raises(MetricError, match="another tiles"):
         engine.bench(
-            recipe, what=("parts",), tiles=1, work=tmp_path, compare=tmp_path / "other.json"
+            recipe,
+            what=("parts",),
+            tiles=1,
+            work=tmp_path / "work",
+            compare=tmp_path / "other.json",
         )

@@ -59,6 +59,16 @@ def test_a_file_without_rounds_is_refused(told: dict[str, object]) -> None:
         read_rounds(told)
 
 
+def test_a_folder_with_a_store_of_somebody_s_is_left_alone(tmp_path: Path) -> None:
+    """A benchmark removes stores from its work folder: never those of a person."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "map").write_text("a week of work")
+    with pytest.raises(MetricError, match="what lies in it could be lost"):
+        bench(work=tmp_path)
+    assert (tmp_path / "store" / "map").read_text() == "a week of work"
+    assert not (tmp_path / "natmap-bench.txt").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -71,6 +81,7 @@ def test_a_file_without_rounds_is_refused(told: dict[str, object]) -> None:
         ({"workers": (0,)}, "must be 1 or more"),
         ({"side": 0.1}, "side of the country"),
         ({"recipe": "map.yaml", "what": ("update",), "dates": 3}, "synthetic country alone"),
+        ({"device": "gpu"}, "no such device"),
         ({"compare": "none.json"}, "cannot be read"),
         ({"compare": "text.json"}, "cannot be read"),
         ({"compare": "other.json"}, "earlier benchmark is none"),
