@@ -103,7 +103,7 @@ def frames(
         raise LabelError("mapping and least_area go with labels", remedy="add --labels RASTER")
     if not 0 <= least_area < math.inf:
         raise LabelError(
-            "the least area cannot be meant", got=least_area, expected="0 m2 or more, finite"
+            "the least area is out of range", got=least_area, expected="0 m2 or more, finite"
         )
     found_sites = read_sites(Path(sites), told.grid.crs)
     if labels is not None:

@@ -160,7 +160,7 @@ def bench(
     if before is not None:
         _require_alike(facts, before)
     if "parts" in what:
-        tell("warming up: what is compiled and loaded once is no round's")
+        tell("warming up: what is compiled and loaded once counts in no round")
         one.parts()
     found: Rounds = []
     for number in range(1, rounds + 1):
@@ -210,11 +210,11 @@ def _round(
         tell("  all stages in one process, and their floors")
         put("parts", _rated(one.parts()))
     if "run" in what:
-        tell(f"  a run with {workers[0]} workers")
+        tell(f"  a run, workers: {workers[0]}")
         put("run", _rated(one.run(workers[0])))
     if "scaling" in what:
         for number in workers:
-            tell(f"  scaling: {number} workers, {number} copies")
+            tell(f"  scaling, workers and copies: {number}")
             put(f"scaling {number}", _rated(one.run(number)))
             figures[f"scaling {number}: copies wall"] = one.copies(number)
         first, last = workers[0], workers[-1]
@@ -225,7 +225,7 @@ def _round(
     if "growth" in what:
         whole = len(one.chosen(prepare(one.fresh(), one.base)))
         for number in (max(whole // 4, 1), whole):
-            tell(f"  growth: {number} tiles")
+            tell(f"  growth, tiles: {number}")
             put(f"growth {number}", _rated(one.run(workers[0], number)))
     if "update" in what:
         assert country is not None, "checked before"
@@ -349,7 +349,7 @@ def _require_sense(
         )
     if not 1 <= dates <= len(AUTUMN) or ("update" in what and dates == len(AUTUMN)):
         most = len(AUTUMN) - ("update" in what)
-        raise MetricError("so many dates cannot be made", got=dates, expected=f"1 to {most}")
+        raise MetricError("the number of dates is out of range", got=dates, expected=f"1 to {most}")
     if rounds < 1 or not workers or min(workers) < 1 or (tiles is not None and tiles < 1):
         raise MetricError(
             "rounds, workers and tiles must be 1 or more",
@@ -357,7 +357,7 @@ def _require_sense(
         )
     if not 3.2 <= side <= 100:
         raise MetricError(
-            "the side of the country cannot be meant", got=side, expected="3.2 to 100 km"
+            "the side of the country is out of range", got=side, expected="3.2 to 100 km"
         )
 
 
@@ -368,7 +368,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise MetricError("the earlier benchmark cannot be read", got=f"{path}: {error}") from error
     if not isinstance(told, dict) or told.get("schema") != 1:
         raise MetricError(
-            "the earlier benchmark is none", got=str(path), expected="bench.json of natmap bench"
+            "the earlier file is not a benchmark",
+            got=str(path),
+            expected="bench.json of natmap bench",
         )
     read_rounds(told)
     return told

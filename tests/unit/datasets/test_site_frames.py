@@ -149,7 +149,7 @@ def test_a_level_of_a_hierarchy_and_a_least_area(town: Path, tmp_path: Path) -> 
         ({"cut": None}, "go with patches"),
         ({"labels": None, "least_area": 5.0}, "go with labels"),
         ({"cut": 4}, "side of a patch"),
-        ({"least_area": float("nan")}, "least area cannot be meant"),
+        ({"least_area": float("nan")}, "least area is out of range"),
         ({"labels": "none.tif"}, "labels cannot be read"),
         ({"mapping": "few.csv"}, "codes that the mapping lacks"),
         ({"mapping": "twice.csv"}, "maps a code again"),
