@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 
 from engine.accounting import Account
 from engine.runs.task import TileResult
@@ -32,9 +33,7 @@ class Meter:
         self, ledger: Ledger, number: int, stages: list[str], account: Account | None = None
     ) -> None:
         self._ledger, self._number, self._account = ledger, number, account
-        known = ledger.usage.get(str(number))
-        before = Usage() if known is None else Usage.of_json(known)
-        self.usage = before
+        self.usage = before = read_usage(ledger).get(number, Usage())
         before.stages = {name: before.stages.get(name, StageUsage()) for name in stages}
         self._driver = dict(before.driver)
         self._looked = time.monotonic()
@@ -56,13 +55,17 @@ class Meter:
             self.usage.spend(self._account.steps(0.0))
         kept = self._ledger.usage
         kept[str(self._number)] = self.usage.to_json()
-        for number in sorted(kept, key=int)[:-KEPT]:
+        for number in sorted(filter(str.isdecimal, kept), key=int)[:-KEPT]:
             del kept[number]
 
 
 def read_usage(ledger: Ledger) -> dict[int, Usage]:
-    """What runs used, by their numbers in the store's table: of the last ones that made tiles."""
-    return {
-        number: Usage.of_json(ledger.usage[str(number)])
-        for number in sorted(map(int, ledger.usage))
-    }
+    """What runs used, by their numbers in the store's table: of the last ones that made tiles.
+
+    What cannot be read, of another natmap say, is unknown: it decides no map, and stops no run.
+    """
+    found = {}
+    for number in sorted(filter(str.isdecimal, ledger.usage), key=int):
+        with suppress(AttributeError, IndexError, KeyError, TypeError, ValueError):
+            found[int(number)] = Usage.of_json(ledger.usage[number])
+    return found

@@ -82,6 +82,20 @@ def test_a_run_that_is_resumed_adds_to_itself_and_old_ones_are_forgotten() -> No
     assert kept[KEPT + 3].stages["composite"].steps["read"] == Spent(12.0, 2.0, 200)
 
 
+@pytest.mark.parametrize(
+    "told", [5, {}, {"stages": 5}, {**Usage().to_json(), "seconds": "x"},
+             {**used().to_json(), "driver": {"commit": [1]}}]
+)  # fmt: skip
+def test_what_cannot_be_read_is_unknown_and_stops_no_run(told: Any) -> None:
+    ledger = Ledger((1, 1), {})
+    ledger.usage = {"1": told, "2": used().to_json(), "x": told}
+    assert read_usage(ledger) == {2: used()}
+    meter = Meter(ledger, 1, ["composite", "scores"])
+    meter.came(result("composite", 4.0, READ))
+    meter.keep()
+    assert read_usage(ledger)[1].tiles == 1
+
+
 def test_prometheus_reads_what_happened() -> None:
     done = events.TileDone("scores", Tile(0, 1), 2.0, 0, 9, None, SCORE, 1.6, 256, 3.0, "node:17")
     with serve_metrics("0") as metrics:
